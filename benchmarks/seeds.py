@@ -1,0 +1,183 @@
+"""The embedded profile over several seeds: does training move the score, and does filtering?
+
+    python benchmarks/seeds.py --seeds 3,4,5
+    python benchmarks/seeds.py --seeds 0 --arms unfiltered --set train.per_device_train_batch_size=2
+
+For each seed, everything that is drawn is drawn anew: training questions, held-out questions, the teacher's slips, the
+control, the order of training. Five arms: unfiltered, filtered and the random control at one epoch, and the latter two
+once more for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/; what is
+there already is not run again. The differences are pooled over the questions of all seeds.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+from stages.lib.evaluation.statistics import paired_difference, proportion
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIDENCE = 0.95
+PAIRS = [
+    ("unfiltered", "base"),
+    ("filtered", "base"),
+    ("control", "base"),
+    ("filtered", "unfiltered"),
+    ("filtered", "control"),
+    ("filtered-equal-steps", "unfiltered"),
+    ("filtered-equal-steps", "control-equal-steps"),
+]
+
+
+@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.option("--seeds", default="3,4,5", show_default=True)
+@click.option("--arms", default="", help="Only these arms, by name  [default: all five]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value of params.yaml to change.")
+def main(seeds: str, arms: str, settings: tuple[str, ...]) -> None:
+    folders = {seed: run_seed(int(seed), arms, settings) for seed in seeds.split(",")}
+    print(markdown({seed: read_scores(folder) for seed, folder in folders.items()}))
+
+
+def run_seed(seed: int, arms: str, settings: tuple[str, ...]) -> Path:
+    """Run the chain for one seed; return its folder."""
+    params = seed_params(seed, settings)
+    folder = ROOT / ".cache" / "seeds" / f"{seed}-{hashlib.sha256(json.dumps(params).encode()).hexdigest()[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = math.ceil(params["collect"]["size"] / params["train"]["per_device_train_batch_size"])
+    if (folder / "distilled.jsonl").exists():  # the unfiltered arm's steps, after what collect left out
+        rows = sum(1 for _ in (folder / "distilled.jsonl").open())
+        steps = math.ceil(rows / params["train"]["per_device_train_batch_size"])
+    params["arms"] = all_arms(params["arms"]["unfiltered"], steps)
+    write_params(folder, params)
+    if not (folder / "control.jsonl").exists():
+        gather(folder)
+        return run_seed(seed, arms, settings)  # now the number of steps is known
+    names = arms.split(",") if arms else list(params["arms"])
+    evaluate(folder, "base", None)
+    for name in names:
+        train(folder, name, params["arms"][name]["dataset"])
+        evaluate(folder, name, folder / "models" / name)
+    return folder
+
+
+def seed_params(seed: int, settings: tuple[str, ...]) -> dict[str, Any]:
+    """params.yaml with all its seeds moved to this one's."""
+    params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["collect"]["chain_sum"] |= {"seed": seed * 1_000_000, "heldout_seed": seed * 1_000_000 + 500_000}
+    params["distill"]["teacher"]["embedded"]["seed"] = seed
+    params["filter"]["control_seed"] = seed
+    params["train"]["seed"] = seed
+    params["evaluate"]["seed"] = seed
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        *path, last = key.split(".")
+        section = params
+        for part in path:
+            section = section[part]
+        section[last] = YAML(typ="safe").load(value)
+    return params
+
+
+def all_arms(arm: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The five arms, alike but for dataset and length."""
+    equal = arm | {"max_steps": steps}
+    return {
+        "unfiltered": arm | {"dataset": "unfiltered"},
+        "filtered": arm | {"dataset": "filtered"},
+        "control": arm | {"dataset": "control"},
+        "filtered-equal-steps": equal | {"dataset": "filtered"},
+        "control-equal-steps": equal | {"dataset": "control"},
+    }
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    """The params file that the stages of this seed are given."""
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params, file)
+
+
+def gather(folder: Path) -> None:
+    """collect → distill → filter → convert."""
+    rows = {name: folder / f"{name}.jsonl" for name in ("questions", "heldout", "left_out", "distilled", "failures")}
+    kept = {name: folder / f"{name}.jsonl" for name in ("filtered", "rejected", "control")}
+    stage(folder, "collect", {name: rows[name] for name in ("questions", "heldout", "left_out")})
+    stage(folder, "distill", {name: rows[name] for name in ("questions", "distilled", "failures")})
+    stage(folder, "filter", {"distilled": rows["distilled"], **kept})
+    for name, path in (("unfiltered", rows["distilled"]), ("filtered", kept["filtered"]), ("control", kept["control"])):
+        stage(folder, "convert", {"rows": path, "out": folder / "sharegpt" / name}, f"convert-{name}")
+
+
+def train(folder: Path, name: str, dataset: str) -> None:
+    """One arm's training, unless its weights are there."""
+    if not (folder / "models" / name).is_dir():
+        paths = {"dataset": folder / "sharegpt" / dataset, "model": folder / "models" / name}
+        stage(folder, "train", {"arm": name, **paths, "loss": folder / f"{name}.loss.csv"}, f"train-{name}")
+
+
+def evaluate(folder: Path, name: str, model: Path | None) -> None:
+    """One arm's scores, unless they are there."""
+    if not (folder / f"{name}.scores.csv").exists():
+        paths: dict[str, Any] = {"heldout": folder / "heldout.jsonl", "answers": folder / f"{name}.jsonl"}
+        if model:
+            paths["model"] = model
+        scores = folder / f"{name}.scores.csv"
+        stage(folder, "evaluate", {"arm": name, **paths, "scores": scores}, f"evaluate-{name}")
+
+
+def stage(folder: Path, name: str, options: dict[str, Any], log: str = "") -> None:
+    """Run one stage as a process, its output in a log file of its own."""
+    log = log or name
+    options |= {"metrics": folder / f"{log}.json", "params": folder / "params.yaml"}
+    words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    print(f"{folder.name}: {log}", file=sys.stderr)
+    with (folder / f"{log}.log").open("w") as output:
+        command = [sys.executable, "-m", f"stages.{name}", *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        if subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, env=environment, check=False).returncode:
+            raise click.ClickException(f"{folder / log}.log: the stage failed; its last lines say why.")
+
+
+def read_scores(folder: Path) -> dict[str, list[bool]]:
+    """Right or wrong, by arm, in the order of the questions."""
+    scores = {}
+    for path in sorted(folder.glob("*.scores.csv")):
+        with path.open() as file:
+            scores[path.name.removesuffix(".scores.csv")] = [row["correct"] == "1" for row in csv.DictReader(file)]
+    return scores
+
+
+def markdown(seeds: dict[str, dict[str, list[bool]]]) -> str:
+    """Accuracy by arm and seed, then the differences over all seeds."""
+    arms = [arm for arm in ["base", *all_arms({}, 0)] if all(arm in scores for scores in seeds.values())]
+    lines = [
+        f"| arm | {' | '.join(f'seed {seed}' for seed in seeds)} | all | 95 % interval |",
+        "|---" * (len(seeds) + 3) + "|",
+    ]
+    for arm in arms:
+        pooled = proportion([right for scores in seeds.values() for right in scores[arm]], CONFIDENCE)
+        each = " | ".join(f"{100 * sum(scores[arm]) / len(scores[arm]):.1f}" for scores in seeds.values())
+        lines.append(
+            f"| {arm} | {each} | **{100 * pooled.accuracy:.1f}** | {100 * pooled.low:.1f} – {100 * pooled.high:.1f} |"
+        )
+    lines += ["", "| paired difference | points | 95 % interval | p | n |", "|---|---|---|---|---|"]
+    for first, second in PAIRS:
+        if first in arms and second in arms:
+            both = [[right for scores in seeds.values() for right in scores[arm]] for arm in (first, second)]
+            result = paired_difference(both[0], both[1], CONFIDENCE)
+            interval = f"{100 * result.low:+.1f} – {100 * result.high:+.1f}"
+            lines.append(
+                f"| {first} − {second} | **{100 * result.difference:+.1f}** | {interval} | {result.p:.3g} | {result.n} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

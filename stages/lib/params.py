@@ -1,0 +1,327 @@
+"""The schema of params.yaml: every key, its type and what it may be. It has no defaults, so DVC sees every value.
+
+Each stage validates the whole file before it works. An error names the key, what was expected and the nearest
+known name:
+
+    params.yaml: train.lerning_rate: unknown key. Did you mean 'learning_rate'?
+
+    python -m stages.lib.params params.yaml     # only check it
+
+``run`` holds what shapes only speed and money; no stage lists it among its params in dvc.yaml.
+"""
+
+from difflib import get_close_matches
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.command import DistilleryError, one_line_errors
+
+PROMPTS = Path(__file__).resolve().parents[1] / "prompts"
+
+
+class ParamsError(DistilleryError):
+    """params.yaml does not fit the schema."""
+
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class ChainSum(Section):
+    """Generated sums and differences (reasoning-gym ``chain_sum``); a question's own seed is ``seed + index``."""
+
+    seed: Seed
+    heldout_seed: Seed
+    min_terms: Annotated[int, Field(ge=2)]
+    max_terms: Annotated[int, Field(ge=2)]
+    min_digits: Count
+    max_digits: Count
+
+
+class Gsm8k(Section):
+    """Where GSM8K comes from: ModelScope (``path`` a dataset id or a folder in its layout) or the official JSONL."""
+
+    origin: Literal["modelscope", "jsonl"]
+    path: str
+    split: Literal["train", "test"]
+
+
+class Collect(Section):
+    """Which questions: the first ``size`` of the source, and ``heldout_size`` others to evaluate on."""
+
+    source: Literal["chain_sum", "gsm8k"]
+    size: Count
+    heldout_size: Annotated[int, Field(ge=0)]
+    chain_sum: ChainSum
+    gsm8k: Gsm8k
+
+
+class EmbeddedTeacher(Section):
+    """How often the embedded teacher slips, and which questions it slips on."""
+
+    slip_share: Share
+    seed: Seed
+
+
+class Teacher(Section):
+    """Who answers. Null sampling values are not sent, so the endpoint's own defaults hold."""
+
+    backend: Literal["embedded", "openai_compatible"]
+    base_url: str | None
+    model: str
+    temperature: Annotated[float, Field(ge=0)] | None
+    top_p: Share | None
+    max_tokens: Count | None
+    embedded: EmbeddedTeacher
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> "Teacher":
+        if self.backend == "openai_compatible" and not self.base_url:
+            raise ValueError("openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1")
+        return self
+
+
+class Distill(Section):
+    """What is asked, how often, and the share of failed rows above which the stage fails."""
+
+    prompt: Name
+    samples_per_question: Count
+    max_failed_share: Share
+    teacher: Teacher
+
+
+class Filter(Section):
+    """How answers are judged, and the seed of the random control."""
+
+    strategy: Literal["rule"]
+    control_seed: Seed
+
+
+class Markers(Section):
+    """What stands around the thought and the solution in an assistant's turn."""
+
+    begin_of_thought: str
+    end_of_thought: str
+    begin_of_solution: str
+    end_of_solution: str
+
+
+class Convert(Section):
+    """How a row becomes a ShareGPT conversation."""
+
+    system_prompt: Name
+    ascii: bool
+    markers: Markers
+
+
+class Student(Section):
+    """Whose weights are trained: a package that ships them, a folder, a ModelScope or a Hugging Face id."""
+
+    source: Literal["package", "path", "modelscope", "hub"]
+    name: str
+    revision: str | None
+
+
+class Lora(Section):
+    """Low-rank adapters, merged into the weights when the student is saved."""
+
+    r: Count
+    alpha: Count
+    dropout: Share
+    target_modules: str | list[str]
+
+
+class Train(Section):
+    """What the trainings of all arms share."""
+
+    backend: Literal["trl"]
+    student: Student
+    finetuning_type: Literal["full", "lora"]
+    lora: Lora
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    gradient_checkpointing: bool
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    warmup_ratio: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    bf16: bool
+    seed: Seed
+
+
+class Evaluate(Section):
+    """What the arms are asked and how they answer."""
+
+    benchmarks: Annotated[list[Literal["heldout"]], Field(min_length=1)]
+    base_prompt: Literal["plain", "same_as_trained"]
+    batch_size: Count
+    max_gen_toks: Count
+    limit: Count | None
+    dtype: Literal["float32", "bfloat16", "float16"]
+    seed: Seed
+
+
+class Compare(Section):
+    """Which pairs of arms are compared (the first minus the second), and at what confidence."""
+
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Report(Section):
+    """What the page shows."""
+
+    samples: Count
+    seed: Seed
+
+
+class Dataset(Section):
+    """A training set: the file of distilled rows that it is made from."""
+
+    rows: str
+
+
+class Arm(Section):
+    """A training: which dataset, how long, how fast. ``max_steps`` (or null) overrides the epochs."""
+
+    dataset: Name
+    num_train_epochs: Positive
+    max_steps: Count | None
+    learning_rate: Positive
+    cutoff_len: Count
+
+
+class Run(Section):
+    """What shapes only speed: no result depends on it."""
+
+    concurrency: Count
+    timeout_s: Positive
+    max_attempts: Count
+    backoff_s: Positive
+    embedded_latency_s: Annotated[float, Field(ge=0)]
+    embedded_port: Annotated[int, Field(ge=0, le=65535)]
+    threads: Count
+    device: str
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    collect: Collect
+    distill: Distill
+    filter: Filter
+    convert: Convert
+    train: Train
+    evaluate: Evaluate
+    compare: Compare
+    report: Report
+    datasets: dict[Name, Dataset]
+    arms: dict[Name, Arm]
+    run: Run
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml; ParamsError, in one line, on the first thing that is wrong."""
+    try:
+        # ruamel reads YAML 1.2, as DVC does: PyYAML takes 1e-3 for a string
+        raw = YAML(typ="safe").load(StringIO(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: no such file. 'git checkout {path.name}' brings back the committed one.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise ParamsError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)}). Mend that line.") from error
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_complaint(error)}") from error
+    _check_names(params, path)
+    return params
+
+
+def prompt_text(name: str) -> str:
+    """The text of a prompt, as it stands in stages/prompts/NAME.txt, to the byte."""
+    with (PROMPTS / f"{name}.txt").open(encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _check_names(params: Params, path: Path) -> None:
+    """What one key says of another: each arm's dataset, each pair's arms, each prompt's file."""
+    for name, arm in params.arms.items():
+        if arm.dataset not in params.datasets:
+            nearest = _nearest(arm.dataset, list(params.datasets))
+            raise ParamsError(f"{path}: arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest}")
+    if "base" in params.arms:
+        raise ParamsError(f"{path}: arms.base: 'base' is the untrained student. Name the arm otherwise.")
+    arms = ["base", *params.arms]
+    for name in [name for pair in params.compare.pairs for name in pair]:
+        if name not in arms:
+            raise ParamsError(f"{path}: compare.pairs: no arm '{name}'.{_nearest(name, arms)}")
+    prompts = sorted(file.stem for file in PROMPTS.glob("*.txt"))
+    for key, name in (
+        ("distill.prompt", params.distill.prompt),
+        ("convert.system_prompt", params.convert.system_prompt),
+    ):
+        if name not in prompts:
+            raise ParamsError(f"{path}: {key}: no file stages/prompts/{name}.txt.{_nearest(name, prompts)}")
+    sums = params.collect.chain_sum
+    if sums.min_terms > sums.max_terms or sums.min_digits > sums.max_digits:
+        raise ParamsError(f"{path}: collect.chain_sum: a minimum is above its maximum. Swap them.")
+
+
+def _complaint(error: ValidationError) -> str:
+    errors = error.errors()
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        text = f"{key}: unknown key.{_nearest(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
+    elif first["type"] == "missing":
+        text = f"{key}: missing. Every value stands in the file; 'git diff' shows what was removed."
+    else:
+        text = f"{key or 'the file'}: {first['msg']}, not {first['input']!r:.60}."
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return text + more
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the schema knows at a place such as ('arms', 'filtered')."""
+    node: Any = Params
+    for part in location:
+        if isinstance(node, type) and issubclass(node, BaseModel):
+            node = node.model_fields[str(part)].annotation if part in node.model_fields else None
+        else:
+            node = getattr(node, "__args__", (None, None))[-1]
+    return list(node.model_fields) if isinstance(node, type) and issubclass(node, BaseModel) else []
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(known)}." if known else ""
+
+
+@click.command(help="Check a params file against the schema.")
+@click.argument("path", type=click.Path(path_type=Path))
+@one_line_errors
+def main(path: Path) -> None:
+    params = load_params(path)
+    click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms base, {', '.join(params.arms)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The rows that travel between the stages: their fields, reading them with file:line errors, writing them whole.
+
+One JSON object a line, UTF-8, in a fixed field order, so the same rows are the same bytes:
+
+    {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.lib.command import DistilleryError
+
+
+class DataError(DistilleryError):
+    """A row or a file that cannot be used: ``FILE:LINE: what. What to do next.``"""
+
+
+class Row(BaseModel):
+    """A row of a data file. Unknown fields pass through unread: a later version may have written them."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    id: str = Field(min_length=1)
+
+    @property
+    def key(self) -> str:
+        """What tells this row from every other row of its file."""
+        return self.id
+
+
+class Question(Row):
+    """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None."""
+
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    solution: str | None = None
+    source: str = "unknown"
+
+
+class LeftOut(Question):
+    """A question that ``collect`` left out; ``same_as`` is the id of the row that it repeats."""
+
+    reason: Literal["duplicate", "in_heldout"]
+    same_as: str
+
+
+class Sampled(Question):
+    """A question with the number of the answer that is meant, from 0."""
+
+    sample: int
+
+    @property
+    def key(self) -> str:
+        """The question's id and the sample's number."""
+        return f"{self.id}#{self.sample}"
+
+
+class Distilled(Sampled):
+    """One answer of the teacher: ``reasoning`` is its chain of thought, ``response`` all that it wrote after it."""
+
+    reasoning: str
+    response: str
+    finish_reason: str
+    model: str
+    usage: dict[str, Any]
+
+
+class Failure(Sampled):
+    """A question without a usable answer: why, the last HTTP status (None where none came), the calls made."""
+
+    reason: str
+    status: int | None
+    attempts: int
+
+
+class Filtered(Distilled):
+    """A distilled row that was judged: the ``prediction`` read from it, the ``verdict`` and what decided."""
+
+    prediction: str | None
+    verdict: Literal["right", "wrong", "unsure"]
+    decided_by: str
+
+
+class Rejected(Filtered):
+    """A judged row that was dropped, and why."""
+
+    reason: Literal["wrong_answer", "no_answer_read"]
+
+
+class Evaluated(Row):
+    """A benchmark question with a student's answer; ``cluster`` is what repeated questions share (here the id)."""
+
+    benchmark: str
+    cluster: str
+    question: str
+    answer: str
+    prompt: str
+    response: str
+    prediction: str | None
+    verdict: Literal["right", "wrong", "unsure"]
+    decided_by: str
+    correct: bool
+    tokens: int
+    cut_off: bool
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+
+    @property
+    def key(self) -> str:
+        """The benchmark and the question's id."""
+        return f"{self.benchmark}/{self.id}"
+
+
+R = TypeVar("R", bound=Row)
+
+
+def read_rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
+    """Yield the rows of a JSONL file, one at a time.
+
+    ``rebuild`` says what to do about a bad row ("Run 'dvc repro distill' to rebuild it.").
+    Raises DataError, with file and line, on a missing or empty file, a line that is not UTF-8 or not a JSON object,
+    a missing field or one of the wrong type, and a key that came before.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {rebuild}")
+    seen: dict[str, int] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            row = _parse(line, model, f"{path}:{number}", rebuild)
+            first = seen.setdefault(row.key, number)
+            if first != number:
+                raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")
+            yield row
+
+
+def read_some_rows(path: Path, model: type[R], rebuild: str) -> list[R]:
+    """All rows of a file as a list, of which there must be at least one."""
+    rows = list(read_rows(path, model, rebuild))
+    if not rows:
+        raise DataError(f"{path}: there is nothing in it. {rebuild}")
+    return rows
+
+
+def _parse(line: bytes, model: type[R], where: str, rebuild: str) -> R:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x} at {error.start}). "
+            f"Convert it, for example with 'iconv -f GB18030 -t UTF-8'. {rebuild}"
+        ) from error
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_row_complaint(error)}. {rebuild}") from error
+
+
+def _row_complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "json_invalid":
+        return f"not a JSON object ({first['ctx']['error']})"
+    if first["type"] == "missing":
+        return f"no field '{field}'"
+    return f"field '{field}': {first['msg']}" if field else first["msg"]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows as JSONL, whole or not at all; return how many."""
+    count = 0
+    with writing(path) as file:
+        for row in rows:
+            file.write(row.model_dump_json().encode() + b"\n")
+            count += 1
+    return count
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document (metrics), whole or not at all, in the order of its keys."""
+    with writing(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json(path: Path, rebuild: str) -> Any:
+    """One JSON document; DataError where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. {rebuild}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}). {rebuild}") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name only when it is whole: written beside it, synced, then renamed."""
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        with _named_errors(path), path.open("wb") as device:  # a pipe or a device is written to, never replaced
+            yield device
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _named_errors(path), temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Give the file's name to errors of writing, which come without one (a full disk)."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

@@ -1,0 +1,5 @@
+"""Where questions come from: one module a source, chosen by ``collect.source``.
+
+Each module offers ``candidates(params) -> Iterator[Question]`` (the training questions, in order) and
+``heldout(params) -> Iterator[Question]`` (others, to evaluate on).
+"""

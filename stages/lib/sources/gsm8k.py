@@ -1,0 +1,76 @@
+"""GSM8K, from ModelScope (a dataset id, or a local folder in its layout) or from the official JSONL file.
+
+A row of the source is ``{"question": "…", "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\\n#### 72"}``
+(github.com/openai/grade-school-math). The gold ``answer`` is what follows ``####``, without thousands separators;
+``solution`` is the source's whole text.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.lib.params import Collect, Gsm8k
+from stages.lib.records import DataError, Question
+
+
+class _SourceRow(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    question: str
+    answer: str
+
+
+def candidates(params: Collect) -> Iterator[Question]:
+    """The first ``params.size`` questions of the split."""
+    return islice(_questions(params.gsm8k), params.size)
+
+
+def heldout(params: Collect) -> Iterator[Question]:
+    """The ``params.heldout_size`` questions that follow them."""
+    return islice(_questions(params.gsm8k), params.size, params.size + params.heldout_size)
+
+
+def _questions(params: Gsm8k) -> Iterator[Question]:
+    rows = _from_jsonl(Path(params.path)) if params.origin == "jsonl" else _from_modelscope(params)
+    for index, (where, row) in enumerate(rows):
+        yield _question(row, f"gsm8k-{params.split}-{index}", f"gsm8k/{params.split}", where)
+
+
+def _from_jsonl(path: Path) -> Iterator[tuple[str, _SourceRow]]:
+    advice = "Point collect.gsm8k.path at GSM8K's official train.jsonl."
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {advice}")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield f"{path}:{number}", _SourceRow.model_validate_json(line)
+            except ValidationError as error:
+                raise DataError(
+                    f"{path}:{number}: not a row of GSM8K ({error.errors()[0]['msg']}). {advice}"
+                ) from error
+
+
+def _from_modelscope(params: Gsm8k) -> Iterator[tuple[str, _SourceRow]]:
+    """``MsDataset.load``, as the article calls it."""
+    from modelscope.msdatasets import MsDataset
+
+    try:
+        dataset: Iterable[Mapping[str, Any]] = MsDataset.load(params.path, subset_name="main", split=params.split)
+    except Exception as error:  # the client raises its own, requests' and datasets' errors alike
+        raise DataError(
+            f"collect.gsm8k.path: ModelScope gave no '{params.path}' ({type(error).__name__}: {error!s:.200}). "
+            "Without a network, name a local folder in ModelScope's layout, or set origin: jsonl."
+        ) from error
+    for index, row in enumerate(dataset):
+        yield f"{params.path}[{index}]", _SourceRow(question=row["question"], answer=row["answer"])
+
+
+def _question(row: _SourceRow, id: str, source: str, where: str) -> Question:
+    worked, found, final = row.answer.rpartition("####")
+    answer = final.strip().replace(",", "")
+    if not (found and answer and worked.strip()):
+        raise DataError(f"{where}: the gold answer has no '#### N' line. Mend the row or leave it out of the file.")
+    return Question(id=id, question=row.question, answer=answer, solution=row.answer, source=source)

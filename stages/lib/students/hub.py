@@ -1,0 +1,20 @@
+"""A student from the Hugging Face hub or its mirror (HF_ENDPOINT), by id and revision."""
+
+from pathlib import Path
+
+from stages.lib.params import Student
+from stages.lib.students import StudentError
+
+
+def folder(student: Student) -> Path:
+    """The downloaded snapshot."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(student.name, revision=student.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise StudentError(
+            f"train.student.name: the hub gave no '{student.name}' ({type(error).__name__}: {error!s:.200}). "
+            "Without a network, set source: path and name a local folder."
+        ) from error

@@ -1,0 +1,10 @@
+"""A student in a local folder, used where it lies and never copied."""
+
+from pathlib import Path
+
+from stages.lib.params import Student
+
+
+def folder(student: Student) -> Path:
+    """The folder itself."""
+    return Path(student.name).expanduser()

@@ -1,0 +1,54 @@
+"""The embedded teacher: a small solver behind a real server, for machines without a key and without a network."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.lib.command import DistilleryError
+from stages.lib.params import Run, Teacher
+from stages.lib.teacher.backends import Endpoint
+
+REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the body of each request
+
+
+@contextmanager
+def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
+    """Start the server, yield where it listens, end it; it ends by itself where this process is killed."""
+    command = [
+        *(sys.executable, "-m", "stages.lib.teacher.backends.embedded.server"),
+        *("--port", str(run.embedded_port), "--model", teacher.model),
+        *("--slip-share", str(teacher.embedded.slip_share), "--seed", str(teacher.embedded.seed)),
+        *("--latency-s", str(run.embedded_latency_s)),
+    ]
+    if os.environ.get(REQUESTS_VARIABLE):
+        command += ["--requests", os.environ[REQUESTS_VARIABLE]]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
+        assert server.stdin and server.stdout
+        port = server.stdout.readline().strip()
+        if not port:
+            server.wait()
+            errors.seek(0)
+            lines = errors.read().strip().splitlines()
+            raise DistilleryError(
+                (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
+            )
+        try:
+            yield Endpoint(f"http://127.0.0.1:{port}/v1", identity(teacher), api_key="embedded")
+        finally:
+            server.stdin.close()
+
+
+def identity(teacher: Teacher) -> str:
+    """What stands for this teacher in the store's keys: all that shapes its answers, its source included."""
+    source = Path(__file__).with_name("solver.py").read_bytes()
+    shape = json.dumps(teacher.embedded.model_dump(), sort_keys=True)
+    return f"embedded:{hashlib.sha256(source).hexdigest()[:12]}:{shape}"

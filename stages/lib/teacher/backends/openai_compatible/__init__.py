@@ -1,0 +1,26 @@
+"""Any endpoint that speaks the OpenAI chat-completions protocol: DashScope, DeepSeek, vLLM, SGLang, …"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dotenv import dotenv_values
+
+from stages.lib.command import DistilleryError, project_root
+from stages.lib.params import Run, Teacher
+from stages.lib.teacher.backends import Endpoint
+
+KEY_VARIABLE = "API_KEY"
+
+
+@contextmanager
+def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
+    """The endpoint named in params, with the key from the environment or from .env."""
+    key = os.environ.get(KEY_VARIABLE) or dotenv_values(project_root() / ".env").get(KEY_VARIABLE)
+    if not key:
+        raise DistilleryError(
+            f"{KEY_VARIABLE}: not set. Export it, or write '{KEY_VARIABLE}=…' into .env; "
+            "for a server that wants none, any word will do."
+        )
+    base_url = (teacher.base_url or "").rstrip("/")
+    yield Endpoint(base_url=base_url, identity=base_url, api_key=key)

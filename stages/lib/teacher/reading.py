@@ -1,0 +1,89 @@
+"""Reading a raw response body: the reasoning and the answer in it, or what is missing.
+
+    {"choices": [{"message": {"reasoning_content": "…", "content": "…"}, "finish_reason": "stop"}], "usage": {…}}
+
+What is stored is the raw body; everything here is derived from it, so a better reader needs no new call.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class BodyError(Exception):
+    """A body that is no chat completion: nothing was received, the call may be made again."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the teacher gave: ``failure`` is None, or why the answer is of no use though it was received."""
+
+    reasoning: str
+    response: str
+    finish_reason: str
+    model: str
+    usage: dict[str, Any]
+    failure: str | None
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    choices: list[_Choice] = Field(min_length=1)
+    model: str = ""
+    usage: dict[str, Any] | None = None
+
+
+def read_body(body: bytes) -> Answer:
+    """The answer in a body; BodyError where the body is empty, not JSON, or holds no choice."""
+    try:
+        completion = _Completion.model_validate(orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        raise BodyError("not_json" if body.strip() else "empty_body") from error
+    except ValidationError as error:
+        raise BodyError("no_choices") from error
+    choice = completion.choices[0]
+    reasoning = choice.message.reasoning_content or choice.message.reasoning or ""
+    response = choice.message.content or ""
+    if not reasoning:
+        reasoning, response = _inline_thought(response)
+    finish_reason = choice.finish_reason or "unknown"
+    return Answer(
+        reasoning=reasoning.strip(),
+        response=response.strip(),
+        finish_reason=finish_reason,
+        model=completion.model,
+        usage=completion.usage or {},
+        failure=_failure(reasoning, response, finish_reason),
+    )
+
+
+def _inline_thought(content: str) -> tuple[str, str]:
+    """Split ``<think>…</think> answer``; some servers leave the opening tag in the prompt."""
+    thought, closed, answer = content.partition("</think>")
+    return (thought.replace("<think>", "", 1), answer) if closed else ("", content)
+
+
+def _failure(reasoning: str, response: str, finish_reason: str) -> str | None:
+    if finish_reason == "length":
+        return "cut_off"
+    if finish_reason == "content_filter":
+        return "refused"
+    if not response.strip():
+        return "empty_response"
+    return None if reasoning.strip() else "empty_reasoning"

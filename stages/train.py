@@ -1,0 +1,169 @@
+"""Train one arm: the student, on one dataset.
+
+In:   data/sharegpt/DATASET, the student's weights
+Out:  models/ARM/                   weights (merged, safetensors), tokenizer and the chat template of the training
+      metrics/train/ARM.json        rows, steps, epochs and tokens that it really saw, first and last loss
+      metrics/train/ARM.loss.csv    step,loss,learning_rate
+
+Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --metrics M.json --loss L.csv
+"""
+
+import csv
+import importlib
+import io
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.params import Params, ParamsError, load_params
+from stages.lib.records import DataError, write_json, writing
+from stages.lib.students import student_folder
+from stages.lib.trainers import Conversation, Job, Trained, TrainingError
+
+log = logging.getLogger("distillery.train")
+
+
+class _Turn(BaseModel):
+    """One turn of a ShareGPT conversation."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    role: str = Field(alias="from")
+    value: str
+
+
+class _Sample(BaseModel):
+    """One ShareGPT sample: a system text, a user's turn, an assistant's turn."""
+
+    system: str = ""
+    conversations: list[_Turn] = Field(min_length=2, max_length=2)
+
+
+@click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
+@click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
+@click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
+@click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
+@click.option("--metrics", "metrics_path", type=WRITE, required=True, help="What was trained, written.")
+@click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
+@params_option
+@one_line_errors
+def main(
+    arm_name: str, dataset_path: Path, model_path: Path, metrics_path: Path, loss_path: Path, params_path: Path
+) -> None:
+    params = load_params(params_path)
+    conversations = read_dataset(dataset_path)
+    started = time.monotonic()
+    trained = train_arm(arm_name, conversations, params, model_path)
+    write_loss(loss_path, trained)
+    write_json(metrics_path, summary(trained))
+    write_run_facts(arm_name, trained, time.monotonic() - started, params)
+    log.info(
+        "train: %s: %d rows, %d steps, loss %.3f → %.3f",
+        arm_name,
+        trained.rows,
+        trained.steps,
+        trained.losses[0].loss,
+        trained.losses[-1].loss,
+    )
+
+
+def read_dataset(folder: Path) -> list[Conversation]:
+    """The conversations of a ShareGPT folder, in order."""
+    path = folder / f"{folder.name}.json"
+    advice = f"Run 'dvc repro convert@{folder.name}' to rebuild it."
+    try:
+        samples = TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. {advice}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
+    if not samples:
+        raise DataError(f"{path}: there is nothing in it. {advice}")
+    return [_conversation(sample, f"{path}: sample {index}") for index, sample in enumerate(samples)]
+
+
+def _conversation(sample: _Sample, where: str) -> Conversation:
+    user, assistant = sample.conversations
+    if (user.role, assistant.role) != ("user", "assistant") or not (user.value and assistant.value):
+        raise DataError(f"{where}: not one user's turn and one assistant's turn with text. Mend or drop it.")
+    return Conversation(sample.system, user.value, assistant.value)
+
+
+def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
+    """Train under a temporary folder name that becomes ``out`` when the weights are whole."""
+    if name not in params.arms:
+        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    unfinished = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    trainer = importlib.import_module(f"stages.lib.trainers.{params.train.backend}")
+    job = Job(
+        name=name,
+        conversations=conversations,
+        student=student_folder(params.train.student),
+        train=params.train,
+        arm=params.arms[name],
+        run=params.run,
+        out=unfinished,
+    )
+    try:
+        trained: Trained = trainer.train(job)
+        check_weights(unfinished)
+        shutil.rmtree(out, ignore_errors=True)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return trained
+
+
+def check_weights(folder: Path) -> None:
+    """Success is what was written: weights, tokenizer and chat template."""
+    template = (folder / "chat_template.jinja").is_file() or "chat_template" in _tokenizer_config(folder)
+    if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file() or not template:
+        raise TrainingError(f"{folder}: the training left no whole model there. Read its log above.")
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+
+
+def write_loss(path: Path, trained: Trained) -> None:
+    """The loss curve, for ``dvc plots`` and the page."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["step", "loss", "learning_rate"])
+    rows.writerows((point.step, f"{point.loss:.4f}", f"{point.learning_rate:.3g}") for point in trained.losses)
+    with writing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def summary(trained: Trained) -> dict[str, Any]:
+    """The metrics: what was seen, and the first and last loss."""
+    facts = asdict(trained)
+    losses = facts.pop("losses")
+    return facts | {"first_loss": round(losses[0]["loss"], 4), "last_loss": round(losses[-1]["loss"], 4)}
+
+
+def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) -> None:
+    """What differs from run to run, for no stage to depend on."""
+    facts = {
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(trained.tokens_seen / seconds, 1),
+        "threads": params.run.threads,
+        "device": params.run.device,
+    }
+    write_json(project_root() / "metrics" / "runs" / f"train-{arm}.json", facts)
+
+
+if __name__ == "__main__":
+    main()

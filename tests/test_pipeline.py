@@ -1,0 +1,147 @@
+"""dvc.yaml says what the code does: its deps are the imports, its params the sections that are read."""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.lib.params import Params
+
+ROOT = Path(__file__).resolve().parents[1]
+DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+# no output depends on these: params.py has no defaults, command.py shapes messages, an empty package holds nothing
+EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/params.py", "stages/lib/command.py"}
+CHOICES = {
+    "stages.lib.sources.": "collect.source",
+    "stages.lib.teacher.backends.": "distill.teacher.backend",
+    "stages.lib.students.": "train.student.source",
+    "stages.lib.trainers.": "train.backend",
+}
+# evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
+UNREACHED = {"evaluate": {"stages/lib/students/package.py"}}
+
+
+def value(key: str) -> Any:
+    found: Any = PARAMS
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+def definition(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = DVC[stage]
+    return found.get("do", found)
+
+
+def resolved(dep: str) -> str:
+    for key in ("collect.source", "distill.teacher.backend", "train.student.source", "train.backend"):
+        dep = dep.replace(f"${{{key}}}", str(value(key)))
+    return dep
+
+
+def module_files(name: str) -> Iterator[str]:
+    """The files that importing a module of ours runs: its own and those of the packages around it."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        path = ROOT.joinpath(*parts[:length])
+        if (path / "__init__.py").is_file():
+            yield (path / "__init__.py").relative_to(ROOT).as_posix()
+        elif path.with_suffix(".py").is_file():
+            yield path.with_suffix(".py").relative_to(ROOT).as_posix()
+
+
+def mentioned_modules(file: str) -> Iterator[str]:
+    """What a file imports, at its top or inside a function, by name or by a name made up at run time."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            prefix = str(node.values[0].value)
+            if prefix in CHOICES:
+                yield prefix + str(value(CHOICES[prefix]))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("stages."):
+            yield node.value  # python -m stages.…
+
+
+def reached_files(stage: str) -> set[str]:
+    waiting, reached = [f"stages/{stage}.py"], set()
+    while waiting:
+        file = waiting.pop()
+        reached.add(file)
+        for module in mentioned_modules(file):
+            if module.startswith("stages"):
+                waiting += [found for found in module_files(module) if found not in reached]
+    return reached
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
+    reached = reached_files(stage.removesuffix("-base")) - EXEMPT - UNREACHED.get(stage, set())
+    listed = {resolved(dep) for dep in definition(stage)["deps"] if dep.startswith(("stages/lib", "stages/" + stage[:5]))}
+    listed |= {dep for dep in definition(stage)["deps"] if dep.startswith("stages/") and dep.endswith(".py") and "$" not in dep}
+    missing = {file for file in reached if not any(file == dep or file.startswith(dep + "/") for dep in listed)}
+    superfluous = {dep for dep in listed if not any(file == dep or file.startswith(dep + "/") for file in reached)}
+    assert not missing, f"dvc.yaml: {stage}: deps lacks {sorted(missing)}"
+    assert not superfluous, f"dvc.yaml: {stage}: deps lists {sorted(superfluous)}, which the stage never reaches"
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
+    tree = ast.parse((ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text())
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(Params.model_fields) - {"run"}
+    listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
+    sections = {"evaluate": {"train"}}.get(stage, set())  # train.student is the base arm's
+    assert listed == read - sections
+
+
+def test_no_stage_depends_on_how_fast_it_runs() -> None:
+    assert not [stage for stage in DVC for param in definition(stage)["params"] if param.split(".")[0] == "run"]
+
+
+def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
+    for stage in DVC:
+        reads = "prompt_text(" in (ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text()
+        assert reads == any(dep.startswith("stages/prompts/") for dep in definition(stage)["deps"]), stage
+
+
+def test_no_stage_imports_a_stage() -> None:
+    names = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    for name in names:
+        imported = set(mentioned_modules(f"stages/{name}.py"))
+        assert not imported & {f"stages.{other}" for other in names}, name
+    for path in (ROOT / "stages" / "lib").rglob("*.py"):
+        imported = set(mentioned_modules(path.relative_to(ROOT).as_posix()))
+        assert not imported & {f"stages.{other}" for other in names}, path
+
+
+def test_every_stage_is_named_like_its_file_and_its_test() -> None:
+    stages = {stage.removesuffix("-base") for stage in DVC}
+    assert stages == {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    for stage in stages:
+        assert (ROOT / "tests" / f"test_{stage}.py").is_file(), stage
+        assert stage in Params.model_fields
+
+
+def test_params_are_the_embedded_profile() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles" / "embedded.yaml").read_bytes()
+
+
+def test_the_committed_run_is_up_to_date_with_the_code(tmp_path: Path) -> None:
+    """On a clone without data, dvc.lock, the code, params and the committed metrics agree."""
+    clone = tmp_path / "clone"
+    for command in (
+        ["git", "clone", "--quiet", str(ROOT), str(clone)],
+        ["dvc", "repro", "--dry", "--allow-missing", "compare"],
+    ):
+        cwd = clone if clone.exists() else ROOT
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("Data and pipelines are up to date."), done.stdout
