@@ -23,6 +23,7 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.evaluation.statistics import paired_difference, proportion
+from stages.lib.evaluation.table import p_value, points, signed
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIDENCE = 0.95
@@ -163,19 +164,17 @@ def markdown(seeds: dict[str, dict[str, list[bool]]]) -> str:
     ]
     for arm in arms:
         pooled = proportion([right for scores in seeds.values() for right in scores[arm]], CONFIDENCE)
-        each = " | ".join(f"{100 * sum(scores[arm]) / len(scores[arm]):.1f}" for scores in seeds.values())
-        lines.append(
-            f"| {arm} | {each} | **{100 * pooled.accuracy:.1f}** | {100 * pooled.low:.1f} – {100 * pooled.high:.1f} |"
-        )
+        each = " | ".join(points(sum(scores[arm]) / len(scores[arm])) for scores in seeds.values())
+        interval = f"{points(pooled.low)} – {points(pooled.high)}"
+        lines.append(f"| {arm} | {each} | **{points(pooled.accuracy)}** | {interval} |")
     lines += ["", "| paired difference | points | 95 % interval | p | n |", "|---|---|---|---|---|"]
     for first, second in PAIRS:
         if first in arms and second in arms:
             both = [[right for scores in seeds.values() for right in scores[arm]] for arm in (first, second)]
             result = paired_difference(both[0], both[1], CONFIDENCE)
-            interval = f"{100 * result.low:+.1f} – {100 * result.high:+.1f}"
-            lines.append(
-                f"| {first} − {second} | **{100 * result.difference:+.1f}** | {interval} | {result.p:.3g} | {result.n} |"
-            )
+            interval = f"{signed(result.low)} – {signed(result.high)}"
+            found = f"**{signed(result.difference)}** | {interval} | {p_value(result.p)} | {result.n}"
+            lines.append(f"| {first} − {second} | {found} |")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.evaluation.statistics import paired_difference, proportion
@@ -26,6 +27,17 @@ log = logging.getLogger("distillery.compare")
 Scores = dict[str, bool]
 
 
+class Training(BaseModel):
+    """What the comparison says of an arm's training (metrics/train/ARM.json)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    rows: int
+    steps: int
+    epochs: float
+    tokens_trained: int
+
+
 @click.command(help="Compare the arms on the same questions and print the table.")
 @click.option("--eval", "eval_path", type=READ, required=True, help="The folder of the arms' scores, read.")
 @click.option("--train", "train_path", type=READ, required=True, help="The folder of the trainings' metrics, read.")
@@ -36,7 +48,7 @@ Scores = dict[str, bool]
 def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
     scores = {name: read_scores(eval_path / f"{name}.scores.csv") for name in ["base", *params.arms]}
-    trainings = {name: read_json(train_path / f"{name}.json", "Run 'dvc repro train'.") for name in params.arms}
+    trainings = {name: read_training(train_path / f"{name}.json") for name in params.arms}
     comparison = compare(scores, trainings, params.compare)
     write_json(out_path, comparison)
     write_table(table_path, comparison)
@@ -50,14 +62,33 @@ def read_scores(path: Path) -> Scores:
     advice = "Run 'dvc repro evaluate' to rebuild it."
     if not path.is_file():
         raise DataError(f"{path}: no such file. {advice}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of scores ({error}). {advice}") from error
     if not rows or set(rows[0]) != {"question_id", "benchmark", "cluster", "correct"}:
         raise DataError(f"{path}: not a table of scores with at least one row. {advice}")
-    return {f"{row['benchmark']}/{row['question_id']}": row["correct"] == "1" for row in rows}
+    scores: Scores = {}
+    for line, row in enumerate(rows, start=2):
+        key = f"{row['benchmark']}/{row['question_id']}"
+        if row["correct"] not in ("0", "1") or key in scores:
+            raise DataError(f"{path}:{line}: '{key}' is there already, or 'correct' is not 0 or 1. {advice}")
+        scores[key] = row["correct"] == "1"
+    return scores
 
 
-def compare(scores: dict[str, Scores], trainings: dict[str, dict[str, Any]], params: Compare) -> dict[str, Any]:
+def read_training(path: Path) -> Training:
+    """The metrics of one arm's training."""
+    advice = "Run 'dvc repro train' to rebuild it."
+    try:
+        return Training.model_validate(read_json(path, advice))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {advice}") from error
+
+
+def compare(scores: dict[str, Scores], trainings: dict[str, Training], params: Compare) -> dict[str, Any]:
     """Each arm's accuracy, each pair's difference, and what makes arms unlike beside what is compared."""
     return {
         "confidence": params.confidence,
@@ -69,7 +100,7 @@ def compare(scores: dict[str, Scores], trainings: dict[str, dict[str, Any]], par
     }
 
 
-def _arm(scores: Scores, training: dict[str, Any] | None, confidence: float) -> dict[str, Any]:
+def _arm(scores: Scores, training: Training | None, confidence: float) -> dict[str, Any]:
     share = proportion(list(scores.values()), confidence)
     facts: dict[str, Any] = {
         "accuracy": round(share.accuracy, 4),
@@ -79,7 +110,7 @@ def _arm(scores: Scores, training: dict[str, Any] | None, confidence: float) -> 
         "n": share.n,
     }
     if training:
-        facts |= {name: training[name] for name in ("rows", "steps", "epochs", "tokens_trained")}
+        facts |= training.model_dump()
     return facts
 
 
@@ -105,11 +136,11 @@ def _pair(first: str, second: str, scores: dict[str, Scores], confidence: float)
     }
 
 
-def _unlike(first: str, second: str, trainings: dict[str, dict[str, Any]]) -> list[str]:
+def _unlike(first: str, second: str, trainings: dict[str, Training]) -> list[str]:
     """A warning where two trained arms differ in steps by more than 2 %."""
     if first not in trainings or second not in trainings:
         return []
-    steps = trainings[first]["steps"], trainings[second]["steps"]
+    steps = trainings[first].steps, trainings[second].steps
     if abs(steps[0] - steps[1]) <= 0.02 * max(steps):
         return []
     return [

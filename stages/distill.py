@@ -15,6 +15,7 @@ import asyncio
 import importlib
 import logging
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,14 +28,16 @@ import uvloop
 from tqdm import tqdm
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Distill, Params, Run, load_params, prompt_text
+from stages.lib.params import Distill, Params, ParamsError, Run, load_params, prompt_text
 from stages.lib.records import Distilled, Failure, Question, read_some_rows, write_json, write_rows
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
-from stages.lib.teacher.reading import Answer, read_body
+from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.store import AnswerStore, default_path, open_store, request_key
 
 log = logging.getLogger("distillery.distill")
+
+LINE_EVERY_S = 10.0  # between two lines about the progress, where stderr is no terminal
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def ask(questions: list[Question], params: Params, store: AnswerStore) -> tuple[
     backend = importlib.import_module(f"stages.lib.teacher.backends.{teacher.backend}")
     with backend.connect(teacher, params.run) as endpoint:
         calls = list(planned_calls(questions, params.distill, endpoint))
-        missing = [call for call in calls if call.key not in store]
+        # by key: two questions with the same text share one answer
+        missing = list({call.key: call for call in calls if call.key not in store}.values())
         asked = Asked(from_store=len(calls) - len(missing))
         uvloop.run(ask_all(missing, endpoint, params.run, store, asked))
     return asked, calls
@@ -110,6 +114,11 @@ def ask(questions: list[Question], params: Params, store: AnswerStore) -> tuple[
 def planned_calls(questions: Iterable[Question], params: Distill, endpoint: Endpoint) -> Iterator[Call]:
     """Each question once for each sample, in order."""
     prompt = prompt_text(params.prompt)
+    if "{question}" not in prompt:
+        raise ParamsError(
+            f"params.yaml: distill.prompt: stages/prompts/{params.prompt}.txt does not say where the question stands. "
+            "Write {question} into it, or choose another prompt."
+        )
     teacher = params.teacher
     sampling = {"temperature": teacher.temperature, "top_p": teacher.top_p, "max_tokens": teacher.max_tokens}
     for question in questions:
@@ -130,7 +139,7 @@ async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: Answer
     """``run.concurrency`` workers share the calls; the first TeacherError ends them all."""
     client = TeacherClient(endpoint, run)
     waiting = iter(calls)
-    bar = tqdm(total=len(calls), desc="distill", unit="answer", disable=not calls, mininterval=1.0)
+    progress = Progress(len(calls))
 
     async def work() -> None:
         for call in waiting:
@@ -149,8 +158,7 @@ async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: Answer
             else:
                 await store.put(call.key, call.request, body)
                 asked.bought += 1
-            bar.set_postfix(failed=len(asked.failed), refresh=False)
-            bar.update()
+            progress.update(len(asked.failed))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -159,8 +167,42 @@ async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: Answer
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
-        bar.close()
+        progress.close()
         await client.close()
+
+
+class Progress:
+    """How far the asking is: a bar on a terminal, elsewhere a plain line now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = tqdm(
+            total=total, desc="distill", unit="answer", mininterval=1.0, disable=not total or not sys.stderr.isatty()
+        )
+        self._total = total
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+
+    def update(self, failed: int) -> None:
+        """One more call has ended; ``failed`` of all so far."""
+        self._done += 1
+        self._bar.set_postfix(failed=failed, refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            rate = self._done / (now - self._started)
+            log.info(
+                "distill: %d of %d asked, %d failed, %.1f/s, %.0f s left",
+                self._done,
+                self._total,
+                failed,
+                rate,
+                (self._total - self._done) / rate,
+            )
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        self._bar.close()
 
 
 def outcomes(calls: Iterable[Call], store: AnswerStore, asked: Asked) -> Iterator[Distilled | Failure]:
@@ -171,7 +213,11 @@ def outcomes(calls: Iterable[Call], store: AnswerStore, asked: Asked) -> Iterato
         if failed:
             yield Failure(**question, reason=failed.reason, status=failed.status, attempts=failed.attempts)
             continue
-        answer = read_body(store.body(call.key))
+        try:
+            answer = read_body(store.body(call.key))
+        except BodyError as error:  # received when the reader asked for less
+            yield Failure(**question, reason=str(error), status=200, attempts=1)
+            continue
         if answer.failure:
             yield Failure(**question, reason=answer.failure, status=200, attempts=1)
         else:
@@ -203,16 +249,22 @@ def check_failures(failures: list[Failure], total: int, params: Distill) -> None
 
 def counts(distilled: list[Distilled], failures: list[Failure]) -> dict[str, Any]:
     """The metrics: ``in = distilled + failed``; tokens as the teacher counted them."""
-    tokens = [row.usage.get("completion_tokens", 0) for row in distilled]
+    tokens = _tokens(distilled, "completion_tokens")
     return {
         "in": len(distilled) + len(failures),
         "distilled": len(distilled),
         "failed": len(failures),
         "failed_by_reason": dict(sorted(Counter(row.reason for row in failures).items())),
-        "prompt_tokens": sum(row.usage.get("prompt_tokens", 0) for row in distilled),
+        "prompt_tokens": sum(_tokens(distilled, "prompt_tokens")),
         "completion_tokens": sum(tokens),
         "completion_tokens_median": statistics.median(tokens) if tokens else 0,
     }
+
+
+def _tokens(rows: list[Distilled], kind: str) -> list[int]:
+    """What the teacher counted for each row; 0 where it counted nothing, or not in a number."""
+    counted = [row.usage.get(kind) for row in rows]
+    return [count if isinstance(count, int) else 0 for count in counted]
 
 
 def write_run_facts(asked: Asked, seconds: float) -> None:

@@ -1,5 +1,6 @@
-"""What the tests share: changed copies of params.yaml, the development data, running a stage and being refused by one."""
+"""What the tests share: changed copies of params.yaml, rows, the development data, running a stage, being refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,31 @@ def project_params(tmp_path: Path) -> Callable[..., Path]:
             section[name] = value
         path = tmp_path / "params.yaml"
         yaml.dump(params, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def distilled_file(tmp_path: Path) -> Callable[..., Path]:
+    """``distilled_file({"response": "5"}, …)``: a file of distilled rows q0, q1, … with these fields changed."""
+
+    def write(*changes: dict[str, Any], name: str = "distilled.jsonl") -> Path:
+        row = {
+            "question": "What is 2 + 3?",
+            "answer": "5",
+            "solution": "2 + 3 = 5",
+            "source": "chain_sum/train",
+            "sample": 0,
+            "reasoning": "2 and 3 more is 5.",
+            "response": "The answer is 5.",
+            "finish_reason": "stop",
+            "model": "deepseek-r1",
+            "usage": {"completion_tokens": 12},
+        }
+        lines = [json.dumps({"id": f"q{index}"} | row | change) + "\n" for index, change in enumerate(changes)]
+        path = tmp_path / name
+        path.write_text("".join(lines), encoding="utf-8")
         return path
 
     return write
@@ -70,3 +96,55 @@ def refuses(tmp_path: Path) -> Callable[..., str]:
         return result.stderr.removeprefix("Error: ").rstrip("\n")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 of two layers with a BPE tokenizer and a ChatML template: the smallest student there is."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+
+    folder = tmp_path_factory.mktemp("student")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(
+        ["The answer is 12. 7 + 5 = 12", "Think step by step, then give the solution."], trainer
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = (
+        "{% for message in messages %}"
+        "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    fast.save_pretrained(folder)
+    set_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Callable[..., Path]:
+    """``project_params`` with the tiny student for the real one."""
+
+    def write(changes: dict[str, Any] | None = None) -> Path:
+        student = {"train.student.source": "path", "train.student.name": str(tiny_student)}
+        return project_params(student | (changes or {}))
+
+    return write

@@ -35,7 +35,8 @@ def value(key: str) -> Any:
 
 def definition(stage: str) -> dict[str, Any]:
     found: dict[str, Any] = DVC[stage]
-    return found.get("do", found)
+    inner: dict[str, Any] = found.get("do", found)
+    return inner
 
 
 def resolved(dep: str) -> str:
@@ -85,8 +86,12 @@ def reached_files(stage: str) -> set[str]:
 @pytest.mark.parametrize("stage", DVC)
 def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
     reached = reached_files(stage.removesuffix("-base")) - EXEMPT - UNREACHED.get(stage, set())
-    listed = {resolved(dep) for dep in definition(stage)["deps"] if dep.startswith(("stages/lib", "stages/" + stage[:5]))}
-    listed |= {dep for dep in definition(stage)["deps"] if dep.startswith("stages/") and dep.endswith(".py") and "$" not in dep}
+    listed = {
+        resolved(dep) for dep in definition(stage)["deps"] if dep.startswith(("stages/lib", "stages/" + stage[:5]))
+    }
+    listed |= {
+        dep for dep in definition(stage)["deps"] if dep.startswith("stages/") and dep.endswith(".py") and "$" not in dep
+    }
     missing = {file for file in reached if not any(file == dep or file.startswith(dep + "/") for dep in listed)}
     superfluous = {dep for dep in listed if not any(file == dep or file.startswith(dep + "/") for file in reached)}
     assert not missing, f"dvc.yaml: {stage}: deps lacks {sorted(missing)}"
@@ -96,7 +101,9 @@ def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
 @pytest.mark.parametrize("stage", DVC)
 def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     tree = ast.parse((ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text())
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(Params.model_fields) - {"run"}
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(Params.model_fields) - {
+        "run"
+    }
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
     sections = {"evaluate": {"train"}}.get(stage, set())  # train.student is the base arm's
     assert listed == read - sections

@@ -33,13 +33,14 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
+Marker = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class Section(BaseModel):
     """A mapping of params.yaml: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ChainSum(Section):
@@ -115,10 +116,10 @@ class Filter(Section):
 class Markers(Section):
     """What stands around the thought and the solution in an assistant's turn."""
 
-    begin_of_thought: str
-    end_of_thought: str
-    begin_of_solution: str
-    end_of_solution: str
+    begin_of_thought: Marker
+    end_of_thought: Marker
+    begin_of_solution: Marker
+    end_of_solution: Marker
 
 
 class Convert(Section):
@@ -241,7 +242,9 @@ def load_params(path: Path) -> Params:
         raw = YAML(typ="safe").load(StringIO(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ParamsError(f"{path}: no such file. 'git checkout {path.name}' brings back the committed one.") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
+    except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
         raise ParamsError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)}). Mend that line.") from error
@@ -255,8 +258,11 @@ def load_params(path: Path) -> Params:
 
 def prompt_text(name: str) -> str:
     """The text of a prompt, as it stands in stages/prompts/NAME.txt, to the byte."""
-    with (PROMPTS / f"{name}.txt").open(encoding="utf-8", newline="") as file:
-        return file.read()
+    path = PROMPTS / f"{name}.txt"
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 (byte at {error.start}). Save the prompt as UTF-8.") from error
 
 
 def _check_names(params: Params, path: Path) -> None:
@@ -284,13 +290,16 @@ def _check_names(params: Params, path: Path) -> None:
 
 
 def _complaint(error: ValidationError) -> str:
-    errors = error.errors()
+    # a misspelt key is also a missing one: the unknown name says more
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key.{_nearest(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
     elif first["type"] == "missing":
         text = f"{key}: missing. Every value stands in the file; 'git diff' shows what was removed."
+    elif first["type"] == "value_error":
+        text = f"{key}: {first['ctx']['error']}."
     else:
         text = f"{key or 'the file'}: {first['msg']}, not {first['input']!r:.60}."
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -5,6 +5,7 @@ One JSON object a line, UTF-8, in a fixed field order, so the same rows are the 
     {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
 """
 
+import codecs
 import json
 import os
 import stat
@@ -23,7 +24,7 @@ class DataError(DistilleryError):
 
 
 class Row(BaseModel):
-    """A row of a data file. Unknown fields pass through unread: a later version may have written them."""
+    """A row of a data file. Unknown fields are not read: a later version may have written them."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -126,15 +127,17 @@ def read_rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
     """Yield the rows of a JSONL file, one at a time.
 
     ``rebuild`` says what to do about a bad row ("Run 'dvc repro distill' to rebuild it.").
-    Raises DataError, with file and line, on a missing or empty file, a line that is not UTF-8 or not a JSON object,
-    a missing field or one of the wrong type, and a key that came before.
+    Raises DataError, with file and line, on a missing file, a line that is not UTF-8 or not a JSON object,
+    a missing field or one of the wrong type, and a key that came before. A byte order mark, which Windows editors put
+    before the first line, is skipped.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. {rebuild}")
     seen: dict[str, int] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            row = _parse(line, model, f"{path}:{number}", rebuild)
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            row = _parse(text, model, f"{path}:{number}", rebuild)
             first = seen.setdefault(row.key, number)
             if first != number:
                 raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")

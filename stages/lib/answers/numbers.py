@@ -7,18 +7,23 @@ SIGN = r"[-−–+]?"
 WHOLE = r"\d{1,3}(?:(?:,|\{,\}|\\,|,\\!|，)\d{3})+(?!\d)|\d+"
 NUMBER = rf"{SIGN}\s?(?:{WHOLE})(?:\.\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?"
 CURRENCY = r"(?:\\?[$€£¥￥])?"
+AMOUNT = rf"{SIGN}{CURRENCY}\s?{NUMBER}"
+BINARY_MINUS = r"(?<=[\d)\]}%])[^\S\n]+[-−–][^\S\n]+"
+BULLET = r"(?<=\n)[^\S\n]*[-−–][^\S\n]+"
 FULL_WIDTH = str.maketrans("０１２３４５６７８９．－＋／％", "0123456789.-+/%")
 
 
 def normalise(text: str) -> str:
-    """Full-width digits and signs as ASCII, LaTeX fractions as a/b."""
-    text = text.translate(FULL_WIDTH)
+    """Full-width digits and signs as ASCII, a Chinese 负 as a minus, LaTeX fractions as a/b."""
+    text = re.sub(r"负\s?(?=\d)", "-", text.translate(FULL_WIDTH))
+    text = re.sub(r"\\[dt]?frac(\d)(\d)", r"\1/\2", text)
     return re.sub(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}", r"\1/\2", text)
 
 
 def numbers_in(text: str) -> list[str]:
-    """Every number of a text, as written, in order; a minus between two numbers is not a sign."""
-    pattern = rf"(?:(?<![\w.)\]])(?P<signed>[-−–])\s?)?{CURRENCY}(?P<number>{NUMBER.removeprefix(SIGN)})"
+    """Every number of a text, as written, in order; a minus between two numbers, or a list's dash, is not a sign."""
+    sign = rf"(?:{BINARY_MINUS}|{BULLET}|(?<![\w.)\]])(?P<signed>[-−–])\s?)?"
+    pattern = rf"{sign}{CURRENCY}(?P<number>{NUMBER.removeprefix(SIGN)})"
     found = []
     for match in re.finditer(pattern, normalise(text)):
         found.append(("-" if match["signed"] else "") + match["number"].strip())

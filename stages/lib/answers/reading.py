@@ -9,17 +9,18 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from stages.lib.answers.numbers import CURRENCY, NUMBER, normalise, numbers_in, value
+from stages.lib.answers.numbers import AMOUNT, normalise, numbers_in, value
 
 SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|\Z)", re.DOTALL)
 BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-HASHES = re.compile(r"####\s*(.+)")
+HASHES = re.compile(rf"####[\s*]*({AMOUNT})(?![\d,]*[.):：、][^\S\n]*[^\s*])")  # but no heading: "#### 2. Add"
+SUM = r"(?:[\d ,.+\-−–*/×x÷$]+=)*\s*"  # "the answer is 20 + 3 = 23"
 PHRASE = re.compile(
-    rf"(?:answer\s*(?:is|:|=)|result\s*(?:is|:)|答案(?:是|为|：|:))[\s*:：$]*?(?P<n>{CURRENCY}\s?{NUMBER})",
+    rf"(?:answer\s*(?:is|:|=)|result\s*(?:is|:)|答案(?:是|为|：|:))[\s*:：$]*+{SUM}({AMOUNT})",
     re.IGNORECASE,
 )
 BOLD = re.compile(r"\*\*([^*]+)\*\*")
-EQUALS = re.compile(rf"[=≈]\s*\**\s*({CURRENCY}\s?{NUMBER})")
+EQUALS = re.compile(rf"[=≈][\s*]*({AMOUNT})")
 
 
 @dataclass(frozen=True)

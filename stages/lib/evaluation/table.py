@@ -16,23 +16,31 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     lines = [f"| arm | rows | steps | accuracy | n | {percent} interval |", "|---|---|---|---|---|---|"]
     for name, arm in comparison["arms"].items():
         rows, steps = arm.get("rows", "–"), arm.get("steps", "–")
-        interval = f"{_points(arm['low'])} – {_points(arm['high'])}"
-        lines.append(f"| {name} | {rows} | {steps} | **{_points(arm['accuracy'])} %** | {arm['n']} | {interval} |")
+        interval = f"{points(arm['low'])} – {points(arm['high'])}"
+        lines.append(f"| {name} | {rows} | {steps} | **{points(arm['accuracy'])} %** | {arm['n']} | {interval} |")
     lines += ["", f"| paired difference | points | {percent} interval | p | finding |", "|---|---|---|---|---|"]
     for pair in comparison["pairs"].values():
-        interval = f"{_signed(pair['low'])} – {_signed(pair['high'])}"
+        interval = f"{signed(pair['low'])} – {signed(pair['high'])}"
         name = f"{pair['first']} − {pair['second']}"
-        p = f"{pair['p']:.3f}" if pair["p"] >= 0.001 else "< 0.001"
-        lines.append(f"| {name} | **{_signed(pair['difference'])}** | {interval} | {p} | {pair['finding']} |")
+        lines.append(
+            f"| {name} | **{signed(pair['difference'])}** | {interval} | {p_value(pair['p'])} | {pair['finding']} |"
+        )
     return "\n".join(lines)
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A share in per cent."""
     return f"{share * 100:.1f}"
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
+    """A difference of shares in points, always with its sign."""
     return f"{share * 100:+.1f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """A p-value to three digits."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 if __name__ == "__main__":

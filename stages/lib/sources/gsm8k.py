@@ -5,12 +5,14 @@ A row of the source is ``{"question": "…", "answer": "Natalia sold 48/2 = <<48
 ``solution`` is the source's whole text.
 """
 
+import codecs
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.params import Collect, Gsm8k
 from stages.lib.records import DataError, Question
@@ -19,7 +21,7 @@ from stages.lib.records import DataError, Question
 class _SourceRow(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    question: str
+    question: str = Field(min_length=1)
     answer: str
 
 
@@ -29,8 +31,8 @@ def candidates(params: Collect) -> Iterator[Question]:
 
 
 def heldout(params: Collect) -> Iterator[Question]:
-    """The ``params.heldout_size`` questions that follow them."""
-    return islice(_questions(params.gsm8k), params.size, params.size + params.heldout_size)
+    """The last ``params.heldout_size`` questions of the split: the same ones, whatever ``size`` is."""
+    return iter(deque(_questions(params.gsm8k), maxlen=params.heldout_size))
 
 
 def _questions(params: Gsm8k) -> Iterator[Question]:
@@ -45,16 +47,18 @@ def _from_jsonl(path: Path) -> Iterator[tuple[str, _SourceRow]]:
         raise DataError(f"{path}: no such file. {advice}")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             try:
-                yield f"{path}:{number}", _SourceRow.model_validate_json(line)
+                yield f"{path}:{number}", _SourceRow.model_validate_json(text)
             except ValidationError as error:
-                raise DataError(
-                    f"{path}:{number}: not a row of GSM8K ({error.errors()[0]['msg']}). {advice}"
-                ) from error
+                raise DataError(f"{path}:{number}: not a row of GSM8K ({_complaint(error)}). {advice}") from error
 
 
 def _from_modelscope(params: Gsm8k) -> Iterator[tuple[str, _SourceRow]]:
-    """``MsDataset.load``, as the article calls it."""
+    """``MsDataset.load``, as the article calls it: ``path`` is OWNER/NAME, or a folder, which must then be there."""
+    if params.path.startswith(("/", ".", "~")) and not Path(params.path).expanduser().is_dir():
+        # the client would take the path for an id and ask the network for it
+        raise DataError(f"{params.path}: no such folder. Point collect.gsm8k.path at a folder in ModelScope's layout.")
     from modelscope.msdatasets import MsDataset
 
     try:
@@ -65,7 +69,18 @@ def _from_modelscope(params: Gsm8k) -> Iterator[tuple[str, _SourceRow]]:
             "Without a network, name a local folder in ModelScope's layout, or set origin: jsonl."
         ) from error
     for index, row in enumerate(dataset):
-        yield f"{params.path}[{index}]", _SourceRow(question=row["question"], answer=row["answer"])
+        where = f"{params.path}[{index}]"
+        try:
+            yield where, _SourceRow.model_validate(row)
+        except ValidationError as error:
+            raise DataError(
+                f"{where}: not a row of GSM8K ({_complaint(error)}). Point collect.gsm8k.path at GSM8K itself."
+            ) from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"field '{first['loc'][0]}': {first['msg']}" if first["loc"] else first["msg"]
 
 
 def _question(row: _SourceRow, id: str, source: str, where: str) -> Question:

@@ -4,8 +4,12 @@ A call ends in one of three ways: a raw body that holds a completion; ``CallFail
 its row goes to the failures); ``TeacherError`` (no question can have one: wrong key, no credit, no such model).
 """
 
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -17,6 +21,7 @@ from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.reading import BodyError, read_body
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
+SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 
 
 class TeacherError(DistilleryError):
@@ -50,7 +55,8 @@ class TeacherClient:
             api_key=endpoint.api_key,
             max_retries=0,  # retries are ours: the client's own neither see a broken body nor count
             timeout=openai.Timeout(run.timeout_s, connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
-            http_client=openai.DefaultAioHttpClient(),
+            # no proxy of the environment leads to this machine itself
+            http_client=openai.DefaultAioHttpClient(trust_env=not _is_this_machine(endpoint.base_url)),
         )
 
     async def close(self) -> None:
@@ -92,7 +98,7 @@ class TeacherClient:
         except BodyError as error:
             raise _Again(str(error), 200) from error
         except openai.APITimeoutError as error:
-            raise _Again("timeout", None) from error
+            raise _Again("timeout" if _is_timeout(error) else "no_connection", None) from error
         except openai.APIConnectionError as error:
             raise _Again("no_connection", None) from error
         except openai.APIStatusError as error:
@@ -104,7 +110,8 @@ class TeacherClient:
         # 429 with this code is an empty account, not a busy server: retrying cannot help
         if status in (401, 402, 403, 404) or error.code == "insufficient_quota":
             return TeacherError(
-                f"{self._endpoint.base_url}: the teacher answers {status} for model '{model}': {_first_line(error)}. "
+                f"{self._endpoint.base_url}: the teacher answers {status} for model '{model}': "
+                f"{self._first_line(error)}. "
                 "Check API_KEY, the account's credit and distill.teacher in params.yaml; what was received is kept."
             )
         if status in (408, 409, 425, 429) or status >= 500:
@@ -113,13 +120,31 @@ class TeacherClient:
             return again
         return CallFailed("refused", status)
 
+    def _first_line(self, error: openai.APIStatusError) -> str:
+        message = str(error.message)
+        if len(self._endpoint.api_key) >= SECRET_LENGTH:  # some servers say which key was wrong
+            message = message.replace(self._endpoint.api_key, "(API_KEY)")
+        return message.strip().split("\n")[0][:200]
+
 
 def _retry_after_s(error: openai.APIStatusError) -> float:
+    """What the header asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 where it says neither."""
+    header = error.response.headers.get("retry-after", "")
     try:
-        return float(error.response.headers.get("retry-after", "0"))
+        seconds = float(header)
     except ValueError:
-        return 0.0
+        try:
+            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # TypeError: a date without a time zone
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def _first_line(error: openai.APIStatusError) -> str:
-    return str(error.message).strip().split("\n")[0][:200]
+def _is_timeout(error: openai.APITimeoutError) -> bool:
+    # the aiohttp transport reports a reset connection as a time-out too; its own error, two below, tells them apart
+    cause = error.__cause__.__cause__ if error.__cause__ else None
+    return isinstance(cause, TimeoutError)
+
+
+def _is_this_machine(base_url: str) -> bool:
+    return urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -45,7 +45,7 @@ class _Completion(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     choices: list[_Choice] = Field(min_length=1)
-    model: str = ""
+    model: str | None = None
     usage: dict[str, Any] | None = None
 
 
@@ -67,7 +67,7 @@ def read_body(body: bytes) -> Answer:
         reasoning=reasoning.strip(),
         response=response.strip(),
         finish_reason=finish_reason,
-        model=completion.model,
+        model=completion.model or "",
         usage=completion.usage or {},
         failure=_failure(reasoning, response, finish_reason),
     )

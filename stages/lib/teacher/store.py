@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ import orjson
 from stages.lib.command import DistilleryError, project_root
 
 log = logging.getLogger("distillery.store")
+
+RECORD_BEGINS = b'{"key":"'
 
 
 class StoreError(DistilleryError):
@@ -42,11 +45,16 @@ def request_key(request: dict[str, Any]) -> str:
 @contextmanager
 def open_store(path: Path) -> Iterator["AnswerStore"]:
     """The store, locked for writing until the block ends."""
+    if path.exists() and not path.is_file():  # a device such as /dev/full would be read without end
+        raise StoreError(f"{path}: the store is a file of its own, this is none. Name another with --store.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a") as lock, path.open("ab+") as file:
+    with path.with_suffix(".lock").open("a") as lock:
         _lock(lock.fileno(), path)
-        _cut_torn_tail(file, path)
-        yield AnswerStore(file, path)
+        with path.open("ab+") as file:
+            _cut_torn_tail(file, path)
+        # writing has no buffer: what does not fit on the disk is known at once
+        with path.open("ab", buffering=0) as writer, path.open("rb") as reader:
+            yield AnswerStore(reader, writer, path)
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -70,6 +78,9 @@ def _cut_torn_tail(file: BinaryIO, path: Path) -> None:
             break
         position = start
     if position < size:
+        file.seek(position)
+        if not RECORD_BEGINS.startswith(file.read(len(RECORD_BEGINS))):
+            raise StoreError(f"{path}: its last line is none of the store's. Name the store's own file with --store.")
         log.info("store: cut %d bytes of an unfinished record off %s", size - position, path)
         file.truncate(position)
 
@@ -77,8 +88,9 @@ def _cut_torn_tail(file: BinaryIO, path: Path) -> None:
 class AnswerStore:
     """Received bodies by key. Bodies stay on the disk; memory holds a key and an offset each."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file = file
+    def __init__(self, reader: BinaryIO, writer: FileIO, path: Path) -> None:
+        self._reader = reader
+        self._writer = writer
         self._path = path
         self._offsets: dict[bytes, int] = {}
         self._syncing: asyncio.Future[None] | None = None
@@ -92,16 +104,17 @@ class AnswerStore:
 
     def body(self, key: str) -> bytes:
         """The raw body received for a key; KeyError where there is none."""
-        self._file.seek(self._offsets[bytes.fromhex(key)])
-        record = orjson.loads(self._file.readline())
+        self._reader.seek(self._offsets[bytes.fromhex(key)])
+        record = orjson.loads(self._reader.readline())
         return str(record["body"]).encode()
 
     async def put(self, key: str, request: dict[str, Any], body: bytes) -> None:
-        """Append one answer and return when it is on the disk; answers that come together share one fsync."""
+        """Append one answer and return when it is on the disk; answers that come together share one fsync.
+
+        Raises StoreError where it cannot be written (a full disk).
+        """
         record = {"key": key, "request": request, "body": body.decode("utf-8", errors="replace")}
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(orjson.dumps(record) + b"\n")
-        self._offsets[bytes.fromhex(key)] = offset
+        self._offsets[bytes.fromhex(key)] = self._append(orjson.dumps(record) + b"\n")
         if self._syncing is None:
             self._syncing = asyncio.ensure_future(self._sync())
         await asyncio.shield(self._syncing)
@@ -109,15 +122,36 @@ class AnswerStore:
     async def _sync(self) -> None:
         await asyncio.sleep(0)  # let the answers that are ready now join this group
         self._syncing = None
-        self._file.flush()
-        await asyncio.to_thread(os.fsync, self._file.fileno())
+        try:
+            await asyncio.to_thread(os.fsync, self._writer.fileno())
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def _append(self, line: bytes) -> int:
+        """Write a whole line or, where that fails, none of it; return the offset where it begins."""
+        offset = self._writer.seek(0, os.SEEK_END)
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._writer.write(rest) :]
+        except OSError as error:
+            self._writer.truncate(offset)  # else the next answer would be written on to half of this one
+            raise self._not_written(error) from error
+        return offset
+
+    def _not_written(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._path}: {error.strerror}. What was stored before is kept: make room, then run the stage again."
+        )
 
     def _index(self) -> None:
-        self._file.seek(0)
+        self._reader.seek(0)
         offset = 0
-        for number, line in enumerate(self._file, start=1):
+        for number, line in enumerate(self._reader, start=1):
             try:
-                self._offsets[bytes.fromhex(orjson.loads(line)["key"])] = offset
+                record = orjson.loads(line)
+                self._offsets[bytes.fromhex(record["key"])] = offset
+                record["body"]
             except (orjson.JSONDecodeError, KeyError, ValueError, TypeError) as error:
                 raise StoreError(
                     f"{self._path}:{number}: not a record of the store. Move that line to another file: "

@@ -7,7 +7,6 @@ It prints its port when it listens and ends when its standard input is closed, s
 """
 
 import asyncio
-import json
 import sys
 import time
 from pathlib import Path
@@ -15,9 +14,28 @@ from typing import Any
 
 import click
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.teacher.backends.embedded.solver import solve
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    role: str
+    content: str
+
+
+class _ChatRequest(BaseModel):
+    """What is read of a request; the rest of the protocol is accepted and changes nothing."""
+
+    model_config = ConfigDict(strict=True)
+
+    messages: list[_Message]
+    model: str | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    stream: bool | None = None
 
 
 class Classroom:
@@ -44,21 +62,24 @@ class Classroom:
 
     async def chat_completions(self, request: web.Request) -> web.Response:
         """Work out the sum in the last user message."""
-        text = await request.text()
+        text = await request.read()
         if self.requests:
-            with self.requests.open("a", encoding="utf-8") as file:
-                file.write(text.replace("\n", " ") + "\n")  # JSON escapes the line ends that mean something
+            with self.requests.open("ab") as file:
+                file.write(text.replace(b"\n", b" ") + b"\n")  # JSON escapes the line ends that mean something
         await asyncio.sleep(self.latency_s)
         try:
-            body = json.loads(text)
-            question = [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            return _error(400, "invalid_request_error", f"the body is no chat request: {error!r}")
-        if body.get("model") != self.model:
-            return _error(404, "model_not_found", f"there is no model {body.get('model')!r} here, only {self.model!r}")
-        if body.get("stream"):
+            body = _ChatRequest.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return _error(400, "invalid_request_error", f"the body is no chat request: {first['loc']}: {first['msg']}")
+        questions = [message.content for message in body.messages if message.role == "user"]
+        if not questions:
+            return _error(400, "invalid_request_error", "there is no message of role 'user'")
+        if body.model != self.model:
+            return _error(404, "model_not_found", f"there is no model {body.model!r} here, only {self.model!r}")
+        if body.stream:
             return _error(400, "unsupported", "this teacher does not stream")
-        return web.json_response(self._completion(question, body.get("max_tokens")))
+        return web.json_response(self._completion(questions[-1], body.max_tokens))
 
     def _completion(self, question: str, max_tokens: int | None) -> dict[str, Any]:
         worked = solve(question, self.slip_share, self.seed)
@@ -94,7 +115,8 @@ def _error(status: int, code: str, message: str) -> web.Response:
 
 async def serve(classroom: Classroom, port: int) -> None:
     """Listen, say where, and go on until standard input is closed."""
-    runner = web.AppRunner(classroom.application(), access_log=None)
+    # whoever closed standard input waits for no answer any more; 0 would mean no limit
+    runner = web.AppRunner(classroom.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()

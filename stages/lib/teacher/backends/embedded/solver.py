@@ -11,7 +11,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-EXPRESSION = re.compile(r"-?\d+(?:\s*[+-]\s*\d+)+")
+# the look-behind lets a number be tried from its first digit only: a text of 100,000 digits takes no minutes
+EXPRESSION = re.compile(r"(?<!\d)-?\d+(?:\s*[+-]\s*\d+)+")
 TERM = re.compile(r"([+-]?)\s*(\d+)")
 SLIPS = (1, -1, 2, -2, 10, -10)
 

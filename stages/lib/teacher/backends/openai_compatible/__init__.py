@@ -22,5 +22,9 @@ def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
             f"{KEY_VARIABLE}: not set. Export it, or write '{KEY_VARIABLE}=…' into .env; "
             "for a server that wants none, any word will do."
         )
+    if not (key.isascii() and key.isprintable()):
+        raise DistilleryError(
+            f"{KEY_VARIABLE}: holds a line end or a character outside ASCII, which no key has. Copy the key anew."
+        )
     base_url = (teacher.base_url or "").rstrip("/")
     yield Endpoint(base_url=base_url, identity=base_url, api_key=key)

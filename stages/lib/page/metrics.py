@@ -1,0 +1,135 @@
+"""The metrics files that the page shows, in types, and reading them with errors of one line.
+
+read_metrics(Path("metrics/filter.json"), FilterCounts, "Run 'dvc repro filter' to rebuild it.")
+→ FilterCounts(taken=126, kept=85, rejected=41, rejected_by_reason={"wrong_answer": 41}, …)
+"""
+
+import csv
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.lib.records import DataError, read_json
+
+
+class Metrics(BaseModel):
+    """A metrics file or a part of one. Unknown fields pass through unread: a later version may have written them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class CollectCounts(Metrics):
+    """metrics/collect.json: ``taken = questions + heldout + all left out``."""
+
+    taken: int = Field(alias="in")
+    questions: int
+    heldout: int
+    left_out: dict[str, int]
+
+
+class DistillCounts(Metrics):
+    """metrics/distill.json: ``taken = distilled + all failed``."""
+
+    taken: int = Field(alias="in")
+    distilled: int
+    failed_by_reason: dict[str, int]
+
+
+class FilterCounts(Metrics):
+    """metrics/filter.json: ``taken = kept + all rejected``."""
+
+    taken: int = Field(alias="in")
+    kept: int
+    rejected: int
+    rejected_by_reason: dict[str, int]
+
+
+class TrainCounts(Metrics):
+    """metrics/train/ARM.json: what the training really saw; ``tokens_trained`` are those with a loss."""
+
+    rows: int
+    rows_too_long: int
+    steps: int
+    epochs: float
+    tokens_trained: int
+    effective_batch: int
+
+
+class LossPoint(Metrics):
+    """A line of metrics/train/ARM.loss.csv; a loss that diverged is not a finite number."""
+
+    step: int
+    loss: float
+
+
+class ArmScore(Metrics):
+    """An arm of metrics/compare.json, shares between 0 and 1; the base arm has no training."""
+
+    accuracy: float
+    low: float
+    high: float
+    correct: int
+    n: int
+    rows: int | None = None
+    steps: int | None = None
+
+
+class Pair(Metrics):
+    """Two arms of metrics/compare.json on the same questions: the first minus the second."""
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    only_first: int
+    only_second: int
+    finding: str
+
+
+class Comparison(Metrics):
+    """metrics/compare.json."""
+
+    confidence: float
+    arms: dict[str, ArmScore]
+    pairs: dict[str, Pair]
+    warnings: list[str]
+
+
+M = TypeVar("M", bound=Metrics)
+
+
+def read_metrics(path: Path, model: type[M], rebuild: str) -> M:
+    """One metrics file; DataError where it is missing, broken or lacks a field."""
+    try:
+        return model.model_validate(read_json(path, rebuild))
+    except ValidationError as error:
+        raise DataError(f"{path}: {_complaint(error)}. {rebuild}") from error
+
+
+def read_losses(path: Path, rebuild: str) -> list[LossPoint]:
+    """The points of a loss curve, at least one; DataError, with its line, on a missing file or one that is no curve."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {rebuild}")
+    table = csv.DictReader(path.read_bytes().decode(errors="replace").splitlines())
+    points = [_loss_point(row, f"{path}:{number}", rebuild) for number, row in enumerate(table, start=2)]
+    if not points:
+        raise DataError(f"{path}: there is no step in it. {rebuild}")
+    return points
+
+
+def _loss_point(row: dict[str, str], where: str, rebuild: str) -> LossPoint:
+    try:
+        return LossPoint.model_validate(row)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_complaint(error)}. {rebuild}") from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"no field '{field}'"
+    return f"field '{field}': {first['msg']}" if field else first["msg"]

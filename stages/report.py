@@ -1,0 +1,229 @@
+"""Write the page: what came of the run, the counts, the loss curves, and samples to read.
+
+In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm),
+      metrics/collect.json, metrics/distill.json, metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv),
+      metrics/compare.json
+Out:  report/index.html   one file, no network needed, named by the hashes of what it was made from
+
+Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
+        --collect C.json --distill D.json --filter F.json --train metrics/train --compare C.json --out index.html
+"""
+
+import hashlib
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+import click
+
+from stages.lib.command import READ, WRITE, one_line_errors, params_option
+from stages.lib.page import Answers, InputFile, Page, Part, Step, Training, render
+from stages.lib.page.metrics import (
+    CollectCounts,
+    Comparison,
+    DistillCounts,
+    FilterCounts,
+    TrainCounts,
+    read_losses,
+    read_metrics,
+)
+from stages.lib.params import Params, load_params
+from stages.lib.records import (
+    DataError,
+    Distilled,
+    Evaluated,
+    Filtered,
+    Rejected,
+    Row,
+    read_rows,
+    read_some_rows,
+    writing,
+)
+
+log = logging.getLogger("distillery.report")
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where everything is that the page is made from; ``answers`` and ``train_metrics`` are folders."""
+
+    distilled: Path
+    filtered: Path
+    rejected: Path
+    answers: Path
+    collect_metrics: Path
+    distill_metrics: Path
+    filter_metrics: Path
+    train_metrics: Path
+    comparison: Path
+
+
+@click.command(help="Write the page: the comparison, the counts, the loss curves and samples, in one HTML file.")
+@click.option("--distilled", type=READ, required=True, help="The teacher's answers, read.")
+@click.option("--filtered", type=READ, required=True, help="The kept ones, read.")
+@click.option("--rejected", type=READ, required=True, help="The dropped ones, read.")
+@click.option("--answers", type=READ, required=True, help="The folder of the arms' answers, read.")
+@click.option("--collect", "collect_metrics", type=READ, required=True, help="Counts of collect, read.")
+@click.option("--distill", "distill_metrics", type=READ, required=True, help="Counts of distill, read.")
+@click.option("--filter", "filter_metrics", type=READ, required=True, help="Counts of filter, read.")
+@click.option("--train", "train_metrics", type=READ, required=True, help="The folder of the trainings' metrics, read.")
+@click.option("--compare", "comparison", type=READ, required=True, help="The comparison, read.")
+@click.option("--out", "out_path", type=WRITE, required=True, help="The page, written.")
+@params_option
+@one_line_errors
+def main(out_path: Path, params_path: Path, **paths: Path) -> None:
+    params = load_params(params_path)
+    page = read_page(Inputs(**paths), params)
+    with writing(out_path) as file:
+        file.write(render(page).encode())
+    log.info("report: %d arms, made from %d files, data %s", len(page.answers), len(page.inputs), page.data_hash[:12])
+
+
+def read_page(inputs: Inputs, params: Params) -> Page:
+    """All that the page shows, read and checked to be of one run."""
+    distilled = read_some_rows(inputs.distilled, Distilled, rebuild("distill"))
+    kept = read_some_rows(inputs.filtered, Filtered, rebuild("filter"))
+    rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
+    flow = read_flow(inputs)
+    check_flow(flow, inputs)
+    _, distill_step, filter_step = flow
+    check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
+    check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
+    check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
+    comparison = read_comparison(inputs.comparison, list(params.arms))
+    trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.arms}
+    answers = {name: read_answers(inputs.answers, name, comparison, params) for name in comparison.arms}
+    files = hashed(input_files(inputs, list(params.arms)))
+    return Page(
+        teachers=sorted({row.model for row in distilled}),
+        student=PurePath(params.train.student.name).name,
+        comparison=comparison,
+        flow=flow,
+        trainings=trainings,
+        kept=shuffled(kept, params.report.seed)[: params.report.samples],
+        rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
+        answers=answers,
+        seed=params.report.seed,
+        inputs=files,
+        data_hash=hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest(),
+    )
+
+
+def rebuild(stage: str) -> str:
+    """What to do about a file that cannot be used."""
+    return f"Run 'dvc repro {stage}' to rebuild it."
+
+
+def read_flow(inputs: Inputs) -> list[Step]:
+    """Where the rows went, stage by stage, from the stages' own counts."""
+    collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
+    asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
+    judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
+    training = Part("questions to train on", collected.questions, "out")
+    heldout = Part("held out for the evaluation", collected.heldout, "aside")
+    return [
+        Step("collect", collected.taken, [training, heldout, *dropped(collected.left_out)]),
+        Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped(asked.failed_by_reason)]),
+        Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped(judged.rejected_by_reason)]),
+    ]
+
+
+def dropped(reasons: dict[str, int]) -> list[Part]:
+    """The parts that went no further, by reason."""
+    return [
+        Part(f"dropped: {reason.replace('_', ' ')}", count, "dropped") for reason, count in reasons.items() if count
+    ]
+
+
+def check_flow(flow: list[Step], inputs: Inputs) -> None:
+    """Each stage accounts for every row it took, and the filter took all that distill gave."""
+    paths = [inputs.collect_metrics, inputs.distill_metrics, inputs.filter_metrics]
+    for step, path in zip(flow, paths, strict=True):
+        gone = sum(part.count for part in step.parts)
+        if gone != step.taken:
+            raise DataError(f"{path}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
+    _, distill_step, filter_step = flow
+    check_rows(inputs.filter_metrics, filter_step.taken, distill_step.out, "filter")
+
+
+def check_rows(path: Path, rows: int, counted: int, stage: str) -> None:
+    """A file holds as many rows as the stage counted."""
+    if rows != counted:
+        raise DataError(f"{path}: {rows} rows, where {counted} were counted. {rebuild(stage)}")
+
+
+def read_comparison(path: Path, names: list[str]) -> Comparison:
+    """The comparison, which must be one of the arms in params."""
+    comparison = read_metrics(path, Comparison, rebuild("compare"))
+    if list(comparison.arms) != ["base", *names]:
+        found, wanted = ", ".join(comparison.arms), ", ".join(["base", *names])
+        raise DataError(f"{path}: compares {found}; params.yaml has {wanted}. {rebuild('compare')}")
+    return comparison
+
+
+def read_training(folder: Path, name: str, params: Params) -> Training:
+    """What an arm's training was asked for and what it saw."""
+    advice = rebuild(f"train@{name}")
+    seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
+    return Training(params.arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
+
+
+def read_answers(folder: Path, name: str, comparison: Comparison, params: Params) -> Answers:
+    """An arm's answers: the counts, which must be those compared, and samples of the right and the wrong ones."""
+    path = folder / f"{name}.jsonl"
+    rows = read_some_rows(path, Evaluated, rebuild("evaluate-base" if name == "base" else f"evaluate@{name}"))
+    correct = sum(row.correct for row in rows)
+    compared = comparison.arms[name]
+    if (correct, len(rows)) != (compared.correct, compared.n):
+        raise DataError(
+            f"{path}: {correct} of {len(rows)} right, where {compared.correct} of {compared.n} were compared. "
+            f"{rebuild('compare')}"
+        )
+    drawn = shuffled(rows, params.report.seed)
+    return Answers(
+        n=len(rows),
+        correct=correct,
+        cut_off=sum(row.cut_off for row in rows),
+        unread=sum(row.prediction is None for row in rows),
+        right_samples=[row for row in drawn if row.correct][: params.report.samples],
+        wrong_samples=[row for row in drawn if not row.correct][: params.report.samples],
+    )
+
+
+def shuffled(rows: list[R], seed: int) -> list[R]:
+    """The rows in a random order that only the seed and their keys decide: arms with the same questions share it."""
+    order = sorted(rows, key=lambda row: row.key)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
+    """Every file that the page is made from, in a fixed order."""
+    return [
+        inputs.distilled,
+        inputs.filtered,
+        inputs.rejected,
+        *(inputs.answers / f"{name}.jsonl" for name in ["base", *names]),
+        inputs.collect_metrics,
+        inputs.distill_metrics,
+        inputs.filter_metrics,
+        *(inputs.train_metrics / f"{name}{suffix}" for name in names for suffix in (".json", ".loss.csv")),
+        inputs.comparison,
+    ]
+
+
+def hashed(paths: list[Path]) -> list[InputFile]:
+    """The files with their sha256."""
+    files = []
+    for path in paths:
+        with path.open("rb") as file:
+            files.append(InputFile(path.as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
+    return files
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,419 @@
+"""collect: the same questions every time, none of them in both sets, every one accounted for, GSM8K to the letter."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.collect import main, separate
+from stages.lib.records import Question
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = ("questions", "heldout", "left-out", "metrics")
+
+GSM8K_ROWS = [
+    {"question": "Ann has 3 hens, Bob 4. How many?", "answer": "3 + 4 = <<3+4=7>>7 hens.\n#### 7"},
+    {"question": "A farm sells 3 × 360 eggs.\nHow many?", "answer": "3 * 360 = <<3*360=1080>>1,080\n#### 1,080"},
+    {"question": "It is 2° and gets 5° colder.", "answer": "2 - 5 = <<2-5=-3>>-3\n#### -3"},
+    {"question": "What's half of 5?", "answer": "5 / 2 = <<5/2=2.5>>2.5\n#### 2.5"},
+]
+
+
+def arguments(folder: Path, params: Path) -> list[object]:
+    return [*(part for name in OUTPUTS for part in (f"--{name}", folder / name)), "--params", params]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def texts(path: Path) -> list[str]:
+    return [row["question"] for row in rows(path)]
+
+
+def gsm8k(path: object, size: int, heldout: int, **changes: object) -> dict[str, object]:
+    """The changes to params.yaml that take GSM8K from a file."""
+    return {
+        "collect.source": "gsm8k",
+        "collect.gsm8k.origin": "jsonl",
+        "collect.gsm8k.path": str(path),
+        "collect.size": size,
+        "collect.heldout_size": heldout,
+    } | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+def question(name: str, text: str) -> Question:
+    return Question(id=name, question=text, answer="5")
+
+
+class TestEmbeddedSource:
+    """Generated sums."""
+
+    @pytest.fixture
+    def collected(
+        self, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> Callable[..., Path]:
+        def run(name: str, **changes: object) -> Path:
+            folder = tmp_path / name
+            params: dict[str, object] = {"collect.size": 20, "collect.heldout_size": 15}
+            params |= {f"collect.{key.replace('__', '.')}": value for key, value in changes.items()}
+            runs(main, *arguments(folder, project_params(params)))
+            return folder
+
+        return run
+
+    def test_the_same_params_give_the_same_bytes(self, collected: Callable[..., Path]) -> None:
+        first, second = collected("first"), collected("second")
+        assert (first / "questions").stat().st_size > 0
+        for name in OUTPUTS:
+            assert (first / name).read_bytes() == (second / name).read_bytes()
+
+    def test_another_seed_gives_other_questions(self, collected: Callable[..., Path]) -> None:
+        first, second = collected("first"), collected("second", chain_sum__seed=1)
+        assert not set(texts(first / "questions")) & set(texts(second / "questions"))
+
+    def test_a_larger_set_begins_with_the_smaller_one(self, collected: Callable[..., Path]) -> None:
+        small, large = collected("small", size=20), collected("large", size=40)
+        assert (large / "questions").read_bytes().startswith((small / "questions").read_bytes())
+        assert (large / "heldout").read_bytes() == (small / "heldout").read_bytes()
+        assert len(rows(large / "questions")) == 40
+
+    def test_the_gold_answer_is_the_sum(self, collected: Callable[..., Path]) -> None:
+        for row in rows(collected("out") / "questions"):
+            (sum_text,) = re.findall(r"problem: (.+) =", row["question"])
+            terms = re.findall(r"([+-]?) ?(\d+)", sum_text)
+            assert int(row["answer"]) == sum(-int(number) if sign == "-" else int(number) for sign, number in terms)
+            assert row["solution"] == f"{sum_text} = {row['answer']}"
+
+    def test_no_heldout_question_is_trained_on_and_none_stands_twice(self, collected: Callable[..., Path]) -> None:
+        # sums of two terms of one digit: so few that the two sets must meet
+        folder = collected(
+            "out", size=60, heldout_size=60, chain_sum__min_terms=2, chain_sum__max_terms=2, chain_sum__max_digits=1
+        )
+        training, heldout = texts(folder / "questions"), texts(folder / "heldout")
+        assert len(set(training)) == len(training)
+        assert len(set(heldout)) == len(heldout)
+        assert not set(training) & set(heldout)
+        assert json.loads((folder / "metrics").read_bytes())["overlap"] == 0
+
+    def test_every_question_that_came_in_is_counted_where_it_went(self, collected: Callable[..., Path]) -> None:
+        folder = collected(
+            "out", size=60, heldout_size=60, chain_sum__min_terms=2, chain_sum__max_terms=2, chain_sum__max_digits=1
+        )
+        metrics = json.loads((folder / "metrics").read_bytes())
+        left_out = rows(folder / "left-out")
+        reasons = [row["reason"] for row in left_out]
+        assert metrics["in"] == 120
+        assert metrics["questions"] == len(rows(folder / "questions"))
+        assert metrics["heldout"] == len(rows(folder / "heldout"))
+        assert metrics["left_out"] == {
+            "duplicate": reasons.count("duplicate"),
+            "in_heldout": reasons.count("in_heldout"),
+        }
+        assert all(metrics["left_out"].values())
+        assert metrics["questions"] + metrics["heldout"] + len(left_out) == 120
+        kept = {row["id"]: row["question"] for name in ("questions", "heldout") for row in rows(folder / name)}
+        assert all(kept[row["same_as"]] == row["question"] for row in left_out)
+
+    @pytest.mark.parametrize("distance", [-19, 0, 1, 19])
+    def test_seeds_that_lie_too_close_are_refused(
+        self, distance: int, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
+    ) -> None:
+        seeds = {"collect.chain_sum.seed": 100, "collect.chain_sum.heldout_seed": 100 + distance}
+        params = project_params({"collect.size": 20, "collect.heldout_size": 15} | seeds)
+        line = refuses(main, *arguments(tmp_path / "out", params))
+        assert "collect.chain_sum: seed 100 and heldout_seed" in line
+        assert "are less than 20 apart" in line
+        assert not (tmp_path / "out").exists()
+
+    def test_seeds_as_far_apart_as_the_sets_are_large_are_taken(self, collected: Callable[..., Path]) -> None:
+        folder = collected("out", chain_sum__seed=100, chain_sum__heldout_seed=120)
+        assert len(rows(folder / "heldout")) == 15
+
+    def test_no_heldout_questions_may_be_asked_for(self, collected: Callable[..., Path]) -> None:
+        folder = collected("out", heldout_size=0)
+        assert (folder / "heldout").read_bytes() == b""
+        assert len(rows(folder / "questions")) == 20
+
+
+class TestSeparating:
+    """Duplicates and overlap, on questions written out."""
+
+    def test_a_duplicate_is_left_out_with_the_id_that_it_repeats(self) -> None:
+        collected = separate([question("a", "2 + 3?"), question("b", "2  +\n3?"), question("c", "4?")], [])
+        assert [each.id for each in collected.questions] == ["a", "c"]
+        assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("b", "duplicate", "a")]
+
+    def test_case_and_white_space_do_not_make_another_question(self) -> None:
+        collected = separate([question("a", "How MANY?"), question("b", " how many?\u00a0")], [])
+        assert [each.id for each in collected.questions] == ["a"]
+
+    def test_a_heldout_question_stays_held_out_and_leaves_the_training_set(self) -> None:
+        collected = separate([question("a", "2 + 3?"), question("b", "4?")], [question("h", "2 + 3?")])
+        assert [each.id for each in collected.heldout] == ["h"]
+        assert [each.id for each in collected.questions] == ["b"]
+        assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("a", "in_heldout", "h")]
+
+    def test_a_heldout_question_that_comes_twice_is_asked_once(self) -> None:
+        collected = separate([], [question("g", "2 + 3?"), question("h", "2 + 3?")])
+        assert [each.id for each in collected.heldout] == ["g"]
+        assert [(each.id, each.reason) for each in collected.left_out] == [("h", "duplicate")]
+
+
+class TestGsm8kFromJsonl:
+    """The official file."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "train.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in GSM8K_ROWS), encoding="utf-8")
+        return path
+
+    def test_rows_become_questions_with_their_solution_verbatim(
+        self, file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        runs(main, *arguments(tmp_path, project_params(gsm8k(file, size=3, heldout=1))))
+        questions = rows(tmp_path / "questions")
+        assert questions[1] == {
+            "id": "gsm8k-train-1",
+            "question": GSM8K_ROWS[1]["question"],
+            "answer": "1080",
+            "solution": GSM8K_ROWS[1]["answer"],
+            "source": "gsm8k/train",
+        }
+        assert [row["answer"] for row in questions] == ["7", "1080", "-3"]
+        assert [(row["id"], row["answer"]) for row in rows(tmp_path / "heldout")] == [("gsm8k-train-3", "2.5")]
+
+    def test_the_split_stands_in_id_and_source(
+        self, file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        runs(main, *arguments(tmp_path, project_params(gsm8k(file, 1, 0, collect__gsm8k__split="test"))))
+        assert [(row["id"], row["source"]) for row in rows(tmp_path / "questions")] == [("gsm8k-test-0", "gsm8k/test")]
+
+    @pytest.mark.parametrize("form", ["byte order mark", "CRLF", "no final newline"])
+    def test_harmless_differences_of_form_read_the_same(
+        self, form: str, file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        params = project_params(gsm8k(file, size=3, heldout=1))
+        runs(main, *arguments(tmp_path / "plain", params))
+        content = file.read_bytes()
+        forms = {
+            "byte order mark": b"\xef\xbb\xbf" + content,
+            "CRLF": content.replace(b"\n", b"\r\n"),
+            "no final newline": content.rstrip(b"\n"),
+        }
+        file.write_bytes(forms[form])
+        runs(main, *arguments(tmp_path / "changed", params))
+        assert (tmp_path / "changed" / "questions").read_bytes() == (tmp_path / "plain" / "questions").read_bytes()
+        assert (tmp_path / "changed" / "heldout").read_bytes() == (tmp_path / "plain" / "heldout").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            (b'{"question": "a?", "answer"\n', "not a row of GSM8K (Invalid JSON"),
+            (b'{"question": "a?"}\n', "not a row of GSM8K (field 'answer': Field required)"),
+            (b'{"question": "", "answer": "w\\n#### 1"}\n', "not a row of GSM8K (field 'question': "),
+            (b'{"question": "a?", "answer": 5}\n', "not a row of GSM8K (field 'answer': "),
+            (b'{"question": "a?", "answer": "five"}\n', "the gold answer has no '#### N' line"),
+            (b'{"question": "a?", "answer": "w\\n#### "}\n', "the gold answer has no '#### N' line"),
+            (b'{"question": "a?", "answer": "#### 5"}\n', "the gold answer has no '#### N' line"),
+            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not a row of GSM8K (Invalid JSON"),
+        ],
+    )
+    def test_a_bad_row_is_named_by_file_and_line(
+        self,
+        content: bytes,
+        complaint: str,
+        file: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        refuses: Callable[..., str],
+    ) -> None:
+        file.write_bytes(file.read_bytes() + content)
+        line = refuses(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size=5, heldout=0))))
+        assert line.startswith(f"{file}:5: {complaint}")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_missing_file_is_named(
+        self, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
+    ) -> None:
+        params = project_params(gsm8k(tmp_path / "nowhere.jsonl", size=5, heldout=0))
+        assert refuses(main, *arguments(tmp_path / "out", params)).startswith(f"{tmp_path / 'nowhere.jsonl'}: no such")
+
+    @pytest.mark.parametrize(("size", "heldout"), [(5, 0), (3, 2), (4, 1), (1000, 0)])
+    def test_more_questions_than_there_are_is_refused_with_both_numbers(
+        self,
+        size: int,
+        heldout: int,
+        file: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        refuses: Callable[..., str],
+    ) -> None:
+        line = refuses(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size, heldout))))
+        assert f"ask for {size + heldout} questions, the source has 4" in line
+        assert not (tmp_path / "out").exists()
+
+    def test_an_empty_file_has_no_questions(
+        self, file: Path, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
+    ) -> None:
+        file.write_bytes(b"")
+        line = refuses(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size=1, heldout=0))))
+        assert "the source has 0" in line
+
+
+class TestTheWholeOfGsm8k:
+    """The published training set."""
+
+    @pytest.fixture
+    def published(self, development_data: Path) -> Path:
+        return development_data / "gsm8k" / "train.jsonl"
+
+    def test_all_rows_arrive_with_their_final_answer_and_their_solution(
+        self, published: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        runs(main, *arguments(tmp_path, project_params(gsm8k(published, size=7473, heldout=0))))
+        given = [json.loads(line) for line in published.read_bytes().splitlines()]
+        questions = rows(tmp_path / "questions")
+        assert len(questions) == len(given) == 7473
+        assert [row["id"] for row in questions] == [f"gsm8k-train-{index}" for index in range(7473)]
+        assert [row["question"] for row in questions] == [row["question"] for row in given]
+        assert [row["solution"] for row in questions] == [row["answer"] for row in given]
+        # the reading of the set's own authors (grade_school_math/dataset.py)
+        official = [re.findall(r"#### (\-?[0-9\.\,]+)", row["answer"])[-1].replace(",", "") for row in given]
+        assert [row["answer"] for row in questions] == official
+        assert all(official)
+        assert questions[345]["solution"].endswith("#### 1,080")
+        assert questions[345]["answer"] == "1080"
+
+    def test_the_first_thousand_are_the_articles_and_the_last_are_held_out(
+        self, published: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        runs(main, *arguments(tmp_path, project_params(gsm8k(published, size=1000, heldout=200))))
+        given = [json.loads(line)["question"] for line in published.read_bytes().splitlines()]
+        assert texts(tmp_path / "questions") == given[:1000]
+        assert texts(tmp_path / "heldout") == given[-200:]
+
+
+class TestGsm8kFromModelScope:
+    """The real ``MsDataset.load``, as a process of its own: the client fixes its cache folder when it is imported."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """GSM8K's layout there: a README.md that lists the configs, each a folder with a Parquet file per split."""
+        import pyarrow
+        from pyarrow import parquet
+
+        folder = tmp_path / "gsm8k"
+        configs = []
+        for config in ("main", "socratic"):
+            (folder / config).mkdir(parents=True)
+            configs.append(f"- config_name: {config}\n  data_files:\n")
+            for split in ("train", "test"):
+                given = GSM8K_ROWS if (config, split) == ("main", "train") else GSM8K_ROWS[:1]
+                parquet.write_table(
+                    pyarrow.Table.from_pylist(given), folder / config / f"{split}-00000-of-00001.parquet"
+                )
+                configs.append(f"  - split: {split}\n    path: {config}/{split}-*\n")
+        (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{''.join(configs)}---\n# GSM8K\n")
+        return folder
+
+    @staticmethod
+    def collect(tmp_path: Path, params: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "stages.collect", *map(str, arguments(tmp_path / "out", params))]
+        caches = {name: str(tmp_path / "caches") for name in ("MODELSCOPE_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")}
+        offline = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=os.environ | caches | offline | environment, capture_output=True, text=True
+        )
+
+    def test_a_local_folder_gives_the_same_questions_as_the_official_file(
+        self, folder: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        file = tmp_path / "train.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in GSM8K_ROWS), encoding="utf-8")
+        runs(main, *arguments(tmp_path / "jsonl", project_params(gsm8k(file, size=3, heldout=1))))
+        changes = gsm8k(folder, size=3, heldout=1, collect__gsm8k__origin="modelscope")
+        run = self.collect(tmp_path, project_params(changes))
+        assert run.returncode == 0, run.stderr
+        assert len(rows(tmp_path / "out" / "questions")) == 3
+        for name in OUTPUTS:
+            assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "jsonl" / name).read_bytes()
+
+    def test_a_folder_with_other_columns_is_refused(
+        self, folder: Path, tmp_path: Path, project_params: Callable[..., Path]
+    ) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.Table.from_pylist([{"prompt": "a?", "answer": "w\n#### 1"}])
+        parquet.write_table(table, folder / "main" / "train-00000-of-00001.parquet")
+        changes = gsm8k(folder, size=1, heldout=0, collect__gsm8k__origin="modelscope")
+        changes["collect.gsm8k.path"] = "./gsm8k"
+        run = self.collect(tmp_path, project_params(changes))
+        assert run.returncode == 1
+        assert "Traceback" not in run.stderr
+        assert "./gsm8k" in run.stderr.splitlines()[-1]
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("path", ["./nowhere", "../nowhere/gsm8k", "/nowhere/gsm8k", "~/nowhere/gsm8k"])
+    def test_a_missing_folder_is_named_without_asking_the_network(
+        self,
+        path: str,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        refuses: Callable[..., str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        changes = gsm8k(path, size=1, heldout=0, collect__gsm8k__origin="modelscope")
+        line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
+        assert line.startswith(f"{path}: no such folder. ")
+
+    def test_an_id_that_the_hub_does_not_know_is_named(
+        self, tmp_path: Path, project_params: Callable[..., Path]
+    ) -> None:
+        changes = gsm8k("nobody/gsm8k", size=1, heldout=0, collect__gsm8k__origin="modelscope")
+        with empty_hub() as address:
+            run = self.collect(tmp_path, project_params(changes), MODELSCOPE_ENDPOINT=address)
+        assert run.returncode == 1
+        assert "Traceback" not in run.stderr
+        last = run.stderr.splitlines()[-1]
+        assert last.startswith("Error: collect.gsm8k.path: ModelScope gave no 'nobody/gsm8k' (")
+        assert last.endswith("name a local folder in ModelScope's layout, or set origin: jsonl.")
+        assert not (tmp_path / "out").exists()
+
+
+@contextmanager
+def empty_hub() -> Iterator[str]:
+    """The address of a server that has nothing."""
+
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"Code": 10010205001, "Message": "not found", "Success": false}')
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

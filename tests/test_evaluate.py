@@ -1,0 +1,95 @@
+"""Evaluation: lm-eval's own scores and hashes, the prompt of the training, what is counted and what is refused."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.evaluate import main as evaluate
+from stages.lib.params import prompt_text
+from stages.lib.records import Evaluated, Question, read_rows, write_rows
+
+Params = Callable[..., Path]
+Runs = Callable[..., Result]
+SHORT = {"evaluate.max_gen_toks": 12, "evaluate.batch_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+@pytest.fixture
+def heldout(tmp_path: Path) -> Path:
+    path = tmp_path / "heldout.jsonl"
+    write_rows(path, [Question(id=f"sum-{n}", question=f"What is {n} + 5?", answer=str(n + 5)) for n in range(6)])
+    return path
+
+
+def options(tmp_path: Path, heldout: Path, params: Path, *model: object, arm: str = "base") -> list[object]:
+    outputs = {"metrics": f"{arm}.json", "scores": f"{arm}.scores.csv", "answers": f"{arm}.jsonl"}
+    paths = [word for name, file in outputs.items() for word in (f"--{name}", tmp_path / file)]
+    return ["--arm", arm, *model, "--heldout", heldout, *paths, "--params", params]
+
+
+def answers(tmp_path: Path, arm: str = "base") -> list[Evaluated]:
+    return list(read_rows(tmp_path / f"{arm}.jsonl", Evaluated, ""))
+
+
+def test_scores_metrics_and_texts_agree_and_carry_the_harness_hashes(
+    tmp_path: Path, heldout: Path, tiny_params: Params, runs: Runs
+) -> None:
+    from lm_eval.utils import hash_string
+
+    runs(evaluate, *options(tmp_path, heldout, tiny_params(SHORT)))
+    rows = answers(tmp_path)
+    assert [row.id for row in rows] == [f"sum-{n}" for n in range(6)]
+    for row in rows:
+        assert row.prompt_hash == hash_string(row.prompt)
+        assert row.target_hash == hash_string(row.answer)
+    metrics: dict[str, Any] = json.loads((tmp_path / "base.json").read_text())["heldout"]
+    assert metrics["n"] == 6
+    assert metrics["accuracy"] == round(sum(row.correct for row in rows) / 6, 4)
+    assert metrics["cut_off"] == sum(row.tokens >= 12 for row in rows), "an untrained student talks on to the limit"
+    table = list(csv.DictReader((tmp_path / "base.scores.csv").open()))
+    assert [(row["question_id"], row["correct"]) for row in table] == [(row.id, str(int(row.correct))) for row in rows]
+
+
+def test_the_base_arm_gets_the_system_text_or_not_as_params_say(
+    tmp_path: Path, heldout: Path, tiny_params: Params, runs: Runs
+) -> None:
+    for arm, choice in (("base", "same_as_trained"), ("plain", "plain")):
+        params = tiny_params(SHORT | {"evaluate.base_prompt": choice})
+        runs(evaluate, *options(tmp_path, heldout, params))
+        (tmp_path / "base.jsonl").rename(tmp_path / f"{arm}-seen.jsonl")
+    system = f"<|im_start|>system\n{prompt_text('brief')}<|im_end|>\n"
+    turns = "<|im_start|>user\nWhat is 0 + 5?<|im_end|>\n<|im_start|>assistant\n"
+    assert answers(tmp_path, "base-seen")[0].prompt == system + turns
+    assert answers(tmp_path, "plain-seen")[0].prompt == turns
+
+
+def test_the_same_weights_give_the_same_bytes(
+    tmp_path: Path, heldout: Path, tiny_params: Params, tiny_student: Path, runs: Runs
+) -> None:
+    seen = []
+    for _ in range(2):
+        runs(evaluate, *options(tmp_path, heldout, tiny_params(SHORT), "--model", tiny_student, arm="filtered"))
+        seen.append([(tmp_path / f"filtered.{kind}").read_bytes() for kind in ("json", "jsonl", "scores.csv")])
+    assert seen[0] == seen[1]
+
+
+def test_weights_that_are_not_there_are_named(
+    tmp_path: Path, heldout: Path, tiny_params: Params, refuses: Callable[..., str]
+) -> None:
+    line = refuses(evaluate, *options(tmp_path, heldout, tiny_params(), "--model", tmp_path / "gone", arm="filtered"))
+    assert str(tmp_path / "gone") in line
+    assert "dvc repro train" in line
+
+
+def test_an_empty_heldout_set_is_refused(tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]) -> None:
+    (tmp_path / "none.jsonl").touch()
+    assert "there is nothing in it" in refuses(evaluate, *options(tmp_path, tmp_path / "none.jsonl", tiny_params()))

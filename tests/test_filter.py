@@ -1,0 +1,165 @@
+"""filter: right answers kept, each other one dropped with its reason, and a control of the same size."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.filter import main
+from stages.lib.records import Distilled, Filtered, Rejected, read_some_rows
+
+OUTPUTS = ("filtered", "rejected", "control", "metrics")
+
+RIGHT = {"response": "2 + 3 = 5. The answer is 5."}
+WRONG = {"response": "The answer is 6."}
+TWO_ANSWERS = {"response": "The answer is 5. No, the answer is 6."}
+NO_ANSWER = {"response": "I would rather not say."}
+EMPTY = {"response": ""}
+
+
+def arguments(rows_path: Path, folder: Path, params: Path) -> list[object]:
+    outputs = [part for name in OUTPUTS for part in (f"--{name}", folder / name)]
+    return ["--distilled", rows_path, "--params", params, *outputs]
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def filtering(
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> Callable[..., Path]:
+    """``filtering(RIGHT, WRONG)``: the folder with filter's outputs for these rows."""
+
+    def run(*changes: dict[str, Any], seed: int = 3, name: str = "out") -> Path:
+        params = project_params({"filter.control_seed": seed})
+        runs(main, *arguments(distilled_file(*changes), tmp_path / name, params))
+        return tmp_path / name
+
+    return run
+
+
+def test_right_answers_are_kept_and_wrong_ones_rejected_in_their_order(filtering: Callable[..., Path]) -> None:
+    out = filtering(RIGHT, WRONG, RIGHT, NO_ANSWER, WRONG, RIGHT)
+    assert ids(out / "filtered") == ["q0", "q2", "q5"]
+    assert ids(out / "rejected") == ["q1", "q3", "q4"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "verdict", "prediction"),
+    [
+        pytest.param(WRONG, "wrong_answer", "wrong", "6", id="wrong"),
+        pytest.param(TWO_ANSWERS, "no_answer_read", "unsure", "6", id="two answers"),
+        pytest.param(NO_ANSWER, "no_answer_read", "unsure", None, id="no answer"),
+        pytest.param(EMPTY, "no_answer_read", "unsure", None, id="empty"),
+        pytest.param(RIGHT | {"answer": "five"}, "no_answer_read", "unsure", "5", id="a gold answer without a number"),
+    ],
+)
+def test_a_rejected_row_says_why(
+    change: dict[str, Any], reason: str, verdict: str, prediction: str | None, filtering: Callable[..., Path]
+) -> None:
+    (row,) = read_some_rows(filtering(RIGHT, change) / "rejected", Rejected, "")
+    assert (row.reason, row.verdict, row.prediction) == (reason, verdict, prediction)
+    assert row.decided_by.startswith("rule:")
+
+
+def test_a_kept_row_is_the_distilled_one_with_its_verdict(
+    filtering: Callable[..., Path], distilled_file: Callable[..., Path]
+) -> None:
+    (kept,) = read_some_rows(filtering(RIGHT) / "filtered", Filtered, "")
+    (distilled,) = read_some_rows(distilled_file(RIGHT), Distilled, "")
+    verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    assert kept.model_dump() == distilled.model_dump() | verdict
+
+
+def test_the_reasoning_does_not_count_as_the_answer(filtering: Callable[..., Path]) -> None:
+    out = filtering(RIGHT | {"reasoning": "The answer is 6. \\boxed{6}"}, WRONG | {"reasoning": "The answer is 5."})
+    assert ids(out / "filtered") == ["q0"]
+
+
+def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[..., Path]) -> None:
+    out = filtering(RIGHT, WRONG, WRONG, NO_ANSWER, RIGHT | {"response": "**5**"})
+    assert json.loads((out / "metrics").read_bytes()) == {
+        "in": 5,
+        "kept": 2,
+        "kept_share": 0.4,
+        "rejected": 3,
+        "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
+        "decided_by": {"rule:bold": 1, "rule:none": 1, "rule:phrase": 3},
+        "control": 2,
+    }
+    assert sorted(ids(out / "filtered") + ids(out / "rejected")) == ["q0", "q1", "q2", "q3", "q4"]
+
+
+class TestControl:
+    """As many dropped as by the filter, but at random."""
+
+    MIXED = (RIGHT, WRONG, NO_ANSWER) * 20
+
+    def test_it_has_as_many_rows_as_were_kept(self, filtering: Callable[..., Path]) -> None:
+        out = filtering(*self.MIXED)
+        assert len(ids(out / "control")) == len(ids(out / "filtered")) == 20
+
+    def test_it_is_drawn_from_all_rows_and_not_from_the_kept_ones(self, filtering: Callable[..., Path]) -> None:
+        out = filtering(*self.MIXED)
+        control = set(ids(out / "control"))
+        assert control & set(ids(out / "filtered"))
+        assert control & set(ids(out / "rejected"))
+
+    def test_it_keeps_the_order_of_the_rows_and_repeats_none(self, filtering: Callable[..., Path]) -> None:
+        numbers = [int(name[1:]) for name in ids(filtering(*self.MIXED) / "control")]
+        assert numbers == sorted(set(numbers))
+
+    def test_its_rows_are_the_distilled_ones_untouched(
+        self, filtering: Callable[..., Path], distilled_file: Callable[..., Path]
+    ) -> None:
+        control = read_some_rows(filtering(*self.MIXED) / "control", Distilled, "")
+        distilled = read_some_rows(distilled_file(*self.MIXED), Distilled, "")
+        assert set(map(repr, control)) <= set(map(repr, distilled))
+        assert "verdict" not in json.loads((distilled_file(RIGHT).parent / "out" / "control").open().readline())
+
+    def test_the_same_seed_draws_the_same_and_another_seed_others(self, filtering: Callable[..., Path]) -> None:
+        first, again, other = (
+            filtering(*self.MIXED, seed=seed, name=name) for seed, name in ((3, "a"), (3, "b"), (4, "c"))
+        )
+        for name in OUTPUTS:
+            assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert ids(first / "control") != ids(other / "control")
+        assert ids(first / "filtered") == ids(other / "filtered")
+
+    def test_where_all_are_right_it_is_all_of_them(self, filtering: Callable[..., Path]) -> None:
+        out = filtering(RIGHT, RIGHT, RIGHT)
+        assert ids(out / "control") == ids(out / "filtered") == ["q0", "q1", "q2"]
+        assert (out / "rejected").read_bytes() == b""
+
+
+def test_samples_of_one_question_are_judged_apart(filtering: Callable[..., Path]) -> None:
+    out = filtering(RIGHT | {"id": "q", "sample": 0}, WRONG | {"id": "q", "sample": 1})
+    assert [row.sample for row in read_some_rows(out / "filtered", Filtered, "")] == [0]
+    assert [row.sample for row in read_some_rows(out / "rejected", Rejected, "")] == [1]
+
+
+def test_not_one_right_answer_is_refused(
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    refuses: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    rows = distilled_file(WRONG, NO_ANSWER)
+    line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
+    assert line.startswith(f"{rows}: not one of 2 answers is right. ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_kept_and_why_the_rest_was_not_is_logged(
+    filtering: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    filtering(RIGHT, WRONG, WRONG, NO_ANSWER)
+    assert "filter: kept 1 of 4 (2 wrong_answer, 1 no_answer_read)" in caplog.messages

@@ -1,0 +1,254 @@
+"""params.yaml: the committed one is whole, and each way of being wrong is told in one line that names the key."""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from pydantic import BaseModel
+
+from stages import collect, convert, filter
+from stages.lib import params as schema
+from stages.lib.params import Params, ParamsError, load_params, prompt_text
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# the article's own prompts, to the byte: a changed letter is another experiment
+ARTICLE_PROMPTS = {
+    "father": "ddc4d27b2809b39d19beebb90c007c13264281201a832edf8d766a710e14f81f",
+    "strict_teacher": "aba6b6b9514f9b7ce3fd423e512a15117ecde74e5c16632dc228c06dff7f030f",
+    "still2": "c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d",
+}
+
+
+def complaint(path: Path) -> str:
+    """What load_params says of a file, without the file's name."""
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text.removeprefix(str(path))
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    """params.yaml with the first occurrence of a text replaced."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_the_committed_params_are_valid() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.collect.source == "chain_sum"
+    assert set(params.arms) == {"unfiltered", "filtered"}
+
+
+def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
+    sections = [each for _, each in inspect.getmembers(schema, inspect.isclass) if issubclass(each, BaseModel)]
+    optional = [
+        f"{each.__name__}.{name}"
+        for each in sections
+        for name, field in each.model_fields.items()
+        if not field.is_required()
+    ]
+    assert Params in sections
+    assert optional == []
+
+
+WRONG_VALUES = [
+    pytest.param({"collect.size": "128"}, "collect.size: Input should be a valid integer, not '128'", id="text"),
+    pytest.param({"collect.size": 128.0}, "collect.size: Input should be a valid integer, not 128.0", id="float"),
+    pytest.param({"collect.size": True}, "collect.size: Input should be a valid integer, not True", id="bool"),
+    pytest.param({"collect.size": None}, "collect.size: Input should be a valid integer, not None", id="null"),
+    pytest.param({"collect.size": -1}, "collect.size: Input should be greater than or equal to 1", id="negative"),
+    pytest.param({"collect.size": 0}, "collect.size: Input should be greater than or equal to 1", id="zero"),
+    pytest.param({"collect.heldout_size": -1}, "collect.heldout_size: Input should be greater", id="heldout"),
+    pytest.param({"filter.control_seed": -3}, "filter.control_seed: Input should be greater", id="seed"),
+    pytest.param({"distill.max_failed_share": 1.5}, "distill.max_failed_share: Input should be less", id="share"),
+    pytest.param({"compare.confidence": 95}, "compare.confidence: Input should be less than 1", id="confidence"),
+    pytest.param({"arms.filtered.learning_rate": "fast"}, "arms.filtered.learning_rate: Input", id="rate"),
+    pytest.param({"arms.filtered.learning_rate": 0.0}, "arms.filtered.learning_rate: Input", id="rate of zero"),
+    pytest.param({"arms.filtered.learning_rate": float("inf")}, "arms.filtered.learning_rate: Input", id="infinity"),
+    pytest.param({"arms.filtered.learning_rate": float("nan")}, "arms.filtered.learning_rate: Input", id="no number"),
+    pytest.param({"collect.source": "gsm9k"}, "collect.source: Input should be 'chain_sum' or 'gsm8k'", id="source"),
+    pytest.param({"distill.prompt": "../secret"}, "distill.prompt: String should match pattern", id="path as prompt"),
+    pytest.param({"convert.markers.end_of_thought": ""}, "convert.markers.end_of_thought: String", id="empty marker"),
+    pytest.param({"compare.pairs": [["filtered"]]}, "compare.pairs.0: List should have at least 2", id="half a pair"),
+    pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
+    pytest.param({"evaluate.benchmarks": []}, "evaluate.benchmarks: List should have at least 1", id="no benchmark"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), WRONG_VALUES)
+def test_a_value_of_the_wrong_kind_is_named_with_its_key(
+    changes: dict[str, Any], expected: str, project_params: Callable[..., Path]
+) -> None:
+    assert complaint(project_params(changes)).startswith(f": {expected}")
+
+
+WRONG_NAMES = [
+    pytest.param({"arms.filtered.dataset": "filterd"}, "arms.filtered.dataset: no dataset 'filterd'", "filtered"),
+    pytest.param({"compare.pairs": [["filterd", "base"]]}, "compare.pairs: no arm 'filterd'", "filtered"),
+    pytest.param({"compare.pairs": [["filtered", "bas"]]}, "compare.pairs: no arm 'bas'", "base"),
+    pytest.param({"distill.prompt": "fater"}, "distill.prompt: no file stages/prompts/fater.txt", "father"),
+    pytest.param({"convert.system_prompt": "stil2"}, "convert.system_prompt: no file stages/prompts/stil2", "still2"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected", "nearest"), WRONG_NAMES)
+def test_a_name_of_nothing_is_told_with_the_nearest_one(
+    changes: dict[str, Any], expected: str, nearest: str, project_params: Callable[..., Path]
+) -> None:
+    text = complaint(project_params(changes))
+    assert text.startswith(f": {expected}")
+    assert text.endswith(f"Did you mean '{nearest}'?")
+
+
+def test_a_name_that_resembles_nothing_is_told_with_all_that_there_are(project_params: Callable[..., Path]) -> None:
+    text = complaint(project_params({"distill.prompt": "zzz"}))
+    assert re.search(r"Known: brief, .*father, .*still2, .*strict_teacher", text)
+
+
+MISSPELT = [
+    pytest.param(
+        "    learning_rate: 0.001", "    lerning_rate: 0.001", "arms.unfiltered.lerning_rate", "learning_rate"
+    ),
+    pytest.param("  batch_size: 50", "  batchsize: 50", "evaluate.batchsize", "batch_size"),
+    pytest.param("      slip_share:", "      slip_shares:", "distill.teacher.embedded.slip_shares", "slip_share"),
+    pytest.param("    seed: 3000000", "    sede: 3000000", "collect.chain_sum.sede", "seed"),
+    pytest.param("\nfilter:\n", "\nfiltr:\n", "filtr", "filter"),
+    pytest.param("    rows: data/control", "    row: data/control", "datasets.control.row", "rows"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "key", "nearest"), MISSPELT)
+def test_a_misspelt_key_is_told_with_the_nearest_one(
+    old: str, new: str, key: str, nearest: str, tmp_path: Path
+) -> None:
+    text = complaint(edited(tmp_path, old, new))
+    assert text.startswith(f": {key}: unknown key. Did you mean '{nearest}'?")
+
+
+def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path]) -> None:
+    assert complaint(project_params({"filter.judge": "gpt"})).startswith(": filter.judge: unknown key. ")
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("  size: 128\n", "collect.size"),
+        ("  control_seed: 3\n", "filter.control_seed"),
+        ("  confidence: 0.95\n", "compare.confidence"),
+    ],
+)
+def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:
+    assert complaint(edited(tmp_path, line, "")).startswith(f": {key}: missing. ")
+
+
+def test_an_endpoint_without_an_address_is_refused_in_a_sentence(project_params: Callable[..., Path]) -> None:
+    text = complaint(project_params({"distill.teacher.backend": "openai_compatible"}))
+    assert text == ": distill.teacher: openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1."
+
+
+def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> None:
+    arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.1, "cutoff_len": 8}
+    assert complaint(project_params({"arms.base": arm})).startswith(": arms.base: 'base' is the untrained student")
+
+
+def test_a_minimum_above_its_maximum_is_refused(project_params: Callable[..., Path]) -> None:
+    assert "a minimum is above its maximum" in complaint(project_params({"collect.chain_sum.min_terms": 9}))
+
+
+BROKEN_YAML = [
+    pytest.param("  size: 128", "\tsize: 128", 4, id="a tab"),
+    pytest.param("  size: 128", "  size: 128\n  size: 256", 5, id="a key twice"),
+    pytest.param("  size: 128", "  size: 128: 256", 4, id="two colons"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line"), BROKEN_YAML)
+def test_broken_yaml_is_named_by_its_line(old: str, new: str, line: int, tmp_path: Path) -> None:
+    assert complaint(edited(tmp_path, old, new)).startswith(f":{line}: not YAML (")
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n- 2\n", b"only text\n"], ids=["empty", "a list", "a text"])
+def test_a_file_that_holds_no_mapping_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert complaint(path).startswith(": the file: Input should be a valid dictionary")
+
+
+def test_params_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes("# 参数\n".encode("gb18030"))
+    assert complaint(path) == ": not UTF-8 (byte 2). Save the file as UTF-8."
+
+
+def test_missing_params_are_named(tmp_path: Path) -> None:
+    assert complaint(tmp_path / "params.yaml").startswith(": no such file. ")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001"])
+def test_1e_3_is_a_number_as_it_is_for_dvc(text: str, tmp_path: Path) -> None:
+    path = edited(tmp_path, "learning_rate: 0.001", f"learning_rate: {text}")
+    assert load_params(path).arms["unfiltered"].learning_rate == 0.001
+
+
+@pytest.mark.parametrize("form", [b"\xef\xbb\xbf%s", b"%s"], ids=["a byte order mark", "CRLF line ends"])
+def test_params_saved_by_a_windows_editor_read_the_same(form: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(form % (ROOT / "params.yaml").read_bytes().replace(b"\n", b"\r\n"))
+    assert load_params(path) == load_params(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("stage", [collect, filter, convert], ids=lambda stage: stage.__name__.rpartition(".")[2])
+def test_every_stage_checks_the_whole_file_before_it_works(
+    stage: Any, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
+) -> None:
+    path = project_params({"report.sample": 3})
+    options = [option.opts[0] for option in stage.main.params if option.required]
+    arguments = [part for name in options for part in (name, tmp_path / name.strip("-"))]
+    line = refuses(stage.main, *arguments, "--params", path)
+    assert line.startswith(f"{path}: report.sample: unknown key. Did you mean 'samples'?")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_stage_takes_the_params_of_the_folder_that_it_is_run_in(
+    project_params: Callable[..., Path],
+    distilled_file: Callable[..., Path],
+    runs: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = distilled_file({})
+    monkeypatch.chdir(project_params({"convert.system_prompt": "step_by_step"}).parent)
+    runs(convert.main, "--rows", rows, "--out", "dataset", "--metrics", "metrics.json")
+    assert prompt_text("step_by_step").split("\n")[0] in Path("dataset/dataset.json").read_text()
+
+
+@pytest.mark.parametrize(("name", "digest"), ARTICLE_PROMPTS.items())
+def test_the_articles_prompts_are_its_own_to_the_byte(name: str, digest: str) -> None:
+    assert hashlib.sha256((ROOT / "stages" / "prompts" / f"{name}.txt").read_bytes()).hexdigest() == digest
+    assert hashlib.sha256(prompt_text(name).encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"one\r\ntwo\n", "one\r\ntwo\n"), ("\n问题：{question}\n".encode(), "\n问题：{question}\n")]
+)
+def test_a_prompt_reads_to_the_byte(content: bytes, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "PROMPTS", tmp_path)
+    (tmp_path / "own.txt").write_bytes(content)
+    assert prompt_text("own") == text
+
+
+def test_a_prompt_that_is_not_utf8_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "PROMPTS", tmp_path)
+    (tmp_path / "own.txt").write_bytes("问题".encode("gb18030"))
+    with pytest.raises(ParamsError, match=r"own\.txt: not UTF-8 .*Save the prompt as UTF-8"):
+        prompt_text("own")

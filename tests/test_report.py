@@ -1,0 +1,465 @@
+"""The page: its numbers are those of its inputs, the same inputs are the same bytes, no text of a model acts in it."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.compare import main as compare
+from stages.lib.evaluation.table import comparison_table
+from stages.lib.page import language, outcome
+from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
+from stages.lib.page.metrics import Comparison, LossPoint
+from stages.lib.records import Distilled, Evaluated, Filtered, Rejected, write_json, write_rows
+from stages.report import main
+
+ARMS = {
+    name: {"dataset": name, "num_train_epochs": 1.0, "max_steps": steps, "learning_rate": 0.001, "cutoff_len": 512}
+    for name, steps in (("unfiltered", None), ("filtered", 22))
+}
+PAIRS = [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]
+HOSTILE = (
+    '</pre></details><script>alert("7" * 7)</script> {{ 7 * 7 }} {% raw %} <img src="https://example.org/x.png"> & \\'
+)
+INPUTS = {
+    "--distilled": "data/distilled.jsonl",
+    "--filtered": "data/filtered.jsonl",
+    "--rejected": "data/rejected.jsonl",
+    "--answers": "data/eval",
+    "--collect": "metrics/collect.json",
+    "--distill": "metrics/distill.json",
+    "--filter": "metrics/filter.json",
+    "--train": "metrics/train",
+    "--compare": "metrics/compare.json",
+}
+ROOT = Path(__file__).resolve().parents[1]
+VOID = {"meta", "line", "circle", "path", "br", "img"}
+
+
+class Parsed(HTMLParser):
+    """The page as a browser takes it: its tags with their attributes, its tables' cells, and the text it shows."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if "small" not in self.open and ("td" in self.open or "th" in self.open):
+            self.rows[-1][-1] += data.strip()
+
+
+def distilled(index: int) -> dict[str, Any]:
+    return {
+        "id": f"train-{index}",
+        "question": f"What is {index} + 1?",
+        "answer": str(index + 1),
+        "sample": 0,
+        "reasoning": f"{index} and one more.",
+        "response": f"The answer is {index + 1}.",
+        "finish_reason": "stop",
+        "model": "teacher",
+        "usage": {},
+    }
+
+
+def evaluated(index: int, correct: bool) -> Evaluated:
+    return Evaluated(
+        id=f"heldout-{index}",
+        benchmark="heldout",
+        cluster=f"heldout-{index}",
+        question=f"What is {index} − 1?",
+        answer=str(index - 1),
+        prompt="",
+        response="…",
+        prediction=str(index - 1) if correct else None,
+        verdict="right" if correct else "unsure",
+        decided_by="rule:phrase",
+        correct=correct,
+        tokens=128,
+        cut_off=not correct,
+        doc_hash="",
+        prompt_hash="",
+        target_hash="",
+    )
+
+
+def write_rows_and_counts(folder: Path, rejected: int) -> None:
+    """12 answers, of which some are rejected, and what the stages counted."""
+    judged = [Filtered(**distilled(i), prediction=str(i + 1), verdict="right", decided_by="rule") for i in range(12)]
+    wrong = {"verdict": "wrong", "prediction": "0", "reason": "wrong_answer"}
+    write_rows(folder / "data/distilled.jsonl", [Distilled(**row.model_dump()) for row in judged])
+    write_rows(folder / "data/filtered.jsonl", judged[rejected:])
+    write_rows(folder / "data/rejected.jsonl", [Rejected(**row.model_dump() | wrong) for row in judged[:rejected]])
+    collected = {"in": 54, "questions": 12, "heldout": 40, "left_out": {"duplicate": 0, "in_heldout": 2}, "overlap": 0}
+    write_json(folder / "metrics/collect.json", collected)
+    write_json(folder / "metrics/distill.json", {"in": 12, "distilled": 12, "failed": 0, "failed_by_reason": {}})
+    reasons = {"wrong_answer": rejected} if rejected else {}
+    counts = {"in": 12, "kept": 12 - rejected, "rejected": rejected, "rejected_by_reason": reasons}
+    write_json(folder / "metrics/filter.json", counts)
+
+
+def write_evaluation(folder: Path, name: str, right: int) -> None:
+    """An arm's answers to 40 questions, so many of them right."""
+    rows = [evaluated(index, index < right) for index in range(40)]
+    write_rows(folder / f"data/eval/{name}.jsonl", rows)
+    lines = [("question_id", "benchmark", "cluster", "correct")]
+    lines += [(row.id, row.benchmark, row.cluster, str(int(row.correct))) for row in rows]
+    write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
+
+
+def write_training(folder: Path, name: str, losses: list[str]) -> None:
+    """What an arm's training saw, and its loss after each step."""
+    steps = 32 if name == "unfiltered" else 22
+    training = {"rows": 4 * steps, "rows_too_long": 0, "steps": steps, "epochs": 1.0, "tokens_trained": 9000}
+    write_json(folder / f"metrics/train/{name}.json", training | {"effective_batch": 4})
+    lines = [(str(step), loss, "0.001") for step, loss in enumerate(losses, start=1)]
+    write_csv(folder / f"metrics/train/{name}.loss.csv", [("step", "loss", "learning_rate"), *lines])
+
+
+def write_csv(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(lines)
+
+
+@pytest.fixture
+def made_run(tmp_path: Path, runs: Callable[..., Result], project_params: Callable[..., Path]) -> Callable[..., Path]:
+    """``made_run(rejected=4, right={"base": 1})``: the folder of a run with these arms, compared by the stage."""
+
+    def make(rejected: int = 4, right: dict[str, int] | None = None) -> Path:
+        folder = tmp_path / "run"
+        right = right or {"base": 1, "unfiltered": 12, "filtered": 15}
+        write_rows_and_counts(folder, rejected)
+        for name, count in right.items():
+            write_evaluation(folder, name, count)
+            write_training(folder, name, ["1.5000", "0.5000", "0.2500"])
+        arms = {name: arm for name, arm in ARMS.items() if name in right}
+        params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
+        folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
+        out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
+        runs(compare, *folders, *out, "--params", params)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def run(made_run: Callable[..., Path]) -> Path:
+    return made_run()
+
+
+@pytest.fixture
+def arguments(project_params: Callable[..., Path]) -> Callable[..., list[object]]:
+    """``arguments(run, {"report.seed": 4})``: what the stage is called with."""
+
+    def build(run: Path, changes: dict[str, Any] | None = None) -> list[object]:
+        params = project_params({"arms": ARMS, "compare.pairs": PAIRS} | (changes or {}))
+        inputs = [part for option, path in INPUTS.items() for part in (option, run / path)]
+        return [*inputs, "--out", run / "report/index.html", "--params", params]
+
+    return build
+
+
+@pytest.fixture
+def page(runs: Callable[..., Result], arguments: Callable[..., list[object]]) -> Callable[..., str]:
+    """``page(run, {"report.samples": 1})``: the page that the stage writes."""
+
+    def write(run: Path, changes: dict[str, Any] | None = None) -> str:
+        runs(main, *arguments(run, changes))
+        return (run / "report/index.html").read_text(encoding="utf-8")
+
+    return write
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the JSON document, or the first row, of a file."""
+    first, *rest = path.read_text().split("\n", 1) if path.suffix == ".jsonl" else [path.read_text()]
+    document = json.loads(first)
+    change(document)
+    path.write_text("\n".join([json.dumps(document), *rest]))
+
+
+def test_the_tables_of_the_page_are_those_of_the_comparison(run: Path, page: Callable[..., str]) -> None:
+    shown = [set(row) for row in Parsed(page(run)).rows]
+    comparison = json.loads((run / "metrics/compare.json").read_text())
+    lines = [line for line in comparison_table(comparison).splitlines() if line and not line.startswith("|---")]
+    assert len(lines) == 8
+    for line in lines:
+        cells = {cell.strip().strip("*") for cell in line.strip("|").split("|")}
+        assert any(cells <= row for row in shown), line
+
+
+def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
+    run: Path, page: Callable[..., str]
+) -> None:
+    comparison = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes())
+    sentence = outcome(comparison)
+    assert sentence.startswith(
+        "The filtered arm answers 37.5\u00a0% of 40 questions right: 35.0 points better than base"
+    )
+    assert "no detectable difference from unfiltered [" in sentence
+    assert sentence in Parsed(page(run)).text
+
+
+def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:
+    warnings = json.loads((run / "metrics/compare.json").read_text())["warnings"]
+    assert warnings
+    text = Parsed(page(run)).text
+    assert all(warning in text for warning in warnings)
+
+
+def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str]) -> None:
+    text = Parsed(page(run)).text
+    assert "12 questions to train on" in text
+    assert "40 held out for the evaluation" in text
+    assert "2 dropped: in heldout" in text
+    assert "8 kept" in text
+    assert "4 dropped: wrong answer" in text
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_process(
+    run: Path, page: Callable[..., str], arguments: Callable[..., list[object]]
+) -> None:
+    first = page(run)
+    command = [sys.executable, "-m", "stages.report", *map(str, arguments(run))]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "7"})
+    assert (run / "report/index.html").read_text(encoding="utf-8") == first
+
+
+def test_the_page_is_named_by_the_hashes_of_its_inputs(run: Path, page: Callable[..., str]) -> None:
+    parsed = Parsed(page(run))
+    titles = [attributes["title"] or "" for _, attributes in parsed.tags if "title" in attributes]
+    name, *sums = titles
+    files = [str(run / path) for path in INPUTS.values() if path.endswith((".json", ".jsonl"))]
+    assert {hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files} < set(sums)
+    assert len(sums) == len(files) + 3 + 2 * 2
+    assert name == hashlib.sha256("".join(f"{sha256}\n" for sha256 in sums).encode()).hexdigest()
+    edit(run / "data/eval/filtered.jsonl", lambda row: row.update(response="another"))
+    assert name not in page(run)
+
+
+def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., str]) -> None:
+    everything = {"report.samples": 40}
+    plain = [tag for tag, _ in Parsed(page(run, everything)).tags]
+    for name in ("filtered", "rejected"):
+        edit(run / f"data/{name}.jsonl", lambda row: row.update(question=HOSTILE, reasoning=HOSTILE, response=HOSTILE))
+    for name in ("base", "filtered"):
+        edit(
+            run / f"data/eval/{name}.jsonl",
+            lambda row: row.update(question=HOSTILE, response=HOSTILE, prediction=HOSTILE),
+        )
+    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
+    parsed = Parsed(page(run, everything))
+    assert "script" not in plain
+    assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
+    assert parsed.text.count(HOSTILE) >= 11
+    assert not parsed.open
+
+
+def test_the_page_refers_to_nothing_outside_itself(run: Path, page: Callable[..., str]) -> None:
+    html = page(run)
+    for tag, attributes in Parsed(html).tags:
+        assert tag not in ("script", "link", "img", "iframe", "object", "base"), tag
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#"), attributes
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_each_link_of_the_page_leads_somewhere(run: Path, page: Callable[..., str]) -> None:
+    tags = Parsed(page(run)).tags
+    links = {(attributes["href"] or "").removeprefix("#") for _, attributes in tags if "href" in attributes}
+    assert links <= {attributes.get("id") for _, attributes in tags}
+    assert "training" in links
+
+
+def test_as_many_samples_of_each_kind_as_params_say_and_the_seed_draws_them(
+    run: Path, page: Callable[..., str]
+) -> None:
+    def drawn(seed: int) -> list[str]:
+        html = page(run, {"report.samples": 3, "report.seed": seed})
+        return [line for line in html.splitlines() if "<dt>id</dt>" in line]
+
+    kinds = [
+        "kept",
+        "rejected",
+        "unfiltered right",
+        "unfiltered wrong",
+        "filtered right",
+        "filtered wrong",
+        "base wrong",
+    ]
+    one_right_answer_of_base = 1
+    assert len(drawn(3)) == 3 * len(kinds) + one_right_answer_of_base
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+
+
+def test_the_arms_are_sampled_on_the_same_questions(made_run: Callable[..., Path], page: Callable[..., str]) -> None:
+    run = made_run(right={"base": 0, "unfiltered": 0, "filtered": 0})
+    lines = [line for line in page(run).splitlines() if "<dt>id</dt><dd>heldout" in line]
+    assert len(lines) == 30
+    assert lines[:10] == lines[10:20] == lines[20:]
+
+
+def test_chinese_text_says_that_it_is_chinese(run: Path, page: Callable[..., str]) -> None:
+    edit(run / "data/rejected.jsonl", lambda row: row.update(question="小明有几个苹果？"))
+    assert '<span class="question" dir="auto" lang="zh-Hans">小明有几个苹果？</span>' in page(run)
+    assert [language(text) for text in ("答案是 7", "答えは7です", "The answer is 7.")] == ["zh-Hans", "ja", "en"]
+
+
+def test_a_run_without_rejected_rows_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:
+    text = Parsed(page(made_run(rejected=0))).text
+    assert "The filter rejected no answer." in text
+    assert "none dropped" in text
+
+
+def test_a_run_without_trainings_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:
+    run = made_run(right={"base": 1})
+    html = page(run, {"arms": {}, "compare.pairs": []})
+    assert 'id="training"' not in html
+    assert "Right answers: base 2.5\u00a0%; no arms were compared." in Parsed(html).text
+
+
+def test_a_curve_of_one_step_and_a_loss_that_diverged_have_a_page(run: Path, page: Callable[..., str]) -> None:
+    write_training(run, "unfiltered", ["1.5"])
+    write_training(run, "filtered", ["nan", "inf"])
+    text = Parsed(page(run)).text
+    assert "1.500 → 1.500" in text
+    assert "nan → inf" in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(path for path in INPUTS.values() if path.endswith((".json", ".jsonl"))),
+        "data/eval/base.jsonl",
+        "data/eval/filtered.jsonl",
+        "metrics/train/filtered.json",
+        "metrics/train/unfiltered.loss.csv",
+    ],
+)
+def test_a_missing_input_is_one_line(
+    name: str, run: Path, refuses: Callable[..., str], arguments: Callable[..., list[object]]
+) -> None:
+    (run / name).unlink()
+    said = refuses(main, *arguments(run))
+    assert said.startswith(f"{run / name}: no such file. Run 'dvc repro ")
+    assert not (run / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("metrics/compare.json", "{", ": not JSON"),
+        ("metrics/compare.json", '{"confidence": 0.95}', ": no field 'arms'"),
+        ("metrics/collect.json", "[]", ": Input should be"),
+        ("metrics/filter.json", '{"in": "all"}', ": field 'in': Input should be a valid integer"),
+        ("metrics/train/filtered.loss.csv", "step,loss\n1,0.5\n2,low\n", ":3: field 'loss': Input should be"),
+        ("metrics/train/filtered.loss.csv", "step,rate\n1,0.5\n", ":2: no field 'loss'"),
+        ("metrics/train/filtered.loss.csv", "step,loss,learning_rate\n", ": there is no step in it"),
+        ("data/eval/base.jsonl", "", ": there is nothing in it"),
+        ("data/rejected.jsonl", '{"id": "a"}\n', ":1: no field 'question'"),
+    ],
+)
+def test_a_broken_input_is_one_line(
+    name: str,
+    content: str,
+    complaint: str,
+    run: Path,
+    refuses: Callable[..., str],
+    arguments: Callable[..., list[object]],
+) -> None:
+    (run / name).write_text(content)
+    said = refuses(main, *arguments(run))
+    assert said.startswith(f"{run / name}{complaint}"), said
+    assert "Run 'dvc repro " in said
+
+
+def test_files_of_different_runs_make_no_page(
+    made_run: Callable[..., Path], refuses: Callable[..., str], arguments: Callable[..., list[object]]
+) -> None:
+    run = made_run()
+    edit(run / "metrics/filter.json", lambda counts: counts.update(kept=9))
+    assert "filter.json: 12 rows in, 13 out or dropped. Run 'dvc repro filter'" in refuses(main, *arguments(run))
+    made_run()
+    rows = (run / "data/rejected.jsonl").read_text().splitlines(keepends=True)
+    (run / "data/rejected.jsonl").write_text("".join(rows[1:]))
+    assert "rejected.jsonl: 3 rows, where 4 were counted. Run 'dvc repro filter'" in refuses(main, *arguments(run))
+    made_run()
+    edit(run / "data/eval/filtered.jsonl", lambda row: row.update(correct=False))
+    assert "14 of 40 right, where 15 of 40 were compared. Run 'dvc repro compare'" in refuses(main, *arguments(run))
+
+
+def test_an_arm_that_was_not_compared_is_refused(
+    run: Path, refuses: Callable[..., str], arguments: Callable[..., list[object]]
+) -> None:
+    said = refuses(main, *arguments(run, {"arms": ARMS | {"control": ARMS["filtered"]}}))
+    assert "compares base, unfiltered, filtered; params.yaml has base, unfiltered, filtered, control." in said
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 31.4], ["0", "10", "20", "30", "40"]),
+        ([-1.2, 3.9], ["−2", "0", "2", "4"]),
+        ([0.0, 0.0], ["0.0", "0.2"]),
+        ([0.0, 1.0], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([0.0, 1.6563], ["0.0", "0.5", "1.0", "1.5", "2.0"]),
+        ([0.0, 1000.0], ["0", "200", "400", "600", "800", "1000"]),
+        ([100.0, 100.0], ["100", "120"]),
+    ],
+)
+def test_a_scale_has_round_ticks_and_holds_its_values(values: list[float], labels: list[str]) -> None:
+    scale = Scale.around(values)
+    assert [tick.label for tick in scale.ticks] == labels
+    assert [scale.ticks[0].at, scale.ticks[-1].at] == [0, 100]
+    assert all(0 <= scale.at(value) <= 100 for value in values)
+
+
+def test_an_interval_stands_where_its_numbers_say() -> None:
+    chart = interval_chart([(-0.1, 0.0, 0.3)], with_zero=True)
+    whisker = chart.whiskers[0]
+    assert (whisker.low, whisker.dot, whisker.high) == (0, 25, 100)
+    assert [tick.at for tick in chart.scale.ticks if tick.is_zero] == [25]
+
+
+def test_a_long_loss_curve_is_thinned_to_means_and_says_so() -> None:
+    chart = loss_chart({"arm": [LossPoint(step=step, loss=1 + step % 2) for step in range(1, 2001)]})
+    assert chart is not None
+    assert chart.is_thinned
+    assert chart.curves["arm"].path.count(",") <= MOST_POINTS
+    short = loss_chart({"arm": [LossPoint(step=1, loss=0.5)]})
+    assert short is not None
+    assert not short.is_thinned

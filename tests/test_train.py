@@ -1,0 +1,189 @@
+"""Training: what it sees, what it writes, what it refuses. A tiny student trains for real, in seconds."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from stages.convert import main as convert
+from stages.lib.records import Distilled, write_rows
+from stages.train import main as train
+
+Params = Callable[..., Path]
+Runs = Callable[..., Result]
+
+
+def distilled(count: int) -> list[Distilled]:
+    return [
+        Distilled(
+            id=f"sum-{index}",
+            question=f"What is {index} + 5?",
+            answer=str(index + 5),
+            sample=0,
+            reasoning=f"{index} + 5 = {index + 5}",
+            response=f"The answer is {index + 5}.",
+            finish_reason="stop",
+            model="solver",
+            usage={},
+        )
+        for index in range(count)
+    ]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, project_params: Params, runs: Runs) -> Path:
+    write_rows(tmp_path / "rows.jsonl", distilled(10))
+    folder = tmp_path / "sums"
+    params = project_params()
+    runs(
+        convert,
+        "--rows",
+        tmp_path / "rows.jsonl",
+        "--out",
+        folder,
+        "--metrics",
+        tmp_path / "c.json",
+        "--params",
+        params,
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run facts and scratch folders go to tmp_path, as they go to the repository where dvc runs the stage."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def train_options(tmp_path: Path, dataset: Path, params: Path, name: str = "model") -> list[object]:
+    paths = ["--dataset", dataset, "--model", tmp_path / name, "--metrics", tmp_path / f"{name}.json"]
+    return ["--arm", "filtered", *paths, "--loss", tmp_path / f"{name}.csv", "--params", params]
+
+
+def weights_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_an_arm_is_trained_merged_and_saved_with_its_template(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    runs(train, *train_options(tmp_path, dataset, tiny_params()))
+    saved = tmp_path / "model"
+    assert not list(saved.glob("adapter*")), "the adapter was to be merged"
+    model, student = (AutoModelForCausalLM.from_pretrained(folder) for folder in (saved, tiny_student))
+    assert model.state_dict().keys() == student.state_dict().keys()
+    assert weights_digest(saved) != weights_digest(tiny_student)
+    assert (
+        AutoTokenizer.from_pretrained(saved).chat_template == AutoTokenizer.from_pretrained(tiny_student).chat_template
+    )
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["rows"], metrics["steps"], metrics["epochs"]) == (10, 3, 1.0)
+    losses = list(csv.DictReader((tmp_path / "model.csv").open()))
+    assert [row["step"] for row in losses] == ["1", "2", "3"]
+    assert float(losses[-1]["loss"]) < float(losses[0]["loss"])
+    assert not list((tmp_path / ".cache" / "training").iterdir()), "the scratch folder was to be removed"
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_same_params_give_the_same_bytes(
+    tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
+) -> None:
+    params = tiny_params({"train.finetuning_type": kind})
+    for name in ("one", "two"):
+        runs(train, *train_options(tmp_path, dataset, params, name))
+    assert weights_digest(tmp_path / "one") == weights_digest(tmp_path / "two")
+    for suffix in ("json", "csv"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+
+
+def test_max_steps_overrides_the_epochs(tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs) -> None:
+    runs(train, *train_options(tmp_path, dataset, tiny_params({"arms.filtered.max_steps": 5})))
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert metrics["steps"] == 5
+    assert metrics["epochs"] == pytest.approx(5 / 3, abs=0.01)
+
+
+def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.lib.params import load_params
+    from stages.lib.trainers import Job
+    from stages.lib.trainers.trl import _trainer
+    from stages.train import read_dataset
+
+    params = load_params(Path("params.yaml"))
+    rows = read_dataset(dataset)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, dataset)
+    model = AutoModelForCausalLM.from_pretrained(tiny_student)
+    trainer = _trainer(job, model, tokenizer, rows, str(dataset / "scratch"))
+    row = trainer.train_dataset[0]
+    trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+    assert tokenizer.decode(trained) == rows[0].assistant + "<|im_end|>\n"
+    prompt = tokenizer.apply_chat_template(rows[0].messages()[:-1], add_generation_prompt=True, return_dict=False)
+    assert masked == prompt, "an evaluation prompt has other tokens than the training prompt"
+
+
+def test_rows_over_cutoff_len_are_left_out_and_counted(
+    tmp_path: Path, project_params: Params, tiny_params: Params, runs: Runs
+) -> None:
+    rows = distilled(10)
+    rows[3] = rows[3].model_copy(update={"reasoning": "so " * 2000})
+    write_rows(tmp_path / "rows.jsonl", rows)
+    paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    runs(convert, *paths, "--params", project_params())
+    runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["rows"], metrics["rows_too_long"]) == (9, 1)
+
+
+def test_a_dataset_that_is_too_long_altogether_is_refused(
+    tmp_path: Path, dataset: Path, tiny_params: Params, refuses: Callable[..., str]
+) -> None:
+    line = refuses(train, *train_options(tmp_path, dataset, tiny_params({"arms.filtered.cutoff_len": 5})))
+    assert "arms.filtered.cutoff_len" in line
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[{", "sample"),
+        ("[]", "there is nothing in it"),
+        ('[{"conversations": [{"from": "user", "value": "q"}]}]', "at least 2"),
+        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "user", "value": "a"}]}]', "assistant's turn"),
+        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": ""}]}]', "with text"),
+    ],
+)
+def test_a_broken_dataset_is_refused(
+    tmp_path: Path, tiny_params: Params, refuses: Callable[..., str], content: str, complaint: str
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "broken.json").write_text(content)
+    line = refuses(train, *train_options(tmp_path, folder, tiny_params()))
+    assert str(folder / "broken.json") in line
+    assert complaint in line
+
+
+def test_a_missing_dataset_and_a_missing_student_are_named(
+    tmp_path: Path, dataset: Path, project_params: Params, refuses: Callable[..., str]
+) -> None:
+    params = project_params({"train.student.source": "path", "train.student.name": str(tmp_path / "nowhere")})
+    assert str(tmp_path / "gone") in refuses(train, *train_options(tmp_path, tmp_path / "gone", params))
+    assert str(tmp_path / "nowhere") in refuses(train, *train_options(tmp_path, dataset, params))
+
+
+def test_a_student_that_is_no_installed_package_is_named(
+    tmp_path: Path, dataset: Path, project_params: Params, refuses: Callable[..., str]
+) -> None:
+    line = refuses(train, *train_options(tmp_path, dataset, project_params({"train.student.name": "no_such_package"})))
+    assert "no_such_package" in line
+    assert "make setup" in line
