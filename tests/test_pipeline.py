@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def test_no_stage_depends_on_how_fast_it_runs() -> None:
     assert not [stage for stage in DVC for param in definition(stage)["params"] if param.split(".")[0] == "run"]
 
 
+def keys_in(section: Any, path: str) -> Iterator[str]:
+    if isinstance(section, dict):
+        for key, inner in section.items():
+            yield f"{path}.{key}"
+            yield from keys_in(inner, f"{path}.{key}")
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
+    """DVC leaves whatever is called size or nfiles out of that key: another size would bring back old results."""
+    listed = [param for param in definition(stage)["params"] if "$" not in param]
+    for key in [key for param in listed for key in keys_in(value(param), param)]:
+        if key.rpartition(".")[2] in ("size", "nfiles"):
+            assert key in listed, f"dvc.yaml: {stage}: list '{key}' among the params by its full name"
+
+
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
         reads = "prompt_text(" in (ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text()
@@ -146,7 +163,7 @@ def test_the_committed_run_is_up_to_date_with_the_code(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     for command in (
         ["git", "clone", "--quiet", str(ROOT), str(clone)],
-        ["dvc", "repro", "--dry", "--allow-missing", "compare"],
+        [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", "compare"],
     ):
         cwd = clone if clone.exists() else ROOT
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
