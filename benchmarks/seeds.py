@@ -1,18 +1,18 @@
 """The embedded profile over several seeds: does training move the score, and does filtering?
 
-    python benchmarks/seeds.py --seeds 3,4,5
-    python benchmarks/seeds.py --seeds 0 --arms unfiltered --set train.per_device_train_batch_size=2
+    python -m benchmarks.seeds --seeds 3,4,5
+    python -m benchmarks.seeds --seeds 0 --arms unfiltered --set train.per_device_train_batch_size=2
 
 For each seed, everything that is drawn is drawn anew: training questions, held-out questions, the teacher's slips, the
 control, the order of training. Five arms: unfiltered, filtered and the random control at one epoch, and the latter two
 once more for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/; what is
-there already is not run again. The differences are pooled over the questions of all seeds.
+there already is not run again. The differences are pooled over the questions of all seeds; each seed's own stand beside
+them, for a pooled interval does not know how much one training differs from the next.
 """
 
 import csv
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -50,23 +50,26 @@ def main(seeds: str, arms: str, settings: tuple[str, ...]) -> None:
 def run_seed(seed: int, arms: str, settings: tuple[str, ...]) -> Path:
     """Run the chain for one seed; return its folder."""
     params = seed_params(seed, settings)
-    folder = ROOT / ".cache" / "seeds" / f"{seed}-{hashlib.sha256(json.dumps(params).encode()).hexdigest()[:8]}"
+    folder = ROOT / ".cache" / "seeds" / f"{seed}-{fingerprint(params)}"
     folder.mkdir(parents=True, exist_ok=True)
-    steps = math.ceil(params["collect"]["size"] / params["train"]["per_device_train_batch_size"])
-    if (folder / "distilled.jsonl").exists():  # the unfiltered arm's steps, after what collect left out
-        rows = sum(1 for _ in (folder / "distilled.jsonl").open())
-        steps = math.ceil(rows / params["train"]["per_device_train_batch_size"])
-    params["arms"] = all_arms(params["arms"]["unfiltered"], steps)
+    params["arms"] = all_arms(params["arms"]["unfiltered"], steps=1)
     write_params(folder, params)
-    if not (folder / "control.jsonl").exists():
-        gather(folder)
-        return run_seed(seed, arms, settings)  # now the number of steps is known
-    names = arms.split(",") if arms else list(params["arms"])
+    gather(folder)
     evaluate(folder, "base", None)
-    for name in names:
+    for name in arms.split(",") if arms else params["arms"]:
+        if params["arms"][name]["max_steps"]:  # as many as the unfiltered arm really took
+            steps = json.loads((folder / "train-unfiltered.json").read_text())["steps"]
+            params["arms"][name]["max_steps"] = steps
+            write_params(folder, params)
         train(folder, name, params["arms"][name]["dataset"])
         evaluate(folder, name, folder / "models" / name)
     return folder
+
+
+def fingerprint(params: dict[str, Any]) -> str:
+    """A hash of the params and of the stages' source: another version's results are not taken for this one's."""
+    sources = b"".join(path.read_bytes() for path in sorted((ROOT / "stages").rglob("*.py")))
+    return hashlib.sha256(json.dumps(params).encode() + sources).hexdigest()[:8]
 
 
 def seed_params(seed: int, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -117,25 +120,25 @@ def gather(folder: Path) -> None:
 
 
 def train(folder: Path, name: str, dataset: str) -> None:
-    """One arm's training, unless its weights are there."""
-    if not (folder / "models" / name).is_dir():
-        paths = {"dataset": folder / "sharegpt" / dataset, "model": folder / "models" / name}
-        stage(folder, "train", {"arm": name, **paths, "loss": folder / f"{name}.loss.csv"}, f"train-{name}")
+    """One arm's training."""
+    paths = {"dataset": folder / "sharegpt" / dataset, "model": folder / "models" / name}
+    stage(folder, "train", {"arm": name, **paths, "loss": folder / f"{name}.loss.csv"}, f"train-{name}")
 
 
 def evaluate(folder: Path, name: str, model: Path | None) -> None:
-    """One arm's scores, unless they are there."""
-    if not (folder / f"{name}.scores.csv").exists():
-        paths: dict[str, Any] = {"heldout": folder / "heldout.jsonl", "answers": folder / f"{name}.jsonl"}
-        if model:
-            paths["model"] = model
-        scores = folder / f"{name}.scores.csv"
-        stage(folder, "evaluate", {"arm": name, **paths, "scores": scores}, f"evaluate-{name}")
+    """One arm's scores."""
+    paths: dict[str, Any] = {"heldout": folder / "heldout.jsonl", "answers": folder / f"{name}.jsonl"}
+    if model:
+        paths["model"] = model
+    scores = folder / f"{name}.scores.csv"
+    stage(folder, "evaluate", {"arm": name, **paths, "scores": scores}, f"evaluate-{name}")
 
 
 def stage(folder: Path, name: str, options: dict[str, Any], log: str = "") -> None:
-    """Run one stage as a process, its output in a log file of its own."""
+    """Run one stage as a process, its output in a log file of its own, unless its metrics are there already."""
     log = log or name
+    if (folder / f"{log}.json").exists():
+        return
     options |= {"metrics": folder / f"{log}.json", "params": folder / "params.yaml"}
     words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     print(f"{folder.name}: {log}", file=sys.stderr)
@@ -164,18 +167,28 @@ def markdown(seeds: dict[str, dict[str, list[bool]]]) -> str:
     ]
     for arm in arms:
         pooled = proportion([right for scores in seeds.values() for right in scores[arm]], CONFIDENCE)
-        each = " | ".join(points(sum(scores[arm]) / len(scores[arm])) for scores in seeds.values())
+        each = " | ".join(points(share(scores[arm])) for scores in seeds.values())
         interval = f"{points(pooled.low)} – {points(pooled.high)}"
         lines.append(f"| {arm} | {each} | **{points(pooled.accuracy)}** | {interval} |")
-    lines += ["", "| paired difference | points | 95 % interval | p | n |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        f"| paired difference | {' | '.join(f'seed {seed}' for seed in seeds)} | all | 95 % interval | p | n |",
+    ]
+    lines += ["|---" * (len(seeds) + 5) + "|"]
     for first, second in PAIRS:
         if first in arms and second in arms:
             both = [[right for scores in seeds.values() for right in scores[arm]] for arm in (first, second)]
             result = paired_difference(both[0], both[1], CONFIDENCE)
             interval = f"{signed(result.low)} – {signed(result.high)}"
-            found = f"**{signed(result.difference)}** | {interval} | {p_value(result.p)} | {result.n}"
+            each = " | ".join(signed(share(scores[first]) - share(scores[second])) for scores in seeds.values())
+            found = f"{each} | **{signed(result.difference)}** | {interval} | {p_value(result.p)} | {result.n}"
             lines.append(f"| {first} − {second} | {found} |")
     return "\n".join(lines)
+
+
+def share(right: list[bool]) -> float:
+    """The share of True."""
+    return sum(right) / len(right)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,34 @@
 """Gather the questions: a training set, and a disjoint held-out set to evaluate on.
 
-In:   a source (``collect.source``): GSM8K, or the embedded generator
+In:   a source (``collect.source``): GSM8K, or the embedded generator; the texts of benchmarks, where they are at hand
 Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "…"}
       data/heldout.jsonl     the same fields
-      data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0"}
+      data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": []}
+                             + {"reason": "contaminated", "same_as": null, "benchmark_hits":
+                                [{"benchmark": "gsm8k", "question": "…", "ngram": "…"}]}
       metrics/collect.json   the counts
+
+A question that is also held out, that shares n words in a row with a benchmark's, or that stands in the training set
+already is left out, for the first of these reasons that holds.
 
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
 
 import importlib
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from stages.lib.command import WRITE, one_line_errors, params_option
-from stages.lib.params import Collect, load_params
+from stages.lib.hygiene.benchmarks import read_questions
+from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions
+from stages.lib.hygiene.duplicates import normalised
+from stages.lib.params import Collect, Contamination, load_params
 from stages.lib.records import DataError, LeftOut, Question, write_json, write_rows
 
 log = logging.getLogger("distillery.collect")
@@ -27,14 +36,15 @@ log = logging.getLogger("distillery.collect")
 
 @dataclass
 class Collected:
-    """The questions by where they go."""
+    """The questions by where they go, and how many ``came`` from the source."""
 
+    came: int = 0
     questions: list[Question] = field(default_factory=list)
     heldout: list[Question] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-@click.command(help="Gather the training questions and the held-out ones, duplicates left out.")
+@click.command(help="Gather the training questions and the held-out ones; duplicates and benchmark questions left out.")
 @click.option("--questions", "questions_path", type=WRITE, required=True, help="Training questions, written.")
 @click.option("--heldout", "heldout_path", type=WRITE, required=True, help="Held-out questions, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Questions left out, written.")
@@ -44,31 +54,56 @@ class Collected:
 def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
     params = load_params(params_path).collect
     source = importlib.import_module(f"stages.lib.sources.{params.source}")
-    collected = separate(source.candidates(params), source.heldout(params))
+    indexes = benchmark_indexes(params.contamination)
+    collected = separate(source.candidates(params), source.heldout(params), indexes)
     check_sizes(collected, params)
+    metrics = counts(collected) | {"contamination": contamination(collected, indexes, params)}
     write_rows(questions_path, collected.questions)
     write_rows(heldout_path, collected.heldout)
     write_rows(left_out_path, collected.left_out)
-    write_json(metrics_path, counts(collected))
+    write_json(metrics_path, metrics)
     log.info(
-        "collect: %d questions, %d held out, %d left out",
+        "collect: %d questions, %d held out, %d left out (%s)",
         len(collected.questions),
         len(collected.heldout),
         len(collected.left_out),
+        ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items()),
     )
 
 
-def separate(candidates: Iterable[Question], heldout: Iterable[Question]) -> Collected:
-    """Each question once, and none of the held-out ones among the training questions."""
+def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
+    """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
+    indexes = []
+    for benchmark, path in params.benchmarks:
+        if path is None:
+            log.warning(
+                "collect: contamination by %s NOT checked: its texts are not at hand. "
+                "Name its files in collect.contamination.benchmarks.%s",
+                benchmark,
+                benchmark,
+            )
+        else:
+            indexes.append(index_questions(benchmark, read_questions(benchmark, Path(path)), params.ngram))
+    return indexes
+
+
+def separate(
+    candidates: Iterable[Question], heldout: Iterable[Question], indexes: Sequence[BenchmarkIndex]
+) -> Collected:
+    """Each question once, and none of the held-out or the benchmarks' ones among the training questions."""
     collected = Collected()
     heldout_ids: dict[str, str] = {}
     for question in heldout:
+        collected.came += 1
         _keep(question, collected.heldout, heldout_ids, collected.left_out)
     training_ids: dict[str, str] = {}
     for question in candidates:
-        same_as = heldout_ids.get(normalised(question.question))
-        if same_as:
-            collected.left_out.append(LeftOut(**question.model_dump(), reason="in_heldout", same_as=same_as))
+        collected.came += 1
+        if same_as := heldout_ids.get(normalised(question.question)):
+            collected.left_out.append(_left_out(question, reason="in_heldout", same_as=same_as))
+        # before the duplicates, so that same_as is always the id of a row that was kept
+        elif hits := benchmark_hits(question.question, indexes):
+            collected.left_out.append(_left_out(question, reason="contaminated", benchmark_hits=hits))
         else:
             _keep(question, collected.questions, training_ids, collected.left_out)
     return collected
@@ -79,12 +114,11 @@ def _keep(question: Question, kept: list[Question], ids: dict[str, str], left_ou
     if same_as == question.id:
         kept.append(question)
     else:
-        left_out.append(LeftOut(**question.model_dump(), reason="duplicate", same_as=same_as))
+        left_out.append(_left_out(question, reason="duplicate", same_as=same_as))
 
 
-def normalised(text: str) -> str:
-    """The text without differences of case and white space."""
-    return " ".join(text.casefold().split())
+def _left_out(question: Question, **why: Any) -> LeftOut:
+    return LeftOut(**question.model_dump(), **{"same_as": None, "benchmark_hits": []} | why)
 
 
 def check_sizes(collected: Collected, params: Collect) -> None:
@@ -107,15 +141,37 @@ def overlap(collected: Collected) -> int:
 
 
 def counts(collected: Collected) -> dict[str, Any]:
-    """The metrics: ``in = questions + heldout + left_out``."""
-    reasons = [row.reason for row in collected.left_out]
+    """The metrics; DataError unless ``in = questions + heldout + left_out``."""
+    went = len(collected.questions) + len(collected.heldout) + len(collected.left_out)
+    if collected.came != went:
+        raise DataError(f"collect: {collected.came} questions in, {went} written. This is a fault of collect itself.")
     return {
-        "in": len(collected.questions) + len(collected.heldout) + len(collected.left_out),
+        "in": collected.came,
         "questions": len(collected.questions),
         "heldout": len(collected.heldout),
-        "left_out": {"duplicate": reasons.count("duplicate"), "in_heldout": reasons.count("in_heldout")},
+        "left_out": left_out_by_reason(collected),
         "overlap": overlap(collected),
     }
+
+
+def left_out_by_reason(collected: Collected) -> dict[str, int]:
+    """How many were left out for each reason, those that never occurred among them."""
+    found = Counter(row.reason for row in collected.left_out)
+    return {reason: found[reason] for reason in get_args(LeftOut.model_fields["reason"].annotation)}
+
+
+def contamination(collected: Collected, indexes: Sequence[BenchmarkIndex], params: Collect) -> dict[str, Any]:
+    """The metrics of each benchmark: "not checked", or how many training questions share an n-gram with it.
+
+    A question that two benchmarks share counts for both, so the sum may be above ``left_out.contaminated``.
+    """
+    found = Counter(hit.benchmark for row in collected.left_out for hit in row.benchmark_hits)
+    checked = {
+        index.benchmark: {"hits": found[index.benchmark], "questions": index.questions, "too_short": index.too_short}
+        for index in indexes
+    }
+    names = type(params.contamination.benchmarks).model_fields
+    return {"ngram": params.contamination.ngram} | {name: checked.get(name, "not checked") for name in names}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.evaluation.statistics import paired_difference, proportion
-from stages.lib.evaluation.table import comparison_table
+from stages.lib.evaluation.table import signed
 from stages.lib.params import Compare, load_params
 from stages.lib.records import DataError, read_json, write_json, writing
 
@@ -33,12 +33,13 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     rows: int
+    rows_too_long: int
     steps: int
     epochs: float
     tokens_trained: int
 
 
-@click.command(help="Compare the arms on the same questions and print the table.")
+@click.command(help="Compare the arms on the same questions.")
 @click.option("--eval", "eval_path", type=READ, required=True, help="The folder of the arms' scores, read.")
 @click.option("--train", "train_path", type=READ, required=True, help="The folder of the trainings' metrics, read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The comparison, written.")
@@ -54,7 +55,7 @@ def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, pa
     write_table(table_path, comparison)
     for warning in comparison["warnings"]:
         log.warning("compare: %s", warning)
-    print(comparison_table(comparison))
+    log.info("compare: %s", "; ".join(_sentence(pair) for pair in comparison["pairs"].values()))
 
 
 def read_scores(path: Path) -> Scores:
@@ -137,15 +138,23 @@ def _pair(first: str, second: str, scores: dict[str, Scores], confidence: float)
 
 
 def _unlike(first: str, second: str, trainings: dict[str, Training]) -> list[str]:
-    """A warning where two trained arms differ in steps by more than 2 %."""
+    """Warnings where two trained arms differ in steps by more than 2 %, or in rows that were left out as too long."""
     if first not in trainings or second not in trainings:
         return []
-    steps = trainings[first].steps, trainings[second].steps
-    if abs(steps[0] - steps[1]) <= 0.02 * max(steps):
-        return []
-    return [
-        f"{first} was trained for {steps[0]} steps, {second} for {steps[1]}: the difference is not the data's alone"
-    ]
+    one, other = trainings[first], trainings[second]
+    warnings = []
+    if abs(one.steps - other.steps) > 0.02 * max(one.steps, other.steps):
+        warnings.append(
+            f"{first} was trained for {one.steps} steps, {second} for {other.steps}: "
+            "the difference is not the data's alone"
+        )
+    if one.rows_too_long != other.rows_too_long:
+        warnings.append(f"over cutoff_len were {one.rows_too_long} rows of {first}, {other.rows_too_long} of {second}")
+    return warnings
+
+
+def _sentence(pair: dict[str, Any]) -> str:
+    return f"{pair['first']} − {pair['second']}: {signed(pair['difference'])} points, {pair['finding']}"
 
 
 def write_table(path: Path, comparison: dict[str, Any]) -> None:

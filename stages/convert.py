@@ -68,13 +68,14 @@ def write_dataset(folder: Path, samples: list[dict[str, Any]], params: Convert) 
     name = folder.name
     with writing(folder / f"{name}.json") as file:
         file.write(json.dumps(samples, indent=4, ensure_ascii=params.ascii).encode())
-    write_json(folder / "dataset_info.json", {name: dataset_info(name)})
+    write_json(folder / "dataset_info.json", {name: dataset_info(folder)})
 
 
-def dataset_info(name: str) -> dict[str, Any]:
-    """The entry by which a trainer finds the file and its fields."""
+def dataset_info(folder: Path) -> dict[str, Any]:
+    """The entry by which a trainer finds the file and its fields; openMind refuses one without ``local_path``."""
     return {
-        "file_name": f"{name}.json",
+        "local_path": folder.as_posix(),
+        "file_name": f"{folder.name}.json",
         "formatting": "sharegpt",
         "columns": {"messages": "conversations", "system": "system"},
         "tags": {

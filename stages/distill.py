@@ -83,7 +83,7 @@ def main(
         rows = list(outcomes(calls, store, asked))
     distilled = [row for row in rows if isinstance(row, Distilled)]
     failures = [row for row in rows if isinstance(row, Failure)]
-    check_failures(failures, len(rows), params.distill)
+    check_failures(failures, len(rows), len(asked.failed), params.distill)
     write_rows(distilled_path, distilled)
     write_rows(failures_path, failures)
     write_json(metrics_path, counts(distilled, failures))
@@ -96,6 +96,11 @@ def main(
         asked.bought,
         len(failures),
     )
+    if asked.failed:
+        log.info(
+            "distill: %d of them were not received; 'dvc repro --force --single-item distill' asks again",
+            len(asked.failed),
+        )
 
 
 def ask(questions: list[Question], params: Params, store: AnswerStore) -> tuple[Asked, list[Call]]:
@@ -136,13 +141,16 @@ def planned_calls(questions: Iterable[Question], params: Distill, endpoint: Endp
 
 
 async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: AnswerStore, asked: Asked) -> None:
-    """``run.concurrency`` workers share the calls; the first TeacherError ends them all."""
+    """``run.concurrency`` workers share the calls; after a TeacherError none is begun, those under way are kept."""
     client = TeacherClient(endpoint, run)
     waiting = iter(calls)
+    refusals: list[TeacherError] = []
     progress = Progress(len(calls))
 
     async def work() -> None:
         for call in waiting:
+            if refusals:
+                return
             try:
                 body = await client.ask(
                     model=call.request["model"],
@@ -155,6 +163,8 @@ async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: Answer
                 )
             except CallFailed as failed:
                 asked.failed[call.key] = failed
+            except TeacherError as refusal:
+                refusals.append(refusal)
             else:
                 await store.put(call.key, call.request, body)
                 asked.bought += 1
@@ -169,6 +179,8 @@ async def ask_all(calls: list[Call], endpoint: Endpoint, run: Run, store: Answer
     finally:
         progress.close()
         await client.close()
+    if refusals:
+        raise refusals[0]
 
 
 class Progress:
@@ -235,15 +247,16 @@ def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
     )
 
 
-def check_failures(failures: list[Failure], total: int, params: Distill) -> None:
-    """Fail the stage where more rows failed than params allow."""
+def check_failures(failures: list[Failure], total: int, not_received: int, params: Distill) -> None:
+    """Fail the stage where more rows failed than params allow; of those, ``not_received`` can be asked for again."""
     if len(failures) > params.max_failed_share * total:
         kinds = ", ".join(
             f"{count} {reason}" for reason, count in Counter(row.reason for row in failures).most_common()
         )
         raise TeacherError(
             f"distill: {len(failures)} of {total} answers failed ({kinds}), more than distill.max_failed_share = "
-            f"{params.max_failed_share:g} allows. What was received is kept: 'dvc repro' asks for the rest."
+            f"{params.max_failed_share:g} allows. What was received is kept: 'dvc repro' asks for the {not_received} "
+            "that were not; those cut off, empty or refused stay so until the prompt or distill.teacher changes."
         )
 
 

@@ -1,7 +1,7 @@
 """Ask one arm the benchmark questions, with lm-eval, and score its answers.
 
 In:   models/ARM (or, for the base arm, the untrained student), data/heldout.jsonl
-Out:  metrics/eval/ARM.json         {"heldout": {"accuracy": 0.36, "stderr": 0.034, "n": 200, "cut_off": 3, …}}
+Out:  metrics/eval/ARM.json         {"heldout": {"accuracy": 0.36, "n": 200, "cut_off": 3, …}}
       metrics/eval/ARM.scores.csv   question_id,benchmark,cluster,correct
       data/eval/ARM.jsonl           every prompt, answer and verdict, with lm-eval's hashes
 
@@ -27,6 +27,8 @@ from stages.lib.students import StudentError, student_folder
 
 log = logging.getLogger("distillery.evaluate")
 
+RECOUNT = 2  # tokens are counted in the text, which is often split into a few less than were generated
+
 
 @click.command(help="Ask one arm the benchmark questions and score its answers.")
 @click.option("--arm", "arm_name", required=True, help="'base', or the arm's name in params.yaml.")
@@ -48,18 +50,20 @@ def main(
 ) -> None:
     params = load_params(params_path)
     read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
+    system = system_text(arm_name, params)
     started = time.monotonic()
     results = evaluate(
         model=weights(model_path, params),
         tasks=[heldout_task(heldout_path, params.evaluate)],
-        system=system_text(arm_name, params),
+        system=system,
         params=params.evaluate,
         run=params.run,
     )
     rows = [_evaluated(name, generation, params) for name, task in results.items() for generation in task.generations]
     write_rows(answers_path, rows)
     write_scores(scores_path, rows)
-    write_json(metrics_path, {name: scores(task, _of(name, rows)) for name, task in results.items()})
+    prompt = {"system_prompt": params.convert.system_prompt if system is not None else None}
+    write_json(metrics_path, prompt | {name: scores(task, _of(name, rows)) for name, task in results.items()})
     facts = {
         "seconds": round(time.monotonic() - started, 1),
         "threads": params.run.threads,
@@ -101,7 +105,7 @@ def _evaluated(benchmark: str, generation: Generation, params: Params) -> Evalua
         decided_by=f"rule:{verdict.rule}",
         correct=generation.acc == 1.0,
         tokens=generation.tokens,
-        cut_off=generation.tokens >= params.evaluate.max_gen_toks,
+        cut_off=generation.tokens >= params.evaluate.max_gen_toks - RECOUNT,
         doc_hash=generation.doc_hash,
         prompt_hash=generation.prompt_hash,
         target_hash=generation.target_hash,

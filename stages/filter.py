@@ -43,9 +43,11 @@ def main(
 ) -> None:
     params = load_params(params_path).filter
     rows = read_some_rows(distilled_path, Distilled, "Run 'dvc repro distill' to rebuild it.")
-    kept, rejected = judge(rows)
+    kept, rejected = judge(rows, params.on_unsure)
     if not kept:
-        raise DataError(f"{distilled_path}: not one of {len(rows)} answers is right. Look at their 'response' fields.")
+        raise DataError(
+            f"{distilled_path}: not one of {len(rows)} answers is to be kept. Look at their 'response' fields."
+        )
     write_rows(filtered_path, kept)
     write_rows(rejected_path, rejected)
     write_rows(control_path, random_control(rows, len(kept), params.control_seed))
@@ -53,13 +55,13 @@ def main(
     log.info("filter: kept %d of %d (%s)", len(kept), len(rows), _reasons(rejected))
 
 
-def judge(rows: list[Distilled]) -> tuple[list[Filtered], list[Rejected]]:
-    """Each row among the kept or among the rejected, in the order it came."""
+def judge(rows: list[Distilled], on_unsure: str) -> tuple[list[Filtered], list[Rejected]]:
+    """Each row among the kept or among the rejected, in the order it came; ``on_unsure`` is 'reject' or 'keep'."""
     kept: list[Filtered] = []
     rejected: list[Rejected] = []
     for row in rows:
         verdict = rule_verdict(row.question, row.response, row.answer)
-        if verdict.verdict == "right":
+        if verdict.verdict == "right" or (verdict.verdict == "unsure" and on_unsure == "keep"):
             kept.append(Filtered(**_judged(row, verdict)))
         else:
             wrong = verdict.verdict == "wrong"
@@ -86,6 +88,7 @@ def counts(kept: list[Filtered], rejected: list[Rejected]) -> dict[str, Any]:
     return {
         "in": len(kept) + len(rejected),
         "kept": len(kept),
+        "kept_unsure": sum(row.verdict == "unsure" for row in kept),
         "kept_share": round(len(kept) / (len(kept) + len(rejected)), 4),
         "rejected": len(rejected),
         "rejected_by_reason": dict(sorted(Counter(row.reason for row in rejected).items())),

@@ -1,7 +1,8 @@
 """What the tests share: changed copies of params.yaml, rows, the development data, running a stage, being refused."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
+
+from tests.workspace import ALL, Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -148,3 +151,20 @@ def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Call
         return project_params(student | (changes or {}))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Workspace:
+    """A workspace in which the whole chain ran once and was committed: to look at; ``workspace`` is one to change."""
+    workspace = Workspace.of_the_repository(tmp_path_factory.mktemp("chain") / "a 工作 space", tiny_student)
+    assert workspace.repro() == ALL
+    workspace.commit()
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
+    """A copy of the finished workspace, for a test to change."""
+    shutil.copytree(finished.folder, tmp_path / "space", symlinks=True)
+    yield Workspace(tmp_path / "space")
+    shutil.rmtree(tmp_path / "space")

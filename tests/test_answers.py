@@ -171,6 +171,7 @@ MARKED = [
     ),
     ("The answer is 9.<|begin_of_solution|>It is 5.<|end_of_solution|> The answer is 7.", "5", "right"),
     ("The answer is 9.<|begin_of_solution|>It is 5, cut off", "5", "right"),
+    ("<think>\n\nThe answer is 9.</think>\n\n<answer>\n\nIt is 5.</answer>", "5", "right"),
     ("The answer is 5.<|begin_of_solution|><|end_of_solution|>", "5", "unsure"),
 ]
 GOLDS = [

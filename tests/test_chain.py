@@ -2,110 +2,12 @@
 
 import os
 import re
-import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+import time
 from pathlib import Path
-from typing import Any
 
-import pytest
-from ruamel.yaml import YAML
-
-ROOT = Path(__file__).resolve().parents[1]
-DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
-ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
-ALL = {"collect", "distill", "filter", "evaluate-base", "compare", "report"} | DATASETS | ARMS
-
-
-class Workspace:
-    """A copy of the repository with tiny params, and what ``dvc`` does in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.requests = folder / ".cache" / "requests.jsonl"
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")} | {
-            "DVC_SITE_CACHE_DIR": str(folder / ".cache" / "dvc"),
-            "DISTILLERY_EMBEDDED_REQUESTS": str(self.requests),
-            "PYTHONPATH": str(folder),
-        }
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def repro(self, *targets: str) -> set[str]:
-        """Run ``dvc repro``; the stages that it executed, by its own output."""
-        return set(re.findall(r"^Running stage '(.+)':$", self.run("dvc", "repro", *targets), re.MULTILINE))
-
-    def change(self, changes: dict[str, Any]) -> None:
-        yaml = YAML()
-        path = self.folder / "params.yaml"
-        params = yaml.load(path)
-        for key, value in changes.items():
-            *sections, name = key.split(".")
-            section = params
-            for part in sections:
-                section = section[part]
-            section[name] = value
-        yaml.dump(params, path)
-
-    def asked(self) -> int:
-        """How many requests reached the teacher, counted by the teacher."""
-        return len(self.requests.read_text().splitlines()) if self.requests.exists() else 0
-
-    def times(self) -> dict[str, int]:
-        """When each output was last written, by path."""
-        paths = [path for name in ("data", "models", "metrics", "report") for path in (self.folder / name).rglob("*")]
-        return {str(path): path.stat().st_mtime_ns for path in paths if path.is_file() and "runs" not in path.parts}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Workspace:
-    """A workspace in which the whole chain ran once."""
-    workspace = Workspace(tmp_path_factory.mktemp("chain") / "a 工作 space")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
-            (workspace.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, workspace.folder / name)
-    workspace.change(
-        {
-            "collect.size": 12,
-            "collect.heldout_size": 8,
-            "train.student.source": "path",
-            "train.student.name": str(tiny_student),
-            "evaluate.max_gen_toks": 8,
-            "evaluate.batch_size": 8,
-            "report.samples": 2,
-            "run.embedded_latency_s": 0.0,
-        }
-    )
-    workspace.requests.parent.mkdir()
-    for command in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"],
-    ):
-        workspace.run("git", *command)
-    assert workspace.repro() == ALL
-    return workspace
-
-
-@pytest.fixture
-def workspace(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
-    """A copy of the finished workspace, for a test to change."""
-    shutil.copytree(finished.folder, tmp_path / "space", symlinks=True)
-    yield Workspace(tmp_path / "space")
-    shutil.rmtree(tmp_path / "space")
+from tests.workspace import ROOT, Workspace
 
 
 def test_every_stage_leaves_what_it_promises(finished: Workspace) -> None:
@@ -124,8 +26,7 @@ def test_every_stage_leaves_what_it_promises(finished: Workspace) -> None:
 def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"run.concurrency": 3, "run.threads": 1})
-    with (workspace.folder / "params.yaml").open("a") as file:
-        file.write("# a remark\n")
+    workspace.add("params.yaml", "# a remark\n")
     assert workspace.repro() == set()
     assert workspace.times() == before
 
@@ -153,6 +54,58 @@ def test_another_control_touches_neither_the_teacher_nor_the_arms(workspace: Wor
     workspace.change({"filter.control_seed": 99})
     assert workspace.repro("compare") == {"filter", "convert@control"}
     assert workspace.asked() == asked_before
+
+
+def test_another_prompt_runs_from_distill_on_and_never_the_base_arm(workspace: Workspace) -> None:
+    (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
+    workspace.change({"distill.prompt": "short"})
+    asked_before = workspace.asked()
+    executed = workspace.repro()
+    assert {"distill", "filter", "report"} <= executed
+    assert not executed & {"collect", "evaluate-base"}
+    assert workspace.asked() - asked_before == 12, "the prompt is part of what is asked"
+
+
+def test_a_comment_in_the_trainer_trains_again_and_equal_weights_end_it_there(workspace: Workspace) -> None:
+    workspace.add("stages/lib/trainers/trl.py", "# a remark\n")
+    assert workspace.repro() == {"train@filtered", "train@unfiltered"}
+
+
+def test_old_results_can_be_accepted_after_a_harmless_edit(workspace: Workspace) -> None:
+    before = workspace.times()
+    workspace.add("stages/lib/trainers/trl.py", "# a remark\n")
+    workspace.add("stages/filter.py", "# another\n")
+    workspace.run("dvc", "commit", "--force", "train")
+    assert set(re.findall(r"^(\S+):$", workspace.run("dvc", "status"), re.MULTILINE)) == {"filter"}
+    workspace.run("dvc", "commit", "--force", "filter")
+    assert workspace.repro() == set()
+    assert workspace.times() == before
+
+
+def test_a_killed_distill_goes_on_where_it_was(workspace: Workspace) -> None:
+    asked_before = workspace.asked()
+    workspace.change({"distill.samples_per_question": 4, "run.concurrency": 2, "run.embedded_latency_s": 0.3})
+    with subprocess.Popen(
+        ["dvc", "repro", "distill"],
+        cwd=workspace.folder,
+        env=workspace.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while workspace.asked() < asked_before + 8:
+            assert process.poll() is None, "distill ended before it could be killed"
+            assert time.monotonic() < deadline, "distill asked for nothing"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    asked_when_killed = workspace.asked()
+    assert asked_when_killed < asked_before + 36
+    assert not (workspace.folder / "data" / "distilled.jsonl").exists(), "DVC removes outputs before it runs a stage"
+    workspace.change({"run.embedded_latency_s": 0.0})
+    assert workspace.repro("distill") == {"distill"}
+    assert asked_before + 36 <= workspace.asked() <= asked_before + 36 + 2, "what was under way is asked once more"
+    assert len((workspace.folder / "data" / "distilled.jsonl").read_bytes().splitlines()) == 48
 
 
 def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from stages.collect import main, separate
-from stages.lib.records import Question
+from stages.collect import Collected, counts, main, separate
+from stages.lib.hygiene.contamination import index_questions
+from stages.lib.records import DataError, Question
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("questions", "heldout", "left-out", "metrics")
@@ -66,6 +67,7 @@ class TestEmbeddedSource:
         def run(name: str, **changes: object) -> Path:
             folder = tmp_path / name
             params: dict[str, object] = {"collect.size": 20, "collect.heldout_size": 15}
+            params |= {"collect.chain_sum.max_terms": 4, "collect.chain_sum.max_digits": 2}  # no two sums alike
             params |= {f"collect.{key.replace('__', '.')}": value for key, value in changes.items()}
             runs(main, *arguments(folder, project_params(params)))
             return folder
@@ -119,8 +121,9 @@ class TestEmbeddedSource:
         assert metrics["left_out"] == {
             "duplicate": reasons.count("duplicate"),
             "in_heldout": reasons.count("in_heldout"),
+            "contaminated": 0,
         }
-        assert all(metrics["left_out"].values())
+        assert all(reasons.count(reason) for reason in ("duplicate", "in_heldout"))
         assert metrics["questions"] + metrics["heldout"] + len(left_out) == 120
         kept = {row["id"]: row["question"] for name in ("questions", "heldout") for row in rows(folder / name)}
         assert all(kept[row["same_as"]] == row["question"] for row in left_out)
@@ -150,24 +153,40 @@ class TestSeparating:
     """Duplicates and overlap, on questions written out."""
 
     def test_a_duplicate_is_left_out_with_the_id_that_it_repeats(self) -> None:
-        collected = separate([question("a", "2 + 3?"), question("b", "2  +\n3?"), question("c", "4?")], [])
+        collected = separate([question("a", "2 + 3?"), question("b", "2  +\n3?"), question("c", "4?")], [], [])
         assert [each.id for each in collected.questions] == ["a", "c"]
         assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("b", "duplicate", "a")]
 
     def test_case_and_white_space_do_not_make_another_question(self) -> None:
-        collected = separate([question("a", "How MANY?"), question("b", " how many?\u00a0")], [])
+        collected = separate([question("a", "How MANY?"), question("b", " how many?\u00a0")], [], [])
         assert [each.id for each in collected.questions] == ["a"]
 
     def test_a_heldout_question_stays_held_out_and_leaves_the_training_set(self) -> None:
-        collected = separate([question("a", "2 + 3?"), question("b", "4?")], [question("h", "2 + 3?")])
+        collected = separate([question("a", "2 + 3?"), question("b", "4?")], [question("h", "2 + 3?")], [])
         assert [each.id for each in collected.heldout] == ["h"]
         assert [each.id for each in collected.questions] == ["b"]
         assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("a", "in_heldout", "h")]
 
     def test_a_heldout_question_that_comes_twice_is_asked_once(self) -> None:
-        collected = separate([], [question("g", "2 + 3?"), question("h", "2 + 3?")])
+        collected = separate([], [question("g", "2 + 3?"), question("h", "2 + 3?")], [])
         assert [each.id for each in collected.heldout] == ["g"]
         assert [(each.id, each.reason) for each in collected.left_out] == [("h", "duplicate")]
+
+    def test_a_benchmark_question_is_left_out_of_the_training_set_alone(self) -> None:
+        index = index_questions("mmlu", ["What is 2 + 3 in all?"], 5)
+        copies = [question(name, "Ann asks: what IS 2 + 3 ?") for name in ("a", "b")]
+        collected = separate([*copies, question("c", "What is 2 + 4 in all?")], [question("h", "is 2 + 3 in")], [index])
+        assert [each.id for each in collected.questions] == ["c"]
+        assert [each.id for each in collected.heldout] == ["h"]
+        # both copies for the same reason: a same_as would name a question that is not there
+        reasons = [(each.id, each.reason, each.same_as) for each in collected.left_out]
+        assert reasons == [("a", "contaminated", None), ("b", "contaminated", None)]
+        (hit,) = collected.left_out[0].benchmark_hits
+        assert (hit.benchmark, hit.question, hit.ngram) == ("mmlu", "What is 2 + 3 in all?", "what is 2 + 3")
+
+    def test_a_question_that_got_lost_is_a_fault(self) -> None:
+        with pytest.raises(DataError, match="2 questions in, 1 written"):
+            counts(Collected(came=2, questions=[question("a", "2 + 3?")]))
 
 
 class TestGsm8kFromJsonl:
@@ -272,6 +291,93 @@ class TestGsm8kFromJsonl:
         assert "the source has 0" in line
 
 
+class TestContamination:
+    """Training questions against the benchmarks' texts."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "train.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in GSM8K_ROWS), encoding="utf-8")
+        return path
+
+    @pytest.fixture
+    def texts(self, tmp_path: Path) -> dict[str, object]:
+        """Each benchmark's files, with the first training question in GSM8K and MGSM, and the params that name them."""
+        folder = tmp_path / "benchmarks"
+        (folder / "mmlu" / "test").mkdir(parents=True)
+        (folder / "gsm8k.jsonl").write_text(json.dumps(GSM8K_ROWS[0] | {"question": "Ann has 3 hens, bob 4."}) + "\n")
+        (folder / "mgsm_en.tsv").write_text("Is it so that ann  has 3 hens, Bob 4. ?\t7\nHow many?\t1\n")
+        (folder / "mmlu" / "test" / "birds_test.csv").write_text('"How many eggs, then, does a hen lay?",1,2,3,4,A\n')
+        paths = {"gsm8k": folder / "gsm8k.jsonl", "mgsm": folder, "mmlu": folder / "mmlu"}
+        return {f"collect.contamination.benchmarks.{name}": str(path) for name, path in paths.items()}
+
+    def test_a_hit_is_left_out_with_both_texts_and_counted_by_benchmark(
+        self,
+        file: Path,
+        texts: dict[str, object],
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        runs: Callable[..., Result],
+    ) -> None:
+        changes = gsm8k(file, 3, 1) | texts | {"collect.contamination.ngram": 6}
+        runs(main, *arguments(tmp_path / "out", project_params(changes)))
+        (row,) = rows(tmp_path / "out" / "left-out")
+        hit = {"ngram": "ann has 3 hens, bob 4."}
+        assert row == {
+            "id": "gsm8k-train-0",
+            "question": GSM8K_ROWS[0]["question"],
+            "answer": "7",
+            "solution": GSM8K_ROWS[0]["answer"],
+            "source": "gsm8k/train",
+            "reason": "contaminated",
+            "same_as": None,
+            "benchmark_hits": [
+                {"benchmark": "gsm8k", "question": "Ann has 3 hens, bob 4."} | hit,
+                {"benchmark": "mgsm", "question": "Is it so that ann  has 3 hens, Bob 4. ?"} | hit,
+            ],
+        }
+        assert [row["id"] for row in rows(tmp_path / "out" / "questions")] == ["gsm8k-train-1", "gsm8k-train-2"]
+        metrics = json.loads((tmp_path / "out" / "metrics").read_bytes())
+        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": 1}
+        assert metrics["in"] == metrics["questions"] + metrics["heldout"] + 1 == 4
+        assert metrics["contamination"] == {
+            "ngram": 6,
+            "gsm8k": {"hits": 1, "questions": 1, "too_short": 0},
+            "mgsm": {"hits": 1, "questions": 2, "too_short": 1},
+            "mmlu": {"hits": 0, "questions": 1, "too_short": 0},
+        }
+
+    def test_a_benchmark_that_is_not_at_hand_is_named_on_stderr_and_in_the_metrics(
+        self, file: Path, texts: dict[str, object], tmp_path: Path, project_params: Callable[..., Path]
+    ) -> None:
+        changes = gsm8k(file, 3, 1) | texts | {"collect.contamination.ngram": 6}
+        changes |= {f"collect.contamination.benchmarks.{name}": None for name in ("gsm8k", "mmlu")}
+        command = [sys.executable, "-m", "stages.collect", *map(str, arguments(tmp_path, project_params(changes)))]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        first, second, last = run.stderr.splitlines()
+        assert first.startswith("collect: contamination by gsm8k NOT checked: its texts are not at hand. ")
+        assert second.startswith("collect: contamination by mmlu NOT checked: its texts are not at hand. ")
+        assert last == ("collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated)")
+        found = json.loads((tmp_path / "metrics").read_bytes())["contamination"]
+        assert (found["gsm8k"], found["mgsm"]["hits"], found["mmlu"]) == ("not checked", 1, "not checked")
+
+    @pytest.mark.parametrize("benchmark", ["gsm8k", "mgsm", "mmlu"])
+    def test_a_missing_path_is_named_and_nothing_is_written(
+        self,
+        benchmark: str,
+        file: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        refuses: Callable[..., str],
+    ) -> None:
+        path = tmp_path / "nowhere"
+        changes = gsm8k(file, 3, 1) | {f"collect.contamination.benchmarks.{benchmark}": str(path)}
+        line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
+        assert line.startswith(f"{path}: no such file or folder. Point collect.contamination.benchmarks.{benchmark} at")
+        assert not (tmp_path / "out").exists()
+
+
 class TestTheWholeOfGsm8k:
     """The published training set."""
 
@@ -303,6 +409,26 @@ class TestTheWholeOfGsm8k:
         given = [json.loads(line)["question"] for line in published.read_bytes().splitlines()]
         assert texts(tmp_path / "questions") == given[:1000]
         assert texts(tmp_path / "heldout") == given[-200:]
+
+    @pytest.mark.parametrize(("size", "ngram", "hits"), [(1000, 8, 8), (1000, 13, 2), (7473, 8, 70), (7473, 13, 4)])
+    def test_questions_of_the_test_set_are_left_out(
+        self,
+        size: int,
+        ngram: int,
+        hits: int,
+        published: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        runs: Callable[..., Result],
+    ) -> None:
+        changes = gsm8k(published, size, heldout=0) | {"collect.contamination.ngram": ngram}
+        changes["collect.contamination.benchmarks.gsm8k"] = str(published.with_name("test.jsonl"))
+        runs(main, *arguments(tmp_path, project_params(changes)))
+        metrics = json.loads((tmp_path / "metrics").read_bytes())
+        assert metrics["contamination"]["gsm8k"] == {"hits": hits, "questions": 1319, "too_short": 0}
+        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": hits}
+        assert metrics["questions"] == len(rows(tmp_path / "questions")) == size - hits
+        assert len(rows(tmp_path / "left-out")) == hits
 
 
 class TestGsm8kFromModelScope:

@@ -13,7 +13,7 @@ from click.testing import Result
 
 from stages.compare import main
 from stages.lib.evaluation.statistics import paired_difference, proportion
-from stages.lib.evaluation.table import comparison_table
+from stages.lib.evaluation.table import CAVEAT, comparison_table
 
 Answers = dict[str, str]
 
@@ -117,7 +117,7 @@ class TestCompare:
                 text = "question_id,benchmark,cluster,correct\n" + "".join(lines)
                 (tmp_path / "eval" / f"{name}.scores.csv").write_text(text)
             for name, count in zip(("filtered", "unfiltered"), steps, strict=True):
-                facts = {"rows": count * 4, "steps": count, "epochs": 1.0, "tokens_trained": 900, "first_loss": 2.5}
+                facts = {"rows": count * 4, "steps": count, "epochs": 1.0, "tokens_trained": 900, "rows_too_long": 0}
                 (tmp_path / "train" / f"{name}.json").write_text(json.dumps(facts))
             return [
                 *("--eval", tmp_path / "eval", "--train", tmp_path / "train"),
@@ -254,7 +254,11 @@ class TestCompare:
             ),
             ("train/filtered.json", None, ": no such file. Run 'dvc repro train'"),
             ("train/filtered.json", b'{"rows": 4', ": not JSON ("),
-            ("train/filtered.json", b'{"rows": 4, "epochs": 1.0, "tokens_trained": 9}', ": steps: Field required. "),
+            (
+                "train/filtered.json",
+                b'{"rows": 4, "rows_too_long": 0, "epochs": 1.0, "tokens_trained": 9}',
+                ": steps: Field required. ",
+            ),
             ("train/filtered.json", b"[]", ": "),
         ],
     )
@@ -335,6 +339,8 @@ class TestTable:
             "|---|---|---|---|---|",
             "| filtered − base | **+31.5** | +24.4 – +37.9 | < 0.001 | better |",
             "| base − filtered | **−2.0** | −5.0 – +1.1 | 0.204 | no detectable difference |",
+            "",
+            CAVEAT,
         ]
 
     def test_every_line_of_a_table_has_as_many_cells_as_its_head(self) -> None:

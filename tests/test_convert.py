@@ -17,6 +17,15 @@ TEXTS = (
     {"reasoning": " spaces stay \n", "response": "\nThe answer is 5.", "question": "What is 2 + 3?"},
 )
 
+# the article's markers, and its answer to ensure_ascii; the embedded profile's markers are shorter
+ARTICLE = {
+    "convert.markers.begin_of_thought": "<|begin_of_thought|>",
+    "convert.markers.end_of_thought": "<|end_of_thought|>",
+    "convert.markers.begin_of_solution": "<|begin_of_solution|>",
+    "convert.markers.end_of_solution": "<|end_of_solution|>",
+    "convert.ascii": True,
+}
+
 
 def arguments(rows_path: Path, params: Path, name: str = "unfiltered") -> list[object]:
     folder = rows_path.parent
@@ -55,7 +64,7 @@ def converted(
 
     def run(*changes: dict[str, Any], name: str = "unfiltered", **params: object) -> Path:
         rows = distilled_file(*changes)
-        runs(main, *arguments(rows, project_params(params), name))
+        runs(main, *arguments(rows, project_params(ARTICLE | params), name))
         return rows.parent / name
 
     return run
@@ -107,14 +116,14 @@ def test_other_markers_are_taken_from_params(converted: Callable[..., Path]) -> 
     markers = {
         "begin_of_thought": "<think>",
         "end_of_thought": "</think>",
-        "begin_of_solution": "A",
-        "end_of_solution": "B",
+        "begin_of_solution": "<answer>",
+        "end_of_solution": "</answer>",
     }
     folder = converted(
         {"reasoning": "r", "response": "5"}, **{f"convert.markers.{name}": text for name, text in markers.items()}
     )
     (sample,) = json.loads((folder / "unfiltered.json").read_bytes())
-    assert sample["conversations"][1]["value"] == "<think>\n\nr</think>\n\nA\n\n5B"
+    assert sample["conversations"][1]["value"] == "<think>\n\nr</think>\n\n<answer>\n\n5</answer>"
 
 
 @pytest.mark.parametrize("field", ["reasoning", "response"])
@@ -129,7 +138,7 @@ def test_a_marker_inside_a_text_is_refused_with_the_row(
     refuses: Callable[..., str],
 ) -> None:
     rows = distilled_file({}, {field: f"before{marker}after"})
-    line = refuses(main, *arguments(rows, project_params()))
+    line = refuses(main, *arguments(rows, project_params(ARTICLE)))
     assert line.startswith(f"{rows}: row 'q1#0' holds the marker {marker}. ")
     assert not (rows.parent / "unfiltered").exists()
     assert not (rows.parent / "metrics.json").exists()

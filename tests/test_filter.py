@@ -79,6 +79,18 @@ def test_a_kept_row_is_the_distilled_one_with_its_verdict(
     assert kept.model_dump() == distilled.model_dump() | verdict
 
 
+def test_an_unsure_answer_is_kept_and_counted_where_params_say_so(
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> None:
+    params = project_params({"filter.on_unsure": "keep"})
+    runs(main, *arguments(distilled_file(RIGHT, WRONG, NO_ANSWER), tmp_path / "out", params))
+    assert ids(tmp_path / "out" / "filtered") == ["q0", "q2"]
+    assert json.loads((tmp_path / "out" / "metrics").read_bytes())["kept_unsure"] == 1
+
+
 def test_the_reasoning_does_not_count_as_the_answer(filtering: Callable[..., Path]) -> None:
     out = filtering(RIGHT | {"reasoning": "The answer is 6. \\boxed{6}"}, WRONG | {"reasoning": "The answer is 5."})
     assert ids(out / "filtered") == ["q0"]
@@ -89,6 +101,7 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
     assert json.loads((out / "metrics").read_bytes()) == {
         "in": 5,
         "kept": 2,
+        "kept_unsure": 0,
         "kept_share": 0.4,
         "rejected": 3,
         "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
@@ -154,7 +167,7 @@ def test_not_one_right_answer_is_refused(
 ) -> None:
     rows = distilled_file(WRONG, NO_ANSWER)
     line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
-    assert line.startswith(f"{rows}: not one of 2 answers is right. ")
+    assert line.startswith(f"{rows}: not one of 2 answers is to be kept. ")
     assert not (tmp_path / "out").exists()
 
 

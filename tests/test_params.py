@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from stages import collect, convert, filter
 from stages.lib import params as schema
-from stages.lib.params import Params, ParamsError, load_params, prompt_text
+from stages.lib.params import Params, ParamsError, load_params, prompt_text, read_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +70,12 @@ WRONG_VALUES = [
     pytest.param({"collect.size": -1}, "collect.size: Input should be greater than or equal to 1", id="negative"),
     pytest.param({"collect.size": 0}, "collect.size: Input should be greater than or equal to 1", id="zero"),
     pytest.param({"collect.heldout_size": -1}, "collect.heldout_size: Input should be greater", id="heldout"),
+    pytest.param(
+        {"collect.contamination.ngram": 0}, "collect.contamination.ngram: Input should be greater", id="ngram"
+    ),
+    pytest.param(
+        {"collect.contamination.benchmarks.mmlu": ""}, "collect.contamination.benchmarks.mmlu: String", id="no path"
+    ),
     pytest.param({"filter.control_seed": -3}, "filter.control_seed: Input should be greater", id="seed"),
     pytest.param({"distill.max_failed_share": 1.5}, "distill.max_failed_share: Input should be less", id="share"),
     pytest.param({"compare.confidence": 95}, "compare.confidence: Input should be less than 1", id="confidence"),
@@ -82,6 +88,13 @@ WRONG_VALUES = [
     pytest.param({"convert.markers.end_of_thought": ""}, "convert.markers.end_of_thought: String", id="empty marker"),
     pytest.param({"compare.pairs": [["filtered"]]}, "compare.pairs.0: List should have at least 2", id="half a pair"),
     pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
+    pytest.param({"filter.strategy": "jury"}, "filter.strategy: Input should be 'rule', 'judge'", id="strategy"),
+    pytest.param({"filter.judge": None}, "filter.judge: Input should be a valid dictionary", id="no judge"),
+    pytest.param({"train.openmind.save_steps": -1}, "train.openmind.save_steps: Input should be greater", id="steps"),
+    pytest.param(
+        {"evaluate.benchmarks": ["gsm9k"]}, "evaluate.benchmarks.0: Input should be 'heldout'", id="benchmark"
+    ),
+    pytest.param({"evaluate.benchmarks": ["heldout"] * 2}, "evaluate.benchmarks: 'heldout' stands there", id="twice"),
     pytest.param({"evaluate.benchmarks": []}, "evaluate.benchmarks: List should have at least 1", id="no benchmark"),
 ]
 
@@ -98,6 +111,9 @@ WRONG_NAMES = [
     pytest.param({"compare.pairs": [["filterd", "base"]]}, "compare.pairs: no arm 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filtered", "bas"]]}, "compare.pairs: no arm 'bas'", "base"),
     pytest.param({"distill.prompt": "fater"}, "distill.prompt: no file stages/prompts/fater.txt", "father"),
+    pytest.param(
+        {"filter.judge.prompt": "strict"}, "filter.judge.prompt: no file stages/prompts/strict.txt", "strict_teacher"
+    ),
     pytest.param({"convert.system_prompt": "stil2"}, "convert.system_prompt: no file stages/prompts/stil2", "still2"),
 ]
 
@@ -137,13 +153,13 @@ def test_a_misspelt_key_is_told_with_the_nearest_one(
 
 
 def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path]) -> None:
-    assert complaint(project_params({"filter.judge": "gpt"})).startswith(": filter.judge: unknown key. ")
+    assert complaint(project_params({"filter.jury": "gpt"})).startswith(": filter.jury: unknown key. ")
 
 
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("  size: 128\n", "collect.size"),
+        ("    split: train\n", "collect.gsm8k.split"),
         ("  control_seed: 3\n", "filter.control_seed"),
         ("  confidence: 0.95\n", "compare.confidence"),
     ],
@@ -157,6 +173,52 @@ def test_an_endpoint_without_an_address_is_refused_in_a_sentence(project_params:
     assert text == ": distill.teacher: openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1."
 
 
+@pytest.mark.parametrize("strategy", ["judge", "rule_then_judge", "both"])
+def test_a_judge_without_address_or_model_is_refused(strategy: str, project_params: Callable[..., Path]) -> None:
+    asks = {"filter.strategy": strategy}
+    line = f"missing, and strategy '{strategy}' asks a judge. Name it."
+    assert complaint(project_params(asks)) == f": filter.judge.base_url: {line}"
+    asks["filter.judge.base_url"] = "http://127.0.0.1:8000/v1"
+    assert complaint(project_params(asks)) == f": filter.judge.model: {line}"
+
+
+NOT_BUILT = [
+    pytest.param("train.backend", "openmind", "'openmind' is not built yet. Built: trl.", id="trainer"),
+    pytest.param("evaluate.backend", "vllm", "'vllm' is not built yet. Built: hf.", id="vllm"),
+    pytest.param(
+        "evaluate.backend", "local-completions", "'local-completions' is not built yet. Built: hf.", id="served"
+    ),
+    pytest.param(
+        "evaluate.benchmarks", ["heldout", "mmlu"], "'mmlu' is not built yet. Built: heldout.", id="one of two"
+    ),
+    pytest.param(
+        "evaluate.benchmarks", ["gsm8k", "mmlu"], "'gsm8k' is not built yet. Built: heldout. (and 1 more)", id="both"
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), NOT_BUILT)
+def test_what_is_not_built_is_refused_by_name_where_it_would_run(
+    key: str, value: Any, expected: str, project_params: Callable[..., Path]
+) -> None:
+    path = project_params({key: value})
+    assert complaint(path) == f": {key}: {expected}"
+    read_params(path)  # and yet it fits the schema
+
+
+@pytest.mark.parametrize("strategy", ["judge", "rule_then_judge", "both"])
+def test_a_strategy_that_asks_a_judge_is_not_built(strategy: str, project_params: Callable[..., Path]) -> None:
+    judge = {"filter.judge.base_url": "http://127.0.0.1:8000/v1", "filter.judge.model": "deepseek-r1"}
+    path = project_params({"filter.strategy": strategy} | judge)
+    assert complaint(path) == f": filter.strategy: '{strategy}' is not built yet. Built: rule."
+
+
+def test_every_value_that_is_said_to_be_built_is_one_of_the_schema(project_params: Callable[..., Path]) -> None:
+    for key, values in schema.BUILT.items():
+        for value in values:
+            load_params(project_params({key: [value] if key == "evaluate.benchmarks" else value}))
+
+
 def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> None:
     arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.1, "cutoff_len": 8}
     assert complaint(project_params({"arms.base": arm})).startswith(": arms.base: 'base' is the untrained student")
@@ -167,9 +229,9 @@ def test_a_minimum_above_its_maximum_is_refused(project_params: Callable[..., Pa
 
 
 BROKEN_YAML = [
-    pytest.param("  size: 128", "\tsize: 128", 4, id="a tab"),
-    pytest.param("  size: 128", "  size: 128\n  size: 256", 5, id="a key twice"),
-    pytest.param("  size: 128", "  size: 128: 256", 4, id="two colons"),
+    pytest.param("  source: chain_sum", "\tsource: chain_sum", 3, id="a tab"),
+    pytest.param("  source: chain_sum", "  source: gsm8k\n  source: chain_sum", 4, id="a key twice"),
+    pytest.param("  source: chain_sum", "  source: chain_sum: 256", 3, id="two colons"),
 ]
 
 

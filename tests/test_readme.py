@@ -49,6 +49,12 @@ def test_help_names_every_target() -> None:
         "compare",
         "report",
         "seeds",
+        "prune",
+        "remote",
+        "push",
+        "pull",
+        "store-export",
+        "store-import",
     ):
         assert f"make {target} " in text
     assert "make profile-NAME" in text

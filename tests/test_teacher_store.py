@@ -195,13 +195,23 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(tmp_path: Path, size: int)
     fill(path, range(3), size)
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
-    for end in [*range(last, min(len(whole), last + 300)), len(whole) - 1]:
+    for end in [*range(last, min(len(whole) - 1, last + 300)), len(whole) - 2]:
         path.write_bytes(whole[:end])
         with open_store(path) as store:
             assert len(store) == 2
             assert key_of(2) not in store
             asyncio.run(put(store, 2, f"2{'x' * size}".encode()))
         assert path.read_bytes() == whole
+
+
+def test_a_last_record_that_lacks_its_line_end_alone_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    fill(path, range(3), 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with open_store(path) as store:
+        assert len(store) == 3
+    assert path.read_bytes() == whole
 
 
 def test_a_store_that_is_nothing_but_a_torn_line_is_begun_anew(tmp_path: Path) -> None:

@@ -5,7 +5,13 @@ known name:
 
     params.yaml: train.lerning_rate: unknown key. Did you mean 'learning_rate'?
 
-    python -m stages.lib.params params.yaml     # only check it
+The schema knows more than is built, so that a profile can be written down before all of it runs. ``read_params`` checks
+the schema; ``load_params``, which the stages call, also refuses what is not built:
+
+    params.yaml: train.backend: 'openmind' is not built yet. Built: trl.
+
+    python -m stages.lib.params params.yaml                      # only check it, as a stage would
+    python -m stages.lib.params --profile profiles/article.yaml  # the schema alone, and what is not built
 
 ``run`` holds what shapes only speed and money; no stage lists it among its params in dvc.yaml.
 """
@@ -16,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -32,9 +38,19 @@ class ParamsError(DistilleryError):
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Marker = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[str, Field(min_length=1)]
+Benchmark = Literal["heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+# where the schema knows more than the stages do: what they can do so far
+BUILT: dict[str, tuple[str, ...]] = {
+    "filter.strategy": ("rule",),
+    "train.backend": ("trl",),
+    "evaluate.backend": ("hf",),
+    "evaluate.benchmarks": ("heldout",),
+}
 
 
 class Section(BaseModel):
@@ -62,14 +78,33 @@ class Gsm8k(Section):
     split: Literal["train", "test"]
 
 
+class BenchmarkTexts(Section):
+    """Where each benchmark's official files lie; null where they are not at hand: not checked, and said so."""
+
+    gsm8k: FilePath | None
+    mgsm: FilePath | None
+    mmlu: FilePath | None
+
+
+class Contamination(Section):
+    """How many words in a row make a training question a benchmark's."""
+
+    ngram: Count
+    benchmarks: BenchmarkTexts
+
+
 class Collect(Section):
-    """Which questions: the first ``size`` of the source, and ``heldout_size`` others to evaluate on."""
+    """Which questions: the first ``size`` of the source, and ``heldout_size`` others to evaluate on.
+
+    What is left out of either is not made up for: the sets are then smaller.
+    """
 
     source: Literal["chain_sum", "gsm8k"]
     size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     chain_sum: ChainSum
     gsm8k: Gsm8k
+    contamination: Contamination
 
 
 class EmbeddedTeacher(Section):
@@ -94,6 +129,8 @@ class Teacher(Section):
     def _endpoint_is_named(self) -> "Teacher":
         if self.backend == "openai_compatible" and not self.base_url:
             raise ValueError("openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1")
+        if self.base_url:
+            AnyHttpUrl(self.base_url)
         return self
 
 
@@ -106,20 +143,30 @@ class Distill(Section):
     teacher: Teacher
 
 
-class Filter(Section):
-    """How answers are judged, and the seed of the random control."""
+class Judge(Section):
+    """The model that marks answers where ``filter.strategy`` asks one; else its address and name may be null."""
 
-    strategy: Literal["rule"]
+    prompt: Name
+    base_url: str | None
+    model: str | None
+
+
+class Filter(Section):
+    """How answers are judged, what becomes of those that nobody could judge, and the seed of the random control."""
+
+    strategy: Literal["rule", "judge", "rule_then_judge", "both"]
+    on_unsure: Literal["reject", "keep"]
+    judge: Judge
     control_seed: Seed
 
 
 class Markers(Section):
-    """What stands around the thought and the solution in an assistant's turn."""
+    """What stands around the thought and the solution; those of the solution are the ones that a reader knows."""
 
     begin_of_thought: Marker
     end_of_thought: Marker
-    begin_of_solution: Marker
-    end_of_solution: Marker
+    begin_of_solution: Literal["<|begin_of_solution|>", "<answer>"]
+    end_of_solution: Literal["<|end_of_solution|>", "</answer>"]
 
 
 class Convert(Section):
@@ -147,10 +194,20 @@ class Lora(Section):
     target_modules: str | list[str]
 
 
+class OpenMind(Section):
+    """Keys of openMind's training YAML that are its own; what is null is not written there."""
+
+    template: str | None
+    deepspeed: str | None
+    logging_steps: Count
+    save_steps: Count
+    overwrite_output_dir: bool
+
+
 class Train(Section):
     """What the trainings of all arms share."""
 
-    backend: Literal["trl"]
+    backend: Literal["trl", "openmind"]
     student: Student
     finetuning_type: Literal["full", "lora"]
     lora: Lora
@@ -162,12 +219,14 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     bf16: bool
     seed: Seed
+    openmind: OpenMind
 
 
 class Evaluate(Section):
     """What the arms are asked and how they answer."""
 
-    benchmarks: Annotated[list[Literal["heldout"]], Field(min_length=1)]
+    benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
+    backend: Literal["hf", "vllm", "local-completions", "local-chat-completions"]
     base_prompt: Literal["plain", "same_as_trained"]
     batch_size: Count
     max_gen_toks: Count
@@ -216,7 +275,7 @@ class Run(Section):
     embedded_latency_s: Annotated[float, Field(ge=0)]
     embedded_port: Annotated[int, Field(ge=0, le=65535)]
     threads: Count
-    device: str
+    device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 
 
 class Params(Section):
@@ -236,7 +295,30 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml; ParamsError, in one line, on the first thing that is wrong."""
+    """Read and check params.yaml for running it; ParamsError, in one line, on what is wrong or not built yet."""
+    params = read_params(path)
+    missing = not_built(params)
+    for key, values in missing.items():
+        others = sum(len(each) for each in missing.values()) - 1
+        more = f" (and {others} more)" if others else ""
+        raise ParamsError(f"{path}: {key}: '{values[0]}' is not built yet. Built: {', '.join(BUILT[key])}.{more}")
+    return params
+
+
+def not_built(params: Params) -> dict[str, list[str]]:
+    """The values that the schema knows and no stage can do yet, by key: ``{"train.backend": ["openmind"]}``."""
+    chosen: dict[str, list[str]] = {
+        "filter.strategy": [params.filter.strategy],
+        "train.backend": [params.train.backend],
+        "evaluate.backend": [params.evaluate.backend],
+        "evaluate.benchmarks": [*params.evaluate.benchmarks],
+    }
+    missing = {key: [value for value in values if value not in BUILT[key]] for key, values in chosen.items()}
+    return {key: values for key, values in missing.items() if values}
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a params file against the schema; ParamsError, in one line, on the first thing that is wrong."""
     try:
         # ruamel reads YAML 1.2, as DVC does: PyYAML takes 1e-3 for a string
         raw = YAML(typ="safe").load(StringIO(path.read_text(encoding="utf-8")))
@@ -280,10 +362,18 @@ def _check_names(params: Params, path: Path) -> None:
     prompts = sorted(file.stem for file in PROMPTS.glob("*.txt"))
     for key, name in (
         ("distill.prompt", params.distill.prompt),
+        ("filter.judge.prompt", params.filter.judge.prompt),
         ("convert.system_prompt", params.convert.system_prompt),
     ):
         if name not in prompts:
             raise ParamsError(f"{path}: {key}: no file stages/prompts/{name}.txt.{_nearest(name, prompts)}")
+    judge, strategy = params.filter.judge, params.filter.strategy
+    for key, text in (("base_url", judge.base_url), ("model", judge.model)):
+        if strategy != "rule" and not text:
+            raise ParamsError(f"{path}: filter.judge.{key}: missing, and strategy '{strategy}' asks a judge. Name it.")
+    for name in params.evaluate.benchmarks:
+        if params.evaluate.benchmarks.count(name) > 1:
+            raise ParamsError(f"{path}: evaluate.benchmarks: '{name}' stands there twice. Leave one out.")
     sums = params.collect.chain_sum
     if sums.min_terms > sums.max_terms or sums.min_digits > sums.max_digits:
         raise ParamsError(f"{path}: collect.chain_sum: a minimum is above its maximum. Swap them.")
@@ -324,12 +414,22 @@ def _nearest(word: str, known: list[str]) -> str:
     return f" Known: {', '.join(known)}." if known else ""
 
 
+def _profiles(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
 @click.command(help="Check a params file against the schema.")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--profile", is_flag=True, help="Check the schema alone, and say which values are not built yet.")
 @one_line_errors
-def main(path: Path) -> None:
-    params = load_params(path)
+def main(path: Path, profile: bool) -> None:
+    if profile and not path.is_file():
+        raise ParamsError(f"{path}: no such profile.{_nearest(path.stem, _profiles(path.parent))}")
+    params = read_params(path) if profile else load_params(path)
     click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms base, {', '.join(params.arms)}")
+    missing = "; ".join(f"{key}: {', '.join(values)}" for key, values in not_built(params).items())
+    if missing:
+        click.echo(f"{path}: not built yet, so 'make check' and every stage refuse it: {missing}")
 
 
 if __name__ == "__main__":

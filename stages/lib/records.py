@@ -45,11 +45,26 @@ class Question(Row):
     source: str = "unknown"
 
 
-class LeftOut(Question):
-    """A question that ``collect`` left out; ``same_as`` is the id of the row that it repeats."""
+class BenchmarkHit(BaseModel):
+    """A benchmark question's text and the first ``ngram`` (words in lower case) that a training question shares."""
 
-    reason: Literal["duplicate", "in_heldout"]
-    same_as: str
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    benchmark: str
+    question: str
+    ngram: str
+
+
+class LeftOut(Question):
+    """A question that ``collect`` left out.
+
+    ``same_as`` is the id of the kept row that it repeats (None where contaminated); ``benchmark_hits`` has one entry
+    for each benchmark that it shares an n-gram with (none where it repeats a row).
+    """
+
+    reason: Literal["duplicate", "in_heldout", "contaminated"]
+    same_as: str | None
+    benchmark_hits: list[BenchmarkHit]
 
 
 class Sampled(Question):

@@ -11,7 +11,9 @@ from fractions import Fraction
 
 from stages.lib.answers.numbers import AMOUNT, normalise, numbers_in, value
 
-SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|\Z)", re.DOTALL)
+SOLUTION = re.compile(
+    r"(?:<\|begin_of_solution\|>|<answer>)(.*?)(?:<\|end_of_solution\|>|</answer>|\Z)", re.DOTALL
+)  # the article's markers, and those of the embedded profile
 BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 HASHES = re.compile(rf"####[\s*]*({AMOUNT})(?![\d,]*[.):：、][^\S\n]*[^\s*])")  # but no heading: "#### 2. Add"
 SUM = r"(?:[\d ,.+\-−–*/×x÷$]+=)*\s*"  # "the answer is 20 + 3 = 23"

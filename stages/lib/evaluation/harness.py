@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.lib.devices import check_device
 from stages.lib.params import Evaluate, Run
 
 log = logging.getLogger("distillery.evaluate")
@@ -42,9 +43,10 @@ def evaluate(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    check_device(run.device)
     torch.set_num_threads(run.threads)
     student = HFLM(
-        pretrained=str(model),
+        pretrained=str(model.resolve()),  # a relative path could be a hub id: lm-eval would ask the hub for it
         dtype=params.dtype,
         device=run.device,
         batch_size=params.batch_size,

@@ -9,6 +9,8 @@ from typing import Any
 
 from stages.lib.records import read_json
 
+CAVEAT = "The intervals are those of the questions; another training of the same arm differs besides."
+
 
 def comparison_table(comparison: dict[str, Any]) -> str:
     """Both tables, from what metrics/compare.json holds."""
@@ -25,6 +27,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | **{signed(pair['difference'])}** | {interval} | {p_value(pair['p'])} | {pair['finding']} |"
         )
+    lines += ["", CAVEAT]
     return "\n".join(lines)
 
 

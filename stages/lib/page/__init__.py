@@ -8,7 +8,7 @@ Everything that came from a file is escaped (jinja2's autoescape); the same page
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.evaluation.table import comparison_table, p_value, points, signed
+from stages.lib.evaluation.table import CAVEAT, comparison_table, p_value, points, signed
 from stages.lib.page.charts import interval_chart, loss_chart
 from stages.lib.page.metrics import Comparison, LossPoint, Pair, TrainCounts
 from stages.lib.params import Arm
@@ -105,6 +105,7 @@ def render(page: Page) -> str:
     return environment.get_template("template.html").render(
         page=page,
         outcome=outcome(comparison),
+        caveat=CAVEAT,
         markdown=comparison_table(comparison.model_dump(exclude_none=True)),
         colours=colours(list(comparison.arms)),
         arm_chart=interval_chart([(arm.low, arm.accuracy, arm.high) for arm in comparison.arms.values()]),

@@ -30,7 +30,7 @@ def folder(student: Student) -> Path:
 
 def _gguf_file(package: str) -> Path:
     # found, not imported: the package's own imports want a compiled runtime
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package.partition(".")[0])
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         raise StudentError(f"train.student.name: no installed package '{package}' with a .gguf file. Run 'make setup'.")
@@ -50,6 +50,7 @@ def _convert(gguf: Path, converted: Path) -> None:
         )
         model.save_pretrained(unfinished)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(unfinished)
-        unfinished.rename(converted)
+        if not converted.is_dir():  # another run was quicker
+            unfinished.rename(converted)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -11,6 +11,10 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+FINISHED = ("stop", "eos", "unknown")
+# the server gave up, not the model: "insufficient_system_resource" is DeepSeek's word for it
+INTERRUPTED = ("insufficient_system_resource", "error", "abort")
+
 
 class BodyError(Exception):
     """A body that is no chat completion: nothing was received, the call may be made again."""
@@ -50,7 +54,7 @@ class _Completion(BaseModel):
 
 
 def read_body(body: bytes) -> Answer:
-    """The answer in a body; BodyError where the body is empty, not JSON, or holds no choice."""
+    """The answer in a body; BodyError where the body is empty, not JSON, holds no choice, or broke off."""
     try:
         completion = _Completion.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError as error:
@@ -63,6 +67,8 @@ def read_body(body: bytes) -> Answer:
     if not reasoning:
         reasoning, response = _inline_thought(response)
     finish_reason = choice.finish_reason or "unknown"
+    if finish_reason in INTERRUPTED:
+        raise BodyError("interrupted")
     return Answer(
         reasoning=reasoning.strip(),
         response=response.strip(),
@@ -84,6 +90,8 @@ def _failure(reasoning: str, response: str, finish_reason: str) -> str | None:
         return "cut_off"
     if finish_reason == "content_filter":
         return "refused"
+    if finish_reason not in FINISHED:
+        return "not_finished"
     if not response.strip():
         return "empty_response"
     return None if reasoning.strip() else "empty_reasoning"

@@ -79,10 +79,21 @@ def _cut_torn_tail(file: BinaryIO, path: Path) -> None:
         position = start
     if position < size:
         file.seek(position)
+        if _is_record(file.read()):  # whole but for its line end
+            file.write(b"\n")
+            return
+        file.seek(position)
         if not RECORD_BEGINS.startswith(file.read(len(RECORD_BEGINS))):
             raise StoreError(f"{path}: its last line is none of the store's. Name the store's own file with --store.")
         log.info("store: cut %d bytes of an unfinished record off %s", size - position, path)
         file.truncate(position)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return "body" in orjson.loads(line)
+    except (orjson.JSONDecodeError, TypeError):
+        return False
 
 
 class AnswerStore:

@@ -53,7 +53,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training really saw: tokens over all epochs; ``tokens_trained`` are those with a loss."""
+    """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss."""
 
     rows: int
     rows_too_long: int

@@ -1,11 +1,12 @@
 """TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU."""
 
 import logging
-import shutil
 import sys
+import tempfile
 from typing import Any
 
 from stages.lib.command import project_root
+from stages.lib.devices import check_device
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
 
 log = logging.getLogger("distillery.train")
@@ -16,30 +17,40 @@ def train(job: Job) -> Trained:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+    check_device(job.run.device)
     torch.set_num_threads(job.run.threads)
     set_seed(job.train.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
     fitting, lengths = _fitting(job, tokenizer)
-    dtype = torch.bfloat16 if job.train.bf16 else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(job.student, dtype=dtype)
-    scratch = project_root() / ".cache" / "training" / job.name
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer = _trainer(job, model, tokenizer, fitting, str(scratch))
-    trainer.train()
-    _save(trainer, tokenizer, job)
-    shutil.rmtree(scratch, ignore_errors=True)
+    # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
+    model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+    scratches = project_root() / ".cache" / "training"
+    scratches.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{job.name}-", dir=scratches) as scratch:
+        trainer = _trainer(job, model, tokenizer, fitting, scratch)
+        trainer.train()
+        _save(trainer, tokenizer, job)
     return _trained(job, trainer, lengths)
 
 
 def _fitting(job: Job, tokenizer: Any) -> tuple[list[Conversation], list[int]]:
     """The conversations that fit into cutoff_len, and their lengths in tokens."""
     texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in job.conversations]
+    for row, text in zip(job.conversations, texts, strict=True):
+        if row.assistant.strip() not in text:  # templates of some reasoning models drop what </think> ends
+            raise TrainingError(
+                f"{job.student}: its chat template leaves out part of the answer ({row.assistant[:40]!r}…). "
+                "Choose other convert.markers, or another student."
+            )
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     pairs = [
         (row, length) for row, length in zip(job.conversations, lengths, strict=True) if length <= job.arm.cutoff_len
     ]
+    if len(pairs) < len(lengths):
+        left_out = len(lengths) - len(pairs)
+        log.warning("train: %d of %d rows are over cutoff_len and left out", left_out, len(lengths))
     if not pairs:
         raise TrainingError(
             f"arms.{job.name}.cutoff_len: all {len(lengths)} conversations are longer than {job.arm.cutoff_len} tokens "
@@ -85,13 +96,16 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         task_type="CAUSAL_LM",
     )
     rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
-    return SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=adapter if params.finetuning_type == "lora" else None,
-    )
+    try:
+        return SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=adapter if params.finetuning_type == "lora" else None,
+        )
+    except ValueError as error:  # such as target modules that the student does not have
+        raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Mend the train section.") from error
 
 
 def _save(trainer: Any, tokenizer: Any, job: Job) -> None:

@@ -1,0 +1,62 @@
+"""Which training questions share n words in a row with a benchmark question.
+
+The check is the field's usual one: both texts lower-cased and split at white space, punctuation left as it stands; one
+shared n-gram is a hit. GPT-3's filter took n from 8 to 13 (arXiv 2005.14165, appendix C): 8 finds more, stock phrases
+among it.
+
+    "Natalia  sold clips to 48 friends", n = 4  →  "natalia sold clips to", "sold clips to 48", "clips to 48 friends"
+
+It finds copied wording. It does not find a paraphrase or a translation, and a text without spaces between its words
+(Chinese, Japanese, Thai) is few "words" long: a copy of it is found only where n of them are in a row.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from stages.lib.records import BenchmarkHit, DataError
+
+
+@dataclass(frozen=True)
+class BenchmarkIndex:
+    """A benchmark's n-grams, each with the first question that has it; ``too_short`` questions have none."""
+
+    benchmark: str
+    ngram: int
+    question_by_ngram: dict[str, str]
+    questions: int
+    too_short: int
+
+    def hit(self, text: str) -> BenchmarkHit | None:
+        """The first n-gram of ``text`` that the benchmark has, or None."""
+        for ngram in ngrams(text, self.ngram):
+            if ngram in self.question_by_ngram:
+                return BenchmarkHit(benchmark=self.benchmark, question=self.question_by_ngram[ngram], ngram=ngram)
+        return None
+
+
+def ngrams(text: str, n: int) -> Iterator[str]:
+    """Each n words in a row. A text of fewer than n words has none, so it never hits, not even its own copy."""
+    words = text.lower().split()
+    return (" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
+
+
+def index_questions(benchmark: str, questions: Iterable[str], n: int) -> BenchmarkIndex:
+    """Index a benchmark's questions; DataError where none of them is as long as n words: nothing would be checked."""
+    question_by_ngram: dict[str, str] = {}
+    count = too_short = 0
+    for question in questions:
+        count += 1
+        too_short += len(question.split()) < n
+        for ngram in ngrams(question, n):
+            question_by_ngram.setdefault(ngram, question)
+    if count == too_short:
+        raise DataError(
+            f"collect.contamination: none of the {count} questions of {benchmark} is {n} words long. "
+            "Lower collect.contamination.ngram, or name a file with questions in it."
+        )
+    return BenchmarkIndex(benchmark, n, question_by_ngram, count, too_short)
+
+
+def benchmark_hits(text: str, indexes: Iterable[BenchmarkIndex]) -> list[BenchmarkHit]:
+    """One hit for each benchmark that shares an n-gram with ``text``, in the order of the indexes."""
+    return [hit for index in indexes if (hit := index.hit(text))]

@@ -1,0 +1,114 @@
+"""Two hosts and a folder that both reach: what one computed or received, the other neither computes nor asks for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stages.lib.teacher.transfer import bodies
+from tests.workspace import ALL, Workspace
+
+THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+
+
+@pytest.fixture
+def two_hosts(workspace: Workspace, tmp_path: Path) -> tuple[Workspace, Workspace]:
+    """The first has finished and pushed to a folder, the second is a clone that knows the folder."""
+    first, second = workspace, workspace.clone(tmp_path / "second host")
+    first.make("remote", f"URL={tmp_path / 'shared folder'}")
+    second.make("remote", f"URL={tmp_path / 'shared folder'}")
+    first.make("push")
+    return first, second
+
+
+def test_what_one_host_pushed_the_other_does_not_compute(two_hosts: tuple[Workspace, Workspace]) -> None:
+    first, second = two_hosts
+    second.make("pull")
+    assert second.repro() == set()
+    for path in ("report/index.html", "data/distilled.jsonl", "models/filtered/model.safetensors"):
+        assert (second.folder / path).read_bytes() == (first.folder / path).read_bytes(), path
+    assert not second.run("git", "status", "--short"), "pulling left nothing to commit"
+
+
+def test_an_arm_that_is_added_on_one_host_trains_there_and_comes_back(two_hosts: tuple[Workspace, Workspace]) -> None:
+    first, second = two_hosts
+    second.make("pull")
+    second.change({"arms.third": THIRD})
+    assert second.repro() == {"train@third", "evaluate@third", "compare", "report"}
+    assert second.asked() == 0
+    second.commit()
+    second.make("push")
+
+    first.run("git", "pull", "-q", str(second.folder), "HEAD")
+    first.make("pull")
+    assert first.repro() == set()
+    for path in ("models/third/model.safetensors", "data/eval/third.jsonl", "report/index.html"):
+        assert (first.folder / path).read_bytes() == (second.folder / path).read_bytes(), path
+
+
+def test_every_commit_that_was_pushed_can_be_had_back_without_computing(
+    two_hosts: tuple[Workspace, Workspace],
+) -> None:
+    first, second = two_hosts
+    first.change({"filter.control_seed": 99})
+    assert first.repro("convert@control") == {"filter", "convert@control"}
+    first.commit()
+    first.make("push")
+    for revision in ("HEAD", "HEAD~1"):
+        second.run("git", "pull", "-q", str(first.folder), "HEAD")
+        second.run("git", "checkout", "-q", revision)
+        second.make("pull")
+        assert second.repro("convert@control") == set()
+
+
+def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")
+    second = workspace.clone(tmp_path / "second")
+    second.make("store-import", f"FILE={tmp_path / 'the answers.jsonl'}")
+    second.change({"distill.samples_per_question": 2})
+    assert second.repro("distill") == {"collect", "distill"}
+    assert second.asked() == 12, "the second samples only"
+
+    second.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")
+    workspace.make("store-import", f"FILE={tmp_path / 'the answers.jsonl'}")
+    store = Path("data") / "store" / "answers.jsonl"
+    assert bodies(workspace.folder / store) == bodies(second.folder / store)
+    before = workspace.asked()
+    workspace.change({"distill.samples_per_question": 2})
+    assert workspace.repro("distill") == {"distill"}
+    assert workspace.asked() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("remote", "URL is missing: make remote URL=/mnt/share"),
+        ("store-export", "FILE is missing: make store-export FILE=answers.jsonl"),
+        ("store-import", "FILE is missing: make store-import FILE=answers.jsonl"),
+    ],
+)
+def test_a_target_that_lacks_its_value_says_what_to_type(finished: Workspace, target: str, line: str) -> None:
+    done = finished.try_to_run("make", "-o", ".venv/ready", target)
+    assert done.returncode == 2
+    assert not done.stdout
+    assert re.fullmatch(rf"Makefile:\d+: \*\*\* {re.escape(line)}\.  Stop\.\n", done.stderr), done.stderr
+
+
+def test_pushing_before_the_storage_is_named_says_so(finished: Workspace) -> None:
+    done = finished.try_to_run("make", "-o", ".venv/ready", "push")
+    assert done.returncode == 2
+    assert "no remote specified" in done.stderr
+
+
+def test_where_the_storage_is_stays_on_the_host(two_hosts: tuple[Workspace, Workspace]) -> None:
+    first, _ = two_hosts
+    assert not first.run("git", "status", "--short")
+    assert "shared folder" in (first.folder / ".dvc" / "config.local").read_text()
+
+
+def test_without_a_pull_the_second_host_would_compute_everything(two_hosts: tuple[Workspace, Workspace]) -> None:
+    """What the tests above rest on: a clone alone holds no results."""
+    _, second = two_hosts
+    planned = re.findall(r"^Running stage '(.+)':$", second.run("dvc", "repro", "--dry", "--force"), re.MULTILINE)
+    assert set(planned) == ALL
+    assert not (second.folder / "models" / "filtered").exists()

@@ -1,0 +1,240 @@
+"""The profiles: each is whole and valid, the article's is the article's to the value, and make lays one down."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.lib import params as schema
+from stages.lib.params import ParamsError, load_params, not_built, prompt_text, read_params
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+FOR_LATER = [path for path in PROFILES if path.stem != "embedded"]
+DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
+
+# the article's training YAML, key by key: its value, and the key of profiles/article.yaml that holds it
+TRAIN_YAML = {
+    "finetuning_type": ("full", "train.finetuning_type"),
+    "deepspeed": ("examples/deepspeed/ds_z2_config.json", "train.openmind.deepspeed"),
+    "template": ("qwen", "train.openmind.template"),
+    "logging_steps": (1, "train.openmind.logging_steps"),
+    "save_steps": (20000, "train.openmind.save_steps"),
+    "overwrite_output_dir": (True, "train.openmind.overwrite_output_dir"),
+    "per_device_train_batch_size": (1, "train.per_device_train_batch_size"),
+    "lr_scheduler_type": ("cosine", "train.lr_scheduler_type"),
+    "warmup_ratio": (0.1, "train.warmup_ratio"),
+    "bf16": (True, "train.bf16"),
+    "seed": (1234, "train.seed"),
+    "cutoff_len": (1024, "arms.*.cutoff_len"),
+    "learning_rate": (1.0e-5, "arms.*.learning_rate"),
+    "max_steps": (125, "arms.*.max_steps"),
+}
+# its other keys: stage and do_train are what training means here; the paths and the dataset's name are the pipeline's
+PIPELINES_OWN = {"stage": "sft", "do_train": True} | dict.fromkeys(["model_name_or_path", "dataset", "output_dir"])
+
+# the rest of what the article says of its data, its teacher, its judge and its benchmarks
+ARTICLE = {
+    "collect.source": "gsm8k",
+    "collect.size": 1000,
+    "collect.gsm8k.origin": "modelscope",
+    "collect.gsm8k.path": "modelscope/gsm8k",
+    "collect.gsm8k.split": "train",
+    "distill.prompt": "father",
+    "distill.samples_per_question": 1,
+    "distill.teacher.backend": "openai_compatible",
+    "distill.teacher.base_url": DASHSCOPE,
+    "distill.teacher.model": "deepseek-r1",
+    "distill.teacher.temperature": None,
+    "distill.teacher.top_p": None,
+    "distill.teacher.max_tokens": None,
+    "filter.strategy": "judge",
+    "filter.judge.prompt": "strict_teacher",
+    "filter.judge.base_url": DASHSCOPE,
+    "convert.system_prompt": "still2",
+    "convert.ascii": True,
+    "convert.markers.begin_of_thought": "<|begin_of_thought|>",
+    "convert.markers.end_of_thought": "<|end_of_thought|>",
+    "convert.markers.begin_of_solution": "<|begin_of_solution|>",
+    "convert.markers.end_of_solution": "<|end_of_solution|>",
+    "train.backend": "openmind",
+    "train.student.name": "Qwen/Qwen2.5-7B-Instruct",
+    "evaluate.benchmarks": ["mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"],
+    "run.concurrency": 30,
+}
+
+
+def loaded(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe").load((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def values(section: Any, key: str) -> list[Any]:
+    """What stands at a dotted key; ``*`` is every key of a mapping."""
+    found = [section]
+    for part in key.split("."):
+        found = [value for each in found for value in (each.values() if part == "*" else [each[part]])]
+    return found
+
+
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+def test_there_are_four_profiles() -> None:
+    assert [path.stem for path in PROFILES] == ["article", "ascend", "cuda", "embedded"]
+
+
+@named(PROFILES)
+def test_every_profile_is_whole_and_valid(path: Path) -> None:
+    params = read_params(path)
+    assert params.model_dump() == loaded(path.stem)
+
+
+@named(PROFILES)
+def test_every_profile_has_the_sections_in_the_same_order(path: Path) -> None:
+    assert list(loaded(path.stem)) == list(loaded("embedded")) == list(schema.Params.model_fields)
+
+
+def test_the_embedded_profile_is_params_yaml_and_runs() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles" / "embedded.yaml").read_bytes()
+    assert not_built(load_params(ROOT / "profiles" / "embedded.yaml")) == {}
+
+
+@named(FOR_LATER)
+def test_a_profile_that_cannot_run_yet_is_refused_by_name_in_one_line(path: Path) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    key, missing = next(iter(not_built(read_params(path)).items()))
+    assert str(caught.value).startswith(f"{path}: {key}: '{missing[0]}' is not built yet. Built: ")
+    assert "\n" not in str(caught.value)
+
+
+@named(FOR_LATER)
+def test_make_check_refuses_it_too(path: Path, refuses: Callable[..., str]) -> None:
+    assert "is not built yet. Built: " in refuses(schema.main, path)
+
+
+def test_a_profile_of_no_such_name_is_told_with_the_nearest_one(refuses: Callable[..., str]) -> None:
+    line = refuses(schema.main, "--profile", ROOT / "profiles" / "artcle.yaml")
+    assert line.endswith("artcle.yaml: no such profile. Did you mean 'article'?")
+
+
+@pytest.mark.parametrize(("key", "expected"), ARTICLE.items())
+def test_the_article_profile_is_the_article(key: str, expected: Any) -> None:
+    assert values(loaded("article"), key) == [expected]
+
+
+@pytest.mark.parametrize("key", TRAIN_YAML)
+def test_the_article_profile_has_every_value_of_its_training_yaml(key: str) -> None:
+    expected, where = TRAIN_YAML[key]
+    found = values(loaded("article"), where)
+    assert found
+    assert all(value == expected and type(value) is type(expected) for value in found)
+
+
+def test_the_training_yaml_is_written_out_whole(development_data: Path) -> None:
+    article = YAML(typ="safe").load(development_data.parent / "article" / "train.yaml")
+    assert set(article) == {*TRAIN_YAML, *PIPELINES_OWN}
+    assert {key: article[key] for key in TRAIN_YAML} == {key: value for key, (value, _) in TRAIN_YAML.items()}
+    assert (article["stage"], article["do_train"]) == (PIPELINES_OWN["stage"], PIPELINES_OWN["do_train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("father", "distill_prompt"), ("strict_teacher", "judge_prompt"), ("still2", "system_prompt")],
+)
+def test_the_prompts_it_names_are_the_articles_files(name: str, file: str, development_data: Path) -> None:
+    assert prompt_text(name).encode() == (development_data.parent / "article" / f"{file}.txt").read_bytes()
+
+
+def test_the_article_has_its_two_arms_and_their_comparison() -> None:
+    article = loaded("article")
+    assert {name: arm["dataset"] for name, arm in article["arms"].items()} == {
+        "unfiltered": "unfiltered",
+        "filtered": "filtered",
+    }
+    assert article["compare"]["pairs"] == [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]
+
+
+@pytest.mark.parametrize("name", ["ascend", "cuda"])
+def test_what_we_recommend_follows_the_articles_advice(name: str) -> None:
+    ours = loaded(name)
+    assert {arm: each["num_train_epochs"] for arm, each in ours["arms"].items()} == {
+        "unfiltered": 1.0,
+        "filtered": 1.0,
+        "control": 1.0,
+        "unfiltered-4-epochs": 4.0,
+    }
+    assert values(ours, "arms.*.cutoff_len") == [4096] * 4
+    assert values(ours, "arms.*.max_steps") == [None] * 4
+    assert ours["filter"]["strategy"] == "rule_then_judge"
+
+
+def test_cuda_is_ascend_with_another_trainer_on_another_device() -> None:
+    ascend, cuda = loaded("ascend"), loaded("cuda")
+    assert (ascend["run"].pop("device"), cuda["run"].pop("device")) == ("npu", "cuda")
+    trainers = [{key: each["train"].pop(key) for key in ("backend", "openmind")} for each in (ascend, cuda)]
+    assert [each["backend"] for each in trainers] == ["openmind", "trl"]
+    rows = [each["train"].pop("gradient_accumulation_steps") for each in (ascend, cuda)]
+    assert rows == [1, 8]  # eight cards, one card: eight rows a step
+    assert ascend == cuda
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository of what ``make profile-NAME`` needs, in this project's state."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for folder in ("profiles", "stages"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("Makefile", "params.yaml"):
+        shutil.copy(ROOT / file, copy / file)
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    for words in (["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "-m", "Copy"]):
+        subprocess.run(["git", *words], cwd=copy, check=True)
+    return copy
+
+
+def make_profile(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``make profile-NAME`` with the environment that runs the tests (-o: without making another)."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["make", "--no-print-directory", "-o", "setup", f"profile-{name}"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_make_profile_lays_it_down_prints_the_difference_and_what_is_not_built(repository: Path) -> None:
+    done = make_profile("article", repository)
+    assert done.returncode == 0, done.stderr
+    assert (repository / "params.yaml").read_bytes() == (repository / "profiles" / "article.yaml").read_bytes()
+    assert "-  source: chain_sum " in done.stdout
+    assert "+  source: gsm8k " in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        "params.yaml: not built yet, so 'make check' and every stage refuse it: filter.strategy: judge; "
+        "train.backend: openmind; evaluate.benchmarks: mgsm_cot_native, mgsm_direct, gsm8k, mmlu"
+    )
+
+
+def test_make_profile_embedded_brings_the_committed_params_back(repository: Path) -> None:
+    make_profile("article", repository)
+    done = make_profile("embedded", repository)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    assert len(done.stdout.splitlines()) == 1  # no difference, nothing that is not built
+    assert done.stdout.startswith("params.yaml: valid; ")
+
+
+@pytest.mark.parametrize("name", ["artcle", "broken"])
+def test_make_profile_leaves_params_alone_where_there_is_no_valid_profile(name: str, repository: Path) -> None:
+    (repository / "profiles" / "broken.yaml").write_text("collect: {}\n")
+    done = make_profile(name, repository)
+    assert done.returncode != 0
+    assert f"profiles/{name}.yaml: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
