@@ -77,7 +77,7 @@ lint: setup ## ruff and mypy --strict
 format: setup ## lay the code out
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays
-	git clean -fdXq -- ':(glob)data/*.jsonl' data/sharegpt data/eval models report metrics/runs
+	rm -rf data/*.jsonl data/eval/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
 .venv/ready: requirements.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -49,6 +49,7 @@ class Workspace:
             {
                 "collect.size": 12,
                 "collect.heldout_size": 8,
+                "collect.chain_sum.max_digits": 3,  # so that no two questions are the same
                 "train.student.source": "path",
                 "train.student.name": str(student),
                 "evaluate.max_gen_toks": 8,
