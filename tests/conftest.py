@@ -9,9 +9,8 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from ruamel.yaml import YAML
 
-from tests.workspace import ALL, Workspace
+from tests.workspace import ALL, Workspace, write_changed_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,16 +20,8 @@ def project_params(tmp_path: Path) -> Callable[..., Path]:
     """``project_params({"collect.size": 5})``: the path of a copy of params.yaml with these values in it."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
-        yaml = YAML()
-        params = yaml.load(ROOT / "params.yaml")
-        for key, value in (changes or {}).items():
-            *sections, name = key.split(".")
-            section = params
-            for part in sections:
-                section = section[part]
-            section[name] = value
         path = tmp_path / "params.yaml"
-        yaml.dump(params, path)
+        write_changed_params(ROOT / "params.yaml", changes or {}, path)
         return path
 
     return write

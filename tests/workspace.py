@@ -15,6 +15,19 @@ ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unf
 ALL = {"collect", "distill", "filter", "evaluate-base", "compare", "report"} | DATASETS | ARMS
 
 
+def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
+    """A params file with other values, named like ``collect.size``."""
+    yaml = YAML()
+    params = yaml.load(source)
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = params
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    yaml.dump(params, out)
+
+
 class Workspace:
     """A folder with the repository in it, and what ``dvc``, ``git`` and ``make`` do there."""
 
@@ -90,16 +103,8 @@ class Workspace:
         return Workspace(folder)
 
     def change(self, changes: dict[str, Any]) -> None:
-        yaml = YAML()
         path = self.folder / "params.yaml"
-        params = yaml.load(path)
-        for key, value in changes.items():
-            *sections, name = key.split(".")
-            section = params
-            for part in sections:
-                section = section[part]
-            section[name] = value
-        yaml.dump(params, path)
+        write_changed_params(path, changes, path)
 
     def add(self, file: str, text: str) -> None:
         """Lay a text on at the end of a file."""

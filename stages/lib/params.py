@@ -266,7 +266,7 @@ class Arm(Section):
 
 
 class Run(Section):
-    """What shapes only speed: no result depends on it."""
+    """What no stage depends on: speed, and how long an answer is waited for (what times out is a failed row)."""
 
     concurrency: Count
     timeout_s: Positive
