@@ -41,7 +41,28 @@ Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Marker = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Benchmark = Literal["heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"]
+# what a server of the protocol may do wrong: first what passes when asked again, then what stays (embedded/faults.py)
+Fault = Literal[
+    "rate_limit",
+    "rate_limit_retry_after",
+    "server_error",
+    "bad_gateway",
+    "unavailable",
+    "hang",
+    "reset",
+    "body_cut",
+    "truncated_json",
+    "empty_body",
+    "blank_lines",
+    "error_object",
+    "no_choices",
+    "length",
+    "empty_content",
+    "empty_reasoning",
+    "content_filter",
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 # where the schema knows more than the stages do: what they can do so far
@@ -108,10 +129,17 @@ class Collect(Section):
 
 
 class EmbeddedTeacher(Section):
-    """How often the embedded teacher slips, and which questions it slips on."""
+    """How often the embedded teacher slips, which questions it slips on, and the share of each fault it commits."""
 
     slip_share: Share
     seed: Seed
+    faults: dict[Fault, Share]
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "EmbeddedTeacher":
+        if sum(self.faults.values()) > 1:
+            raise ValueError("the shares of all faults come to more than 1")
+        return self
 
 
 class Teacher(Section):
@@ -130,7 +158,9 @@ class Teacher(Section):
         if self.backend == "openai_compatible" and not self.base_url:
             raise ValueError("openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1")
         if self.base_url:
-            AnyHttpUrl(self.base_url)
+            url = AnyHttpUrl(self.base_url)
+            if url.username or url.password or url.query:
+                raise ValueError("a base_url is stored and shown, so it holds no user, password or query; use API_KEY")
         return self
 
 
@@ -265,13 +295,38 @@ class Arm(Section):
     cutoff_len: Count
 
 
+class Price(Section):
+    """What a model costs, per million tokens; ``cached_input`` is for what the provider's own cache served."""
+
+    input: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
+class Prices(Section):
+    """The price table: its currency, when it was read (a text), and the models; a model not there has no price."""
+
+    currency: Annotated[str, Field(min_length=1)]
+    date: str
+    models: dict[str, Price]
+
+
 class Run(Section):
-    """What no stage depends on: speed, and how long an answer is waited for (what times out is a failed row)."""
+    """What no stage depends on: speed, money, and how long an answer is waited for (what times out is a failed row)."""
 
     concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
     timeout_s: Positive
     max_attempts: Count
     backoff_s: Positive
+    outage_s: Positive
+    grace_s: Positive
+    stream: bool
+    api_key_variable: Variable
+    judge_api_key_variable: Variable
+    prices: Prices
+    budget: Positive | None
     embedded_latency_s: Annotated[float, Field(ge=0)]
     embedded_port: Annotated[int, Field(ge=0, le=65535)]
     threads: Count
