@@ -3,6 +3,7 @@
 It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does not list it among the deps.
 
     DistilleryError            one line: where, what, what to do next
+    ├── Interrupted            Ctrl-C or SIGTERM, exit code 130; what was received is kept
     ├── ParamsError            params.yaml does not fit the schema           (params.py)
     ├── DataError              a row or a file that cannot be used           (records.py)
     ├── StoreError             the store of received answers                 (teacher/store.py)
@@ -32,6 +33,20 @@ WRITE = click.Path(path_type=Path)
 class DistilleryError(Exception):
     """An error that a user can act on: its text is one line that says where, what and what to do next."""
 
+    exit_code = 1
+
+
+class Interrupted(DistilleryError):
+    """The user or the system ended the run; the exit code is the shell's for Ctrl-C."""
+
+    exit_code = 130
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it of the instance
+
 
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Turn the errors a user can act on into click's one line and exit code 1; all others keep their traceback."""
@@ -43,7 +58,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except DistilleryError as error:
-            raise click.ClickException(" ".join(str(error).split("\n"))) from error
+            raise _Failure(" ".join(str(error).split("\n")), error.exit_code) from error
         except OSError as error:
             raise click.ClickException(_os_error_line(error)) from error
 

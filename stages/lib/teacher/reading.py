@@ -2,6 +2,11 @@
 
     {"choices": [{"message": {"reasoning_content": "…", "content": "…"}, "finish_reason": "stop"}], "usage": {…}}
 
+A streamed body is read as it came, event by event (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+
+    data: {"choices": [{"delta": {"reasoning_content": "…"}, "finish_reason": null}]}
+    data: [DONE]
+
 What is stored is the raw body; everything here is derived from it, so a better reader needs no new call.
 """
 
@@ -56,10 +61,10 @@ class _Completion(BaseModel):
 def read_body(body: bytes) -> Answer:
     """The answer in a body; BodyError where the body is empty, not JSON, holds no choice, or broke off."""
     try:
-        completion = _Completion.model_validate(orjson.loads(body))
+        completion = _Completion.model_validate(_joined_events(body) if _is_stream(body) else orjson.loads(body))
     except orjson.JSONDecodeError as error:
         raise BodyError("not_json" if body.strip() else "empty_body") from error
-    except ValidationError as error:
+    except (ValidationError, TypeError, AttributeError) as error:  # the latter two: an event of another shape
         raise BodyError("no_choices") from error
     choice = completion.choices[0]
     reasoning = choice.message.reasoning_content or choice.message.reasoning or ""
@@ -77,6 +82,35 @@ def read_body(body: bytes) -> Answer:
         usage=completion.usage or {},
         failure=_failure(reasoning, response, finish_reason),
     )
+
+
+def _is_stream(body: bytes) -> bool:
+    return body.lstrip()[:5].startswith((b"data:", b":", b"event"))
+
+
+def _joined_events(body: bytes) -> dict[str, Any]:
+    """One completion of all events: texts joined, the last of everything else; BodyError where the stream broke off."""
+    texts: dict[str, list[str]] = {"reasoning_content": [], "reasoning": [], "content": []}
+    rest: dict[str, Any] = {"finish_reason": None, "model": None, "usage": None}
+    for line in body.splitlines():
+        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+            _join_event(orjson.loads(line[5:]), texts, rest)
+    if rest["finish_reason"] is None:
+        raise BodyError("broken_off")
+    message = {name: "".join(pieces) for name, pieces in texts.items()}
+    return {"choices": [{"message": message, "finish_reason": rest.pop("finish_reason")}], **rest}
+
+
+def _join_event(event: Any, texts: dict[str, list[str]], rest: dict[str, Any]) -> None:
+    if not isinstance(event, dict) or event.get("error"):
+        raise BodyError("no_choices")
+    rest.update({name: event[name] for name in ("model", "usage") if event.get(name)})
+    for choice in (event.get("choices") or [])[:1]:  # none in the event that brings the usage
+        rest["finish_reason"] = choice.get("finish_reason") or rest["finish_reason"]
+        delta = choice.get("delta") or {}
+        for name, pieces in texts.items():
+            if delta.get(name):
+                pieces.append(delta[name])
 
 
 def _inline_thought(content: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
-"""Who can be the teacher: one package a backend, chosen by ``distill.teacher.backend``.
+"""Who can be the teacher: one package a backend, chosen by ``distill.teacher.backend`` (a judge: ``filter.judge``).
 
-Each offers ``connect(teacher, run)``, a context manager that yields an ``Endpoint``.
+Each offers ``identity(teacher)``, what stands for the endpoint in the store's keys, and ``connect(teacher, run,
+key_variable)``, a context manager that yields an ``Endpoint``: only then is a key needed or a server started.
 """
 
 from dataclasses import dataclass, field
@@ -8,8 +9,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where questions are sent. ``identity`` stands for the endpoint in the store's keys; the key is never shown."""
+    """Where questions are sent, and the key, which is never shown; ``key_variable`` is where it came from."""
 
     base_url: str
-    identity: str
     api_key: str = field(repr=False)
+    key_variable: str = "API_KEY"

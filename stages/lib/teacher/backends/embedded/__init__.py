@@ -18,7 +18,7 @@ REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the
 
 
 @contextmanager
-def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
+def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
     """Start the server, yield where it listens, end it; it ends by itself where this process is killed."""
     command = [
         *(sys.executable, "-m", "stages.lib.teacher.backends.embedded.server"),
@@ -30,7 +30,14 @@ def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
         command += ["--requests", os.environ[REQUESTS_VARIABLE]]
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C is the stage's: what is in flight is still to be answered
+        ) as server,
     ):
         assert server.stdin and server.stdout
         port = server.stdout.readline().strip()
@@ -42,7 +49,7 @@ def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
                 (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
             )
         try:
-            yield Endpoint(f"http://127.0.0.1:{port}/v1", identity(teacher), api_key="embedded")
+            yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
         finally:
             server.stdin.close()
 

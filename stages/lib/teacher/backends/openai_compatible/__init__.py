@@ -10,21 +10,23 @@ from stages.lib.command import DistilleryError, project_root
 from stages.lib.params import Run, Teacher
 from stages.lib.teacher.backends import Endpoint
 
-KEY_VARIABLE = "API_KEY"
+
+def identity(teacher: Teacher) -> str:
+    """The address: what another server would answer is another answer."""
+    return (teacher.base_url or "").rstrip("/")
 
 
 @contextmanager
-def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
+def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
     """The endpoint named in params, with the key from the environment or from .env."""
-    key = os.environ.get(KEY_VARIABLE) or dotenv_values(project_root() / ".env").get(KEY_VARIABLE)
+    key = os.environ.get(key_variable) or dotenv_values(project_root() / ".env").get(key_variable)
     if not key:
         raise DistilleryError(
-            f"{KEY_VARIABLE}: not set. Export it, or write '{KEY_VARIABLE}=…' into .env; "
+            f"{key_variable}: not set. Export it, or write '{key_variable}=…' into .env; "
             "for a server that wants none, any word will do."
         )
     if not (key.isascii() and key.isprintable()):
         raise DistilleryError(
-            f"{KEY_VARIABLE}: holds a line end or a character outside ASCII, which no key has. Copy the key anew."
+            f"{key_variable}: holds a line end or a character outside ASCII, which no key has. Copy the key anew."
         )
-    base_url = (teacher.base_url or "").rstrip("/")
-    yield Endpoint(base_url=base_url, identity=base_url, api_key=key)
+    yield Endpoint(identity(teacher), key, key_variable)

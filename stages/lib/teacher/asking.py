@@ -1,0 +1,308 @@
+"""Asking for many answers: what the store lacks is asked for, and an answer counts when the store has it on the disk.
+
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variable)
+    asked = ask_missing(respondent, requests, params.run, store)     # requests: a function that yields every request
+
+A feeder hands what is missing to ``run.concurrency`` workers over a bounded queue; ``pacing`` lets their calls begin,
+``client`` makes them, ``spending`` watches the budget. Two processes may work on one store: each claims a request
+before it asks, and waits for the other's answer where it cannot. After Ctrl-C, SIGTERM or a refusal of everything
+nothing new is begun and what is in flight is received and kept.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from stages.lib.command import DistilleryError, Interrupted
+from stages.lib.params import Price, Run, Teacher
+from stages.lib.teacher.backends import Endpoint
+from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
+from stages.lib.teacher.pacing import Pace, Stopped
+from stages.lib.teacher.progress import Progress, Standing
+from stages.lib.teacher.reading import Answer
+from stages.lib.teacher.spending import Spending, body_cost
+from stages.lib.teacher.store import AnswerStore, request_key
+
+log = logging.getLogger("distillery.asking")
+
+SAMPLING = ("temperature", "top_p", "max_tokens")
+ELSEWHERE_S = 0.2  # between two looks for answers that another process asks for
+BREATH = 1000  # stored requests that the feeder passes over before others may work
+
+Requests = Callable[[], Iterable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Respondent:
+    """Who is asked: for which ``stage``, where params name the model (``section``), which variable holds its key."""
+
+    stage: str
+    section: str
+    model: Teacher
+    key_variable: str
+
+    @property
+    def identity(self) -> str:
+        """What stands for the endpoint in the store's keys; no key and no server is needed for it."""
+        name: str = self._backend.identity(self.model)
+        return name
+
+    def connect(self, run: Run) -> AbstractContextManager[Endpoint]:
+        """The endpoint, for as long as the block lasts."""
+        endpoint: AbstractContextManager[Endpoint] = self._backend.connect(self.model, run, self.key_variable)
+        return endpoint
+
+    @property
+    def _backend(self) -> Any:
+        return importlib.import_module(f"stages.lib.teacher.backends.{self.model.backend}")
+
+
+@dataclass
+class Asked:
+    """What the asking came to: the figures, the failures by key, and how long it took."""
+
+    standing: Standing
+    failed: dict[str, CallFailed] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Plan:
+    """What a run would do: ``calls`` in all, ``missing`` different ones to be asked, what the stored ones cost."""
+
+    calls: int
+    missing: int
+    stored_cost: float
+    dearest: float | None
+    prompt_bytes: int  # of the missing
+
+
+def chat_request(identity: str, model: Teacher, messages: list[dict[str, str]], sample: int) -> dict[str, Any]:
+    """A request as it is stored; ``endpoint`` and ``sample`` are not sent, sampling values of null are left out."""
+    values = {name: getattr(model, name) for name in SAMPLING}
+    sampling = {name: value for name, value in values.items() if value is not None}
+    return {"endpoint": identity, "model": model.model, "messages": messages, **sampling, "sample": sample}
+
+
+def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: AnswerStore) -> Asked:
+    """Ask for every answer that the store does not hold.
+
+    Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
+    """
+    price = price_of(respondent, run)
+    plan = make_plan(requests, store, price if run.budget else None)
+    asked = Asked(Standing(wanted=plan.calls, from_store=plan.calls - plan.missing))
+    if plan.missing:
+        with respondent.connect(run) as endpoint:
+            spending = Spending(price, run.budget, plan.stored_cost, plan.dearest, respondent.model.max_tokens)
+            uvloop.run(_Asking(respondent.stage, run, store, spending, asked).run(requests, endpoint, respondent))
+    return asked
+
+
+def price_of(respondent: Respondent, run: Run) -> Price | None:
+    """The model's price; None where the table has none, which a budget does not allow."""
+    price = run.prices.models.get(respondent.model.model)
+    if run.budget and not price:
+        raise TeacherError(
+            f"params.yaml: run.budget is set and run.prices.models has no price for '{respondent.model.model}'. "
+            "Write one there, or set the budget to null."
+        )
+    return price
+
+
+def make_plan(requests: Requests, store: AnswerStore, price: Price | None) -> Plan:
+    """Go through all requests once, before any call; with a price, also see what the stored answers cost."""
+    plan = Plan(calls=0, missing=0, stored_cost=0.0, dearest=None, prompt_bytes=0)
+    missing = array("Q")  # two questions with the same text share one answer
+    for request in requests():
+        plan.calls += 1
+        key = request_key(request)
+        if key not in store:
+            missing.append(int(key[:16], 16))
+            plan.prompt_bytes += sum(len(message["content"].encode()) for message in request["messages"])
+        elif price:
+            paid = body_cost(store.body(key), price)
+            plan.stored_cost += paid
+            plan.dearest = max(plan.dearest or 0.0, paid)
+    plan.missing = len(np.unique(np.frombuffer(missing, dtype=np.uint64))) if missing else 0
+    return plan
+
+
+class _Asking:
+    """One run of the event loop: a feeder, the workers, and what ends them."""
+
+    def __init__(self, stage: str, run: Run, store: AnswerStore, spending: Spending, asked: Asked) -> None:
+        self._stage = stage
+        self._run = run
+        self._store = store
+        self._spending = spending
+        self._asked = asked
+        self._refusal: DistilleryError | None = None
+        self._interrupted = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
+        self._stopping = asyncio.Event()
+        self._pace = Pace(run, self._stopping)
+
+    async def run(self, requests: Requests, endpoint: Endpoint, respondent: Respondent) -> None:
+        """Ask, until nothing is missing or nothing more may be begun."""
+        standing, started = self._asked.standing, time.monotonic()
+        self._client = TeacherClient(endpoint, respondent.section, self._run, self._pace)
+        currency = self._run.prices.currency if self._spending.price else None
+        self._progress = Progress(self._stage, standing, currency, self._in_flight)
+        try:
+            with self._signals():
+                await self._feed_and_work(requests, min(self._run.concurrency, standing.wanted - standing.done))
+        finally:
+            self._progress.close()
+            await self._client.close()
+            self._asked.seconds = time.monotonic() - started
+        if self._interrupted:
+            raise Interrupted(
+                f"{self._stage}: stopped; {standing.bought} answers came and are kept, "
+                f"{standing.wanted - standing.done} are missing. Run the stage again to go on there."
+            )
+        if self._refusal:
+            raise self._refusal
+        standing.from_store = standing.wanted - standing.bought - standing.failed  # another process may have helped
+
+    async def _feed_and_work(self, requests: Requests, workers: int) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._tasks = [group.create_task(self._feed(requests))]
+                self._tasks += [group.create_task(self._work()) for _ in range(workers)]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _feed(self, requests: Requests) -> None:
+        """Claim what is missing and hand it out; what another process has claimed comes last."""
+        elsewhere: list[tuple[str, dict[str, Any]]] = []
+        try:
+            passed = 0
+            for request in requests():
+                key = request_key(request)
+                if key in self._store:
+                    passed += 1
+                    if passed % BREATH == 0:
+                        await asyncio.sleep(0)
+                elif not await self._hand_out(key, request):
+                    elsewhere.append((key, request))
+            while elsewhere:
+                elsewhere = [(key, request) for key, request in elsewhere if not await self._settled(key, request)]
+                await self._pace.rest(ELSEWHERE_S if elsewhere else 0)
+        except Stopped:
+            pass
+        await self._queue.put(None)
+
+    async def _hand_out(self, key: str, request: dict[str, Any]) -> bool:
+        """Give a request to the workers; False where somebody else is asking for it."""
+        if self._stopping.is_set():
+            raise Stopped
+        await self._afford()
+        if not self._store.claim(key):
+            return False
+        self._spending.begun()
+        await self._queue.put((key, request))
+        return True
+
+    async def _settled(self, key: str, request: dict[str, Any]) -> bool:
+        """Whether an answer that somebody else asked for is there, has failed, or is now ours to ask for."""
+        there = key in self._asked.failed or key in self._store
+        return there or await self._hand_out(key, request) or key in self._store
+
+    async def _afford(self) -> None:
+        """Wait until the budget has room for one more answer; stop the run where it will never have."""
+        while not self._spending.has_room():
+            if not self._spending.in_flight:
+                standing, currency = self._asked.standing, self._run.prices.currency
+                reached = self._spending.reached(currency, standing.wanted, standing.done)
+                self._refusal = TeacherError(f"{self._stage}: {reached}")
+                await self._stop()
+                raise Stopped
+            await self._spending.change()
+            if self._stopping.is_set():
+                raise Stopped
+
+    async def _work(self) -> None:
+        while (item := await self._queue.get()) is not None:
+            await self._ask_one(*item)
+        self._queue.put_nowait(None)  # for the next worker
+
+    async def _ask_one(self, key: str, request: dict[str, Any]) -> None:
+        answer: Answer | None = None
+        try:
+            if not self._stopping.is_set():
+                body, answer = await self._client.ask(request)
+                await self._store.put(key, request, body)
+                self._count(answer)
+        except CallFailed as failed:
+            self._asked.failed[key] = failed
+            self._asked.standing.failed += 1
+        except Stopped:
+            pass
+        except DistilleryError as refusal:
+            self._refusal = self._refusal or refusal
+            await self._stop()
+        finally:
+            self._store.release(key)
+            self._spending.ended(answer)
+            self._progress.update()
+
+    def _count(self, answer: Answer) -> None:
+        standing = self._asked.standing
+        standing.bought += 1
+        counted = answer.usage.get("completion_tokens")
+        standing.tokens += counted if isinstance(counted, int) else 0
+        standing.cost += self._spending.cost(answer)
+
+    def _in_flight(self) -> str:
+        waiting = self._client.waiting
+        more = f", {waiting} waiting up to {self._client.longest_wait_s:.0f} s" if waiting else ""
+        gone = ", the server cannot be reached" if self._pace.outage_began else ""
+        return f"{self._pace.in_flight} in flight{more}{gone}"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        if self._interrupted:
+            os._exit(Interrupted.exit_code)  # the second time: at once
+        self._interrupted = True
+        log.info(
+            "%s: stopping; %d calls in flight get up to %g s (Ctrl-C again: leave at once)",
+            self._stage,
+            self._pace.in_flight,
+            self._run.grace_s,
+        )
+        loop = asyncio.get_running_loop()
+        self._stop_task = loop.create_task(self._stop())
+        loop.call_later(self._run.grace_s, self._give_up)
+
+    async def _stop(self) -> None:
+        """Begin nothing new."""
+        self._stopping.set()
+        self._spending.wake()
+        await self._pace.wake_all()
+
+    def _give_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
