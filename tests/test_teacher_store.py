@@ -1,6 +1,8 @@
 """The store of received answers: what it was given it has for good, whatever ends the process that gave it."""
 
 import asyncio
+import fcntl
+import hashlib
 import json
 import os
 import random
@@ -12,12 +14,15 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stages.lib.teacher.index import Index
 from stages.lib.teacher.store import AnswerStore, StoreError, default_path, open_store, request_key
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -307,8 +312,128 @@ def test_a_full_disk_ends_every_put_and_leaves_whole_records_only(tmp_path: Path
         assert [store.body(key_of(n)) for n in stored] == [b"x" * (900 if n < 40 else 1) for n in stored]
 
 
-def test_a_second_writer_waits_for_the_first_and_has_its_answers(tmp_path: Path) -> None:
+@contextmanager
+def another_process(path: Path, work: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that opens the store, does this work, says so in a line, and then holds it open until it is killed."""
+    script = textwrap.dedent("""
+        import asyncio, sys
+        from pathlib import Path
+        from tests.test_teacher_store import key_of, open_store, put
+        with open_store(Path(sys.argv[1])) as store:
+            exec(sys.argv[2])
+            print("done", flush=True)
+            sys.stdin.read()
+    """)
+    command = [sys.executable, "-c", script, str(path), work]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "done\n", process.stderr and process.stderr.read()
+        yield process
+        process.kill()
+
+
+def test_two_processes_share_a_store_and_each_finds_what_the_other_put(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
+    with open_store(path) as store:
+        asyncio.run(put(store, 0))
+        with another_process(path, "assert key_of(0) in store; asyncio.run(put(store, 1)); asyncio.run(put(store, 2))"):
+            assert key_of(1) not in store
+            assert store.refresh() == 2
+            assert store.refresh() == 0
+            assert store.body(key_of(1)) == b'{"n": 1}'
+            asyncio.run(put(store, 3))
+            assert [key_of(number) in store for number in range(5)] == [True] * 4 + [False]
+    assert len(lines(path)) == 4
+
+
+def test_what_another_process_puts_is_known_after_the_next_own_answer(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with open_store(path) as store, another_process(path, "asyncio.run(put(store, 1))"):
+        asyncio.run(put(store, 2))
+        assert store.body(key_of(1)) == b'{"n": 1}'
+        assert len(store) == 2
+
+
+def test_a_key_that_another_process_asks_for_is_not_to_be_had_until_that_gives_it_back(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with open_store(path) as store:
+        with another_process(path, "assert store.claim(key_of(1)); assert store.claim(key_of(2))"):
+            assert not store.claim(key_of(1))
+            assert key_of(1) not in store
+            assert store.claim(key_of(3))
+            with another_process(path, "assert [store.claim(key_of(n)) for n in (1, 2, 3, 4)] == [False] * 3 + [True]"):
+                pass
+        # killed: what it claimed is free at once
+        assert store.claim(key_of(1))
+        store.release(key_of(1))
+        with another_process(path, "assert [store.claim(key_of(n)) for n in (1, 2, 3)] == [True, True, False]"):
+            pass
+
+
+def test_one_process_claims_a_key_once_as_well(tmp_path: Path) -> None:
+    with open_store(tmp_path / "answers.jsonl") as store:
+        assert store.claim(key_of(1))
+        assert not store.claim(key_of(1))
+        store.release(key_of(1))
+        store.release(key_of(1))
+        assert store.claim(key_of(1))
+
+
+def test_a_claim_that_comes_after_the_answer_finds_the_answer(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with open_store(path) as store:
+        work = "assert store.claim(key_of(1)); asyncio.run(put(store, 1)); store.release(key_of(1))"
+        with another_process(path, work):
+            assert key_of(1) not in store
+            assert not store.claim(key_of(1))
+            assert store.body(key_of(1)) == b'{"n": 1}'
+        with another_process(path, "assert not store.claim(key_of(1)); assert key_of(1) in store"):
+            pass
+
+
+def test_processes_at_once_put_each_answer_once_though_some_are_killed(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import asyncio, sys
+        from pathlib import Path
+        from tests.test_teacher_store import key_of, open_store, put
+        async def one(store, waiting):
+            while waiting:
+                number = waiting.pop(0)
+                if store.claim(key_of(number)):
+                    await asyncio.sleep(0.001)
+                    await put(store, number, b"x" * 3000)
+                    print(number, flush=True)
+                    store.release(key_of(number))
+                elif key_of(number) not in store:
+                    waiting.append(number)
+                    await asyncio.sleep(0.001)
+        async def main(waiting):
+            with open_store(Path(sys.argv[1])) as store:
+                await asyncio.gather(*(one(store, waiting) for _ in range(8)))
+        asyncio.run(main(list(range(400))))
+    """)
+    path = tmp_path / "answers.jsonl"
+    command = [sys.executable, "-c", script, str(path)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes[:2]:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2 + [0] * 2
+    assert sorted(json.loads(line)["request"]["sample"] for line in lines(path)) == list(range(400))
+
+
+def test_the_torn_line_of_a_writer_at_work_is_not_cut_by_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    fill(path, range(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
     found: list[int] = []
 
     def second() -> None:
@@ -316,33 +441,118 @@ def test_a_second_writer_waits_for_the_first_and_has_its_answers(tmp_path: Path)
             found.append(len(store))
 
     thread = threading.Thread(target=second)
-    with open_store(path) as store:
+    with path.with_suffix(".lock").open() as lock, caplog.at_level("INFO"):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         thread.start()
-        asyncio.run(put(store, 0))
-        thread.join(0.3)
-        assert found == []
-        asyncio.run(put(store, 1))
+        thread.join(1.5)
+        assert caplog.messages == [f"store: another run writes to {path}; waiting for it"]
+        assert path.read_bytes() == whole[:-9]
+        path.write_bytes(whole)  # the writer ends its line
     thread.join(10)
     assert found == [2]
+    assert path.read_bytes() == whole
 
 
-def test_the_torn_line_of_a_writer_at_work_is_not_cut_by_another(tmp_path: Path) -> None:
+def test_a_line_that_another_process_is_writing_is_not_read_before_it_has_its_end(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    fill(path, range(1))
+    fill(path, range(3), 200_000)
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
+    path.write_bytes(whole[:last])
+    with open_store(path) as store, path.open("ab", buffering=0) as writer:
+        for part in (whole[last : last + 100_000], whole[last + 100_000 : -1]):
+            writer.write(part)
+            assert store.refresh() == 0
+            assert key_of(2) not in store
+        writer.write(b"\n")
+        assert store.refresh() == 1
+        assert store.body(key_of(2)).startswith(b"2xxx")
 
-    def second() -> None:
-        with open_store(path):
-            pass
 
-    thread = threading.Thread(target=second)
-    with open_store(path):
-        with path.open("ab") as file:
-            file.write(b'{"key":"half of')
-        thread.start()
-        thread.join(0.3)
-        assert path.read_bytes().endswith(b'{"key":"half of')
-    thread.join(10)
-    assert path.read_bytes().endswith(b"}\n")
+def test_what_was_put_is_written_though_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+
+    async def work(store: AnswerStore) -> None:
+        waiting = [asyncio.create_task(put(store, number)) for number in range(20)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+
+    with open_store(path) as store:
+        asyncio.run(work(store))
+    assert len(lines(path)) == 20
+
+
+def test_of_two_answers_to_one_request_the_first_counts_and_both_stay(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    for body in (b"first", b"second"):
+        with open_store(path) as store:
+            asyncio.run(put(store, 0, body))
+            assert store.body(key_of(0)) == b"first"
+            assert len(store) == 1
+    assert len(lines(path)) == 2
+
+
+def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    keys = [f"{'5a' * 16}{number:032x}" for number in range(50)]
+
+    async def work(store: AnswerStore) -> None:
+        for key in keys[::2]:
+            await store.put(key, REQUEST, key.encode())
+            await store.put(key[::-1], REQUEST, b"")
+        assert [key in store for key in keys] == [True, False] * 25
+        assert [store.body(key) for key in keys[::2]] == [key.encode() for key in keys[::2]]
+        with pytest.raises(KeyError):
+            store.body(keys[1])
+        assert len(store) == 50
+
+    with_store(tmp_path / "answers.jsonl", work)
+    with open_store(tmp_path / "answers.jsonl") as store:
+        assert [key in store for key in keys] == [True, False] * 25
+        assert len(store) == 50
+
+
+def test_a_record_that_is_broken_within_is_named_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    fill(path, range(5))
+    path.write_bytes(path.read_bytes().replace(b'"sample":3}', b'"sample":3"'))
+    with open_store(path) as store:
+        assert store.body(key_of(4)) == b"4"
+        with pytest.raises(StoreError, match=rf"^{path}:4: not a record"):
+            store.body(key_of(3))
+
+
+def test_a_record_laid_out_by_another_program_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(
+        json.dumps({"body": "{}", "key": key_of(0)}) + "\n" + json.dumps({"key": key_of(1), "body": "b"}) + "\n"
+    )
+    with open_store(path) as store:
+        assert (store.body(key_of(0)), store.body(key_of(1))) == (b"{}", b"b")
+
+
+def test_answers_are_not_written_to_a_file_that_was_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    fill(path, range(3))
+    with open_store(path) as store:
+        (tmp_path / "saved by an editor").write_bytes(path.read_bytes())
+        (tmp_path / "saved by an editor").replace(path)
+        with pytest.raises(StoreError, match=rf"^{path}: another file took its place"):
+            asyncio.run(put(store, 3))
+    assert len(lines(path)) == 3
+
+
+def test_a_hundred_thousand_keys_take_two_megabytes() -> None:
+    tracemalloc.start()
+    index = Index()
+    for number in range(100_000):
+        index.add(hashlib.sha256(str(number).encode()).digest(), number * 5000)
+    index.neighbours()  # lays what came last into the arrays
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index) == 100_000
+    assert index.offsets(hashlib.sha256(b"77777").digest()) == [77777 * 5000]
+    assert held < 2_000_000
 
 
 def test_the_key_does_not_depend_on_the_order_of_the_fields() -> None:
