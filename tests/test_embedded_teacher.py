@@ -1,4 +1,7 @@
-"""The embedded teacher: a real server that solves what it reads, slips on a set share, and ends with its owner."""
+"""The embedded teacher: a real server that solves what it reads, slips on a set share, and ends with its owner.
+
+It also streams, commits the faults that it is told to, and marks as the strict teacher.
+"""
 
 import http.client
 import json
@@ -15,9 +18,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+
+from stages.lib.params import EmbeddedTeacher, Fault, Teacher, load_params, prompt_text
+from stages.lib.teacher.backends.embedded import identity
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = "stages.lib.teacher.backends.embedded.server"
@@ -45,6 +51,14 @@ class Server:
     def chat(self, question: str, **more: Any) -> tuple[int, dict[str, Any]]:
         messages = [{"role": "user", "content": question}]
         return self.send("/v1/chat/completions", json.dumps({"model": MODEL, "messages": messages} | more).encode())
+
+    def ask_raw(self, question: str, **more: Any) -> http.client.HTTPResponse:
+        """The response with its body not read yet, over a connection of its own."""
+        self.connection.close()
+        messages = [{"role": "user", "content": question}]
+        body = json.dumps({"model": MODEL, "messages": messages} | more).encode()
+        self.connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        return self.connection.getresponse()
 
     def answer(self, question: str) -> tuple[str, str]:
         """The reasoning and the content that the server gives to a question."""
@@ -74,6 +88,8 @@ def served(folder: Path, *options: object) -> Iterator[Server]:
             if not process.stdin.closed:
                 process.stdin.close()
             process.wait(timeout=20)
+        assert process.stderr
+        assert process.stderr.read() == "", "no fault may be one of the server's own"
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +192,6 @@ def test_another_model_is_404_and_named(serve: Callable[..., Server]) -> None:
         b'{"model": "chain-sum-solver", "messages": [{"role": "user", "content": null}]}',
         b'{"model": "chain-sum-solver", "messages": [{"role": "user", "content": "1 + 1"}], "max_tokens": "5"}',
         b'{"model": "chain-sum-solver", "messages": [{"role": "user", "content": "1 + 1"}], "max_tokens": -5}',
-        b'{"model": "chain-sum-solver", "messages": [{"role": "user", "content": "1 + 1"}], "stream": true}',
     ],
 )
 def test_a_body_that_is_no_request_is_400_with_an_error_object(serve: Callable[..., Server], body: bytes) -> None:
@@ -288,6 +303,388 @@ def test_share_0_is_always_right_and_share_1_always_wrong(serve: Callable[..., S
     server = serve("--slip-share", share)
     questions = made_up(100, seed=24)
     assert sum(final(server.answer(question.text)[1]) == sum(question.terms) for question in questions) == right
+
+
+# streaming
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """The chunks of a stream, which must end with [DONE]; comments are left out."""
+    *blocks, done, end = text.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    assert all(block.startswith(("data: ", ": ")) for block in blocks)
+    return [json.loads(block.removeprefix("data: ")) for block in blocks if block.startswith("data: ")]
+
+
+def joined(chunks: list[dict[str, Any]], name: str) -> str:
+    return "".join(choice["delta"].get(name, "") for chunk in chunks for choice in chunk["choices"])
+
+
+@pytest.mark.parametrize("max_tokens", [None, 1, 9, 12])
+def test_a_streamed_answer_is_the_same_answer(serve: Callable[..., Server], max_tokens: int | None) -> None:
+    server = serve("--slip-share", 0.3)
+    for question in made_up(20, seed=31):
+        whole = server.chat(question.text, max_tokens=max_tokens)[1]
+        response = server.ask_raw(
+            question.text, max_tokens=max_tokens, stream=True, stream_options={"include_usage": True}
+        )
+        assert (response.status, response.getheader("Content-Type")) == (200, "text/event-stream")
+        *chunks, last = events(response.read().decode())
+        (choice,) = whole["choices"]
+        assert joined(chunks, "reasoning_content") == choice["message"]["reasoning_content"]
+        assert joined(chunks, "content") == choice["message"]["content"]
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+        assert reasons == [None] * (len(chunks) - 1) + [choice["finish_reason"]]
+        assert {chunk["usage"] for chunk in chunks} == {None}
+        assert (last["choices"], last["usage"]) == ([], whole["usage"])
+        assert {chunk["object"] for chunk in [*chunks, last]} == {"chat.completion.chunk"}
+
+
+def test_a_stream_is_in_pieces_the_reasoning_first(serve: Callable[..., Server]) -> None:
+    chunks = events(serve().ask_raw("51 + 22 - 80", stream=True).read().decode())
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    kinds = [next(iter(delta)) for delta in deltas[1:-1]]
+    assert kinds == sorted(kinds, reverse=True), "reasoning_content, then content"
+    assert kinds.count("reasoning_content") > 1
+    assert kinds.count("content") > 1
+
+
+def test_a_stream_says_usage_only_where_it_is_asked_to(serve: Callable[..., Server]) -> None:
+    for options in ({}, {"stream_options": {"include_usage": False}}):
+        chunks = events(serve().ask_raw("51 + 22 - 80", stream=True, **options).read().decode())
+        assert all(chunk["choices"] and "usage" not in chunk for chunk in chunks)
+
+
+def test_a_long_stream_holds_keep_alive_comments(serve: Callable[..., Server]) -> None:
+    text = serve().ask_raw(" + ".join("1" * 20), stream=True).read().decode()
+    assert text.count("\n\n: keep-alive\n\n") > 1
+
+
+# faults
+
+
+def faulty(fault: str, share: float = 1) -> tuple[str, str]:
+    return "--faults", json.dumps({fault: share})
+
+
+def assert_answered(server: Server, question: str, **more: Any) -> None:
+    response = server.ask_raw(question, **more)
+    assert response.status == 200
+    body = response.read().decode()
+    content = joined(events(body), "content") if more else json.loads(body)["choices"][0]["message"]["content"]
+    assert content == "The answer is 3."
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "content_type", "retry_after"),
+    [
+        ("rate_limit", 429, "application/json", None),
+        ("rate_limit_retry_after", 429, "application/json", "1"),
+        ("server_error", 500, "text/html", None),
+        ("bad_gateway", 502, "text/html", None),
+        ("unavailable", 503, "text/html", None),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_a_status_strikes_the_first_attempt_only(
+    serve: Callable[..., Server],
+    fault: str,
+    status: int,
+    content_type: str,
+    retry_after: str | None,
+    more: dict[str, Any],
+) -> None:
+    server, question = serve(*faulty(fault)), f"{more} 1 + 2"
+    response = server.ask_raw(question, **more)
+    assert response.status == status
+    assert str(response.getheader("Content-Type")).startswith(content_type)
+    assert response.getheader("Retry-After") == retry_after
+    body = response.read()
+    assert json.loads(body)["error"]["code"] == "rate_limit_exceeded" if status == 429 else body.startswith(b"<html>")
+    assert_answered(server, question, **more)
+
+
+def test_a_hang_sends_nothing_once(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(*faulty("hang"))
+    monkeypatch.setattr(server.connection, "timeout", 1)
+    with pytest.raises(TimeoutError):
+        server.ask_raw("1 + 2")
+    assert_answered(server, "1 + 2")
+
+
+def test_a_hanging_stream_begins_and_then_says_no_more(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(*faulty("hang"))
+    monkeypatch.setattr(server.connection, "timeout", 1)
+    response = server.ask_raw("streamed: 1 + 2", stream=True)
+    assert response.readline().startswith(b"data: ")
+    with pytest.raises(TimeoutError):
+        response.read()
+    assert_answered(server, "streamed: 1 + 2", stream=True)
+
+
+def test_a_reset_breaks_the_connection_once(serve: Callable[..., Server]) -> None:
+    server = serve(*faulty("reset"))
+    with pytest.raises(ConnectionResetError):
+        server.ask_raw("1 + 2")
+    assert_answered(server, "1 + 2")
+
+
+def test_a_reset_stream_breaks_off_midway_once(serve: Callable[..., Server]) -> None:
+    server = serve(*faulty("reset"))
+    response = server.ask_raw("streamed: 1 + 2", stream=True)
+    assert response.readline().startswith(b"data: ")
+    with pytest.raises(ConnectionResetError):
+        response.read()
+    assert_answered(server, "streamed: 1 + 2", stream=True)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_a_cut_body_is_shorter_than_announced_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
+    server, question = serve(*faulty("body_cut")), f"{more} 1 + 2"
+    response = server.ask_raw(question, **more)
+    assert response.status == 200
+    with pytest.raises(http.client.IncompleteRead) as error:
+        response.read()
+    assert error.value.partial or more, "http.client keeps no part of a chunked body"
+    assert_answered(server, question, **more)
+
+
+def test_truncated_json_comes_as_a_whole_response_once(serve: Callable[..., Server]) -> None:
+    server = serve(*faulty("truncated_json"))
+    response = server.ask_raw("1 + 2")
+    assert response.status == 200
+    body = response.read()
+    assert body.startswith(b'{"id"')
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(body)
+    assert_answered(server, "1 + 2")
+
+
+def test_a_truncated_stream_ends_within_an_event_once(serve: Callable[..., Server]) -> None:
+    server = serve(*faulty("truncated_json"))
+    body = server.ask_raw("streamed: 1 + 2", stream=True).read()
+    assert body.startswith(b"data: ") and not body.endswith(b"\n\n")
+    assert_answered(server, "streamed: 1 + 2", stream=True)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_an_empty_body_is_200_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
+    server, question = serve(*faulty("empty_body")), f"{more} 1 + 2"
+    response = server.ask_raw(question, **more)
+    assert (response.status, response.read()) == (200, b"")
+    assert_answered(server, question, **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+def test_blank_lines_come_before_the_answer_and_keep_it_waiting(
+    serve: Callable[..., Server], more: dict[str, Any]
+) -> None:
+    server, question = serve(*faulty("blank_lines")), f"{more} 1 + 2"
+    started = time.monotonic()
+    response = server.ask_raw(question, **more)
+    first = response.readline()
+    begun = time.monotonic() - started
+    body = (first + response.read()).decode()
+    assert time.monotonic() - started > begun + 0.2
+    if more:
+        assert body.startswith(": keep-alive\n\n" * 10)
+        assert joined(events(body), "content") == "The answer is 3."
+    else:
+        assert body.startswith("\n" * 10)
+        assert json.loads(body)["choices"][0]["message"]["content"] == "The answer is 3."
+    assert_answered(server, question, **more)
+    assert server.ask_raw(question).readline().startswith(b"{"), "the second attempt has none"
+
+
+@pytest.mark.parametrize("fault", ["error_object", "no_choices"])
+def test_another_object_than_an_answer_comes_with_200_once(serve: Callable[..., Server], fault: str) -> None:
+    server = serve(*faulty(fault))
+    status, body = server.chat("1 + 2")
+    assert status == 200
+    assert body["error"]["message"] if fault == "error_object" else body["choices"] == []
+    (chunk,) = events(server.ask_raw("streamed: 1 + 2", stream=True).read().decode())
+    assert chunk == body
+    assert_answered(server, "1 + 2")
+    assert_answered(server, "streamed: 1 + 2", stream=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "finish_reason", "reasoning", "content"),
+    [
+        ("length", "length", "1 + 2 =", ""),
+        ("empty_content", "stop", "1 + 2 = 3", ""),
+        ("empty_reasoning", "stop", "", "The answer is 3."),
+    ],
+)
+def test_a_fault_of_the_answer_strikes_every_time(
+    serve: Callable[..., Server], fault: str, finish_reason: str, reasoning: str, content: str
+) -> None:
+    server = serve(*faulty(fault))
+    for _ in range(3):
+        (choice,) = server.chat("1 + 2")[1]["choices"]
+        assert choice["finish_reason"] == finish_reason
+        assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == (reasoning, content)
+        chunks = events(server.ask_raw("1 + 2", stream=True).read().decode())
+        assert (joined(chunks, "reasoning_content"), joined(chunks, "content")) == (reasoning, content)
+
+
+def test_the_content_filter_refuses_every_time_in_either_providers_words(serve: Callable[..., Server]) -> None:
+    server = serve(*faulty("content_filter"))
+    seen = []
+    for question in made_up(20, seed=41):
+        replies = [server.chat(question.text) for _ in range(2)]
+        assert replies[0] == replies[1]
+        assert replies[0][0] == 400
+        seen.append(replies[0][1]["error"]["code"])
+    assert set(seen) == {"content_filter", "data_inspection_failed"}
+
+
+def test_each_fault_of_the_schema_is_committed(serve: Callable[..., Server]) -> None:
+    """A kind that the schema names and the server does not know would answer as if nothing were wrong."""
+    for fault in get_args(Fault):
+        server = serve(*faulty(fault))
+        server.connection.timeout = 1
+        try:
+            response = server.ask_raw("51 + 22")
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            continue
+        finally:
+            server.connection.timeout = 30
+        good = body[:5] == b'{"id"' and b"51 + 22 = 73" in body and b"The answer is 73." in body and b'"stop"' in body
+        assert not good, fault
+
+
+def struck(server: Server, questions: list[Sum]) -> list[str]:
+    """Which fault each question meets at its first attempt."""
+    names = {429: "rate_limit", 503: "unavailable"}
+    found = []
+    for question in questions:
+        response = server.ask_raw(question.text)
+        cut = b'"finish_reason": "length"' in response.read()
+        found.append(names.get(response.status, "length" if cut else ""))
+    return found
+
+
+def test_which_question_meets_which_fault_is_drawn_from_question_and_seed(serve: Callable[..., Server]) -> None:
+    questions = made_up(600, seed=42)
+    shares = {"unavailable": 0.2, "length": 0.1, "rate_limit": 0.3}
+    turned = dict(reversed(shares.items()))
+    first = struck(serve("--faults", json.dumps(shares)), questions)
+    again = struck(serve("--faults", json.dumps(turned)), questions[::-1])[::-1]
+    other = struck(serve("--faults", json.dumps(shares), "--seed", 1), questions)
+    assert first == again, "in whatever order the questions come and the faults are named"
+    assert first != other
+    for name, share in shares.items():
+        assert abs(first.count(name) - 600 * share) < 4 * (600 * share * (1 - share)) ** 0.5
+
+
+def test_faults_and_slips_are_drawn_apart(serve: Callable[..., Server]) -> None:
+    questions = made_up(400, seed=43)
+    server = serve("--slip-share", 0.5, *faulty("unavailable", 0.5))
+    unavailable = [name == "unavailable" for name in struck(server, questions)]
+    slipped = [final(server.answer(question.text)[1]) != sum(question.terms) for question in questions]
+    both = sum(fault and slip for fault, slip in zip(unavailable, slipped, strict=True))
+    assert abs(both - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"rate_limt": 0.1}', '{"reset": 1.5}', '{"reset": "much"}'])
+def test_faults_that_are_none_are_refused_with_the_options_name(text: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", SERVER, "--faults", text]
+    ended = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert ended.returncode == 2
+    assert "'--faults'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_shapes_the_answers_is_in_the_identity() -> None:
+    teacher = load_params(ROOT / "params.yaml").distill.teacher
+
+    def with_faults(faults: dict[Fault, float]) -> Teacher:
+        embedded = EmbeddedTeacher(slip_share=0.3, seed=3, faults=faults)
+        return teacher.model_copy(update={"embedded": embedded})
+
+    kinds: list[dict[Fault, float]] = [{}, {"reset": 0.1}, {"reset": 0.2}, {"hang": 0.1}]
+    assert len({identity(with_faults(faults)) for faults in kinds}) == 4
+    assert identity(with_faults({"reset": 0.1, "hang": 0.1})) == identity(with_faults({"hang": 0.1, "reset": 0.1}))
+
+
+# the strict teacher
+
+VERDICT = re.compile(r"含义是否一致\W*(是|否)")
+
+
+def to_mark(response: str, gold: str) -> str:
+    return prompt_text("strict_teacher").replace("{question}", response + "\n" * 5 + gold)
+
+
+def verdict(server: Server, response: str, gold: str) -> str:
+    reasoning, reply = server.answer(to_mark(response, gold))
+    assert reasoning
+    assert "第一段总结" in reply and "第二段翻译" in reply
+    (found,) = VERDICT.findall(reply)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "expected"),
+    [
+        ("所以答案是12。", "4 * 3 = 12", "是"),
+        ("所以答案是13。", "4 * 3 = 12", "否"),
+        ("The answer is -7.", "51 + 22 = 73\n73 - 80 = -7", "是"),
+        ("The answer is 7.", "51 + 22 = 73\n73 - 80 = -7", "否"),
+        ("赛西,一共是 1,200 个", "600*2=<<600*2=1200>>1200\n#### 1200", "是"),
+        ("答案是 12.0", "#### 12", "是"),
+        ("10-3", "#### 3", "是"),
+        ("我不知道。", "#### 3", "否"),
+        ("", "#### 3", "否"),
+        ("12" + "\n" * 9 + "答案是5", "#### 5", "是"),
+        ("{question} 5 {}", "#### 5", "是"),
+    ],
+)
+def test_it_marks_by_the_last_number_of_either_part(
+    serve: Callable[..., Server], response: str, gold: str, expected: str
+) -> None:
+    assert verdict(serve(), response, gold) == expected
+
+
+def test_it_replies_in_several_forms_the_same_each_time(serve: Callable[..., Server]) -> None:
+    replies = [serve().answer(to_mark(f"{number}", f"{number}"))[1] for number in range(40)]
+    forms = {re.sub(r"\d+", "N", reply) for reply in replies}
+    assert len(forms) == 5
+    assert replies == [serve().answer(to_mark(f"{number}", f"{number}"))[1] for number in range(40)]
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_it_marks_a_set_share_wrongly_on_both_sides(serve: Callable[..., Server], answer: int) -> None:
+    right, wrong = ("是", "否") if answer == 0 else ("否", "是")
+    server = serve("--slip-share", 0.25)
+    verdicts = [verdict(server, f"第{number}题:{answer}", "0") for number in range(600)]
+    assert abs(verdicts.count(wrong) - 150) < 4 * (600 * 0.25 * 0.75) ** 0.5
+    assert verdicts.count(right) + verdicts.count(wrong) == 600
+    assert {verdict(serve("--slip-share", 1), f"第{number}题:{answer}", "0") for number in range(20)} == {wrong}
+
+
+def test_it_marks_only_what_the_marking_prompt_surrounds(serve: Callable[..., Server]) -> None:
+    prompt = prompt_text("strict_teacher")
+    no_material = prompt.replace("{question}", "1 + 2")
+    for text in (no_material, "x" + to_mark("3", "3"), to_mark("1 + 2", "1 + 2").removeprefix("\n")):
+        assert not VERDICT.search(serve().answer(text)[1])
+
+
+def test_it_streams_and_fails_as_a_judge_too(serve: Callable[..., Server]) -> None:
+    server, text = serve(*faulty("unavailable")), to_mark("5", "5")
+    assert server.ask_raw(text).status == 503
+    chunks = events(server.ask_raw(text, stream=True).read().decode())
+    assert joined(chunks, "content") == server.answer(text)[1]
+
+
+# its life
 
 
 def test_the_requests_file_gets_each_body_as_a_line(serve: Callable[..., Server], tmp_path: Path) -> None:

@@ -19,12 +19,16 @@ REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the
 
 @contextmanager
 def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
-    """Start the server, yield where it listens, end it; it ends by itself where this process is killed."""
+    """Start the server, yield where it listens, end it; it ends by itself where this process is killed.
+
+    It wants no key, so ``key_variable`` is not looked at.
+    """
     command = [
         *(sys.executable, "-m", "stages.lib.teacher.backends.embedded.server"),
         *("--port", str(run.embedded_port), "--model", teacher.model),
         *("--slip-share", str(teacher.embedded.slip_share), "--seed", str(teacher.embedded.seed)),
         *("--latency-s", str(run.embedded_latency_s)),
+        *("--faults", json.dumps(teacher.embedded.faults)),
     ]
     if os.environ.get(REQUESTS_VARIABLE):
         command += ["--requests", os.environ[REQUESTS_VARIABLE]]
@@ -56,6 +60,7 @@ def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]
 
 def identity(teacher: Teacher) -> str:
     """What stands for this teacher in the store's keys: all that shapes its answers, its source included."""
-    source = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("solver.py", "server.py"))
+    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != "__init__.py")
+    source = b"".join(path.read_bytes() for path in modules)
     shape = json.dumps(teacher.embedded.model_dump(), sort_keys=True)
     return f"embedded:{hashlib.sha256(source).hexdigest()[:12]}:{shape}"

@@ -1,23 +1,35 @@
 """The embedded teacher as a process of its own: an OpenAI-compatible server on 127.0.0.1 that solves sums.
 
-    python -m stages.lib.teacher.backends.embedded.server --port 8000 --slip-share 0.3 --seed 3 --latency-s 0.05
+    python -m stages.lib.teacher.backends.embedded.server --port 8000 --slip-share 0.3 --seed 3 --latency-s 0.05 \\
+        --faults '{"rate_limit": 0.1, "reset": 0.05}'
 
+Asked with the strict teacher's marking prompt it marks instead (judge.py). It streams where it is asked to.
 It prints its port when it listens and ends when its standard input is closed, so it never outlives who started it.
 ``--requests FILE`` appends the body of every request that it was sent.
 """
 
 import asyncio
+import socket
+import struct
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
-from stages.lib.teacher.backends.embedded.solver import solve
+from stages.lib.params import Fault, Share
+from stages.lib.teacher.backends.embedded import judge, protocol
+from stages.lib.teacher.backends.embedded.faults import Faults, shaped, spoilt
+from stages.lib.teacher.backends.embedded.protocol import Reply
+from stages.lib.teacher.backends.embedded.solver import Worked, solve
+
+LINGER_NOT = struct.pack("ii", 1, 0)  # closing such a socket resets the connection
+A_DAY_S = 86_400.0
+ARRIVE_S = 0.05  # what was sent before a connection breaks is to be read by then
 
 
 class _Message(BaseModel):
@@ -27,6 +39,12 @@ class _Message(BaseModel):
     content: str
 
 
+class _StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    include_usage: bool = False
+
+
 class _ChatRequest(BaseModel):
     """What is read of a request; the rest of the protocol is accepted and changes nothing."""
 
@@ -34,19 +52,21 @@ class _ChatRequest(BaseModel):
 
     messages: list[_Message]
     model: str | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
+    stream_options: _StreamOptions | None = None
 
 
+@dataclass
 class Classroom:
-    """The routes of the protocol."""
+    """The routes of the protocol, and who answers there."""
 
-    def __init__(self, model: str, slip_share: float, seed: int, latency_s: float, requests: Path | None) -> None:
-        self.model = model
-        self.slip_share = slip_share
-        self.seed = seed
-        self.latency_s = latency_s
-        self.requests = requests
+    model: str
+    slip_share: float
+    seed: int
+    latency_s: float
+    faults: Faults
+    requests: Path | None
 
     def application(self) -> web.Application:
         """The server's routes: /v1/models and /v1/chat/completions."""
@@ -60,63 +80,82 @@ class Classroom:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "distillery"}
         return web.json_response({"object": "list", "data": [model]})
 
-    async def chat_completions(self, request: web.Request) -> web.Response:
-        """Work out the sum in the last user message."""
+    async def chat_completions(self, request: web.Request) -> web.StreamResponse:
+        """Answer the last user message, with the fault that is meant for it."""
         text = await request.read()
         if self.requests:
             with self.requests.open("ab") as file:
                 file.write(text.replace(b"\n", b" ") + b"\n")  # JSON escapes the line ends that mean something
         await asyncio.sleep(self.latency_s)
+        return await send(request, self.reply(text))
+
+    def reply(self, text: bytes) -> Reply:
+        """What is sent for the body of a request."""
         try:
             body = _ChatRequest.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            return _error(400, "invalid_request_error", f"the body is no chat request: {first['loc']}: {first['msg']}")
+            message = f"the body is no chat request: {first['loc']}: {first['msg']}"
+            return protocol.error(400, "invalid_request_error", message)
         questions = [message.content for message in body.messages if message.role == "user"]
         if not questions:
-            return _error(400, "invalid_request_error", "there is no message of role 'user'")
+            return protocol.error(400, "invalid_request_error", "there is no message of role 'user'")
         if body.model != self.model:
-            return _error(404, "model_not_found", f"there is no model {body.model!r} here, only {self.model!r}")
+            message = f"there is no model {body.model!r} here, only {self.model!r}"
+            return protocol.error(404, "model_not_found", message)
+        return self.answer(questions[-1], body)
+
+    def answer(self, question: str, body: _ChatRequest) -> Reply:
+        """The reply to a question that can be answered."""
+        fault = self.faults.strike(question)
+        worked = protocol.cut(shaped(self.work(question), fault), body.max_tokens or sys.maxsize)
         if body.stream:
-            return _error(400, "unsupported", "this teacher does not stream")
-        return web.json_response(self._completion(questions[-1], body.max_tokens))
+            with_usage = bool(body.stream_options and body.stream_options.include_usage)
+            reply = protocol.streamed(self.model, question, worked, with_usage)
+        else:
+            reply = protocol.whole(self.model, question, worked)
+        return spoilt(reply, fault, question)
 
-    def _completion(self, question: str, max_tokens: int | None) -> dict[str, Any]:
-        worked = solve(question, self.slip_share, self.seed)
-        # a word counts as a token: the reasoning is spent first, as by a reasoning model
-        reasoning, response = worked.reasoning.split(" "), worked.response.split(" ")
-        limit = max_tokens or sys.maxsize
-        cut = len(reasoning) + len(response) > limit
-        reasoning = reasoning[:limit]
-        response = response[: limit - len(reasoning)]
-        message = {
-            "role": "assistant",
-            "reasoning_content": " ".join(reasoning),
-            "content": " ".join(response),
-        }
-        return {
-            "id": "chatcmpl-embedded",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": self.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}],
-            "usage": {
-                "prompt_tokens": len(question.split()),
-                "completion_tokens": len(reasoning) + len(response),
-                "total_tokens": len(question.split()) + len(reasoning) + len(response),
-                "completion_tokens_details": {"reasoning_tokens": len(reasoning)},
-            },
-        }
+    def work(self, question: str) -> Worked:
+        """Mark what is to be marked, work out what is to be worked out."""
+        material = judge.material(question)
+        if material:
+            return judge.mark(*material, self.slip_share, self.seed)
+        return solve(question, self.slip_share, self.seed)
 
 
-def _error(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": {"message": message, "type": code, "code": code}}, status=status)
+async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
+    """Write a reply piece by piece, and leave the connection as it says."""
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_type = reply.content_type
+    response.content_length = reply.length
+    if reply.pieces or reply.ending == "whole":
+        await response.prepare(request)
+    for piece in reply.pieces:
+        await asyncio.sleep(reply.pause_s)
+        await response.write(piece)
+    if reply.ending == "whole":
+        await response.write_eof()
+    else:
+        await asyncio.sleep(A_DAY_S if reply.ending == "hang" else ARRIVE_S)
+        break_off(request, reset=reply.ending == "reset")
+    return response
+
+
+def break_off(request: web.Request, reset: bool) -> None:
+    """Close the connection before the answer is whole, by a reset where that is asked for."""
+    transport = request.transport
+    if transport and reset:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        transport.abort()
+    elif transport:
+        transport.close()
 
 
 async def serve(classroom: Classroom, port: int) -> None:
     """Listen, say where, and go on until standard input is closed."""
     # whoever closed standard input waits for no answer any more; 0 would mean no limit
-    runner = web.AppRunner(classroom.application(), access_log=None, shutdown_timeout=0.1)
+    runner = web.AppRunner(classroom.application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -130,16 +169,34 @@ async def serve(classroom: Classroom, port: int) -> None:
     await runner.cleanup()
 
 
+def read_shares(context: click.Context, option: click.Parameter, text: str) -> dict[Fault, float]:
+    """``{"rate_limit": 0.1}``, checked as params.yaml is."""
+    try:
+        return TypeAdapter(dict[Fault, Share]).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise click.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
 @click.command(help="Serve the embedded teacher on 127.0.0.1 until standard input is closed.")
 @click.option("--port", type=int, default=0, show_default=True, help="0: any free port; it is printed.")
 @click.option("--model", default="chain-sum-solver", show_default=True)
 @click.option("--slip-share", type=float, default=0.0, show_default=True, help="Share of questions slipped on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which questions are slipped on.")
 @click.option("--latency-s", type=float, default=0.0, show_default=True, help="Seconds that an answer takes.")
+@click.option("--faults", default="{}", show_default=True, callback=read_shares, help="Shares of faults, as JSON.")
 @click.option("--requests", type=click.Path(path_type=Path), help="A file to append each request's body to.")
 @one_line_errors
-def main(port: int, model: str, slip_share: float, seed: int, latency_s: float, requests: Path | None) -> None:
-    asyncio.run(serve(Classroom(model, slip_share, seed, latency_s, requests), port))
+def main(
+    port: int,
+    model: str,
+    slip_share: float,
+    seed: int,
+    latency_s: float,
+    faults: dict[Fault, float],
+    requests: Path | None,
+) -> None:
+    asyncio.run(serve(Classroom(model, slip_share, seed, latency_s, Faults(faults, seed), requests), port))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ SLIPS = (1, -1, 2, -2, 10, -10)
 
 @dataclass(frozen=True)
 class Worked:
-    """A chain of thought and the answer given after it."""
+    """A chain of thought, the answer given after it, and why it ended there."""
 
     reasoning: str
     response: str
+    finish_reason: str = "stop"
 
 
 def solve(text: str, slip_share: float, seed: int) -> Worked:
