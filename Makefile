@@ -23,7 +23,7 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report seeds clean prune \
+.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report retry forecast seeds clean prune \
   remote push pull store-export store-import
 
 ##@ Start here
@@ -47,6 +47,10 @@ compare: setup ## compare the arms and print the table
 	dvc repro compare && python -m stages.lib.evaluation.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+retry: setup ## ask again for the rows that failed though their stage succeeded
+	dvc repro --force --single-item distill && dvc repro
+forecast: setup ## say what distill would ask and cost, and ask nothing
+	python -m stages.distill --dry-run --questions data/questions.jsonl --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
 	@python -m stages.lib.params --profile profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params --profile params.yaml

@@ -615,7 +615,7 @@ def test_a_full_disk_under_the_store_is_one_line_and_loses_nothing(desk: Desk) -
 @pytest.mark.parametrize("option", ["store", "distilled"])
 def test_a_full_device_is_one_line_and_stays_a_device(desk: Desk, option: str) -> None:
     desk.ask(question(0))
-    assert desk.refused(**{option: "/dev/full"}).startswith("/dev/full: ")
+    assert desk.refused("out", (), **{option: "/dev/full"}).startswith("/dev/full: ")
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
     assert not Path("/dev/full.lock").exists()
 

@@ -81,7 +81,12 @@ def test_what_is_of_no_use_is_named(message: dict[str, Any], finish_reason: str 
         (b'{"choices": [{"message": {"content": "2', "not_json"),
         (b"\xff\xfe{}", "not_json"),
         (b'{"choices": [{"message": {"content": "\xd0"}}]}', "not_json"),
-        (b"data: {}\n\ndata: [DONE]\n\n", "not_json"),
+        (b"data: {}\n\ndata: [DONE]\n\n", "broken_off"),
+        (b'data: {"choices": [{"delta": {"content": "2"}}]}\n\n', "broken_off"),
+        (b'data: {"choices": [{"delta": {"con', "not_json"),
+        (b'data: {"choices": ["2"]}\n\n', "no_choices"),
+        (b'data: {"choices": [{"delta": {"content": 2}, "finish_reason": "stop"}]}\n\n', "no_choices"),
+        (b'data: {"error": {"message": "overloaded"}}\n\n', "no_choices"),
         (b'{"error": {"message": "overloaded", "code": 503}}', "no_choices"),
         (b"{}", "no_choices"),
         (b"null", "no_choices"),
@@ -124,3 +129,20 @@ def test_model_usage_and_finish_reason_are_kept_as_they_came() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 4}}
     answer = read_body(body({"reasoning_content": "1", "content": "2"}, usage=usage, finish_reason="eos"))
     assert (answer.model, answer.usage, answer.finish_reason) == ("deepseek-r1", usage, "eos")
+
+
+def test_a_stream_is_joined_in_order_with_what_its_last_events_bring() -> None:
+    events = [
+        ": keep-alive",
+        'data: {"model": "deepseek-r1", "choices": [{"delta": {"role": "assistant", "content": null}}]}',
+        'data: {"choices": [{"delta": {"reasoning_content": "1 + 1"}, "finish_reason": null}]}',
+        'data:{"choices": [{"delta": {"reasoning_content": " = 2"}}]}',
+        'data: {"choices": [{"delta": {"content": "答案是 "}}]}',
+        'data: {"choices": [{"delta": {"content": "2"}, "finish_reason": "stop"}]}',
+        'data: {"choices": [], "usage": {"completion_tokens": 9}}',
+        "data: [DONE]",
+    ]
+    answer = read_body("\r\n\r\n".join(events).encode())
+    assert (answer.reasoning, answer.response) == ("1 + 1 = 2", "答案是 2")
+    assert (answer.finish_reason, answer.model, answer.usage) == ("stop", "deepseek-r1", {"completion_tokens": 9})
+    assert answer.failure is None
