@@ -23,8 +23,8 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report retry forecast seeds clean prune \
-  remote push pull store-export store-import
+.PHONY: help setup demo check test test-slow lint bench format repro train evaluate compare report retry forecast \
+  seeds clean prune remote push pull store-export store-import
 
 ##@ Start here
 help: ## print this help
@@ -78,6 +78,8 @@ test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
+bench: setup ## our way of asking a teacher against others (six minutes of a quiet machine)
+	python -m benchmarks.teacher
 format: setup ## lay the code out
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays
