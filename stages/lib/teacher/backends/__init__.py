@@ -1,6 +1,7 @@
 """Who can be the teacher: one package a backend, chosen by ``distill.teacher.backend``.
 
-Each offers ``connect(teacher, run)``, a context manager that yields an ``Endpoint``.
+Each offers ``connect(teacher, run)``, a context manager that yields an ``Endpoint``, and ``identity(teacher)``, what
+stands for the endpoint in the store's keys, without a connection.
 """
 
 from dataclasses import dataclass, field

@@ -26,5 +26,9 @@ def connect(teacher: Teacher, run: Run) -> Iterator[Endpoint]:
         raise DistilleryError(
             f"{KEY_VARIABLE}: holds a line end or a character outside ASCII, which no key has. Copy the key anew."
         )
-    base_url = (teacher.base_url or "").rstrip("/")
-    yield Endpoint(base_url=base_url, identity=base_url, api_key=key)
+    yield Endpoint(base_url=identity(teacher), identity=identity(teacher), api_key=key)
+
+
+def identity(teacher: Teacher) -> str:
+    """What stands for this teacher in the store's keys: its address."""
+    return (teacher.base_url or "").rstrip("/")
