@@ -151,7 +151,8 @@ class AnswerFile:
         return block[: block.find(b"\n") + 1]
 
     def _broken(self, offset: int) -> StoreError:
-        number = 1 + sum(start < offset for start, _ in whole_lines(self._descriptor))
+        with self._reading:  # one place in the file is shared by all who read lines
+            number = 1 + sum(start < offset for start, _ in whole_lines(self._descriptor))
         return StoreError(
             f"{self._path}:{number}: not a record of the store. Move that line to another file: "
             "what stands on the others is kept."
