@@ -25,10 +25,14 @@ from typing import Any, get_args
 import click
 
 from stages.lib.command import WRITE, one_line_errors, params_option
-from stages.lib.hygiene.benchmarks import read_questions
-from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions
+from stages.lib.hygiene.contamination import (
+    BenchmarkIndex,
+    benchmark_hits,
+    benchmark_indexes,
+    contamination_counts,
+)
 from stages.lib.hygiene.duplicates import normalised
-from stages.lib.params import Collect, Contamination, load_params
+from stages.lib.params import Collect, load_params
 from stages.lib.records import DataError, LeftOut, Question, write_json, write_rows
 
 log = logging.getLogger("distillery.collect")
@@ -57,7 +61,8 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
     indexes = benchmark_indexes(params.contamination)
     collected = separate(source.candidates(params), source.heldout(params), indexes)
     check_sizes(collected, params)
-    metrics = counts(collected) | {"contamination": contamination(collected, indexes, params)}
+    hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
+    metrics = counts(collected) | {"contamination": contamination_counts(hits, indexes, params.contamination)}
     write_rows(questions_path, collected.questions)
     write_rows(heldout_path, collected.heldout)
     write_rows(left_out_path, collected.left_out)
@@ -69,22 +74,6 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
         len(collected.left_out),
         ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items()),
     )
-
-
-def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
-    """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
-    indexes = []
-    for benchmark, path in params.benchmarks:
-        if path is None:
-            log.warning(
-                "collect: contamination by %s NOT checked: its texts are not at hand. "
-                "Name its files in collect.contamination.benchmarks.%s",
-                benchmark,
-                benchmark,
-            )
-        else:
-            indexes.append(index_questions(benchmark, read_questions(benchmark, Path(path)), params.ngram))
-    return indexes
 
 
 def separate(
@@ -158,20 +147,6 @@ def left_out_by_reason(collected: Collected) -> dict[str, int]:
     """How many were left out for each reason, those that never occurred among them."""
     found = Counter(row.reason for row in collected.left_out)
     return {reason: found[reason] for reason in get_args(LeftOut.model_fields["reason"].annotation)}
-
-
-def contamination(collected: Collected, indexes: Sequence[BenchmarkIndex], params: Collect) -> dict[str, Any]:
-    """The metrics of each benchmark: "not checked", or how many training questions share an n-gram with it.
-
-    A question that two benchmarks share counts for both, so the sum may be above ``left_out.contaminated``.
-    """
-    found = Counter(hit.benchmark for row in collected.left_out for hit in row.benchmark_hits)
-    checked = {
-        index.benchmark: {"hits": found[index.benchmark], "questions": index.questions, "too_short": index.too_short}
-        for index in indexes
-    }
-    names = type(params.contamination.benchmarks).model_fields
-    return {"ngram": params.contamination.ngram} | {name: checked.get(name, "not checked") for name in names}
 
 
 if __name__ == "__main__":

@@ -1,100 +1,166 @@
 """Write a dataset as ShareGPT conversations, the form that openMind and LLaMA-Factory read.
 
-In:   distilled rows (data/filtered.jsonl, …)
+In:   distilled rows (data/filtered.jsonl, …), the student's tokenizer (train.student, without its weights)
 Out:  data/sharegpt/NAME/NAME.json           [{"system": "…", "conversations": [{"from": "user", "value": "…"},
                                               {"from": "assistant", "value": "<|begin_of_thought|>…"}]}]
       data/sharegpt/NAME/dataset_info.json   how a trainer reads it
-      metrics/convert/NAME.json              the counts
+      data/sharegpt/NAME/dropped.jsonl       rows that do not fit the form: the row + {"reason": "marker_in_text"}
+      metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens as they are trained
+
+One dataset_info.json serves both trainers. openMind finds NAME.json by local_path and file_name
+(``custom_dataset_info: data/sharegpt/NAME/dataset_info.json``); LLaMA-Factory by file_name alone, in the folder that it
+is given (``dataset_dir: data/sharegpt/NAME``), and leaves local_path unread. Both read no other file of the folder.
 
 Alone:  python -m stages.convert --rows data/filtered.jsonl --out DIR/NAME --metrics M.json
 """
 
 import json
 import logging
-import statistics
+import math
+import re
+from bisect import bisect_right
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.params import Convert, Markers, load_params, prompt_text
-from stages.lib.records import DataError, Distilled, read_some_rows, write_json, writing
+from stages.lib.params import Convert, Markers, Tags, load_params, prompt_text
+from stages.lib.records import DataError, Distilled, read_some_rows, write_json, write_rows, writing
+from stages.lib.students import student_tokenizer, token_lengths
 
 log = logging.getLogger("distillery.convert")
+
+Sample = dict[str, Any]
+Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text"]
+CUTOFFS = tuple(2**power for power in range(7, 16))  # lengths that a cutoff_len usually has: 128 to 32768 tokens
+
+
+class Dropped(Distilled):
+    """A row that makes no whole conversation, and why."""
+
+    reason: Reason
 
 
 @click.command(help="Write distilled rows as a ShareGPT dataset, with its dataset_info.json.")
 @click.option("--rows", "rows_path", type=READ, required=True, help="Distilled rows, read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The dataset's folder, written; it gives the name.")
-@click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
+@click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts and lengths, written.")
 @params_option
 @one_line_errors
 def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path) -> None:
-    params = load_params(params_path).convert
-    rows = read_some_rows(rows_path, Distilled, "Run 'dvc repro filter' to rebuild it.")
-    system = prompt_text(params.system_prompt)
-    check_markers(rows, params.markers, rows_path)
-    samples = [conversation(row, system, params.markers) for row in rows]
-    write_dataset(out_path, samples, params)
-    write_json(metrics_path, counts(rows))
-    log.info("convert: %d conversations in %s", len(samples), out_path)
+    params = load_params(params_path)
+    rows = read_some_rows(rows_path, Distilled, f"Run 'dvc repro convert@{out_path.name}' to rebuild it.")
+    samples, dropped = convert(rows, prompt_text(params.convert.system_prompt), params.convert)
+    metrics = counts(rows, samples, dropped)
+    if not samples:
+        raise DataError(f"{rows_path}: no row makes a conversation ({in_words(dropped)}). Look at its first rows.")
+    tokenizer = student_tokenizer(params.train.student)
+    lengths = token_lengths(tokenizer, [messages(sample, params.convert.tags) for sample in samples])
+    write_dataset(out_path, samples, params.convert)
+    write_rows(out_path / "dropped.jsonl", dropped)
+    write_json(metrics_path, metrics | length_metrics(lengths))
+    log.info("convert: %d conversations in %s (%s)", len(samples), out_path, in_words(dropped))
 
 
-def check_markers(rows: list[Distilled], markers: Markers, path: Path) -> None:
-    """No marker inside a text: a reader of the conversation could not tell where the thought ends."""
+def convert(rows: list[Distilled], system: str, params: Convert) -> tuple[list[Sample], list[Dropped]]:
+    """Each row as a sample, or among the dropped, in the order it came."""
+    samples: list[Sample] = []
+    dropped: list[Dropped] = []
     for row in rows:
-        for marker in markers.model_dump().values():
-            if marker in row.reasoning or marker in row.response:
-                raise DataError(
-                    f"{path}: row '{row.key}' holds the marker {marker}. Choose other convert.markers, or drop the row."
-                )
+        sample = conversation(row, system, params.markers, params.tags)
+        if reason := flaw(sample, params.markers, params.tags):
+            dropped.append(Dropped(**row.model_dump(), reason=reason))
+        else:
+            samples.append(sample)
+    return samples, dropped
 
 
-def conversation(row: Distilled, system: str, markers: Markers) -> dict[str, Any]:
-    """A row as one ShareGPT sample, with the article's markers and line ends."""
+def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> Sample:
+    """A row as one ShareGPT sample, with the article's line ends around the markers."""
     answer = (
         f"{markers.begin_of_thought}\n\n{row.reasoning}{markers.end_of_thought}\n\n"
         f"{markers.begin_of_solution}\n\n{row.response}{markers.end_of_solution}"
     )
+    turns = ((tags.user_tag, row.question), (tags.assistant_tag, answer))
     return {
         "system": system,
-        "conversations": [{"from": "user", "value": row.question}, {"from": "assistant", "value": answer}],
+        "conversations": [{tags.role_tag: speaker, tags.content_tag: text} for speaker, text in turns],
     }
 
 
-def write_dataset(folder: Path, samples: list[dict[str, Any]], params: Convert) -> None:
+def flaw(sample: Sample, markers: Markers, tags: Tags) -> Reason | None:
+    """Why a sample is not to be written, or None: a user's turn and an assistant's, with text, each marker once.
+
+    A marker more, in the answer or in the question, would leave open where the thought ends. The system text may name
+    the markers: the article's does.
+    """
+    turns = sample["conversations"]
+    if [turn[tags.role_tag] for turn in turns] != [tags.user_tag, tags.assistant_tag]:
+        return "turns_do_not_alternate"
+    question, answer = (turn[tags.content_tag] for turn in turns)
+    in_order = list(markers.model_dump().values())
+    any_marker = re.compile("|".join(map(re.escape, in_order)))
+    if any_marker.search(question) or any_marker.findall(answer) != in_order:
+        return "marker_in_text"
+    _, thought, _, solution, _ = any_marker.split(answer)
+    return None if all(text.strip() for text in (question, thought, solution)) else "empty_text"
+
+
+def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:
+    """A sample as the chat messages that are trained."""
+    roles = {tags.user_tag: "user", tags.assistant_tag: "assistant"}
+    system = [{"role": "system", "content": sample["system"]}] if sample["system"] else []
+    return system + [
+        {"role": roles[turn[tags.role_tag]], "content": turn[tags.content_tag]} for turn in sample["conversations"]
+    ]
+
+
+def write_dataset(folder: Path, samples: list[Sample], params: Convert) -> None:
     """NAME.json (a list, indent 4, no final newline) and the dataset_info.json that describes it."""
     name = folder.name
     with writing(folder / f"{name}.json") as file:
         file.write(json.dumps(samples, indent=4, ensure_ascii=params.ascii).encode())
-    write_json(folder / "dataset_info.json", {name: dataset_info(folder)})
+    write_json(folder / "dataset_info.json", {name: dataset_info(folder, params.tags)})
 
 
-def dataset_info(folder: Path) -> dict[str, Any]:
+def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:
     """The entry by which a trainer finds the file and its fields; openMind refuses one without ``local_path``."""
     return {
         "local_path": folder.as_posix(),
         "file_name": f"{folder.name}.json",
         "formatting": "sharegpt",
         "columns": {"messages": "conversations", "system": "system"},
-        "tags": {
-            "role_tag": "from",
-            "content_tag": "value",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        },
+        "tags": tags.model_dump(),
     }
 
 
-def counts(rows: list[Distilled]) -> dict[str, Any]:
-    """The metrics: rows, and how long their texts are, in characters."""
-    return {
-        "rows": len(rows),
-        "reasoning_chars_median": statistics.median(len(row.reasoning) for row in rows),
-        "response_chars_median": statistics.median(len(row.response) for row in rows),
-    }
+def counts(rows: list[Distilled], samples: list[Sample], dropped: list[Dropped]) -> dict[str, Any]:
+    """The metrics; DataError unless ``in = rows + dropped``."""
+    if len(rows) != len(samples) + len(dropped):
+        raise DataError(f"convert: {len(rows)} rows in, {len(samples) + len(dropped)} out. This is a fault of convert.")
+    return {"in": len(rows), "rows": len(samples), "dropped": by_reason(dropped)}
+
+
+def by_reason(dropped: list[Dropped]) -> dict[str, int]:
+    """How many were dropped for each reason, those that never occurred among them."""
+    found = Counter(row.reason for row in dropped)
+    return {reason: found[reason] for reason in get_args(Reason)}
+
+
+def length_metrics(lengths: list[int]) -> dict[str, Any]:
+    """Percentiles (of nearest rank), and the share of the conversations that is longer than each of CUTOFFS."""
+    ordered = sorted(lengths)
+    percentiles = {f"p{share}": ordered[math.ceil(len(ordered) * share / 100) - 1] for share in (50, 90, 99)}
+    over = {str(cutoff): round(1 - bisect_right(ordered, cutoff) / len(ordered), 4) for cutoff in CUTOFFS}
+    return {"tokens": {"sum": sum(ordered)} | percentiles | {"max": ordered[-1]}, "share_over_tokens": over}
+
+
+def in_words(dropped: list[Dropped]) -> str:
+    """``2 dropped: 2 marker_in_text``."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in by_reason(dropped).items() if count)
+    return f"{len(dropped)} dropped: {reasons}" if dropped else "none dropped"
 
 
 if __name__ == "__main__":

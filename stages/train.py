@@ -20,31 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Params, ParamsError, load_params
-from stages.lib.records import DataError, write_json, writing
+from stages.lib.params import Params, ParamsError, Tags, load_params
+from stages.lib.records import DataError, read_json, write_json, writing
 from stages.lib.students import student_folder
 from stages.lib.trainers import Conversation, Job, Trained, TrainingError
 
 log = logging.getLogger("distillery.train")
 
 
-class _Turn(BaseModel):
-    """One turn of a ShareGPT conversation."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    role: str = Field(alias="from")
-    value: str
-
-
 class _Sample(BaseModel):
     """One ShareGPT sample: a system text, a user's turn, an assistant's turn."""
 
     system: str = ""
-    conversations: list[_Turn] = Field(min_length=2, max_length=2)
+    conversations: list[dict[str, str]] = Field(min_length=2, max_length=2)
+
+
+class _Entry(BaseModel):
+    """A dataset's entry in dataset_info.json: how its turns are named."""
+
+    tags: Tags
 
 
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
@@ -63,7 +60,7 @@ def main(
     started = time.monotonic()
     trained = train_arm(arm_name, conversations, params, model_path)
     write_loss(loss_path, trained)
-    write_json(metrics_path, summary(trained))
+    write_json(metrics_path, summary(trained, len(conversations)))
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
         "train: %s: %d rows, %d steps, loss %.3f → %.3f",
@@ -89,14 +86,25 @@ def read_dataset(folder: Path) -> list[Conversation]:
         raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
     if not samples:
         raise DataError(f"{path}: there is nothing in it. {advice}")
-    return [_conversation(sample, f"{path}: sample {index}") for index, sample in enumerate(samples)]
+    tags = read_tags(folder, advice)
+    return [_conversation(sample, tags, f"{path}: sample {index}") for index, sample in enumerate(samples)]
 
 
-def _conversation(sample: _Sample, where: str) -> Conversation:
-    user, assistant = sample.conversations
-    if (user.role, assistant.role) != ("user", "assistant") or not (user.value and assistant.value):
+def read_tags(folder: Path, advice: str) -> Tags:
+    """What dataset_info.json says of the turns."""
+    path = folder / "dataset_info.json"
+    try:
+        return TypeAdapter(dict[str, _Entry]).validate_python(read_json(path, advice))[folder.name].tags
+    except (KeyError, ValidationError) as error:
+        raise DataError(f"{path}: no entry '{folder.name}' with its tags. {advice}") from error
+
+
+def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
+    speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
+    user, assistant = (turn.get(tags.content_tag) for turn in sample.conversations)
+    if speakers != [tags.user_tag, tags.assistant_tag] or not (user and assistant):
         raise DataError(f"{where}: not one user's turn and one assistant's turn with text. Mend or drop it.")
-    return Conversation(sample.system, user.value, assistant.value)
+    return Conversation(sample.system, user, assistant)
 
 
 def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
@@ -147,10 +155,11 @@ def write_loss(path: Path, trained: Trained) -> None:
         file.write(text.getvalue().encode())
 
 
-def summary(trained: Trained) -> dict[str, Any]:
-    """The metrics: what was seen, and the first and last loss."""
+def summary(trained: Trained, conversations: int) -> dict[str, Any]:
+    """The metrics: what was seen, the share of the dataset over the arm's cutoff_len, the first and last loss."""
     facts = asdict(trained)
     losses = facts.pop("losses")
+    facts["share_over_cutoff_len"] = round(trained.rows_too_long / conversations, 4)
     return facts | {"first_loss": round(losses[0]["loss"], 4), "last_loss": round(losses[-1]["loss"], 4)}
 
 

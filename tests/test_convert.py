@@ -1,19 +1,25 @@
-"""convert: the article's ShareGPT file, to the byte, and a dataset that real readers read."""
+"""convert: the article's ShareGPT file, to the byte, a dataset that real readers read, and its length in tokens."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from ruamel.yaml import YAML
 
-from stages.convert import main
-from stages.lib.params import prompt_text
+from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main
+from stages.lib.params import Markers, Tags, prompt_text
+from stages.lib.records import read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TEXTS = (
     {"reasoning": "先想一想。\n\n2 加 3 是 5。", "response": "答案是 **5**。\n", "question": "2 + 3 = ?\u2028“几”？"},
-    {"reasoning": "", "response": "5 😀 \\boxed{5}", "question": '<b>"2 + 3"</b>\t& more'},
+    {"reasoning": "\\n is no line end", "response": "5 😀 \\boxed{5}", "question": '<b>"2 + 3"</b>\t& more'},
     {"reasoning": " spaces stay \n", "response": "\nThe answer is 5.", "question": "What is 2 + 3?"},
 )
 
@@ -26,68 +32,89 @@ ARTICLE = {
     "convert.ascii": True,
 }
 
+MARKERS = Markers(
+    begin_of_thought="<think>", end_of_thought="</think>", begin_of_solution="<answer>", end_of_solution="</answer>"
+)
+TAGS = Tags(role_tag="from", content_tag="value", user_tag="user", assistant_tag="assistant", system_tag="system")
+ANSWER = "<think>\n\nt</think>\n\n<answer>\n\n5</answer>"
+
 
 def arguments(rows_path: Path, params: Path, name: str = "unfiltered") -> list[object]:
     folder = rows_path.parent
     return ["--rows", rows_path, "--out", folder / name, "--metrics", folder / "metrics.json", "--params", params]
 
 
-def as_the_article_writes_it(rows_path: Path, out: Path) -> None:
-    """The article's own script (转换成sharegpt格式), which names the teacher's text 'answer'."""
-    system = prompt_text("still2")
-    dataset = []
-    for line in rows_path.open(encoding="utf-8"):
-        row = json.loads(line)
-        row["answer"] = row["response"]
-        sample: dict[str, Any] = {
-            "system": system,
-            "conversations": [{"from": "user", "value": ""}, {"from": "assistant", "value": ""}],
-        }
-        sample["conversations"][0]["value"] = row["question"]
-        sample["conversations"][1]["value"] = (
-            "<|begin_of_thought|>\n\n"
-            + row["reasoning"]
-            + "<|end_of_thought|>\n\n<|begin_of_solution|>\n\n"
-            + row["answer"]
-            + "<|end_of_solution|>"
-        )
-        dataset.append(sample)
-    with out.open("w") as file:
-        json.dump(dataset, file, indent=4)
-
-
 @pytest.fixture
 def converted(
-    distilled_file: Callable[..., Path], project_params: Callable[..., Path], runs: Callable[..., Result]
+    distilled_file: Callable[..., Path], tiny_params: Callable[..., Path], runs: Callable[..., Result]
 ) -> Callable[..., Path]:
     """``converted(*rows, **{"convert.ascii": False})``: the dataset's folder."""
 
     def run(*changes: dict[str, Any], name: str = "unfiltered", **params: object) -> Path:
         rows = distilled_file(*changes)
-        runs(main, *arguments(rows, project_params(ARTICLE | params), name))
+        runs(main, *arguments(rows, tiny_params(ARTICLE | params), name))
         return rows.parent / name
 
     return run
 
 
-def test_the_dataset_is_the_articles_to_the_byte(converted: Callable[..., Path], tmp_path: Path) -> None:
-    folder = converted(*TEXTS, **{"convert.system_prompt": "still2"})
-    as_the_article_writes_it(tmp_path / "distilled.jsonl", tmp_path / "article.json")
-    written = (folder / "unfiltered.json").read_bytes()
-    assert json.loads(written) == json.loads((tmp_path / "article.json").read_bytes())
-    assert written == (tmp_path / "article.json").read_bytes()
+def metrics_beside(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder.parent / "metrics.json").read_bytes())
+    return found
 
 
-def test_the_markers_and_line_ends_stand_where_the_article_has_them(converted: Callable[..., Path]) -> None:
-    folder = converted({"reasoning": "Two and three.", "response": "The answer is 5."})
-    (sample,) = json.loads((folder / "unfiltered.json").read_bytes())
-    assert list(sample) == ["system", "conversations"]
-    assert sample["system"] == prompt_text("brief")
-    user, assistant = sample["conversations"]
-    assert user == {"from": "user", "value": "What is 2 + 3?"}
-    assert assistant["value"] == (
-        "<|begin_of_thought|>\n\nTwo and three.<|end_of_thought|>\n\n"
-        "<|begin_of_solution|>\n\nThe answer is 5.<|end_of_solution|>"
+@pytest.fixture
+def golden(development_data: Path, tmp_path: Path) -> Callable[[Path], bytes]:
+    """``golden(rows)``: what the article's own transfer2openmind.py, cut out of its text, makes of these rows."""
+    text = (development_data.parent / "article" / "article.txt").read_text(encoding="utf-8")
+    snippet = text[text.index("import sys, json") : text.index("数据筛选\n\n筛选的目的")]
+
+    def make(rows_path: Path) -> bytes:
+        folder = tmp_path / "article"
+        folder.mkdir()
+        (folder / "transfer2openmind.py").write_text(snippet, encoding="utf-8")
+        with (folder / "r1_distill.txt").open("w", encoding="ascii") as file:
+            for row in map(json.loads, rows_path.read_text(encoding="utf-8").split("\n")[:-1]):
+                named = {"question": row["question"], "reasoning": row["reasoning"], "answer": row["response"]}
+                file.write(json.dumps(named) + "\n")
+        subprocess.run([sys.executable, "transfer2openmind.py", "r1_distill.txt"], cwd=folder, check=True)
+        return (folder / "cot_dataset_openmind.json").read_bytes()
+
+    return make
+
+
+def test_the_dataset_is_what_the_articles_own_script_makes(
+    converted: Callable[..., Path], golden: Callable[[Path], bytes], tmp_path: Path
+) -> None:
+    written = (converted(*TEXTS, **{"convert.system_prompt": "still2"}) / "unfiltered.json").read_bytes()
+    expected = golden(tmp_path / "distilled.jsonl")
+    assert len(json.loads(expected)) == len(TEXTS)
+    assert json.loads(written) == json.loads(expected)
+    assert written == expected
+
+
+def test_without_ascii_it_is_the_same_dataset(
+    converted: Callable[..., Path], golden: Callable[[Path], bytes], tmp_path: Path
+) -> None:
+    params = {"convert.system_prompt": "still2", "convert.ascii": False}
+    written = (converted(*TEXTS, **params) / "unfiltered.json").read_bytes()
+    expected = golden(tmp_path / "distilled.jsonl")
+    assert json.loads(written) == json.loads(expected)
+    assert written != expected
+
+
+def test_the_file_has_the_articles_indents_markers_and_line_ends(converted: Callable[..., Path]) -> None:
+    folder = converted({"reasoning": "2 加 3。", "response": "The answer is 5."})
+    system = json.dumps(prompt_text("brief"))
+    assert (folder / "unfiltered.json").read_text(encoding="ascii") == (
+        "[\n    {\n"
+        f'        "system": {system},\n'
+        '        "conversations": [\n'
+        '            {\n                "from": "user",\n                "value": "What is 2 + 3?"\n            },\n'
+        '            {\n                "from": "assistant",\n                "value": '
+        r'"<|begin_of_thought|>\n\n2 \u52a0 3\u3002<|end_of_thought|>\n\n'
+        r'<|begin_of_solution|>\n\nThe answer is 5.<|end_of_solution|>"'
+        "\n            }\n        ]\n    }\n]"
     )
 
 
@@ -95,7 +122,7 @@ def test_the_same_rows_give_the_same_bytes(converted: Callable[..., Path]) -> No
     first = {path.name: path.read_bytes() for path in converted(*TEXTS).iterdir()}
     second = {path.name: path.read_bytes() for path in converted(*TEXTS).iterdir()}
     assert first == second
-    assert sorted(first) == ["dataset_info.json", "unfiltered.json"]
+    assert sorted(first) == ["dataset_info.json", "dropped.jsonl", "unfiltered.json"]
 
 
 def test_non_ascii_is_escaped_as_in_the_article(converted: Callable[..., Path]) -> None:
@@ -113,62 +140,190 @@ def test_non_ascii_is_written_as_it_is_where_params_say_so(converted: Callable[.
 
 
 def test_other_markers_are_taken_from_params(converted: Callable[..., Path]) -> None:
-    markers = {
-        "begin_of_thought": "<think>",
-        "end_of_thought": "</think>",
-        "begin_of_solution": "<answer>",
-        "end_of_solution": "</answer>",
-    }
-    folder = converted(
-        {"reasoning": "r", "response": "5"}, **{f"convert.markers.{name}": text for name, text in markers.items()}
-    )
+    markers = {f"convert.markers.{name}": text for name, text in MARKERS.model_dump().items()}
+    folder = converted({"reasoning": "r", "response": "5"}, **markers)
     (sample,) = json.loads((folder / "unfiltered.json").read_bytes())
     assert sample["conversations"][1]["value"] == "<think>\n\nr</think>\n\n<answer>\n\n5</answer>"
 
 
-@pytest.mark.parametrize("field", ["reasoning", "response"])
-@pytest.mark.parametrize(
-    "marker", ["<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"]
-)
-def test_a_marker_inside_a_text_is_refused_with_the_row(
-    field: str,
-    marker: str,
-    distilled_file: Callable[..., Path],
-    project_params: Callable[..., Path],
-    refuses: Callable[..., str],
+def test_other_tags_are_taken_from_params_into_the_file_and_its_description(converted: Callable[..., Path]) -> None:
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "human", "assistant_tag": "gpt"}
+    folder = converted({}, **{f"convert.tags.{name}": text for name, text in tags.items()})
+    (sample,) = json.loads((folder / "unfiltered.json").read_bytes())
+    user, assistant = sample["conversations"]
+    assert user == {"role": "human", "content": "What is 2 + 3?"}
+    assert (list(assistant), assistant["role"]) == (["role", "content"], "gpt")
+    info = json.loads((folder / "dataset_info.json").read_bytes())
+    assert info["unfiltered"]["tags"] == tags | {"system_tag": "system"}
+
+
+@pytest.mark.parametrize("field", ["question", "reasoning", "response"])
+@pytest.mark.parametrize("marker", [text for name, text in ARTICLE.items() if "markers" in name])
+def test_a_row_with_a_marker_in_its_text_is_dropped_into_a_file(
+    field: str, marker: object, converted: Callable[..., Path]
 ) -> None:
-    rows = distilled_file({}, {field: f"before{marker}after"})
-    line = refuses(main, *arguments(rows, project_params(ARTICLE)))
-    assert line.startswith(f"{rows}: row 'q1#0' holds the marker {marker}. ")
+    folder = converted({}, {field: f"before{marker}after"}, {})
+    (dropped,) = read_rows(folder / "dropped.jsonl", Dropped, "")
+    assert (dropped.id, dropped.reason) == ("q1", "marker_in_text")
+    assert getattr(dropped, field) == f"before{marker}after"
+    assert len(json.loads((folder / "unfiltered.json").read_bytes())) == 2
+    metrics = metrics_beside(folder)
+    assert (metrics["in"], metrics["rows"], metrics["dropped"]["marker_in_text"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("field", ["question", "reasoning", "response"])
+def test_a_row_without_a_text_is_dropped_into_a_file(field: str, converted: Callable[..., Path]) -> None:
+    folder = converted({field: " \n"}, {})
+    (dropped,) = read_rows(folder / "dropped.jsonl", Dropped, "")
+    assert (dropped.id, dropped.reason) == ("q0", "empty_text")
+    assert metrics_beside(folder)["dropped"] == {"turns_do_not_alternate": 0, "marker_in_text": 0, "empty_text": 1}
+
+
+def test_the_system_text_may_name_the_markers(converted: Callable[..., Path]) -> None:
+    folder = converted({}, **{"convert.system_prompt": "still2"})
+    assert "<|begin_of_thought|>" in prompt_text("still2")
+    assert (folder / "dropped.jsonl").read_bytes() == b""
+
+
+def test_rows_that_are_all_dropped_are_an_error_and_leave_nothing(
+    distilled_file: Callable[..., Path], tiny_params: Callable[..., Path], refuses: Callable[..., str]
+) -> None:
+    rows = distilled_file({"response": "<|end_of_thought|>"}, {"reasoning": " "})
+    line = refuses(main, *arguments(rows, tiny_params(ARTICLE)))
+    assert line.startswith(f"{rows}: no row makes a conversation (2 dropped: 1 marker_in_text, 1 empty_text). ")
     assert not (rows.parent / "unfiltered").exists()
     assert not (rows.parent / "metrics.json").exists()
 
 
-def test_the_counts_are_of_rows_and_characters(converted: Callable[..., Path]) -> None:
-    folder = converted(
-        {"reasoning": "一二三", "response": "5"},
-        {"reasoning": "12345", "response": "55"},
-        {"reasoning": "", "response": "5" * 10},
-    )
-    assert json.loads((folder.parent / "metrics.json").read_bytes()) == {
-        "rows": 3,
-        "reasoning_chars_median": 3,
-        "response_chars_median": 2,
+def turns(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"system": "", "conversations": [{"from": speaker, "value": text} for speaker, text in pairs]}
+
+
+FLAWS = [
+    pytest.param(turns(("user", "q"), ("assistant", ANSWER)), None, id="whole"),
+    pytest.param(turns(("user", "q")), "turns_do_not_alternate", id="no answer"),
+    pytest.param(turns(), "turns_do_not_alternate", id="no turn"),
+    pytest.param(turns(("assistant", ANSWER), ("user", "q")), "turns_do_not_alternate", id="the wrong way round"),
+    pytest.param(turns(("user", "q"), ("user", ANSWER)), "turns_do_not_alternate", id="two of the user's"),
+    pytest.param(turns(("human", "q"), ("gpt", ANSWER)), "turns_do_not_alternate", id="other tags"),
+    pytest.param(turns(("user", "q"), ("assistant", "5")), "marker_in_text", id="no markers"),
+    pytest.param(turns(("user", "q"), ("assistant", ANSWER + "</answer>")), "marker_in_text", id="one too many"),
+    pytest.param(
+        turns(("user", "q"), ("assistant", "<answer>5</answer><think>t</think>")), "marker_in_text", id="solution first"
+    ),
+    pytest.param(turns(("user", "a <think> b"), ("assistant", ANSWER)), "marker_in_text", id="in the question"),
+    pytest.param(turns(("user", "\n"), ("assistant", ANSWER)), "empty_text", id="no question"),
+    pytest.param(turns(("user", "q"), ("assistant", ANSWER.replace("t<", "<"))), "empty_text", id="no thought"),
+    pytest.param(turns(("user", "q"), ("assistant", ANSWER.replace("5", " "))), "empty_text", id="no solution"),
+]
+
+
+@pytest.mark.parametrize(("sample", "reason"), FLAWS)
+def test_what_is_wrong_with_a_conversation_is_found_before_it_is_written(
+    sample: dict[str, Any], reason: str | None
+) -> None:
+    assert flaw(sample, MARKERS, TAGS) == reason
+
+
+def test_lengths_are_of_the_whole_rendered_template_in_the_students_tokens(
+    converted: Callable[..., Path], tiny_student: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = converted({}, {"reasoning": "2 and 3 more is 5. " * 50})
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    lengths = []
+    for sample in json.loads((folder / "unfiltered.json").read_bytes()):
+        user, assistant = (turn["value"] for turn in sample["conversations"])
+        text = (
+            f"<|im_start|>system\n{sample['system']}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+            f"<|im_start|>assistant\n{assistant}<|im_end|>\n"
+        )
+        lengths.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    metrics = metrics_beside(folder)
+    assert metrics["tokens"]["sum"] == sum(lengths)
+    assert (metrics["tokens"]["p50"], metrics["tokens"]["max"]) == (lengths[0], lengths[1])
+    assert metrics["share_over_tokens"]["512"] == 0.5
+
+
+def test_the_lengths_are_those_that_the_training_sees(
+    converted: Callable[..., Path], tiny_params: Callable[..., Path], runs: Callable[..., Result], tmp_path: Path
+) -> None:
+    from stages.train import main as train
+
+    folder = converted(*TEXTS)
+    outs = ["--model", tmp_path / "m", "--metrics", tmp_path / "train.json", "--loss", tmp_path / "loss.csv"]
+    params = tiny_params({"arms.filtered.num_train_epochs": 1.0, "arms.filtered.cutoff_len": 2048})
+    runs(train, "--arm", "filtered", "--dataset", folder, *outs, "--params", params)
+    assert metrics_beside(folder)["tokens"]["sum"] == json.loads((tmp_path / "train.json").read_bytes())["tokens_seen"]
+
+
+def test_percentiles_are_lengths_that_occur_and_shares_count_what_is_longer() -> None:
+    assert length_metrics([*range(1, 100), 5000]) == {
+        "tokens": {"sum": 9950, "p50": 50, "p90": 90, "p99": 99, "max": 5000},
+        "share_over_tokens": {str(cutoff): 0.01 if cutoff < 5000 else 0.0 for cutoff in CUTOFFS},
     }
+    assert length_metrics([128])["share_over_tokens"]["128"] == 0.0, "cutoff_len itself is not too long"
+    assert length_metrics([129])["share_over_tokens"]["128"] == 1.0
 
 
-def test_dataset_info_leads_to_every_text_of_the_file(converted: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_cutoff_len_of_every_arm_is_one_whose_share_is_told(path: Path) -> None:
+    arms = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["arms"]
+    assert {arm["cutoff_len"] for arm in arms.values()} <= set(CUTOFFS)
+
+
+def test_the_packaged_student_gives_its_tokenizer_without_converting_its_weights(
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    runs(main, *arguments(distilled_file({}), project_params()))
+    counted = metrics_beside(tmp_path / "unfiltered")
+    kept = [path.name for path in (tmp_path / ".cache" / "students").rglob("*") if path.is_file()]
+    assert "tokenizer.json" in kept
+    assert not [name for name in kept if name.endswith(".safetensors")]
+    runs(main, *arguments(distilled_file({}), project_params()))
+    assert metrics_beside(tmp_path / "unfiltered") == counted, "the kept tokenizer is the package's"
+
+
+def test_a_student_that_is_not_there_is_named_and_nothing_is_written(
+    distilled_file: Callable[..., Path], project_params: Callable[..., Path], refuses: Callable[..., str]
+) -> None:
+    rows = distilled_file({})
+    nowhere = rows.parent / "nowhere"
+    params = project_params({"train.student.source": "path", "train.student.name": str(nowhere)})
+    assert refuses(main, *arguments(rows, params)).startswith(f"{nowhere}: no tokenizer_config.json there. ")
+    assert not (rows.parent / "unfiltered").exists()
+
+
+def test_dataset_info_leads_openmind_and_llama_factory_to_every_text_of_the_file(
+    converted: Callable[..., Path],
+) -> None:
     folder = converted({}, name="filtered-2")
     info = json.loads((folder / "dataset_info.json").read_bytes())
     assert list(info) == ["filtered-2"]
     entry = info["filtered-2"]
     assert entry["formatting"] == "sharegpt"
+    assert Path(entry["local_path"]) == folder  # openMind: local_path/file_name
+    assert "/" not in entry["file_name"]  # LLaMA-Factory: dataset_dir/file_name
     (sample,) = json.loads((folder / entry["file_name"]).read_bytes())
     tags = entry["tags"]
     assert sample[entry["columns"]["system"]] == prompt_text("brief")
     turns = {turn[tags["role_tag"]]: turn[tags["content_tag"]] for turn in sample[entry["columns"]["messages"]]}
     assert turns[tags["user_tag"]] == "What is 2 + 3?"
     assert "The answer is 5." in turns[tags["assistant_tag"]]
+
+
+def test_the_entry_has_the_fields_of_the_articles_one(converted: Callable[..., Path], development_data: Path) -> None:
+    folder = converted({}, name="DS_r1_answer")
+    ours = json.loads((folder / "dataset_info.json").read_bytes())
+    article = json.loads((development_data.parent / "article" / "dataset_info_entry.json").read_bytes())
+    ours["DS_r1_answer"]["local_path"] = article["DS_r1_answer"]["local_path"]
+    assert ours == article
 
 
 def test_the_datasets_library_reads_the_file(

@@ -34,6 +34,11 @@ def value(key: str) -> Any:
     return found
 
 
+def module(stage: str) -> str:
+    """The file of a stage, and its section: evaluate-base is evaluate's, collect-s1k has its own."""
+    return stage.removesuffix("-base").replace("-", "_")
+
+
 def definition(stage: str) -> dict[str, Any]:
     found: dict[str, Any] = DVC[stage]
     inner: dict[str, Any] = found.get("do", found)
@@ -86,7 +91,7 @@ def reached_files(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", DVC)
 def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
-    reached = reached_files(stage.removesuffix("-base")) - EXEMPT - UNREACHED.get(stage, set())
+    reached = reached_files(module(stage)) - EXEMPT - UNREACHED.get(stage, set())
     listed = {
         resolved(dep) for dep in definition(stage)["deps"] if dep.startswith(("stages/lib", "stages/" + stage[:5]))
     }
@@ -101,7 +106,7 @@ def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", DVC)
 def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
-    tree = ast.parse((ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text())
+    tree = ast.parse((ROOT / "stages" / f"{module(stage)}.py").read_text())
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(Params.model_fields) - {
         "run"
     }
@@ -132,7 +137,7 @@ def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
 
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
-        reads = "prompt_text(" in (ROOT / "stages" / f"{stage.removesuffix('-base')}.py").read_text()
+        reads = "prompt_text(" in (ROOT / "stages" / f"{module(stage)}.py").read_text()
         assert reads == any(dep.startswith("stages/prompts/") for dep in definition(stage)["deps"]), stage
 
 
@@ -147,7 +152,7 @@ def test_no_stage_imports_a_stage() -> None:
 
 
 def test_every_stage_is_named_like_its_file_and_its_test() -> None:
-    stages = {stage.removesuffix("-base") for stage in DVC}
+    stages = {module(stage) for stage in DVC}
     assert stages == {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     for stage in stages:
         assert (ROOT / "tests" / f"test_{stage}.py").is_file(), stage

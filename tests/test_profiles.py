@@ -1,5 +1,6 @@
 """The profiles: each is whole and valid, the article's is the article's to the value, and make lays one down."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -63,6 +64,12 @@ ARTICLE = {
     "convert.markers.end_of_thought": "<|end_of_thought|>",
     "convert.markers.begin_of_solution": "<|begin_of_solution|>",
     "convert.markers.end_of_solution": "<|end_of_solution|>",
+    "convert.tags.role_tag": "from",
+    "convert.tags.content_tag": "value",
+    "convert.tags.user_tag": "user",
+    "convert.tags.assistant_tag": "assistant",
+    "convert.tags.system_tag": "system",
+    "collect_s1k.s1k.path": "simplescaling/s1K-1.1",
     "train.backend": "openmind",
     "train.student.name": "Qwen/Qwen2.5-7B-Instruct",
     "evaluate.benchmarks": ["mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"],
@@ -154,13 +161,30 @@ def test_the_prompts_it_names_are_the_articles_files(name: str, file: str, devel
     assert prompt_text(name).encode() == (development_data.parent / "article" / f"{file}.txt").read_bytes()
 
 
-def test_the_article_has_its_two_arms_and_their_comparison() -> None:
+def test_the_article_has_its_four_arms_and_their_comparison() -> None:
     article = loaded("article")
     assert {name: arm["dataset"] for name, arm in article["arms"].items()} == {
         "unfiltered": "unfiltered",
         "filtered": "filtered",
+        "s1k": "s1k",
     }
-    assert article["compare"]["pairs"] == [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]
+    assert {first for first, second in article["compare"]["pairs"] if second == "base"} == set(article["arms"])
+    assert ["filtered", "unfiltered"] in article["compare"]["pairs"]
+
+
+@named(PROFILES)
+def test_s1k_is_collected_by_just_the_profiles_that_train_on_it(path: Path) -> None:
+    ours = loaded(path.stem)
+    made = {f"data/{name}.jsonl" for name in ours["collect_s1k"]}
+    rows = {name: ours["datasets"][name]["rows"] for name in {arm["dataset"] for arm in ours["arms"].values()}}
+    assert made == {"embedded": set()}.get(path.stem, {"data/s1k.jsonl"})
+    assert made <= set(rows.values())
+
+
+@named(PROFILES)
+def test_the_tags_are_the_articles_entry(path: Path, development_data: Path) -> None:
+    entry = json.loads((development_data.parent / "article" / "dataset_info_entry.json").read_bytes())
+    assert loaded(path.stem)["convert"]["tags"] == entry["DS_r1_answer"]["tags"]
 
 
 @pytest.mark.parametrize("name", ["ascend", "cuda"])
@@ -170,10 +194,11 @@ def test_what_we_recommend_follows_the_articles_advice(name: str) -> None:
         "unfiltered": 1.0,
         "filtered": 1.0,
         "control": 1.0,
+        "s1k": 1.0,
         "unfiltered-4-epochs": 4.0,
     }
-    assert values(ours, "arms.*.cutoff_len") == [4096] * 4
-    assert values(ours, "arms.*.max_steps") == [None] * 4
+    assert values(ours, "arms.*.cutoff_len") == [4096] * 5
+    assert values(ours, "arms.*.max_steps") == [None] * 5
     assert ours["filter"]["strategy"] == "rule_then_judge"
 
 

@@ -13,6 +13,8 @@ from stages.convert import main as convert
 from stages.lib.records import Distilled, write_rows
 from stages.train import main as train
 
+TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
+TAGS |= {"system_tag": "system"}
 Params = Callable[..., Path]
 Runs = Callable[..., Result]
 
@@ -35,10 +37,10 @@ def distilled(count: int) -> list[Distilled]:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, project_params: Params, runs: Runs) -> Path:
+def dataset(tmp_path: Path, tiny_params: Params, runs: Runs) -> Path:
     write_rows(tmp_path / "rows.jsonl", distilled(10))
     folder = tmp_path / "sums"
-    params = project_params()
+    params = tiny_params()
     runs(
         convert,
         "--rows",
@@ -131,17 +133,15 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     assert masked == prompt, "an evaluation prompt has other tokens than the training prompt"
 
 
-def test_rows_over_cutoff_len_are_left_out_and_counted(
-    tmp_path: Path, project_params: Params, tiny_params: Params, runs: Runs
-) -> None:
+def test_rows_over_cutoff_len_are_left_out_and_counted(tmp_path: Path, tiny_params: Params, runs: Runs) -> None:
     rows = distilled(10)
     rows[3] = rows[3].model_copy(update={"reasoning": "so " * 2000})
     write_rows(tmp_path / "rows.jsonl", rows)
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
-    runs(convert, *paths, "--params", project_params())
+    runs(convert, *paths, "--params", tiny_params())
     runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
     metrics = json.loads((tmp_path / "model.json").read_text())
-    assert (metrics["rows"], metrics["rows_too_long"]) == (9, 1)
+    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
 
 
 def test_a_dataset_that_is_too_long_altogether_is_refused(
@@ -168,9 +168,33 @@ def test_a_broken_dataset_is_refused(
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "broken.json").write_text(content)
+    (folder / "dataset_info.json").write_text(json.dumps({"broken": {"tags": TAGS}}))
     line = refuses(train, *train_options(tmp_path, folder, tiny_params()))
     assert str(folder / "broken.json") in line
     assert complaint in line
+
+
+def test_other_tags_train_the_same_conversations(
+    tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs
+) -> None:
+    from stages.train import read_dataset
+
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "human", "assistant_tag": "gpt"}
+    params = tiny_params({f"convert.tags.{name}": text for name, text in tags.items()})
+    other = tmp_path / "other"
+    paths = ["--rows", tmp_path / "rows.jsonl", "--out", other, "--metrics", tmp_path / "c.json"]
+    runs(convert, *paths, "--params", params)
+    assert read_dataset(other) == read_dataset(dataset)
+
+
+@pytest.mark.parametrize("info", ["", "{}", '{"sums": {"file_name": "sums.json"}}', "[]"])
+def test_a_dataset_without_its_description_is_refused(
+    tmp_path: Path, dataset: Path, tiny_params: Params, refuses: Callable[..., str], info: str
+) -> None:
+    (dataset / "dataset_info.json").write_text(info)
+    line = refuses(train, *train_options(tmp_path, dataset, tiny_params()))
+    assert line.startswith(str(dataset / "dataset_info.json"))
+    assert line.endswith("Run 'dvc repro convert@sums' to rebuild it.")
 
 
 def test_a_missing_dataset_and_a_missing_student_are_named(

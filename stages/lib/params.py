@@ -18,6 +18,7 @@ the schema; ``load_params``, which the stages call, also refuses what is not bui
 
 from difflib import get_close_matches
 from io import StringIO
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,6 +199,30 @@ class Markers(Section):
     begin_of_solution: Literal["<|begin_of_solution|>", "<answer>"]
     end_of_solution: Literal["<|end_of_solution|>", "</answer>"]
 
+    @model_validator(mode="after")
+    def _tell_apart(self) -> "Markers":
+        if any(one in other for one, other in permutations(self.model_dump().values(), 2)):
+            raise ValueError("one marker is, or is a part of, another, so a reader could not tell them apart")
+        return self
+
+
+class Tags(Section):
+    """A turn's keys (who speaks, and what) and the speakers' names, as the entry in dataset_info.json has them."""
+
+    role_tag: Marker
+    content_tag: Marker
+    user_tag: Marker
+    assistant_tag: Marker
+    system_tag: Marker
+
+    @model_validator(mode="after")
+    def _tell_apart(self) -> "Tags":
+        if self.role_tag == self.content_tag:
+            raise ValueError("role_tag and content_tag are the same key, so one text would replace the other")
+        if len({self.user_tag, self.assistant_tag, self.system_tag}) < 3:
+            raise ValueError("user_tag, assistant_tag and system_tag do not tell the speakers apart")
+        return self
+
 
 class Convert(Section):
     """How a row becomes a ShareGPT conversation."""
@@ -205,6 +230,7 @@ class Convert(Section):
     system_prompt: Name
     ascii: bool
     markers: Markers
+    tags: Tags
 
 
 class Student(Section):
@@ -279,6 +305,13 @@ class Report(Section):
     seed: Seed
 
 
+class S1k(Section):
+    """Where s1K-1.1 comes from: an id on a hub or on ModelScope, or a local file (.parquet or .jsonl)."""
+
+    origin: Literal["hub", "modelscope", "file"]
+    path: FilePath
+
+
 class Dataset(Section):
     """A training set: the file of distilled rows that it is made from."""
 
@@ -344,6 +377,7 @@ class Params(Section):
     evaluate: Evaluate
     compare: Compare
     report: Report
+    collect_s1k: dict[Name, S1k]
     datasets: dict[Name, Dataset]
     arms: dict[Name, Arm]
     run: Run

@@ -10,10 +10,18 @@ It finds copied wording. It does not find a paraphrase or a translation, and a t
 (Chinese, Japanese, Thai) is few "words" long: a copy of it is found only where n of them are in a row.
 """
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from stages.lib.hygiene.benchmarks import read_questions
+from stages.lib.params import Contamination
 from stages.lib.records import BenchmarkHit, DataError
+
+log = logging.getLogger("distillery.hygiene")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,38 @@ def index_questions(benchmark: str, questions: Iterable[str], n: int) -> Benchma
     return BenchmarkIndex(benchmark, n, question_by_ngram, count, too_short)
 
 
+def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
+    """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
+    indexes = []
+    for benchmark, path in params.benchmarks:
+        if path is None:
+            log.warning(
+                "collect: contamination by %s NOT checked: its texts are not at hand. "
+                "Name its files in collect.contamination.benchmarks.%s",
+                benchmark,
+                benchmark,
+            )
+        else:
+            indexes.append(index_questions(benchmark, read_questions(benchmark, Path(path)), params.ngram))
+    return indexes
+
+
 def benchmark_hits(text: str, indexes: Iterable[BenchmarkIndex]) -> list[BenchmarkHit]:
     """One hit for each benchmark that shares an n-gram with ``text``, in the order of the indexes."""
     return [hit for index in indexes if (hit := index.hit(text))]
+
+
+def contamination_counts(
+    hits: Iterable[BenchmarkHit], indexes: Sequence[BenchmarkIndex], params: Contamination
+) -> dict[str, Any]:
+    """The metrics of each benchmark: "not checked", or how many training questions share an n-gram with it.
+
+    A question that two benchmarks share counts for both, so the sum may be above that of the questions left out.
+    """
+    found = Counter(hit.benchmark for hit in hits)
+    checked = {
+        index.benchmark: {"hits": found[index.benchmark], "questions": index.questions, "too_short": index.too_short}
+        for index in indexes
+    }
+    names = type(params.benchmarks).model_fields
+    return {"ngram": params.ngram} | {name: checked.get(name, "not checked") for name in names}

@@ -8,3 +8,8 @@ from stages.lib.params import Student
 def folder(student: Student) -> Path:
     """The folder itself."""
     return Path(student.name).expanduser()
+
+
+def tokenizer_folder(student: Student) -> Path:
+    """The same folder."""
+    return folder(student)
