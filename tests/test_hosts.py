@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.teacher.transfer import bodies
+from tests.test_teacher_transfer import bodies
 from tests.workspace import ALL, Workspace
 
 THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
@@ -85,6 +85,7 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
         ("remote", "URL is missing: make remote URL=/mnt/share"),
         ("store-export", "FILE is missing: make store-export FILE=answers.jsonl"),
         ("store-import", "FILE is missing: make store-import FILE=answers.jsonl"),
+        ("store-article", "FILE is missing: make store-article FILE=r1_distill.txt"),
     ],
 )
 def test_a_target_that_lacks_its_value_says_what_to_type(finished: Workspace, target: str, line: str) -> None:
