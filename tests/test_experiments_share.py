@@ -21,7 +21,9 @@ def queue(workspace: Workspace, name: str, change: str, *targets: str) -> None:
 def run_the_queue(workspace: Workspace) -> None:
     """Run all that is queued, two at a time, to its good end."""
     workspace.run("dvc", "queue", "start", "-j", "2")
-    wait_until(lambda: not re.search("Queued|Running|[1-9][0-9]* (active|idle)", status(workspace)), within_s=500)
+    wait_until(
+        lambda: not re.search("Queued|Running|[1-9][0-9]* (active|idle)", status(workspace)), within_s=500, pause_s=1
+    )
     assert "Failed" not in status(workspace)
 
 

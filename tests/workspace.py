@@ -37,12 +37,12 @@ def stages_in(shown: str) -> set[str]:
     return set(re.findall(r"^Running stage '(.+)':$", shown, re.MULTILINE))
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = 120, pause_s: float = 0.02) -> None:
     """Return when it holds, fail when it does not come to hold."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 class Workspace:
@@ -177,6 +177,12 @@ class Workspace:
         """The outputs, named from the workspace's folder on, that are new or newer than ``times()`` said before."""
         now = self.times()
         return {Path(path).relative_to(self.folder).as_posix() for path in now if before.get(path) != now[path]}
+
+    def set_clock(self, moment: float) -> None:
+        """All files of the project and its results are from that moment on as if written then."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and not {".git", ".cache"} & set(path.parts):
+                os.utime(path, (moment, moment))
 
 
 def kill(process: subprocess.Popen[str]) -> None:
