@@ -126,10 +126,20 @@ def read_flow(inputs: Inputs) -> list[Step]:
     training = Part("questions to train on", collected.questions, "out")
     heldout = Part("held out for the evaluation", collected.heldout, "aside")
     return [
-        Step("collect", collected.taken, [training, heldout, *dropped(collected.left_out)]),
+        Step(
+            "collect",
+            collected.taken,
+            [training, heldout, *dropped(collected.left_out)],
+            contamination_remark(collected.unchecked),
+        ),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped(asked.failed_by_reason)]),
         Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped(judged.rejected_by_reason)]),
     ]
+
+
+def contamination_remark(unchecked: list[str]) -> str:
+    """What no count can say: of these benchmarks nobody knows whether their questions are trained on."""
+    return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
 
 
 def dropped(reasons: dict[str, int]) -> list[Part]:

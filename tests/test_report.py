@@ -250,6 +250,13 @@ def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str])
     assert "4 dropped: wrong answer" in text
 
 
+def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Callable[..., str]) -> None:
+    assert "Contamination: not checked against mgsm." in Parsed(page(run)).text
+    clean = {"hits": 0, "questions": 9, "too_short": 0}
+    edit(run / "metrics/collect.json", lambda counts: counts["contamination"].update(gsm8k=clean, mgsm=clean))
+    assert "Contamination" not in Parsed(page(run)).text
+
+
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
     run: Path, page: Callable[..., str], arguments: Callable[..., list[object]]
 ) -> None:

@@ -1,9 +1,13 @@
 """A copy of the repository with tiny params, in which the real ``dvc`` runs; conftest.py makes a finished one."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,19 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
             section = section[part]
         section[name] = value
     yaml.dump(params, out)
+
+
+def stages_in(shown: str) -> set[str]:
+    """The stages that ``dvc`` executed, by its own output."""
+    return set(re.findall(r"^Running stage '(.+)':$", shown, re.MULTILINE))
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 120, pause_s: float = 0.02) -> None:
+    """Return when it holds, fail when it does not come to hold."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(pause_s)
 
 
 class Workspace:
@@ -91,7 +108,27 @@ class Workspace:
 
     def repro(self, *targets: str) -> set[str]:
         """Run ``dvc repro``; the stages that it executed, by its own output."""
-        return set(re.findall(r"^Running stage '(.+)':$", self.run("dvc", "repro", *targets), re.MULTILINE))
+        return stages_in(self.run("dvc", "repro", *targets))
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command as the leader of a process group of its own, to be waited for or killed."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def start_asking(self) -> subprocess.Popen[str]:
+        """``dvc repro distill``, begun, and the teacher has got its first request."""
+        asked = self.asked()
+        process = self.start("dvc", "repro", "distill")
+        wait_until(lambda: self.asked() > asked or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        return process
 
     def commit(self) -> None:
         self.run("git", "add", "-A")
@@ -115,7 +152,40 @@ class Workspace:
         """How many requests reached the teacher, counted by the teacher."""
         return len(self.requests.read_text().splitlines()) if self.requests.exists() else 0
 
+    def requested(self) -> list[str]:
+        """What the teacher was asked so far, one text a request, counted by the teacher."""
+        bodies = self.requests.read_bytes().split(b"\n")[:-1]
+        return [json.loads(body)["messages"][0]["content"] for body in bodies]
+
+    def stored(self) -> list[str]:
+        """What the whole records in the store of received answers were asked for."""
+        records = (self.folder / "data" / "store" / "answers.jsonl").read_bytes().split(b"\n")[:-1]
+        return [json.loads(record)["request"]["messages"][0]["content"] for record in records]
+
+    def messages(self) -> list[str]:
+        """What each of data/questions.jsonl is to the teacher."""
+        before, after = (self.folder / "stages" / "prompts" / "step_by_step.txt").read_text().split("{question}")
+        rows = (self.folder / "data" / "questions.jsonl").read_bytes().splitlines()
+        return [before + json.loads(row)["question"] + after for row in rows]
+
     def times(self) -> dict[str, int]:
         """When each output was last written, by path."""
         paths = [path for name in ("data", "models", "metrics", "report") for path in (self.folder / name).rglob("*")]
         return {str(path): path.stat().st_mtime_ns for path in paths if path.is_file() and "runs" not in path.parts}
+
+    def touched_since(self, before: dict[str, int]) -> set[str]:
+        """The outputs, named from the workspace's folder on, that are new or newer than ``times()`` said before."""
+        now = self.times()
+        return {Path(path).relative_to(self.folder).as_posix() for path in now if before.get(path) != now[path]}
+
+    def set_clock(self, moment: float) -> None:
+        """All files of the project and its results are from that moment on as if written then."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and not {".git", ".cache"} & set(path.parts):
+                os.utime(path, (moment, moment))
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """``kill -9`` a process and all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

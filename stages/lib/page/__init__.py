@@ -26,11 +26,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage that takes rows in and says of each where it went."""
+    """A stage that takes rows in and says of each where it went; ``remark`` is what the counts alone would hide."""
 
     name: str
     taken: int
     parts: list[Part]
+    remark: str = ""
 
     @property
     def out(self) -> int:

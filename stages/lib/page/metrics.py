@@ -6,7 +6,7 @@ read_metrics(Path("metrics/filter.json"), FilterCounts, "Run 'dvc repro filter' 
 
 import csv
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,12 @@ class CollectCounts(Metrics):
     questions: int
     heldout: int
     left_out: dict[str, int]
+    contamination: dict[str, Any]
+
+    @property
+    def unchecked(self) -> list[str]:
+        """The benchmarks whose questions nobody looked for among those to train on."""
+        return [name for name, found in self.contamination.items() if found == "not checked"]
 
 
 class DistillCounts(Metrics):
