@@ -152,6 +152,7 @@ class _Asking:
         self._interrupted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
+        self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
         self._pace = Pace(run, self._stopping)
 
@@ -180,6 +181,7 @@ class _Asking:
     async def _feed_and_work(self, requests: Requests, workers: int) -> None:
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 self._tasks = [group.create_task(self._feed(requests))]
                 self._tasks += [group.create_task(self._work()) for _ in range(workers)]
         except BaseExceptionGroup as errors:
@@ -240,24 +242,46 @@ class _Asking:
         self._queue.put_nowait(None)  # for the next worker
 
     async def _ask_one(self, key: str, request: dict[str, Any]) -> None:
-        answer: Answer | None = None
+        """One answer, or one failure. The next call does not wait for the disk: a task of its own keeps the answer."""
         try:
-            if not self._stopping.is_set():
-                body, answer = await self._client.ask(request)
-                await self._store.put(key, request, body)
-                self._count(answer)
+            if self._stopping.is_set():
+                raise Stopped
+            body, answer = await self._client.ask(request)
         except CallFailed as failed:
             self._asked.failed[key] = failed
             self._asked.standing.failed += 1
+            self._end(key, None)
         except Stopped:
-            pass
+            self._end(key, None)
         except DistilleryError as refusal:
-            self._refusal = self._refusal or refusal
-            await self._stop()
+            await self._refuse(refusal)
+            self._end(key, None)
+        except asyncio.CancelledError:
+            self._end(key, None)
+            raise
+        else:
+            self._group.create_task(self._keep(key, request, body, answer))
+            await self._unwritten.acquire()
+
+    async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer) -> None:
+        try:
+            await self._store.put(key, request, body)
+            self._count(answer)
+        except DistilleryError as refusal:
+            await self._refuse(refusal)
         finally:
-            self._store.release(key)
-            self._spending.ended(answer)
-            self._progress.update()
+            self._unwritten.release()
+            self._end(key, answer)
+
+    def _end(self, key: str, answer: Answer | None) -> None:
+        self._store.release(key)
+        self._spending.ended(answer)
+        self._progress.update()
+
+    async def _refuse(self, refusal: DistilleryError) -> None:
+        """No question can have an answer, or none can be kept."""
+        self._refusal = self._refusal or refusal
+        await self._stop()
 
     def _count(self, answer: Answer) -> None:
         standing = self._asked.standing
