@@ -16,6 +16,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -402,7 +403,7 @@ def test_processes_at_once_put_each_answer_once_though_some_are_killed(tmp_path:
             while waiting:
                 number = waiting.pop(0)
                 if store.claim(key_of(number)):
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.02)
                     await put(store, number, b"x" * 3000)
                     print(number, flush=True)
                     store.release(key_of(number))
@@ -416,14 +417,17 @@ def test_processes_at_once_put_each_answer_once_though_some_are_killed(tmp_path:
     """)
     path = tmp_path / "answers.jsonl"
     command = [sys.executable, "-c", script, str(path)]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    for process in processes[:2]:
+    doomed, others = (
+        [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)] for _ in range(2)
+    )
+    for process in doomed:
         assert process.stdout
         process.stdout.readline()
+    for process in doomed:
         process.kill()
-    for process in processes:
+    for process in (*doomed, *others):
         process.communicate(timeout=60)
-    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2 + [0] * 2
+    assert [process.returncode for process in others] == [0, 0]
     assert sorted(json.loads(line)["request"]["sample"] for line in lines(path)) == list(range(400))
 
 
@@ -453,6 +457,36 @@ def test_the_torn_line_of_a_writer_at_work_is_not_cut_by_another(
     assert path.read_bytes() == whole
 
 
+def test_nothing_is_appended_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+
+    async def work(store: AnswerStore) -> None:
+        with path.with_suffix(".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stored = asyncio.create_task(put(store, 0))
+            await asyncio.sleep(0.2)
+            assert path.read_bytes() == b""
+            assert not stored.done()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            await asyncio.wait_for(stored, 10)
+
+    with_store(path, work)
+    assert len(lines(path)) == 1
+
+
+def test_a_line_that_another_process_left_torn_is_cut_before_the_next_answer(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    fill(path, range(1))
+    whole = path.read_bytes()
+    with open_store(path) as store:
+        with path.open("ab") as killed:
+            killed.write(whole[:50])
+        asyncio.run(put(store, 1))
+        assert store.body(key_of(1)) == b'{"n": 1}'
+    assert path.read_bytes().startswith(whole)
+    assert [json.loads(line)["key"] for line in lines(path)] == [key_of(0), key_of(1)]
+
+
 def test_a_line_that_another_process_is_writing_is_not_read_before_it_has_its_end(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     fill(path, range(3), 200_000)
@@ -469,18 +503,45 @@ def test_a_line_that_another_process_is_writing_is_not_read_before_it_has_its_en
         assert store.body(key_of(2)).startswith(b"2xxx")
 
 
+async def interrupted(store: AnswerStore, size: int) -> None:
+    """Put 20 answers in a loop that has no thread left for writing them, and end before it has one."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    loop.run_in_executor(None, time.sleep, 0.3)
+    waiting = asyncio.gather(*(put(store, number, b"x" * size) for number in range(20)))
+    await asyncio.wait([waiting], timeout=0.1)
+
+
 def test_what_was_put_is_written_though_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-
-    async def work(store: AnswerStore) -> None:
-        waiting = [asyncio.create_task(put(store, number)) for number in range(20)]
-        await asyncio.sleep(0)
-        for task in waiting:
-            task.cancel()
-
     with open_store(path) as store:
-        asyncio.run(work(store))
+        asyncio.run(interrupted(store, 1))
+        assert path.read_bytes() == b""
     assert len(lines(path)) == 20
+
+
+def test_what_cannot_be_written_any_more_is_said_when_the_store_is_closed(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import asyncio, sys
+        from pathlib import Path
+        from tests.test_teacher_store import interrupted, open_store
+        try:
+            with open_store(Path(sys.argv[1])) as store:
+                asyncio.run(interrupted(store, 9000))
+        except Exception as error:
+            print(type(error).__name__, error)
+    """)
+    path = tmp_path / "answers.jsonl"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)),
+    )
+    assert ended.stdout.startswith(f"StoreError {path}: "), ended.stderr
+    assert path.read_bytes() == b""
 
 
 def test_of_two_answers_to_one_request_the_first_counts_and_both_stay(tmp_path: Path) -> None:
