@@ -52,14 +52,17 @@ LATEX: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), spelling)
     for pattern, spelling in (
         (r"(?<=\d)(?:\{,\}|\\,|,\\!|\\!,|\\ |\\;|\\:|\{\\,\})(?=\d{3}(?!\d))", ","),
-        (r"\\(?:text|textbf|mathrm|mathbf|textrm|operatorname|mbox|bm)\s*\{([^{}]*)\}", r" \1 "),
+        (
+            r"\\(?:text|textbf|mathrm|mathbf|textrm|operatorname|mbox|bm|underline|boldsymbol|textit|mathit|emph)\s*\{([^{}]*)\}",
+            r" \1 ",
+        ),
         (r"(?<=\d)\s*\\[dtc]?frac", r" \\frac"),
         (r"\\[dtc]?frac\s*(\d)\s*(\d)", r"\1/\2"),
         (r"\\[dtc]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}", r"\1/\2"),
         (r"\\(?:times|cdot)(?![A-Za-z])", "×"),
         (r"\\div(?![A-Za-z])", "÷"),
         (r"\\(?:approx|simeq|doteq)(?![A-Za-z])", "≈"),
-        (r"\\(?:left|right|displaystyle|quad|qquad|boldsymbol|Large|large)(?![A-Za-z])", " "),
+        (r"\\(?:left|right|displaystyle|quad|qquad|Large|large)(?![A-Za-z])", " "),
         (r"\\([$%#&])", r"\1"),
         (r"\\[,;:! ]", " "),
         (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})", "°"),

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.lib.answers.endings import Sentence, body, sentences
-from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_in
-from stages.lib.answers.stating import EQUALS, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
+from stages.lib.answers.stating import EQUALS, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
+from stages.lib.answers.words import IN_WORDS
 
 LONGEST = 20_000  # characters from the end that are read: five times the longest lesson
 MOST = 40  # boxes, and statements of the answer, from the end that are read
@@ -72,6 +73,7 @@ CONCLUDES = re.compile(
     r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
     re.IGNORECASE,
 )
+HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)", re.IGNORECASE)
 RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几", re.IGNORECASE)
 
 
@@ -83,6 +85,8 @@ class Reading:
     quantities: tuple[Quantity, ...] = ()
     expression: str | None = None
     end: int = 0  # where in the body it stood
+    emphatic: bool = False  # a conclusion in bold, or of a total
+    also: tuple[Quantity, ...] = ()  # other numbers of the same statement
 
     @property
     def quantity(self) -> Quantity | None:
@@ -137,9 +141,13 @@ class Response:
         return Reading("none")
 
     def numbers(self) -> Iterator[Quantity]:
-        """Every number anywhere in the response, in digits or in Chinese, practice questions included."""
+        """Every number anywhere in the response, in digits or in words, practice questions included."""
         yield from quantities_in(self.whole)
         yield from spelled_in(self.whole)
+        for match in IN_WORDS.finditer(self.whole):
+            quantity = spelled_at(self.whole, match.start())
+            if quantity:
+                yield quantity
 
 
 def read(response: str, question: str = "") -> Reading:
@@ -282,7 +290,8 @@ def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
         stated = at_once(piece, response.asked)
         expression = None if stated else _expression(piece)
         if stated or expression:
-            yield Reading("phrase", stated, expression, end), _is_taken_back(text, end)
+            also = () if EQUALS.search(piece) else tuple(quantities_in(piece))
+            yield Reading("phrase", stated, expression, end, also=also), _is_taken_back(text, end)
 
 
 def _is_taken_back(text: str, end: int) -> bool:
@@ -323,27 +332,22 @@ def _result(response: Response, index: int) -> Reading | None:
     if sentence.is_question or not re.search(r"[\d二两三四五六七八九十百半]", text):
         return None
     following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
-    if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是|如果|假如|if\b)", text, re.IGNORECASE):
+    if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):
         return None
     has_equation = bool(EQUALS.search(text)) and bool(
         re.search(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五六七八九十两]", text)
     )
     has_bold = "**" in text and bool(bold_quantities(text))
     concludes = CONCLUDES.search(text)
-    if not (has_equation or has_bold or concludes):
+    if not (has_equation or has_bold or concludes) or (not has_equation and HYPOTHETICAL.match(text)):
         return None
     stated = meant(text, response.asked)
     if not stated:
         return None
-    rule = (
-        "conclusion"
-        if concludes and FINAL.search(text)
-        else "bold"
-        if has_bold
-        else "equation"
-        if has_equation
-        else "conclusion"
-    )
+    if concludes and FINAL.search(text):
+        emphatic = has_bold or bool(TOTAL.search(text))
+        return Reading("conclusion", stated, None, sentence.start + len(text), emphatic)
+    rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
     return Reading(rule, stated, None, sentence.start + len(text))
 
 

@@ -23,7 +23,7 @@ TOTAL = re.compile(
 )
 CLAUSE = re.compile(
     r"所以|因此|也就是说?|即|那么|这样|于是|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
-    r"|(?:which|that) (?:gives|leaves|makes)|剩下|还剩",
+    r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to|剩下|还剩",
     re.IGNORECASE,
 )
 # numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
@@ -47,6 +47,14 @@ CONNECTOR = re.compile(
     r"[\s*]*(?:maybe|perhaps|possibly|also|even|is|也?可能是?|约|又)?[\s*$\"'“”(]*$",
     re.IGNORECASE,
 )
+HEDGE = re.compile(
+    r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b", re.IGNORECASE
+)
+LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
+VERB = re.compile(
+    r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$", re.IGNORECASE
+)
+ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
 OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
 NOT_PLAIN = re.compile(
     r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-zA-Z](?![A-Za-z])|[a-zA-Z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-"
@@ -106,6 +114,11 @@ def meant(sentence: str, asked: Unit | None = None) -> tuple[Quantity, ...]:
     found = bold or quantities_in(sentence) or tuple(spelled_in(sentence))
     if len(distinct(found)) <= 1:
         return distinct(found)
+    if HEDGE.search(sentence):
+        return distinct(found)
+    labelled = LABELLED.search(sentence, max(0, found[-1].start - 8), found[-1].start)
+    if labelled and ENDS.match(sentence[found[-1].end :]):
+        return (found[-1],)
     for narrowed in _narrowings(sentence, tuple(found), asked):
         if len(narrowed) == 1:
             return narrowed
@@ -194,6 +207,8 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Unit | None) 
         yield distinct(quantity for quantity in found if quantity.unit == asked)
     if len(found) > 1 and _parts(sentence, found[-2], found[-1]):
         return
+    if VERB.search(sentence[max(0, found[-1].start - 8) : found[-1].start]) and ENDS.match(sentence[found[-1].end :]):
+        yield found[-1:]
     foreground = tuple(quantity for quantity in found if not _is_scene(sentence, quantity.start, quantity.end))
     yield distinct(foreground)
     if asked:

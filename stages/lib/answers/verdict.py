@@ -83,7 +83,25 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
         return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
+    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, gold.quantity):
+        return "right"
     return "unsure" if same is None or _stated_elsewhere(parts, reading, gold.quantity) else "wrong"
+
+
+def _concluded_before(parts: Response, gold: Quantity) -> bool:
+    """Whether the gold answer was an emphatic conclusion, and what comes after neither concludes nor builds on it."""
+    results = parts.results
+    stated = [index for index, result in enumerate(results) if result.emphatic and _is(result, gold, parts)]
+    if not stated:
+        return False
+    later = results[stated[-1] + 1 :]
+    rest = parts.body[results[stated[-1]].end :]
+    builds_on = any(agrees(quantity, gold, parts) is not False for quantity in quantities_in(rest))
+    return not builds_on and all(result.rule not in ("conclusion", "bold") for result in later)
+
+
+def _is(reading: Reading, gold: Quantity, parts: Response) -> bool:
+    return reading.quantity is not None and agrees(reading.quantity, gold, parts) is True
 
 
 def _same_expression(reading: Reading, gold: Gold) -> bool | None:
@@ -174,10 +192,23 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
 
 def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:
     """Whether another strong candidate states the gold answer; after a weak rule, whether any number does."""
-    stated = [quantity for phrase, _ in parts.statements for quantity in phrase.quantities]
+    stated = [quantity for phrase, _ in parts.statements for quantity in phrase.quantities + phrase.also]
     if reading.rule == "phrase":
         last = [result for result in parts.results if result.end >= reading.end] or parts.results[-1:]
         stated += [quantity for result in last for quantity in result.quantities]
     elif reading.rule not in SURE:
-        stated += list(parts.numbers())
+        stated += [quantity for result in _rivals(parts) for quantity in result.quantities]
+        stated += [] if _is_confirmed(parts, reading) else list(parts.numbers())
     return any(agrees(quantity, gold, parts) is not False for quantity in stated)
+
+
+def _rivals(parts: Response) -> list[Reading]:
+    """The results that conclude or stand in bold."""
+    return [result for result in parts.results if result.rule in ("conclusion", "bold")]
+
+
+def _is_confirmed(parts: Response, reading: Reading) -> bool:
+    """Whether a conclusion in so many words repeats the result before it: 43 - 3 = 40, so there are **40** left."""
+    before = [result for result in parts.results if result.end < reading.end][-1:]
+    value = reading.quantity.value if reading.quantity else None
+    return reading.emphatic and any(result.quantity and result.quantity.value == value for result in before)
