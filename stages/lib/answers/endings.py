@@ -26,7 +26,7 @@ PRACTICE = re.compile(
 )
 MAYBE_PRACTICE = re.compile(
     rf"{OPENING}(?:那么?|现在|最后|好啦|接下来|来|{ASKS})*(?:考考?你|考[一1]?考|问问?你|问你|想[一1]想|试[一1]?试|试试看|"
-    r"反问|猜[一1]?猜|轮到|换[一1成个你]|(?:请|让)?赛西(?:来|也|能|可以|你)|你(?:能|会|可以)|你来|反过来|思考[一1]?下|如果|假如|要是|假设)"
+    r"反问|猜[一1]?猜|轮到|换[一1成个你]|(?:请|让)?赛西(?:来|也|能|可以|你)|你(?:能|会|可以|知道|说|觉得|还|猜)|你来|反过来|思考[一1]?下|如果|假如|要是|假设)"
     r"|^[^\w\n]*(?:now,?\s|so,?\s|ok(?:ay)?,?\s|and\s|\w+,\s)*"
     r"(?:what if\b|can you\b|could you\b|now you\b|what would\b|how about\b|if\b|suppose\b|imagine\b|what happens if\b)",
     re.IGNORECASE,
@@ -34,7 +34,7 @@ MAYBE_PRACTICE = re.compile(
 HYPOTHETICAL = re.compile(r"如果|假如|要是|假设|若是|换成|\b(?:if|suppose|imagine)\b", re.IGNORECASE)
 CHECK = re.compile(
     r"^[^\w\n]*(?:[^\n,，:：。]{0,8}[,，:：]\s*)?[^\w\n]*(?:我们|咱们|爸爸|最后|现在|再|来|一起|带你|让|还可以|可以|也|用|倒着|快速|反过来)*"
-    r"(?:验证|验算|检验|检查|核对|代入)"
+    r"(?:验证|验算|检验|检查|核对|代入|复习|小秘密|小知识|小口诀|小技巧|小窍门|生活中?的?小?例子|生活中的?应用)"
     r"|^[^\w\n]*(?:now,?\s|so,?\s|ok(?:ay)?,?\s|and\s|we can\s|you can\s|to\s|let'?s\s|let us\s|quick(?:ly)?\s)*"
     r"(?:(?:double|sanity)[- ]?)?(?:check(?:ing)?\b|verif\w+|proof\b)",
     re.IGNORECASE,
@@ -51,7 +51,7 @@ ASKED_OF_A_RESULT = re.compile(
 )
 RESULT = re.compile(
     r"[=≈]\s{0,3}[*$\\(\[]{0,4}-?[$¥€£]?\.?\d|\*\*[^*\n]{0,40}\d[^*\n]{0,80}\*\*|\\boxed|####|答案|\banswer\b"
-    r"|(?:所以|因此|一共|总共|共有|总计|合计|就是|\b(?:so|therefore|thus|hence|total|altogether)\b)"
+    r"|(?:所以|因此|一共|总共|共[有赚花卖用需要得是]|总计|合计|就是|等于|得到|剩|\b(?:so|therefore|thus|hence|total|altogether)\b)"
     r"[^。！？!?\n]{0,80}[\d二三四五六七八九十百千]",
     re.IGNORECASE,
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from stages.lib.answers.chinese import NUMERAL, numeral_value
+from stages.lib.answers.chinese import INTEGER, NUMERAL, integer, numeral_value
 from stages.lib.answers.units import PERCENT, SYMBOLS, UNIT, Unit, unit
 from stages.lib.answers.words import IN_WORDS, words_value
 
@@ -47,6 +47,9 @@ SPELLINGS: list[tuple[re.Pattern[str], str]] = [
         (r"(\d)\s?分之\s?(\d{1,4})", r"\1分之\2"),
     )
 ]
+IN_PARTS = re.compile(
+    rf"百分之(?P<hundredths>{INTEGER})|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
+)
 CHINESE_FRACTION = re.compile(r"(?<!\d)(\d{1,6})分之(\d{1,6})")
 LATEX: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), spelling)
@@ -117,7 +120,21 @@ def normalise(text: str) -> str:
             text = pattern.sub(spelling, text)
     for pattern, spelling in SPELLINGS[1:] if not text.isascii() else SPELLINGS[2:3]:
         text = pattern.sub(spelling, text)
-    return CHINESE_FRACTION.sub(r"\2/\1", text) if "分之" in text else text
+    if "分之" in text:
+        text = CHINESE_FRACTION.sub(r"\2/\1", text)
+        text = IN_PARTS.sub(_in_digits, text)
+    return text
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    """百分之四十 as 40%, 三分之二 as 2/3; so they stand out among other numbers."""
+    if found["hundredths"]:
+        value = integer(found["hundredths"])
+        return found[0] if value is None else f"{value}%"
+    below, above, whole = integer(found["denominator"]), integer(found["numerator"]), integer(found["whole"] or "零")
+    if not below or above is None or whole is None:
+        return found[0]
+    return f"{whole} {above}/{below}" if whole else f"{above}/{below}"
 
 
 def quantities_in(text: str) -> list[Quantity]:

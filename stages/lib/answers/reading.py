@@ -19,12 +19,12 @@ after the answer is cut off (``endings``). A reading of several values is no rea
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from stages.lib.answers.endings import Sentence, body, sentences
 from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
-from stages.lib.answers.stating import EQUALS, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
 from stages.lib.answers.words import IN_WORDS
 
@@ -69,7 +69,7 @@ FINAL = re.compile(
 ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上", re.IGNORECASE)
 HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]", re.IGNORECASE)
 CONCLUDES = re.compile(
-    r"所以|因此|因而|于是|那么|这样|一共|总共|共有|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
+    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
     r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
     re.IGNORECASE,
 )
@@ -355,8 +355,17 @@ def _last_result(response: Response) -> Reading | None:
     for index in range(len(response.sentences) - 1, -1, -1):
         reading = _result(response, index)
         if reading:
-            return reading
+            return _narrowed(response, index, reading)
     return None
+
+
+def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
+    """Where a sentence leaves open which of its numbers is meant, the result just before it may tell."""
+    if len(reading.quantities) < 2 or HEDGE.search(response.sentences[index].text):
+        return reading
+    before = next((found for i in range(index - 1, -1, -1) if (found := _result(response, i))), None)
+    same = [each for each in reading.quantities if before and before.quantity and each.value == before.quantity.value]
+    return replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
 
 
 def _last_number(response: Response) -> Reading | None:

@@ -18,7 +18,7 @@ from stages.lib.answers.units import Unit
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 EQUALS = re.compile(r"[=≈⇒→]")
 TOTAL = re.compile(
-    r"一共|总共|共有|共计|总计|合计|总数|总和|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)",
+    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)",
     re.IGNORECASE,
 )
 CLAUSE = re.compile(
