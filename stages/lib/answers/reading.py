@@ -1,59 +1,381 @@
-"""Finding the final answer in a response: the rules, from the surest to the weakest.
+r"""Finding the final answer in a response: the rules, from the surest to the weakest.
 
-    read_answer("51 + 22 = 73. The answer is 73.")  → Reading(text="73", value=Fraction(73), rule="phrase")
+    read("51 + 22 = 73. The answer is 73.")  → Reading("phrase", (73,), …)
 
-A rule that finds two different values says so (``value`` None) instead of choosing: unsure is better than wrong.
+| rule | reads | gives way where |
+|---|---|---|
+| ``boxed`` | ``\boxed{…}`` | boxes differ, and none is announced as the final one |
+| ``hashes`` | ``#### N`` as the last line, or with nothing but a unit behind it | it is a heading |
+| ``answer_line`` | a last line ``A: N`` | – |
+| ``phrase`` | "the answer is N", "答案是 N", "答：N"; the last, if it corrects or follows steps | an answer is rejected or asked |
+| ``conclusion`` | the last sentence with a result, if it concludes ("所以…一共 N", "Therefore … N") | the sentence leaves it open |
+| ``bold`` | the same, if its number is in bold | |
+| ``equation`` | the same, if it is what an equation comes to | |
+| ``last_number`` | the last number, where there is no result at all | it is one of several parts |
+
+Where a solution is marked (``<answer>``, ``<|begin_of_solution|>``) only that is read, and first what a tutor adds
+after the answer is cut off (``endings``). A reading of several values is no reading: unsure is better than wrong.
 """
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from stages.lib.answers.numbers import AMOUNT, normalise, numbers_in, value
+from stages.lib.answers.endings import Sentence, body, sentences
+from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
+from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.units import Unit, asked_unit
+from stages.lib.answers.words import IN_WORDS
 
-SOLUTION = re.compile(
-    r"(?:<\|begin_of_solution\|>|<answer>)(.*?)(?:<\|end_of_solution\|>|</answer>|\Z)", re.DOTALL
-)  # the article's markers, and those of the embedded profile
-BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-HASHES = re.compile(rf"####[\s*]*({AMOUNT})(?![\d,]*[.):：、][^\S\n]*[^\s*])")  # but no heading: "#### 2. Add"
-SUM = r"(?:[\d ,.+\-−–*/×x÷$]+=)*\s*"  # "the answer is 20 + 3 = 23"
-PHRASE = re.compile(
-    rf"(?:answer\s*(?:is|:|=)|result\s*(?:is|:)|答案(?:是|为|：|:))[\s*:：$]*+{SUM}({AMOUNT})",
+LONGEST = 20_000  # characters from the end that are read: five times the longest lesson
+MOST = 40  # boxes, and statements of the answer, from the end that are read
+SOLUTION = re.compile(r"<\|begin_of_solution\|>|<answer>")
+SOLUTION_END = re.compile(r"<\|end_of_solution\|>|</answer>")
+THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
+LABELS = re.compile(
+    r"(?m:^(?:[^\S\n]|[#>*+|-])*)(?:\d{1,2}[、)](?=[^\S\n]*[^\s\d])|\d{1,2}[.)](?=[^\S\n]+\S|[^\s\d.*,)%]))"
+    r"|(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)|[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"
+    r"|第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)|步骤\s?(?:\d{1,2}|[一二三四五六七八九十])|方法\s?(?:\d|[一二三四五])"
+    r"|\b(?:step|part|method|option|approach|way)\s?#?\d{1,2}\b|\d\ufe0f?\u20e3|<<[^<>\n]{0,200}>>",
     re.IGNORECASE,
 )
-BOLD = re.compile(r"\*\*([^*]+)\*\*")
-EQUALS = re.compile(rf"[=≈][\s*]*({AMOUNT})")
+TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
+PHRASE = re.compile(
+    r"\banswers?\b(?:\s(?:to|for|of)\s[^.\n:：?？。]{0,80}?)?[\s*_]{0,6}(?:\b(?:is|are|was|would be|should be|must be|will be|equals|comes to)\b|[:：=]|(?<=\*\*)\s?\n)"
+    r"|答案[\s*_”\"」]{0,6}(?:不是[^，,。\n]{1,20}[，,]\s?而|就|应该|当然|自然|便|其实|也|确实|一定|等于){0,3}(?:是|为|等于|[:：=]|(?=\*\*\d)|(?=\s?\d)|(?<=\*\*)\s?\n|(?=\s{0,2}\n))"
+    r"|(?m:^)\W{0,8}答[:：]|(?m:^)[#*\s>]{0,8}(?:final )?answer[*\s]{0,4}(?m:$)",
+    re.IGNORECASE,
+)
+REJECTED = re.compile(
+    r"(?<![没不])错(?!过)|不对|不正确|不是(?!吗|吧)|并非|有人|有的|有些|有同学|有小朋友|可能会|会以为|以为|误以为|会说|会想|会觉得|猜"
+    r"|\b(?:wrong|incorrect|not correct|isn't|is not|can't be|cannot be|tempted|mistaken\w*|might (?:think|say|guess|answer)|may (?:think|say)"
+    r"|would (?:think|say|guess)|some(?:one| people| students)|not)\b",
+    re.IGNORECASE,
+)
+REJECTS_BEFORE = re.compile(
+    r"^\W*(?:(?:爸爸|老师|dad|teacher|tutor)\W{0,4})?(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|no\b(?! problem)|nope|wrong|not quite|"
+    r"incorrect|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)",
+    re.IGNORECASE,
+)
+CORRECTS = re.compile(
+    r"等等|等一下|哎呀|不对|错了|更正|应该是|其实是|算错|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)",
+    re.IGNORECASE,
+)
+FINAL = re.compile(
+    r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion",
+    re.IGNORECASE,
+)
+ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上", re.IGNORECASE)
+HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]", re.IGNORECASE)
+CONCLUDES = re.compile(
+    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
+    r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
+    re.IGNORECASE,
+)
+HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)", re.IGNORECASE)
+RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A final answer as written, its exact value (None: unread or ambiguous), and the rule that found it."""
+    """What a rule read: one quantity is an answer, several are none; ``expression`` is text that is no plain number."""
 
-    text: str | None
-    value: Fraction | None
     rule: str
+    quantities: tuple[Quantity, ...] = ()
+    expression: str | None = None
+    end: int = 0  # where in the body it stood
+    emphatic: bool = False  # a conclusion in bold, or of a total
+    also: tuple[Quantity, ...] = ()  # other numbers of the same statement
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """The answer; None where it is open or unread."""
+        return self.quantities[0] if len(self.quantities) == 1 and not self.expression else None
 
 
-def read_answer(response: str) -> Reading:
-    """The final answer of a response; where a solution is marked, only what stands in it is read."""
-    marked = SOLUTION.findall(response)
-    text = normalise(marked[-1] if marked else response)
-    boxes = BOXED.findall(text)
-    if boxes:
-        return _agreed([number for box in boxes for number in numbers_in(box)[:1]], boxes[-1], "boxed")
-    for rule, candidates in (
-        ("hashes", HASHES.findall(text)[-1:]),
-        ("phrase", PHRASE.findall(text)),
-        ("bold", BOLD.findall(text)[-1:]),
-        ("equation", EQUALS.findall(text)[-1:]),
-        ("last_number", numbers_in(text)[-1:]),
-    ):
-        numbers = [number for candidate in candidates for number in numbers_in(candidate)[:1]]
-        if numbers:
-            return _agreed(numbers, numbers[-1], rule)
-    return Reading(None, None, "none")
+class Response:
+    """A response with its parts, each worked out when a rule first asks for it."""
+
+    def __init__(self, response: str, question: str) -> None:
+        self.question = question
+        text = prepare(solution(response))
+        self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question) else text
+
+    @cached_property
+    def body(self) -> str:
+        """Without what follows the answer."""
+        return body(self.whole)
+
+    @cached_property
+    def asked(self) -> Unit | None:
+        """The unit that the question asks for."""
+        return asked_unit(self.question)
+
+    @cached_property
+    def sentences(self) -> list[Sentence]:
+        """The body's sentences without its newlines."""
+        return [sentence for sentence in sentences(self.body) if sentence.text != "\n"]
+
+    @cached_property
+    def statements(self) -> list[tuple[Reading, bool]]:
+        """Every "the answer is …" of the body that is neither denied nor asked, and whether it is taken back."""
+        return list(_phrases(self))
+
+    @property
+    def phrases(self) -> list[Reading]:
+        """The statements that stand."""
+        return [reading for reading, taken_back in self.statements if not taken_back]
+
+    @cached_property
+    def results(self) -> list[Reading]:
+        """Every sentence with a result, in order."""
+        return [reading for index in range(len(self.sentences)) if (reading := _result(self, index))]
+
+    def read(self) -> Reading:
+        """By the first rule that finds something."""
+        for rule in (_boxed, _hashes, _answer_line, _phrase, _last_result, _last_number):
+            reading = rule(self)
+            if reading:
+                return reading
+        return Reading("none")
+
+    def numbers(self) -> Iterator[Quantity]:
+        """Every number anywhere in the response, in digits or in words, practice questions included."""
+        yield from quantities_in(self.whole)
+        yield from spelled_in(self.whole)
+        for match in IN_WORDS.finditer(self.whole):
+            quantity = spelled_at(self.whole, match.start())
+            if quantity:
+                yield quantity
 
 
-def _agreed(numbers: list[str], text: str, rule: str) -> Reading:
-    values = {value(number) for number in numbers}
-    return Reading(text, values.pop() if len(values) == 1 else None, rule)
+def read(response: str, question: str = "") -> Reading:
+    """The final answer of a response."""
+    return Response(response, question).read()
+
+
+def solution(response: str) -> str:
+    """The marked solution, or what follows the thought, or all of it; of a very long text the end."""
+    response = response[-LONGEST:] if len(response) > LONGEST else response
+    if "<" not in response:
+        return response
+    starts = list(SOLUTION.finditer(response))
+    if starts:
+        after = response[starts[-1].end() :]
+        return SOLUTION_END.split(after, maxsplit=1)[0]
+    return THOUGHT_END.split(response)[-1]
+
+
+def prepare(text: str) -> str:
+    """One spelling, and no numbers that only count steps."""
+    text = LABELS.sub(" ", text)
+    if "<" in text or "__" in text:
+        text = TAGS.sub("**", text)
+    return normalise(text)
+
+
+def _boxed(response: Response) -> Reading | None:
+    if "\\boxed" not in response.whole:
+        return None
+    text = response.body
+    boxes = list(_boxes(text))
+    readings = [_read_box(content, end, response.asked) for content, _, end in boxes]
+    if not readings:
+        return None
+    last = readings[-1]
+    if len(readings) == 1 or len({content.strip() for content, _, _ in boxes}) == 1:
+        return last
+    before = text[max(0, boxes[-1][1] - 120) : boxes[-1][1]]
+    announced = FINAL.search(before[before.rfind("\n") + 1 :]) or CORRECTS.search(text[boxes[-2][2] : boxes[-1][1]])
+    if announced:
+        return last
+    together = distinct(quantity for reading in readings for quantity in reading.quantities)
+    return Reading("boxed", together, last.expression, last.end)
+
+
+def _boxes(text: str) -> Iterator[tuple[str, int, int]]:
+    """(content, start, end) of the last boxes; braces are counted, so that they may nest."""
+    for match in list(re.finditer(r"\\f?boxed\s{0,3}", text))[-MOST:]:
+        if not text.startswith("{", match.end()):
+            bare = re.compile(r"-?\d[\d.,]*").match(text, match.end())
+            if bare:
+                yield bare.group(), match.start(), bare.end()
+            continue
+        depth = 0
+        for position in range(match.end(), min(len(text), match.end() + 2000)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                yield text[match.end() + 1 : position], match.start(), position + 1
+                break
+
+
+def _read_box(content: str, end: int, asked: Unit | None) -> Reading:
+    content = content.strip().strip("$").strip()
+    sides = re.split(r"=", content)
+    value = sides[-1].strip() if len(sides) == 2 and not re.search(r"[,，;]", content) else content
+    value = value.strip(" *")
+    if not is_plain(value):
+        return Reading("boxed", (), value, end)
+    found = quantities_in(value)
+    if len(sides) > 2 and re.search(r"[,，;]", content):  # x = 5, y = 6
+        return Reading("boxed", distinct(found), None, end)
+    if not found or found[0].start > 2:
+        stated = meant(value, asked) if found else at_once(value, asked)
+    else:
+        stated = at_once(value, asked)
+    return Reading("boxed", stated, None, end)
+
+
+def _last_line(text: str) -> tuple[str, int]:
+    stripped = text.rstrip()
+    start = stripped.rfind("\n") + 1
+    return stripped[start:], start
+
+
+def _hashes(response: Response) -> Reading | None:
+    if "####" not in response.whole:
+        return None
+    text = response.body
+    last_start = _last_line(text)[1]
+    for match in reversed(list(re.finditer(r"####(?!#)[ \t*]*([^\n]{0,200})", text))):
+        content = match[1].strip(" *")
+        bare = re.fullmatch(
+            r"[-$¥€£\s*]{0,4}[\d,.]+(?: \d{3})*[\s*]*(?:%|[A-Za-z]{1,12}|[一-鿿]{1,3})?[.。*]*", content
+        )
+        if content and (match.start() >= last_start or bare) and re.match(r"[-$¥€£\s]{0,4}\.?\d", content):
+            if not is_plain(content):
+                return Reading("hashes", (), content, match.end())
+            return Reading("hashes", at_once(content, response.asked), None, match.end())
+    return None
+
+
+def _answer_line(response: Response) -> Reading | None:
+    line, start = _last_line(response.whole)
+    match = re.match(r"\s*\**A\**\s?[:：]\**\s*(?=\S)", line)
+    if not match:
+        return None
+    rest = line[match.end() :].strip(" *")
+    stated = at_once(rest, response.asked)
+    return Reading("answer_line", stated, None if stated else _expression(rest), start + len(line))
+
+
+def _phrase(response: Response) -> Reading | None:
+    readings = response.phrases
+    if not readings:
+        return None
+    last = readings[-1]
+    values = distinct(quantity for reading in readings for quantity in reading.quantities)
+    if len(values) <= 1 or len(readings) == 1:
+        return last
+    text = response.body
+    between = text[readings[-2].end : last.end]
+    in_steps = len(HEADED.findall(text)) >= len(readings)
+    if CORRECTS.search(between) or ANNOUNCED_FINAL.search(text[max(0, last.end - 80) : last.end]) or in_steps:
+        return last
+    return Reading("phrase", values, None, last.end)
+
+
+def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
+    """Every statement of the answer, and whether the next words take it back; none that is only mentioned."""
+    text = response.body
+    for match in list(PHRASE.finditer(text))[-MOST:]:
+        piece, end = _piece(text, match.end())
+        start = max(text.rfind(mark, 0, match.start()) for mark in ("\n", "。", "！", "？", "!", "?", ". ")) + 1
+        if REJECTED.search(text[max(start, match.start() - 60) : match.start()]) or _is_denied(text, piece, end):
+            continue
+        but = re.search(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)", piece)
+        piece = but[1] if but else re.sub(r"^(?:[\s*_:：(\[]|\$(?!-?\s?[\d.]))+", "", piece)
+        piece = re.sub(r"^-\s(?=[$\d])", "-", piece) if "\n" not in text[match.end() : end - len(piece)] else piece
+        stated = at_once(piece, response.asked)
+        expression = None if stated else _expression(piece)
+        if stated or expression:
+            also = () if EQUALS.search(piece) else tuple(quantities_in(piece))
+            yield Reading("phrase", stated, expression, end, also=also), _is_taken_back(text, end)
+
+
+def _is_taken_back(text: str, end: int) -> bool:
+    following = text[end : end + 60].lstrip("。.!！?？ \n*")
+    return bool(REJECTS_BEFORE.match(following))
+
+
+def _expression(piece: str) -> str | None:
+    """The mathematics that a piece consists of, for math-verify; None for words and for plain numbers."""
+    text = piece.strip().strip("$").rstrip(".,。，*").strip().strip("$").strip()
+    words = re.search(r"(?<!\\)\b[A-Za-z]{3,}|[一-鿿]", text)
+    return text if text and not words and not is_plain(text) else None
+
+
+def _piece(text: str, start: int) -> tuple[str, int]:
+    """The rest of the sentence after "the answer is", or of the next line that has something on it."""
+    blank = re.compile(r"[\s*_:：$>\[\]\\()|-]{0,40}(?=[^\s*_:：$>\[\]\\()|-])").match(text, start)
+    if blank and "\n" in blank.group():
+        start += blank.group().rfind("\n") + 1
+    end = re.compile(r"[^\n。！？!?]{0,400}?(?=[\n。！？!?]|\.(?:\s|\*|$|\")|\Z)").match(text, start)
+    stop = end.end() if end else min(len(text), start + 400)
+    return text[start:stop], stop
+
+
+def _is_denied(text: str, piece: str, end: int) -> bool:
+    """Asked (答案是 10 吗？) or denied (the answer is not 10)."""
+    if re.match(r"\s*吗?[?？]", text[end : end + 8]) and not re.search(r"[对是]吗?$|right$|correct$", piece):
+        return True
+    if re.match(r"[\s*]*(?:不是|not\b(?! only))", piece) and not re.search("而是|but", piece):
+        return True
+    return bool(re.search(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)", piece))
+
+
+def _result(response: Response, index: int) -> Reading | None:
+    """The result that a sentence states: by a conclusion, in bold, or after an equals sign."""
+    sentence = response.sentences[index]
+    text = sentence.text
+    if sentence.is_question or not re.search(r"[\d二两三四五六七八九十百半]", text):
+        return None
+    following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
+    if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):
+        return None
+    has_equation = bool(EQUALS.search(text)) and bool(
+        re.search(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五六七八九十两]", text)
+    )
+    has_bold = "**" in text and bool(bold_quantities(text))
+    concludes = CONCLUDES.search(text)
+    if not (has_equation or has_bold or concludes) or (not has_equation and HYPOTHETICAL.match(text)):
+        return None
+    stated = meant(text, response.asked)
+    if not stated:
+        return None
+    if concludes and FINAL.search(text):
+        emphatic = has_bold or bool(TOTAL.search(text))
+        return Reading("conclusion", stated, None, sentence.start + len(text), emphatic)
+    rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
+    return Reading(rule, stated, None, sentence.start + len(text))
+
+
+def _last_result(response: Response) -> Reading | None:
+    for index in range(len(response.sentences) - 1, -1, -1):
+        reading = _result(response, index)
+        if reading:
+            return _narrowed(response, index, reading)
+    return None
+
+
+def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
+    """Where a sentence leaves open which of its numbers is meant, the result just before it may tell."""
+    if len(reading.quantities) < 2 or HEDGE.search(response.sentences[index].text):
+        return reading
+    before = next((found for i in range(index - 1, -1, -1) if (found := _result(response, i))), None)
+    same = [each for each in reading.quantities if before and before.quantity and each.value == before.quantity.value]
+    return replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+
+
+def _last_number(response: Response) -> Reading | None:
+    for sentence in reversed(response.sentences):
+        if sentence.is_question:
+            continue
+        found = quantities_in(sentence.text)
+        if found:
+            stated = meant(sentence.text, response.asked)
+            if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text, re.IGNORECASE):
+                stated = stated[-1:]
+            return Reading("last_number", stated, None, sentence.start + len(sentence.text))
+    return None

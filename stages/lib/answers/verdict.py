@@ -1,26 +1,214 @@
-"""The verdict by rule: the final answer of a response against the gold one."""
+r"""The verdict by rule: the final answer of a response against the gold one.
 
+*right*: the surest rule that finds something reads one value, and it is the gold answer's.
+*wrong*: it reads one other value, and the gold one is not stated by another strong candidate; where the rule is weak
+(a conclusion, bold, an equation, the last number), the gold value is nowhere among the response's numbers.
+*unsure*: all else. A wrong verdict costs more than none.
+
+Values are compared exactly. Units that change into one another do so (240 minutes are the 4 hours asked for; 39 days
+are not 6 weeks); a unit counts only where both sides have one, the gold answer's being its own or the question's.
+A percent sign is such a unit, so 25 % is 25 where a percentage is the answer, and is never 0.25.
+What is no plain number (``2\sqrt{3}``) goes to math-verify in a process of its own (``expressions``).
+"""
+
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
-from stages.lib.answers.numbers import numbers_in, value
-from stages.lib.answers.reading import read_answer
+from stages.lib.answers.expressions import same_expression
+from stages.lib.answers.numbers import Quantity, normalise, quantities_in, quantity_at
+from stages.lib.answers.reading import CORRECTS, RATIO, Reading, Response
+from stages.lib.answers.stating import distinct, is_plain
+from stages.lib.answers.units import mentioned_units
+
+SURE = ("boxed", "hashes", "answer_line")
+MATHEMATICS = re.compile(r"\\[a-zA-Z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
+HALF_DAY = 12 * 60
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``verdict`` on the ``prediction`` (as found; None where none was), and the ``rule`` that found it."""
+    """``verdict`` on the ``prediction`` (as found; None where none was) and its ``value``, by the ``rule`` that read it."""
 
     verdict: Literal["right", "wrong", "unsure"]
     prediction: str | None
     rule: str
+    value: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The gold answer: a quantity, or else an expression for math-verify; neither where it is no mathematics."""
+
+    quantity: Quantity | None
+    expression: str | None
 
 
 def rule_verdict(question: str, response: str, answer: str) -> Verdict:
-    """Judge a response by exact value against the gold ``answer``; unsure where either cannot be read."""
-    reading = read_answer(response)
-    golds = numbers_in(answer)
-    gold = value(golds[-1]) if golds else None
-    if reading.value is None or gold is None:
-        return Verdict("unsure", reading.text, reading.rule)
-    return Verdict("right" if reading.value == gold else "wrong", reading.text, reading.rule)
+    """Judge a response against the gold ``answer``; unsure where either cannot be read for certain."""
+    parts = Response(response, question)
+    reading, gold = parts.read(), read_gold(answer)
+    predicted = reading.quantities[0] if reading.quantities else None
+    verdict = Verdict(
+        "unsure",
+        predicted.text if predicted else reading.expression,
+        reading.rule,
+        reading.quantity.value if reading.quantity else None,
+    )
+    return Verdict(_decide(parts, reading, gold), verdict.prediction, verdict.rule, verdict.value)
+
+
+def read_gold(answer: str) -> Gold:
+    """A gold answer's quantity or expression; it is data, so it is written in digits or in Chinese numerals."""
+    text = normalise(answer.rpartition("####")[2].strip())
+    text = text.strip("$") if text.endswith("$") else text
+    if is_plain(text):
+        found = distinct(quantities_in(text))
+        if not found and not text.isascii():
+            spelled = quantity_at(text)
+            found = (spelled,) if spelled else ()
+        return Gold(found[0] if len(found) == 1 else None, None)
+    return Gold(None, text if MATHEMATICS.search(text) else None)
+
+
+def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "wrong", "unsure"]:
+    if reading.rule == "none":
+        return "unsure"
+    if reading.expression or gold.expression:
+        same = _same_expression(reading, gold)
+        return "unsure" if same is None else "right" if same else "wrong"
+    if reading.quantity is None or gold.quantity is None:
+        return "unsure"
+    same = agrees(reading.quantity, gold.quantity, parts)
+    if same:
+        return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
+    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, gold.quantity):
+        return "right"
+    return "unsure" if same is None or _stated_elsewhere(parts, reading, gold.quantity) else "wrong"
+
+
+def _concluded_before(parts: Response, gold: Quantity) -> bool:
+    """Whether the gold answer was an emphatic conclusion, and what comes after neither concludes nor builds on it."""
+    results = parts.results
+    stated = [index for index, result in enumerate(results) if result.emphatic and _is(result, gold, parts)]
+    if not stated:
+        return False
+    later = results[stated[-1] + 1 :]
+    rest = parts.body[results[stated[-1]].end :]
+    builds_on = any(agrees(quantity, gold, parts) is not False for quantity in quantities_in(rest))
+    return not builds_on and all(result.rule not in ("conclusion", "bold") for result in later)
+
+
+def _is(reading: Reading, gold: Quantity, parts: Response) -> bool:
+    return reading.quantity is not None and agrees(reading.quantity, gold, parts) is True
+
+
+def _same_expression(reading: Reading, gold: Gold) -> bool | None:
+    """By math-verify; None where one side is missing."""
+    wanted = gold.expression or (str(gold.quantity.value) if gold.quantity else "")
+    found = reading.expression or (reading.quantity.text if reading.quantity else "")
+    return same_expression(wanted, found) if wanted and found else None
+
+
+def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
+    """Whether a quantity is the gold one; None where that hangs on a unit that nobody named."""
+    if "pair" in (found.kind, gold.kind) or (found.half and gold.half):
+        return _pairs_agree(found, gold, parts.question)
+    if found.unit is None or found.unit == gold.unit:
+        return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+    wanted = gold.unit or parts.asked
+    if wanted and wanted.dimension == found.unit.dimension:
+        same = found.value * found.unit.factor == gold.value * wanted.factor
+        return same or (None if found.value == gold.value else False)
+    if "percent" in (found.unit.dimension, wanted.dimension if wanted else ""):
+        return found.value == gold.value
+    if found.value == gold.value:
+        return True if found.unit.dimension != "count" or found.unit in mentioned_units(parts.question) else None
+    return _changes_into(found, gold, parts.question) or _same_but_for_the_word(found, gold, parts.question)
+
+
+def _same_but_for_the_word(found: Quantity, gold: Quantity, question: str) -> bool | None:
+    """$192 million is 192 where the question counts in millions; else a million apart, which may be meant or not."""
+    if found.scale == gold.scale or found.value / found.scale != gold.value / gold.scale:
+        return False
+    words = {10**3: "thousand|千", 10**4: "万", 10**6: "million|百万", 10**8: "亿", 10**9: "billion", 100: "hundred|百"}
+    named = words.get(max(found.scale, gold.scale))
+    return True if named and re.search(named, question, re.IGNORECASE) else None
+
+
+def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None:
+    """The gold answer has no unit: any of the question's may be meant, and pieces always are."""
+    assert found.unit
+    smallest = found.value * found.unit.factor
+    if found.unit.dimension == "count":
+        return smallest == gold.value
+    named = {unit for unit in mentioned_units(question) if unit.dimension == found.unit.dimension}
+    if any(smallest == gold.value * unit.factor for unit in named):
+        return True
+    seconds = (1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800)
+    return None if any(smallest == gold.value * factor for factor in seconds) else False
+
+
+def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
+    """Ratios by their quotient, times of day by the minute; 10:30 is also 22:30 where neither half of the day is said."""
+    if found.kind == gold.kind and found.text == gold.text:
+        return not (found.half and gold.half and found.half != gold.half)
+    if RATIO.search(question) or (found.value == gold.value and not (found.half or gold.half)):
+        return found.value == gold.value
+    times = [_minutes(quantity) for quantity in (found, gold)]
+    if None in times:
+        return None if found.value != gold.value and found.kind != gold.kind else found.value == gold.value
+    first, second = (time for time in times if time is not None)
+    if first == second:
+        return True
+    vague = not (found.half and gold.half) and not any(time >= 13 * 60 for time in (first, second) if not found.half)
+    return True if vague and first % HALF_DAY == second % HALF_DAY else False
+
+
+def _minutes(quantity: Quantity) -> int | None:
+    hours, _, minutes = quantity.text.partition(":")
+    if not hours.isdigit() or not (minutes or "0").isdigit() or int(hours) > 24 or (minutes and len(minutes) != 2):
+        return None
+    whole = int(hours)
+    if quantity.half:
+        whole = whole % 12 + (12 if quantity.half == "pm" else 0) if whole <= 12 else whole
+    return whole * 60 + int(minutes or 0)
+
+
+def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether what follows the answer comes to something else: a correction, or a conclusion after the phrase."""
+    if reading.rule in ("hashes", "answer_line", "last_number", "bold", "equation", "conclusion"):
+        return False
+    rest = parts.body[reading.end :]
+    corrected = bool(CORRECTS.search(rest))
+    later = [result for result in parts.results if result.end > reading.end + 1]
+    return any(
+        not any(agrees(quantity, gold, parts) for quantity in result.quantities)
+        for result in later
+        if corrected or (reading.rule == "phrase" and result.rule == "conclusion")
+    )
+
+
+def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether another strong candidate states the gold answer; after a weak rule, whether any number does."""
+    stated = [quantity for phrase, _ in parts.statements for quantity in phrase.quantities + phrase.also]
+    if reading.rule == "phrase":
+        last = [result for result in parts.results if result.end >= reading.end] or parts.results[-1:]
+        stated += [quantity for result in last for quantity in result.quantities]
+    elif reading.rule not in SURE:
+        stated += [quantity for result in _rivals(parts) for quantity in result.quantities]
+        stated += [] if _is_confirmed(parts, reading) else list(parts.numbers())
+    return any(agrees(quantity, gold, parts) is not False for quantity in stated)
+
+
+def _rivals(parts: Response) -> list[Reading]:
+    """The results that conclude or stand in bold."""
+    return [result for result in parts.results if result.rule in ("conclusion", "bold")]
+
+
+def _is_confirmed(parts: Response, reading: Reading) -> bool:
+    """Whether a conclusion in so many words repeats the result before it: 43 - 3 = 40, so there are **40** left."""
+    before = [result for result in parts.results if result.end < reading.end][-1:]
+    value = reading.quantity.value if reading.quantity else None
+    return reading.emphatic and any(result.quantity and result.quantity.value == value for result in before)

@@ -1,0 +1,62 @@
+"""Chinese numerals: 三十六 → 36, 一百零五 → 105, 两千 → 2000, 三点五 → 3.5, 三分之二 → 2/3, 百分之二十五 → 25 (a percentage).
+
+A numeral inside a word (一起, 第一步) is no number: ``numeral_at`` reads only where a caller expects one.
+"""
+
+import re
+from fractions import Fraction
+
+DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "俩": 2}
+TENS = {"十": 10, "百": 100, "千": 1000}
+MYRIADS = {"万": 10_000, "亿": 100_000_000}
+INTEGER = "[零〇一二两俩三四五六七八九十百千万亿]{1,24}"
+NUMERAL = re.compile(
+    rf"(?P<percent>百分之(?P<hundredths>{INTEGER}))"
+    rf"|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
+    rf"|(?P<integer>(?!一[半共起样定些下直般开边旦点])(?!一?[百千万亿](?![零〇一二三四五六七八九十个元])){INTEGER})(?:点(?P<decimals>[零〇一二三四五六七八九]{{1,12}})|(?P<half>[个小时年天月周]{{1,2}}半))?"
+    r"|(?P<only_half>一?半)"
+)
+
+
+def integer(text: str) -> int | None:
+    """The value of a whole numeral; None for signs in no numeral's order (万三十十)."""
+    if not any(sign in TENS or sign in MYRIADS for sign in text):
+        return int("".join(str(DIGITS[sign]) for sign in text))
+    total = section = digit = 0
+    last_unit = 10**9
+    for sign in text:
+        if sign in DIGITS:
+            digit = DIGITS[sign]
+        elif sign in TENS:
+            if TENS[sign] >= last_unit:
+                return None
+            section, digit, last_unit = section + (digit or 1) * TENS[sign], 0, TENS[sign]
+        else:
+            total, section, digit, last_unit = (total + section + digit) * MYRIADS[sign], 0, 0, 10**9
+    if digit and text[-2] not in "零〇十":  # 一百二 is 120, 一万二 is 12,000; 一百零二 is 102
+        unit = TENS.get(text[-2]) or MYRIADS[text[-2]]
+        digit *= unit // 10
+    return total + section + digit
+
+
+def numeral_value(match: re.Match[str]) -> Fraction | None:
+    """The value of what ``NUMERAL`` matched."""
+    if match["only_half"]:
+        return Fraction(1, 2)
+    if match["percent"]:
+        return _whole(match["hundredths"])
+    if match["denominator"]:
+        whole, denominator = _whole(match["whole"] or "零"), _whole(match["denominator"])
+        numerator = _whole(match["numerator"])
+        if whole is None or numerator is None or not denominator:
+            return None
+        return whole + numerator / denominator
+    value = _whole(match["integer"])
+    if value is not None and match["decimals"]:
+        value += Fraction(integer(match["decimals"]) or 0, 10 ** len(match["decimals"]))
+    return value if value is None or not match["half"] else value + Fraction(1, 2)
+
+
+def _whole(text: str) -> Fraction | None:
+    value = integer(text)
+    return None if value is None else Fraction(value)

@@ -1,0 +1,235 @@
+"""What one piece of text states: the number of a sentence that is meant, or all that may be.
+
+    meant("She sold 48 + 24 = **72** clips in 2 months")   → (72,)
+    meant("Tom has 5 apples and Ann has 7")                → (5, 7): two values, so no answer
+    at_once("5 or 6")  → (5, 6)        at_once("18 dollars, 7 days a week")  → (18,)
+
+Several *different* values mean that the text leaves it open; the same value twice (240 minutes = 4 hours) is one.
+"""
+
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at, spelled_in
+from stages.lib.answers.units import Unit
+
+BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
+EQUALS = re.compile(r"[=≈⇒→]")
+TOTAL = re.compile(
+    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)",
+    re.IGNORECASE,
+)
+CLAUSE = re.compile(
+    r"所以|因此|也就是说?|即|那么|这样|于是|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
+    r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to|剩下|还剩",
+    re.IGNORECASE,
+)
+# numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
+IDIOM = re.compile(
+    r"^[\s*-]{0,3}(?:(?:days?|nights?) (?:a|per|in a|every|each) week|hours (?:a|per|in a|every) day|(?:minutes|mins) (?:a|per|in an?)"
+    r" hour|seconds (?:a|per|in a) minute|(?:months|weeks|days) (?:a|per|in a) year|weeks (?:a|per|in a) month"
+    r"|(?:cents|pennies) (?:a|per|in a|in one) dollar|steps?\b|methods?\b|ways?\b|种(?:方法|办法|思路)|个?步骤?|遍|个?方法|颗星|分满分|昼夜)"
+)
+BEFORE_SCENE = re.compile(
+    r"(?:\b(?:per|every|each|out of|after|within|over|during|in|for|of (?:the|all|her|his|their)|all|the (?:first|last|next|other))"
+    r"|每[一-鿿]{0,3}|每隔|第|前|后|这|那|其中|分给|从第)[\s*]*$",
+    re.IGNORECASE,
+)
+AFTER_SCENE = re.compile(
+    r"^[\s*]*(?:个|只|位|名|天|周|年|月|小时|分钟|星期|人|块|元|本|次){0,2}[\s*]*"
+    r"(?:后|里|内|之内|以后|之后|一共|总共|的一半|倍|中的|人每人|人平分|个人|小朋友|个小朋友|×|÷|\*\s?\d|\+|/)"
+    r"|^[\s*]*(?:times as|times more|\s*(?:\w+ )?out of\b|%\s?of\b|percent of\b)",
+)
+CONNECTOR = re.compile(
+    r"(?:,|，|、|;|；|/|~|-|或者?是?|还是|和|跟|与|以及|到|至|可能是|\bor\b|\band\b|\bto\b|\bplus\b|&|±)"
+    r"[\s*]*(?:maybe|perhaps|possibly|also|even|is|也?可能是?|约|又)?[\s*$\"'“”(]*$",
+    re.IGNORECASE,
+)
+HEDGE = re.compile(
+    r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b", re.IGNORECASE
+)
+LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
+VERB = re.compile(
+    r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$", re.IGNORECASE
+)
+ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
+OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
+NOT_PLAIN = re.compile(
+    r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-zA-Z](?![A-Za-z])|[a-zA-Z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-"
+)
+
+
+def bold_quantities(text: str) -> list[Quantity]:
+    """The quantities within bold spans; a heading in bold (a question, a label with a colon) is none."""
+    found: list[Quantity] = []
+    for span in BOLD.finditer(text):
+        content = span[1]
+        if content.rstrip().endswith(("?", "？", ":", "：")):
+            continue
+        inside = quantities_in(text[span.start(1) : span.end() + 16])  # its unit may stand outside
+        inside = [quantity for quantity in inside if quantity.start < len(content)]
+        found += inside or spelled_in(content)
+    return found
+
+
+def at_once(piece: str, asked: Unit | None = None) -> tuple[Quantity, ...]:
+    """What a text states that should begin with the answer ("the answer is …"); every value it wavers between."""
+    first = quantity_at(piece)
+    if first is None:
+        return meant(piece, asked)
+    rest = piece[first.end :]
+    if _sets_the_scene(piece, first):
+        return meant(piece, asked)
+    if OPERATOR.match(rest):
+        return _after_equals(piece, asked) if EQUALS.search(rest) else ()
+    return distinct(_with_alternatives(piece, first))
+
+
+def _sets_the_scene(piece: str, first: Quantity) -> bool:
+    """Whether the answer comes later, though a number comes first: 两个月一共 72 个, 5 out of 8 slices is 5/8."""
+    later = [quantity for quantity in quantities_in(piece) if quantity.start >= first.end]
+    if not later:
+        return False
+    spelled = not any(sign.isdigit() for sign in first.text)
+    total = TOTAL.search(piece, first.end, later[-1].start)
+    scene = AFTER_SCENE.match(piece[first.end : first.end + 16]) and not OPERATOR.match(piece[first.end :])
+    return bool(total or scene or (spelled and not _joined(piece, first, later[0])))
+
+
+def _joined(text: str, first: Quantity, second: Quantity) -> bool:
+    between = text[first.end : second.start]
+    return len(between) <= 60 and bool(CONNECTOR.search(between)) and not CLAUSE.search(between)
+
+
+def meant(sentence: str, asked: Unit | None = None) -> tuple[Quantity, ...]:
+    """The value that a sentence comes to, by the surest of its signs; several where they leave it open."""
+    equation = _after_equals(sentence, asked) if EQUALS.search(sentence) else ()
+    if equation:
+        return equation
+    bold = distinct(bold_quantities(sentence))
+    if len(bold) == 1:
+        return bold
+    found = bold or quantities_in(sentence) or tuple(spelled_in(sentence))
+    if len(distinct(found)) <= 1:
+        return distinct(found)
+    if HEDGE.search(sentence):
+        return distinct(found)
+    labelled = LABELLED.search(sentence, max(0, found[-1].start - 8), found[-1].start)
+    if labelled and ENDS.match(sentence[found[-1].end :]):
+        return (found[-1],)
+    for narrowed in _narrowings(sentence, tuple(found), asked):
+        if len(narrowed) == 1:
+            return narrowed
+    return distinct(found)
+
+
+def is_plain(piece: str) -> bool:
+    """Whether a piece of LaTeX holds numbers, words and units only: nothing that has to be worked out."""
+    return not NOT_PLAIN.search(piece)
+
+
+def distinct(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
+    """The quantities without those that say the same as an earlier one (4 hours after 240 minutes); the later is kept."""
+    kept: list[Quantity] = []
+    for quantity in quantities:
+        kept = [other for other in kept if not alike(other, quantity)] + [quantity]
+    return tuple(kept)
+
+
+def alike(first: Quantity, second: Quantity) -> bool:
+    """The same value, in the same unit or in one that changes into it."""
+    if first.kind != second.kind:
+        return False
+    if first.unit and second.unit and first.unit.dimension == second.unit.dimension:
+        return first.value * first.unit.factor == second.value * second.unit.factor
+    if (first.unit and second.unit is None) or (second.unit and first.unit is None):
+        counted = first.unit or second.unit
+        if counted and counted.dimension == "count":  # 3 dozen, that is 36
+            return counted_value(first) == counted_value(second)
+    return first.value == second.value
+
+
+def counted_value(quantity: Quantity) -> Fraction:
+    """The value, dozens as single pieces."""
+    return (
+        quantity.value * quantity.unit.factor
+        if quantity.unit and quantity.unit.dimension == "count"
+        else quantity.value
+    )
+
+
+def _after_equals(sentence: str, asked: Unit | None) -> tuple[Quantity, ...]:
+    """The right-hand side of the last equation that has a number there."""
+    for sign in reversed(list(EQUALS.finditer(sentence))):
+        start = sign.end()
+        while start < len(sentence) and sentence[start] in " \t*$(≈=~>":
+            start += 1
+        quantity = quantity_at(sentence, start)
+        if quantity is None or not sentence[start:].strip(" *$"):
+            continue
+        rest = sentence[quantity.end :]
+        if OPERATOR.match(rest) and not rest.lstrip(" *$)").startswith("("):
+            return ()
+        restated = CLAUSE.search(rest)
+        later = meant(rest[restated.end() :], asked) if restated else ()
+        return later or distinct(_with_alternatives(sentence, quantity))
+    return ()
+
+
+def _with_alternatives(piece: str, first: Quantity) -> list[Quantity]:
+    """The first quantity and those joined to it by "or", "and", a comma or a dash."""
+    found = [first]
+    for quantity in quantities_in(piece[first.end :]):
+        start = quantity.start + first.end
+        moved = Quantity(**_fields(quantity, first.end))
+        if not _joined(piece, found[-1], moved) or _is_scene(piece, start, quantity.end + first.end):
+            break
+        found.append(moved)
+    return found
+
+
+def _fields(quantity: Quantity, by: int) -> dict[str, Any]:
+    fields = {name: getattr(quantity, name) for name in ("text", "value", "unit", "scale", "kind", "half")}
+    return fields | {"start": quantity.start + by, "end": quantity.end + by}
+
+
+def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Unit | None) -> Iterable[tuple[Quantity, ...]]:
+    """Ways to tell the number that is meant from those that set the scene, the surest first."""
+    for marker in (TOTAL, CLAUSE):
+        last = max((match.end() for match in marker.finditer(sentence)), default=None)
+        if last is not None:
+            after = tuple(quantity for quantity in found if quantity.start >= last)
+            if after:
+                yield distinct(_with_alternatives(sentence, after[0])) if marker is TOTAL else distinct(after)
+    if asked:
+        yield distinct(quantity for quantity in found if quantity.unit == asked)
+    if len(found) > 1 and _parts(sentence, found[-2], found[-1]):
+        return
+    if VERB.search(sentence[max(0, found[-1].start - 8) : found[-1].start]) and ENDS.match(sentence[found[-1].end :]):
+        yield found[-1:]
+    foreground = tuple(quantity for quantity in found if not _is_scene(sentence, quantity.start, quantity.end))
+    yield distinct(foreground)
+    if asked:
+        yield distinct(
+            quantity for quantity in foreground if quantity.unit and quantity.unit.dimension == asked.dimension
+        )
+
+
+def _parts(text: str, first: Quantity, second: Quantity) -> bool:
+    """Two numbers side by side, neither of them the answer alone: 5 个红的和 15 个蓝的, 5 or 6."""
+    between = text[first.end : second.start]
+    joined = re.search(r"(?:和|或者?|还是|与|跟|以及|\band\b|\bor\b)[^\d\n]{0,12}$", between)
+    return bool(joined) and len(between) <= 40 and not IDIOM.match(text[second.end : second.end + 30])
+
+
+def _is_scene(text: str, start: int, end: int) -> bool:
+    number_end = start
+    while number_end < end and (text[number_end].isdigit() or text[number_end] in " .,-$"):
+        number_end += 1
+    return bool(
+        IDIOM.match(text[number_end : number_end + 30])
+        or BEFORE_SCENE.search(text[max(0, start - 16) : start])
+        or AFTER_SCENE.match(text[number_end : number_end + 16])
+    )
