@@ -11,7 +11,7 @@ from click.testing import Result
 from stages.filter import main
 from stages.lib.records import Distilled, Filtered, Rejected, read_some_rows
 
-OUTPUTS = ("filtered", "rejected", "control", "metrics")
+OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 
 RIGHT = {"response": "2 + 3 = 5. The answer is 5."}
 WRONG = {"response": "The answer is 6."}

@@ -41,7 +41,13 @@ def definition(stage: str) -> dict[str, Any]:
 
 
 def resolved(dep: str) -> str:
-    for key in ("collect.source", "distill.teacher.backend", "train.student.source", "train.backend"):
+    for key in (
+        "collect.source",
+        "distill.teacher.backend",
+        "filter.judge.backend",
+        "train.student.source",
+        "train.backend",
+    ):
         dep = dep.replace(f"${{{key}}}", str(value(key)))
     return dep
 

@@ -1,8 +1,8 @@
 """Reading a judge's mark: does the strict teacher's reply say that both texts mean the same?
 
-    read_mark("第一段总结:…。\\n第二段翻译:…。\\n**含义是否一致：是的**")   → "right"
-    read_mark("含义是否一致:否。")                                      → "wrong"
-    read_mark("两段大致相同")                                           → None: ask once more
+read_mark("第一段总结:…。\\n第二段翻译:…。\\n**含义是否一致：是的**")   → "right"
+read_mark("含义是否一致:否。")                                      → "wrong"
+read_mark("两段大致相同")                                           → None: ask once more
 """
 
 import re

@@ -63,6 +63,16 @@ class Judge:
         self.worth += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
         return next(filter(None, map(_read, bodies)), "unsure")
 
+    def run_facts(self) -> dict[str, Any]:
+        """What was bought now and what the store saved; complete when every row has its mark."""
+        standing = self.standing
+        return {
+            "bought": standing.bought,
+            "from_store": standing.from_store,
+            "paid_now": round(standing.cost, 6),
+            "saved_by_store": round(max(0.0, self.worth - standing.cost), 6),
+        }
+
     def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
         """With the requests of the first round that were answered: their cost counts for the budget."""
         for row in rows():
