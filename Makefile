@@ -23,8 +23,8 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow lint format repro train evaluate compare report retry forecast seeds clean prune \
-  remote push pull store-export store-import
+.PHONY: help setup demo check test test-slow lint bench format repro train evaluate compare report retry forecast \
+  seeds clean prune remote push pull store store-export store-import store-article
 
 ##@ Start here
 help: ## print this help
@@ -59,6 +59,12 @@ seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an h
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
 	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
 
+##@ The store of received answers
+store: setup ## what it holds and what that cost, by model
+	@python -m stages.lib.teacher.ledger
+store-article: setup ## its answers to data/questions.jsonl as the article's file, FILE=r1_distill.txt
+	python -m stages.lib.teacher.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
+
 ##@ Two hosts (docs/hosts.md)
 remote: setup ## name the storage that the hosts share; URL=/mnt/share, ssh://…, s3://… or oss://…
 	dvc remote add --local --default --force shared "$(or $(URL),$(error URL is missing: make $@ URL=/mnt/share))"
@@ -68,7 +74,7 @@ pull: setup ## fetch all results from there
 	dvc pull --run-cache
 store-export: setup ## the store of received answers to FILE=answers.jsonl; what the file holds stays
 	python -m stages.lib.teacher.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
-store-import: setup ## the answers of FILE=answers.jsonl to the store, those that it lacks
+store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1_distill.txt, to the store
 	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ Development
@@ -78,6 +84,8 @@ test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
+bench: setup ## our way of asking a teacher against others (six minutes of a quiet machine)
+	python -m benchmarks.teacher
 format: setup ## lay the code out
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays

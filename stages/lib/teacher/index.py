@@ -35,11 +35,8 @@ class Index:
     def offsets(self, key: bytes) -> list[int]:
         """Where records may stand that have this key, the oldest first."""
         beginning = _beginning(key)
-        first = int(np.searchsorted(self._beginnings, np.uint64(beginning)))
-        found = []
-        while first < len(self._beginnings) and int(self._beginnings[first]) == beginning:
-            found.append(int(self._offsets[first]))
-            first += 1
+        first, last = (self._beginnings.searchsorted(np.uint64(beginning), side) for side in ("left", "right"))
+        found: list[int] = self._offsets[first:last].tolist()
         recent = self._recent.get(beginning)
         return found if recent is None else [*found, recent]
 

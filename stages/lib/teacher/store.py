@@ -1,17 +1,14 @@
 """The store of received answers: append-only, outside the DVC outs, so that no answer is paid for twice.
 
-One JSON object a line; the key is a hash of all that shaped the answer:
+One JSON object a line (answer_file.py); the key is a hash of all that shaped the answer:
 
     {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 
-A record is on the disk (fsync) before its answer counts as received. Several processes share one store; the locks lie
-beside it:
+A record is on the disk (fsync) before its answer counts as received. Several processes share one store; their locks
+lie beside it:
 
-    answers.jsonl     a line that has its end is never changed again, so it is read without a lock
     answers.lock      held while a group of records is written; under it alone, a torn last line is cut off
     answers.claims    one byte a key, locked by the process that is asking for it (claims.py)
-
-Where a key stands twice, the first answer counts: the rows that were made from it stay reproducible.
 """
 
 import asyncio
@@ -20,7 +17,6 @@ import hashlib
 import logging
 import os
 import threading
-from binascii import unhexlify
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,22 +24,15 @@ from typing import Any
 
 import orjson
 
-from stages.lib.command import DistilleryError, project_root
+from stages.lib.command import project_root
+from stages.lib.teacher.answer_file import RECORD_BEGINS, AnswerFile, StoreError, parse, whole_end
 from stages.lib.teacher.claims import Claims
-from stages.lib.teacher.index import Index
+
+__all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_key"]
 
 log = logging.getLogger("distillery.store")
 
-RECORD_BEGINS = b'{"key":"'
-KEY_ENDS = b'","request":'
-HEAD = len(RECORD_BEGINS) + 64 + len(KEY_ENDS)
-BLOCK = 65536  # bytes in one step backwards, in search of the last line's end
-LINE = 8192  # bytes that a record is first read with: most are shorter
 SILENT_S = 1.0  # how long another process is waited for before a line says so
-
-
-class StoreError(DistilleryError):
-    """The store cannot be read or written."""
 
 
 def default_path() -> Path:
@@ -64,6 +53,8 @@ def open_store(path: Path) -> Iterator["AnswerStore"]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # writing has no buffer: what does not fit on the disk is known at once
     with path.open("ab+", buffering=0) as file, path.with_suffix(".lock").open("a") as lock:
+        with _locked(lock.fileno(), path):
+            _repair(file.fileno(), path)
         store = AnswerStore(path, file.fileno(), lock.fileno())
         try:
             yield store
@@ -71,92 +62,53 @@ def open_store(path: Path) -> Iterator["AnswerStore"]:
             store.close()
 
 
-def whole_lines(descriptor: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their offsets, up to the last one that has its end now; ``start`` begins a line."""
-    end = _whole_end(descriptor)
-    with open(descriptor, "rb", buffering=4 * BLOCK, closefd=False) as reader:
-        reader.seek(start)
-        while start < end:
-            line = reader.readline()
-            yield start, line
-            start += len(line)
-
-
-def key_of(line: bytes) -> bytes:
-    """The key of a record; ValueError where the line is none. The store's own layout is not parsed for it."""
-    key = _head_key(line) if line.endswith(b'"}\n') else None
-    return key or parse(line)[0]
-
-
-def parse(line: bytes) -> tuple[bytes, str]:
-    """Key and body of a record; ValueError where the line is none."""
+@contextmanager
+def _locked(lock: int, path: Path) -> Iterator[None]:
+    """The writer's lock: no other process appends or repairs."""
     try:
-        record = orjson.loads(line)
-        key, body = bytes.fromhex(record["key"]), record["body"]
-    except (KeyError, TypeError) as error:
-        raise ValueError("not a record") from error
-    if not isinstance(body, str):
-        raise ValueError("not a record")
-    return key, body
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        notice = threading.Timer(SILENT_S, log.info, ["store: another run writes to %s; waiting for it", path])
+        notice.start()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            notice.cancel()
+    try:
+        yield
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-def _head_key(line: bytes) -> bytes | None:
-    if line.startswith(RECORD_BEGINS) and line[HEAD - len(KEY_ENDS) : HEAD] == KEY_ENDS:
-        return unhexlify(line[len(RECORD_BEGINS) : HEAD - len(KEY_ENDS)])
-    return None
+def _repair(descriptor: int, path: Path) -> None:
+    """Cut off a last line that was not written to its end (its writer was killed). Only under the writer's lock."""
+    size, end = os.fstat(descriptor).st_size, whole_end(descriptor)
+    if size == end:
+        return
+    tail = os.pread(descriptor, size - end, end)
+    try:
+        parse(tail)
+    except ValueError:
+        if not RECORD_BEGINS.startswith(tail[: len(RECORD_BEGINS)]):
+            raise StoreError(
+                f"{path}: its last line is none of the store's. Name the store's own file with --store."
+            ) from None
+        log.info("store: cut %d bytes of an unfinished record off %s", len(tail), path)
+        os.ftruncate(descriptor, end)
+    else:
+        os.write(descriptor, b"\n")  # the record is whole but for its line end
 
 
-def _whole_end(descriptor: int) -> int:
-    """The offset behind the last line end. What stands before it is never changed again."""
-    position = os.fstat(descriptor).st_size
-    while position > 0:
-        start = max(0, position - BLOCK)
-        newline = os.pread(descriptor, position - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        position = start
-    return 0
-
-
-class AnswerStore:
-    """Received bodies by key. Bodies stay on the disk; memory holds 16 bytes for each (index.py)."""
+class AnswerStore(AnswerFile):
+    """Received bodies by key, and the way that new ones come in."""
 
     def __init__(self, path: Path, descriptor: int, lock: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
+        super().__init__(path, descriptor)
         self._lock = lock
-        self._index = Index()
-        self._indexed = 0  # the offset up to which the records are in the index
-        self._reading = threading.RLock()  # the index and what waits are used by the event loop and a writing thread
+        self._claims = Claims(path.with_suffix(".claims"))
         self._writing = threading.Lock()  # one group of records at a time
         self._waiting: list[bytes] = []
         self._group: asyncio.Task[list[OSError | None]] | None = None  # will write what waits
-        with self._locked():
-            self._repair()
-        self.refresh()
-        self._claims = Claims(path.with_suffix(".claims"))
-
-    def __contains__(self, key: str) -> bool:
-        """Whether an answer is indexed; ``refresh`` indexes those of other processes."""
-        digest = bytes.fromhex(key)
-        return any(self._key_at(offset) == digest for offset in self._offsets(digest))
-
-    def __len__(self) -> int:
-        with self._reading:
-            repeated = sum(self._key_at(older) == self._key_at(newer) for older, newer in self._index.neighbours())
-            return len(self._index) - repeated
-
-    def body(self, key: str) -> bytes:
-        """The raw body received for a key; KeyError where there is none, StoreError where its line is broken."""
-        digest = bytes.fromhex(key)
-        for offset in self._offsets(digest):
-            try:
-                found, body = parse(self._line_at(offset))
-            except ValueError as error:
-                raise self._broken(offset) from error
-            if found == digest:
-                return body.encode()
-        raise KeyError(key)
 
     async def put(self, key: str, request: dict[str, Any], body: bytes) -> None:
         """Append one answer and return when it is on the disk; answers that come together share one fsync.
@@ -197,20 +149,6 @@ class AnswerStore:
         """Give a claim back: after ``put`` has returned, or when there will be no answer."""
         self._claims.drop(bytes.fromhex(key))
 
-    def refresh(self) -> int:
-        """Index what was appended since, by whomever; return how many records."""
-        with self._reading:
-            if os.fstat(self._descriptor).st_size == self._indexed:
-                return 0
-            before = len(self._index)
-            for offset, line in whole_lines(self._descriptor, self._indexed):
-                try:
-                    self._index.add(key_of(line), offset)
-                except ValueError as error:
-                    raise self._broken(offset) from error
-                self._indexed = offset + len(line)
-            return len(self._index) - before
-
     def close(self) -> None:
         """Write what still waits (a run that was interrupted) and give all claims back."""
         try:
@@ -227,14 +165,19 @@ class AnswerStore:
                 lines, self._waiting, self._group = self._waiting, [], None
             if not lines:
                 return []
-            with self._locked():
+            with _locked(self._lock, self._path):
                 with self._reading:
                     self._check_place()
-                    self._repair()
+                    _repair(self._descriptor, self._path)
                     errors = [self._append(line) for line in lines]
                     self.refresh()
                 os.fsync(self._descriptor)
             return errors
+
+    def _check_place(self) -> None:
+        """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
+        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+            raise StoreError(f"{self._path}: another file took its place while it was in use. Run the stage again.")
 
     def _append(self, line: bytes) -> OSError | None:
         """Write a whole line or, where that fails, none of it: the next one would be written on to half of it."""
@@ -247,74 +190,6 @@ class AnswerStore:
             os.ftruncate(self._descriptor, end)
             return error
         return None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The writer's lock: no other process appends or repairs."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            notice = threading.Timer(SILENT_S, self._say_that_it_waits)
-            notice.start()
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
-            finally:
-                notice.cancel()
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    def _repair(self) -> None:
-        """Cut off a last line that was not written to its end (its writer was killed). Only under the writer's lock."""
-        size, end = os.fstat(self._descriptor).st_size, _whole_end(self._descriptor)
-        if size == end:
-            return
-        tail = os.pread(self._descriptor, size - end, end)
-        try:
-            parse(tail)
-        except ValueError:
-            if not RECORD_BEGINS.startswith(tail[: len(RECORD_BEGINS)]):
-                raise StoreError(
-                    f"{self._path}: its last line is none of the store's. Name the store's own file with --store."
-                ) from None
-            log.info("store: cut %d bytes of an unfinished record off %s", len(tail), self._path)
-            os.ftruncate(self._descriptor, end)
-        else:
-            os.write(self._descriptor, b"\n")  # the record is whole but for its line end
-
-    def _check_place(self) -> None:
-        """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
-        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-            raise StoreError(f"{self._path}: another file took its place while it was in use. Run the stage again.")
-
-    def _offsets(self, digest: bytes) -> list[int]:
-        with self._reading:
-            return self._index.offsets(digest)
-
-    def _key_at(self, offset: int) -> bytes:
-        try:
-            return _head_key(os.pread(self._descriptor, HEAD, offset)) or key_of(self._line_at(offset))
-        except ValueError as error:
-            raise self._broken(offset) from error
-
-    def _line_at(self, offset: int) -> bytes:
-        size = LINE
-        block = os.pread(self._descriptor, size, offset)
-        while b"\n" not in block and len(block) == size:
-            size *= 4
-            block = os.pread(self._descriptor, size, offset)
-        return block[: block.find(b"\n") + 1]
-
-    def _say_that_it_waits(self) -> None:
-        log.info("store: another run writes to %s; waiting for it", self._path)
-
-    def _broken(self, offset: int) -> StoreError:
-        number = 1 + sum(start < offset for start, _ in whole_lines(self._descriptor))
-        return StoreError(
-            f"{self._path}:{number}: not a record of the store. Move that line to another file: "
-            "what stands on the others is kept."
-        )
 
     def _not_written(self, error: OSError) -> StoreError:
         return StoreError(

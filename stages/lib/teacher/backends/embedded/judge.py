@@ -51,4 +51,4 @@ def _last_number(text: str) -> Decimal | None:
 
 
 def _said(number: Decimal | None) -> str:
-    return "没有给出数字" if number is None else f"的结果是{number}"
+    return "没有给出数字" if number is None else f"结果是{number}"

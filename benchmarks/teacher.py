@@ -1,0 +1,204 @@
+"""Our way of asking a teacher against other ways: time, CPU and memory, one table in one run.
+
+    python -m benchmarks.teacher                          # some six minutes of a quiet machine
+    python -m benchmarks.teacher --requests 60 --small 20 # does it run at all?
+
+Every row is a process of its own against a mock teacher in another (mock_teacher.py). Ours is the whole stage,
+``python -m stages.distill``, store and rows included; the others (ways.py) ask, and write the answers to a file.
+
+asking        from the first request to the last answer, by the mock's clock
+of ideal      the time in which that many workers could be served at best, for the latencies drawn, as a share of it
+CPU           user and system time an answer, of the whole process; then without the start-up, which is measured apart
+              by a run of one question
+"""
+
+import heapq
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+from benchmarks.measuring import ROOT, Used, machine, measured, table
+from benchmarks.mock_teacher import answers_per_s, latencies, mock_teacher
+
+SEED = 2  # its slowest answers come early: a late one would hide how full the time before it is
+PROMPT = "father"
+THREADS = 30  # the article's
+OURS = "ours"
+WAYS = {
+    OURS: "ours (the whole stage)",
+    "article": "the article's: a new client a call",
+    "threads": "threads, one client",
+    "async": "AsyncOpenAI",
+    "raw": "raw aiohttp (the limit)",
+}
+HEADS = [
+    *("latency", "way", "at once", "answered", "asking", "ideal", "of ideal", "whole process"),
+    *("CPU an answer", "without start-up", "against ours", "peak memory"),
+]
+
+
+@dataclass(frozen=True)
+class Load:
+    """How long the teacher takes, how many questions are in flight, and for how many times the usual number of them."""
+
+    name: str
+    median_s: float
+    sigma: float
+    concurrency: int
+    times: float = 1.0
+
+
+LOADS = [
+    Load("200 ms", 0.2, 0.0, 30),
+    # more questions: at the end all wait for the slowest, whoever asks, and that should be the smaller part
+    Load("median 1 s, sigma 0.7", 1.0, 0.7, 256, times=1.5),
+    Load("200 ms", 0.2, 0.0, 1000),
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way under one load."""
+
+    load: Load
+    way: str
+    asked: int
+    concurrency: int
+    answered: int
+    seen: dict[str, float]
+    used: Used
+
+    @property
+    def ideal_s(self) -> float:
+        """The shortest time for these latencies at this concurrency."""
+        drawn = islice(latencies(self.load.median_s, self.load.sigma, SEED), self.asked)
+        return ideal_wall_s(drawn, self.concurrency)
+
+
+@dataclass
+class Bench:
+    """Where the rows are run, and the start-up's CPU of each way."""
+
+    folder: Path
+    startup_cpu_s: dict[str, float] = field(default_factory=dict)
+
+    def row(self, load: Load, way: str, asked: int) -> Row:
+        """Run one way under one load; the article's and no other keeps to its 30 threads."""
+        concurrency = THREADS if way == "article" else load.concurrency
+        print(f"{load.name}, {concurrency} at once: {way}, {asked} questions", file=sys.stderr)
+        write_questions(self.folder / "questions.jsonl", asked)
+        for left in ("out.jsonl", "store.jsonl"):
+            (self.folder / left).unlink(missing_ok=True)
+        with mock_teacher(load.median_s, load.sigma, SEED) as teacher:
+            command = self._command(way, teacher.base_url, concurrency)
+            environment = {"API_KEY": "benchmark", "DVC_ROOT": str(self.folder)}
+            used = measured(command, self.folder / "output.log", environment)
+        answered = len((self.folder / "out.jsonl").read_text().splitlines())
+        return Row(load, way, asked, concurrency, answered, teacher.seen, used)
+
+    def _command(self, way: str, base_url: str, concurrency: int) -> list[str]:
+        paths = ["--questions", str(self.folder / "questions.jsonl")]
+        if way == OURS:
+            write_params(self.folder / "params.yaml", base_url, concurrency)
+            outs = {"distilled": "out.jsonl", "failures": "failures.jsonl", "metrics": "metrics.json"}
+            files = outs | {"store": "store.jsonl", "params": "params.yaml"}
+            paths += [word for key, name in files.items() for word in (f"--{key}", str(self.folder / name))]
+            return [sys.executable, "-m", "stages.distill", *paths]
+        paths += ["--out", str(self.folder / "out.jsonl"), "--base-url", base_url]
+        options = ["--concurrency", str(concurrency), "--prompt", PROMPT]
+        return [sys.executable, "-m", "benchmarks.ways", way, *paths, *options]
+
+    def measure_startup(self) -> None:
+        """The CPU of each way for a single question; the lesser of two runs, for the first reads from the disk."""
+        load = Load("start-up", 0.0, 0.0, 1)
+        for way in WAYS:
+            self.startup_cpu_s[way] = min(self.row(load, way, asked=1).used.cpu_s for _ in range(2))
+
+    def cpu_ms(self, row: Row) -> float:
+        """CPU an answer without the start-up."""
+        return (row.used.cpu_s - self.startup_cpu_s[row.way]) / max(row.answered - 1, 1) * 1000
+
+
+@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.option("--requests", default=2000, show_default=True, help="Questions a row.")
+@click.option("--small", default=200, show_default=True, help="Questions of the article's rows but for the first.")
+def main(requests: int, small: int) -> None:
+    before = machine()
+    possible = answers_per_s()
+    with tempfile.TemporaryDirectory(prefix="distillery-bench-") as folder:
+        bench = Bench(Path(folder))
+        bench.measure_startup()
+        rows = [bench.row(load, way, question_count(load, way, requests, small)) for load in LOADS for way in WAYS]
+    print(table(HEADS, [cells(row, rows, bench) for row in rows]))
+    print()
+    starts = ", ".join(f"{way} {seconds * 1000:.0f} ms" for way, seconds in bench.startup_cpu_s.items())
+    busiest = max(row.seen["cpu_s"] / row.seen["asking_s"] for row in rows)
+    print(f"CPU of the start-up (a run of one question): {starts}.")
+    print(f"The mock teacher can give {possible:,.0f} answers/s; it was never busier than {busiest:.0%} of a core.")
+    print(before)
+    print(f"The article's way runs at its own {THREADS} threads under every load.")
+
+
+def question_count(load: Load, way: str, requests: int, small: int) -> int:
+    """The article's way is slow enough to be asked the whole number once."""
+    return small if way == "article" and load is not LOADS[0] else int(requests * load.times)
+
+
+def cells(row: Row, rows: Iterable[Row], bench: Bench) -> list[str]:
+    """A row of the table."""
+    (ours,) = [other for other in rows if other.way == OURS and other.load is row.load]
+    return [
+        row.load.name,
+        WAYS[row.way],
+        f"{row.concurrency:,}",
+        f"{row.answered:,} of {row.asked:,}",
+        f"{row.seen['asking_s']:.1f} s",
+        f"{row.ideal_s:.1f} s",
+        f"{row.ideal_s / row.seen['asking_s']:.0%}",
+        f"{row.used.wall_s:.1f} s",
+        f"{row.used.cpu_s / max(row.answered, 1) * 1000:.1f} ms",
+        f"{bench.cpu_ms(row):.1f} ms",
+        f"{bench.cpu_ms(row) / bench.cpu_ms(ours):.1f} ×",
+        f"{row.used.peak_mb:.0f} MB",
+    ]
+
+
+def ideal_wall_s(drawn: Iterable[float], workers: int) -> float:
+    """When the last of these latencies ends if each is begun by the first worker that is free."""
+    free = [0.0] * workers
+    for latency in drawn:
+        heapq.heapreplace(free, free[0] + latency)
+    return max(free)
+
+
+def write_questions(path: Path, count: int) -> None:
+    """Questions of a grade school's length, no two alike."""
+    with path.open("w") as file:
+        for number in range(count):
+            question = (
+                f"Natalia sold {number} clips to her friends in April, and then she sold half as many clips in May. "
+                "How many clips did Natalia sell altogether in April and May?"
+            )
+            file.write(json.dumps({"id": f"q{number}", "question": question, "answer": "72"}) + "\n")
+
+
+def write_params(path: Path, base_url: str, concurrency: int) -> None:
+    """The committed params, with the mock for a teacher; a failed row is to be counted, not to end the run."""
+    params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["distill"] |= {"prompt": PROMPT, "max_failed_share": 1.0}
+    params["distill"]["teacher"] |= {"backend": "openai_compatible", "base_url": base_url, "model": "mock"}
+    params["run"]["concurrency"] = concurrency
+    with path.open("w") as file:
+        YAML(typ="safe").dump(params, file)
+
+
+if __name__ == "__main__":
+    main()
