@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import compress, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import click
 
@@ -201,12 +201,16 @@ def _rejected(row: Filtered, params: Filter) -> Rejected:
 
 def disagreements(row: Filtered) -> Iterator[Disagreement]:
     """The row once more, if rule and judge contradict each other or, together, the gold answer."""
+    kind = _kind_of_disagreement(row)
+    if kind:
+        yield Disagreement(**row.model_dump(include=set(Filtered.model_fields)), kind=kind)
+
+
+def _kind_of_disagreement(row: Filtered) -> Literal["rule_against_judge", "gold_suspect"] | None:
     verdicts = {row.rule_verdict, row.judge_verdict}
-    fields = row.model_dump(include=set(Filtered.model_fields))
     if verdicts == {"right", "wrong"}:
-        yield Disagreement(**fields, kind="rule_against_judge")
-    elif verdicts == {"wrong"}:
-        yield Disagreement(**fields, kind="gold_suspect")
+        return "rule_against_judge"
+    return "gold_suspect" if verdicts == {"wrong"} else None
 
 
 def random_control(rows: Iterable[Distilled], total: int, size: int, seed: int) -> Iterator[Distilled]:
@@ -231,7 +235,7 @@ class Tally:
         self._reasons: Counter[str] = Counter()
         self._decided_by: Counter[str] = Counter()
         self._table: Counter[tuple[str, str]] = Counter()
-        self._kinds: Counter[str] = Counter()
+        self._kinds: Counter[str | None] = Counter()
         self._of_question: Counter[str] = Counter()  # of the question whose answers come now
         self._pass_rates: Counter[str] = Counter()
         self._question: str | None = None
@@ -246,7 +250,7 @@ class Tally:
             self._kept_unsure += row.verdict == "unsure"
         self._decided_by[row.decided_by] += 1
         self._table[row.rule_verdict, row.judge_verdict or "not_asked"] += 1
-        self._kinds.update(each.kind for each in disagreements(row))
+        self._kinds[_kind_of_disagreement(row)] += 1
         if row.id != self._question:
             self._end_question()
             self._question = row.id

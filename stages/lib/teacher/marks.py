@@ -54,8 +54,9 @@ class Judge:
         """Two rounds: every row that is not marked yet, then those whose reply could not be read."""
         first = ask_missing(self._respondent, lambda: (self._request(row, 0) for row in rows()), self._run, store)
         self._add(first)
-        self.standing.from_store += first.standing.from_store
-        self._add(ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store))
+        second = ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store)
+        self._add(second)
+        self.standing.from_store = second.standing.from_store - first.standing.bought
 
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked for."""
