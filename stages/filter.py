@@ -192,10 +192,10 @@ def chosen(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:
 
 def _rejected(row: Filtered, params: Filter) -> Rejected:
     reason: Any = {"right": "not_selected", "wrong": "wrong_answer", "unsure": "no_answer_read"}[row.verdict]
-    if row.verdict == "unsure" and row.decided_by == "disagreement":
-        reason = "disagreement"
     if row.verdict == "unsure" and params.on_unsure == "keep":
         reason = "not_selected"
+    elif row.verdict == "unsure" and not row.decided_by.startswith("rule:"):
+        reason = {"judge": "no_mark_read", "disagreement": "disagreement"}[row.decided_by]
     return Rejected(**row.model_dump(), reason=reason)
 
 

@@ -110,9 +110,13 @@ class Filtered(Distilled):
 
 
 class Rejected(Filtered):
-    """A judged row that was dropped, and why; ``not_selected``: right, but another answer to its question is kept."""
+    """A judged row that was dropped, and why.
 
-    reason: Literal["wrong_answer", "no_answer_read", "disagreement", "not_selected"]
+    Nobody could judge it where the rule read no answer (``no_answer_read``) or the judge gave no mark that can be read
+    (``no_mark_read``); ``not_selected``: fit to be kept, but another answer to its question is.
+    """
+
+    reason: Literal["wrong_answer", "no_answer_read", "no_mark_read", "disagreement", "not_selected"]
 
 
 class Disagreement(Filtered):
