@@ -76,6 +76,7 @@ def test_a_kept_row_is_the_distilled_one_with_its_verdict(
     (kept,) = read_some_rows(filtering(RIGHT) / "filtered", Filtered, "")
     (distilled,) = read_some_rows(distilled_file(RIGHT), Distilled, "")
     verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict |= {"rule_verdict": "right", "judge_verdict": None}
     assert kept.model_dump() == distilled.model_dump() | verdict
 
 
@@ -106,6 +107,12 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
         "rejected": 3,
         "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
         "decided_by": {"rule:bold": 1, "rule:none": 1, "rule:phrase": 3},
+        "rule_by_judge": {"right": {"not_asked": 2}, "wrong": {"not_asked": 2}, "unsure": {"not_asked": 1}},
+        "judge_asked": 0,
+        "judge_calls_saved": 5,
+        "rule_against_judge": 0,
+        "gold_suspect": 0,
+        "pass_rates": {"0/1": 3, "1/1": 2},
         "control": 2,
     }
     assert sorted(ids(out / "filtered") + ids(out / "rejected")) == ["q0", "q1", "q2", "q3", "q4"]
@@ -168,7 +175,7 @@ def test_not_one_right_answer_is_refused(
     rows = distilled_file(WRONG, NO_ANSWER)
     line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
     assert line.startswith(f"{rows}: not one of 2 answers is to be kept. ")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_what_was_kept_and_why_the_rest_was_not_is_logged(
