@@ -75,7 +75,7 @@ def test_a_kept_row_is_the_distilled_one_with_its_verdict(
 ) -> None:
     (kept,) = read_some_rows(filtering(RIGHT) / "filtered", Filtered, "")
     (distilled,) = read_some_rows(distilled_file(RIGHT), Distilled, "")
-    verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict: dict[str, Any] = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
     verdict |= {"rule_verdict": "right", "judge_verdict": None}
     assert kept.model_dump() == distilled.model_dump() | verdict
 
@@ -164,6 +164,63 @@ def test_samples_of_one_question_are_judged_apart(filtering: Callable[..., Path]
     out = filtering(RIGHT | {"id": "q", "sample": 0}, WRONG | {"id": "q", "sample": 1})
     assert [row.sample for row in read_some_rows(out / "filtered", Filtered, "")] == [0]
     assert [row.sample for row in read_some_rows(out / "rejected", Rejected, "")] == [1]
+
+
+SAMPLES = (WRONG, RIGHT | {"reasoning": "a longer thought"}, RIGHT | {"reasoning": "short"}, NO_ANSWER)
+SELECTED = [
+    pytest.param("all_correct", "reject", [1, 2], id="all"),
+    pytest.param("first_correct", "reject", [1], id="the first"),
+    pytest.param("shortest_correct", "reject", [2], id="the shortest, reasoning included"),
+    pytest.param("all_correct", "keep", [1, 2, 3], id="all, and the unsure"),
+    pytest.param("first_correct", "keep", [1], id="the first, for there is a right one"),
+    pytest.param("shortest_correct", "keep", [2], id="the shortest right one, though the unsure one is shorter"),
+]
+
+
+@pytest.mark.parametrize(("select", "on_unsure", "kept"), SELECTED)
+def test_of_several_answers_to_a_question_those_are_kept_that_params_say(
+    select: str,
+    on_unsure: str,
+    kept: list[int],
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> None:
+    rows = [change | {"id": "many", "sample": sample} for sample, change in enumerate(SAMPLES)]
+    rows += [WRONG | {"id": "none", "sample": sample} for sample in range(2)]
+    params = project_params({"filter.select": select, "filter.on_unsure": on_unsure})
+    runs(main, *arguments(distilled_file(*rows), tmp_path / "out", params))
+    assert [row.sample for row in read_some_rows(tmp_path / "out" / "filtered", Filtered, "")] == kept
+    metrics = json.loads((tmp_path / "out" / "metrics").read_bytes())
+    assert metrics["pass_rates"] == {"0/2": 1, "2/4": 1}
+    assert metrics["rejected"] == 6 - len(kept)
+    reasons = {row.sample: row.reason for row in read_some_rows(tmp_path / "out" / "rejected", Rejected, "")[:-2]}
+    left = {0: "wrong_answer", 3: "no_answer_read" if on_unsure == "reject" else "not_selected"}
+    left |= dict.fromkeys((1, 2), "not_selected")
+    assert reasons == {sample: left[sample] for sample in range(4) if sample not in kept}
+
+
+def test_where_no_answer_is_right_the_first_unsure_one_is_kept_if_params_say_so(
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> None:
+    rows = [change | {"id": "q", "sample": sample} for sample, change in enumerate((WRONG, NO_ANSWER, EMPTY))]
+    params = project_params({"filter.select": "first_correct", "filter.on_unsure": "keep"})
+    runs(main, *arguments(distilled_file(*rows), tmp_path / "out", params))
+    assert [row.sample for row in read_some_rows(tmp_path / "out" / "filtered", Filtered, "")] == [1]
+
+
+def test_the_rule_alone_asks_nobody_and_opens_no_store(
+    filtering: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    out = filtering(RIGHT, WRONG, NO_ANSWER)
+    assert (out / "disagreements").read_bytes() == b""
+    assert json.loads((out / "metrics").read_bytes())["judge_calls_saved"] == 3
+    assert not list(tmp_path.rglob("answers.*"))
 
 
 def test_not_one_right_answer_is_refused(
