@@ -23,7 +23,7 @@ OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 def main(rows: str) -> None:
     click.echo(f"{machine()}\n")
     counts = [int(count) for count in rows.split(",")]
-    used = [filtered(count) for count in counts]
+    used = [filtered(count, FOLDER) for count in counts]
     lines = [
         [f"{count:,}", f"{each.wall_s:.1f}", f"{each.cpu_s / count * 1e6:.0f}", f"{each.peak_mb:.1f}"]
         for count, each in zip(counts, used, strict=True)
@@ -34,18 +34,18 @@ def main(rows: str) -> None:
     )
 
 
-def filtered(count: int) -> Used:
-    """What the stage takes for so many rows."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = made(count)
-    outputs = [part for name in OUTPUTS for part in (f"--{name}", str(FOLDER / name))]
+def filtered(count: int, folder: Path) -> Used:
+    """What the stage takes for so many rows, which lie in a folder, made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = made(count, folder)
+    outputs = [part for name in OUTPUTS for part in (f"--{name}", str(folder / name))]
     command = [sys.executable, "-m", "stages.filter", "--distilled", str(path), *outputs]
-    return measured([*command, "--params", "profiles/embedded.yaml"], FOLDER / "filter.log")
+    return measured([*command, "--params", "profiles/embedded.yaml"], folder / "filter.log")
 
 
-def made(count: int) -> Path:
+def made(count: int, folder: Path) -> Path:
     """A file with so many short answers, one in four of them wrong."""
-    path = FOLDER / f"distilled-{count}.jsonl"
+    path = folder / f"distilled-{count}.jsonl"
     if not path.exists():
         with path.open("w", encoding="utf-8") as file:
             for number in range(count):

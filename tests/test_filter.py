@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from benchmarks.filter import filtered
 from stages.filter import main
 from stages.lib.records import Distilled, Filtered, Rejected, read_some_rows
 
@@ -233,6 +234,12 @@ def test_not_one_right_answer_is_refused(
     line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
     assert line.startswith(f"{rows}: not one of 2 answers is to be kept. ")
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow  # half a minute
+def test_twenty_times_the_rows_take_the_same_memory(tmp_path: Path) -> None:
+    few, many = (filtered(count, tmp_path).peak_mb for count in (10_000, 200_000))
+    assert many < 1.3 * few
 
 
 def test_what_was_kept_and_why_the_rest_was_not_is_logged(
