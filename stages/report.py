@@ -103,6 +103,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         student=PurePath(params.train.student.name).name,
         comparison=comparison,
         flow=flow,
+        marks=read_marks(inputs),
         trainings=trainings,
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
@@ -140,6 +141,12 @@ def read_flow(inputs: Inputs) -> list[Step]:
 def contamination_remark(unchecked: list[str]) -> str:
     """What no count can say: of these benchmarks nobody knows whether their questions are trained on."""
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
+
+
+def read_marks(inputs: Inputs) -> FilterCounts | None:
+    """How the judge's marks fell; None where no judge was asked."""
+    counts = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
+    return counts if counts.judge_asked else None
 
 
 def dropped(reasons: dict[str, int]) -> list[Part]:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from benchmarks.filter import filtered
 from stages.filter import main
 from stages.lib.records import Distilled, Filtered, Rejected, read_some_rows
 
-OUTPUTS = ("filtered", "rejected", "control", "metrics")
+OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 
 RIGHT = {"response": "2 + 3 = 5. The answer is 5."}
 WRONG = {"response": "The answer is 6."}
@@ -75,7 +76,8 @@ def test_a_kept_row_is_the_distilled_one_with_its_verdict(
 ) -> None:
     (kept,) = read_some_rows(filtering(RIGHT) / "filtered", Filtered, "")
     (distilled,) = read_some_rows(distilled_file(RIGHT), Distilled, "")
-    verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict: dict[str, Any] = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict |= {"rule_verdict": "right", "judge_verdict": None}
     assert kept.model_dump() == distilled.model_dump() | verdict
 
 
@@ -106,6 +108,12 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
         "rejected": 3,
         "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
         "decided_by": {"rule:bold": 1, "rule:none": 1, "rule:phrase": 3},
+        "rule_by_judge": {"right": {"not_asked": 2}, "wrong": {"not_asked": 2}, "unsure": {"not_asked": 1}},
+        "judge_asked": 0,
+        "judge_calls_saved": 5,
+        "rule_against_judge": 0,
+        "gold_suspect": 0,
+        "pass_rates": {"0/1": 3, "1/1": 2},
         "control": 2,
     }
     assert sorted(ids(out / "filtered") + ids(out / "rejected")) == ["q0", "q1", "q2", "q3", "q4"]
@@ -159,6 +167,63 @@ def test_samples_of_one_question_are_judged_apart(filtering: Callable[..., Path]
     assert [row.sample for row in read_some_rows(out / "rejected", Rejected, "")] == [1]
 
 
+SAMPLES = (WRONG, RIGHT | {"reasoning": "a longer thought"}, RIGHT | {"reasoning": "short"}, NO_ANSWER)
+SELECTED = [
+    pytest.param("all_correct", "reject", [1, 2], id="all"),
+    pytest.param("first_correct", "reject", [1], id="the first"),
+    pytest.param("shortest_correct", "reject", [2], id="the shortest, reasoning included"),
+    pytest.param("all_correct", "keep", [1, 2, 3], id="all, and the unsure"),
+    pytest.param("first_correct", "keep", [1], id="the first, for there is a right one"),
+    pytest.param("shortest_correct", "keep", [2], id="the shortest right one, though the unsure one is shorter"),
+]
+
+
+@pytest.mark.parametrize(("select", "on_unsure", "kept"), SELECTED)
+def test_of_several_answers_to_a_question_those_are_kept_that_params_say(
+    select: str,
+    on_unsure: str,
+    kept: list[int],
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> None:
+    rows = [change | {"id": "many", "sample": sample} for sample, change in enumerate(SAMPLES)]
+    rows += [WRONG | {"id": "none", "sample": sample} for sample in range(2)]
+    params = project_params({"filter.select": select, "filter.on_unsure": on_unsure})
+    runs(main, *arguments(distilled_file(*rows), tmp_path / "out", params))
+    assert [row.sample for row in read_some_rows(tmp_path / "out" / "filtered", Filtered, "")] == kept
+    metrics = json.loads((tmp_path / "out" / "metrics").read_bytes())
+    assert metrics["pass_rates"] == {"0/2": 1, "2/4": 1}
+    assert metrics["rejected"] == 6 - len(kept)
+    reasons = {row.sample: row.reason for row in read_some_rows(tmp_path / "out" / "rejected", Rejected, "")[:-2]}
+    left = {0: "wrong_answer", 3: "no_answer_read" if on_unsure == "reject" else "not_selected"}
+    left |= dict.fromkeys((1, 2), "not_selected")
+    assert reasons == {sample: left[sample] for sample in range(4) if sample not in kept}
+
+
+def test_where_no_answer_is_right_the_first_unsure_one_is_kept_if_params_say_so(
+    tmp_path: Path,
+    distilled_file: Callable[..., Path],
+    project_params: Callable[..., Path],
+    runs: Callable[..., Result],
+) -> None:
+    rows = [change | {"id": "q", "sample": sample} for sample, change in enumerate((WRONG, NO_ANSWER, EMPTY))]
+    params = project_params({"filter.select": "first_correct", "filter.on_unsure": "keep"})
+    runs(main, *arguments(distilled_file(*rows), tmp_path / "out", params))
+    assert [row.sample for row in read_some_rows(tmp_path / "out" / "filtered", Filtered, "")] == [1]
+
+
+def test_the_rule_alone_asks_nobody_and_opens_no_store(
+    filtering: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    out = filtering(RIGHT, WRONG, NO_ANSWER)
+    assert (out / "disagreements").read_bytes() == b""
+    assert json.loads((out / "metrics").read_bytes())["judge_calls_saved"] == 3
+    assert not list(tmp_path.rglob("answers.*"))
+
+
 def test_not_one_right_answer_is_refused(
     distilled_file: Callable[..., Path],
     project_params: Callable[..., Path],
@@ -168,7 +233,13 @@ def test_not_one_right_answer_is_refused(
     rows = distilled_file(WRONG, NO_ANSWER)
     line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
     assert line.startswith(f"{rows}: not one of 2 answers is to be kept. ")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow  # half a minute
+def test_twenty_times_the_rows_take_the_same_memory(tmp_path: Path) -> None:
+    few, many = (filtered(count, tmp_path).peak_mb for count in (10_000, 200_000))
+    assert many < 1.3 * few
 
 
 def test_what_was_kept_and_why_the_rest_was_not_is_logged(

@@ -19,9 +19,17 @@ PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(
 EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/params.py", "stages/lib/command.py"}
 CHOICES = {
     "stages.lib.sources.": "collect.source",
-    "stages.lib.teacher.backends.": "distill.teacher.backend",
     "stages.lib.students.": "train.student.source",
     "stages.lib.trainers.": "train.backend",
+}
+# the backend and the prompts are the teacher's in one stage and the judge's in another
+BACKENDS = {"distill": "distill.teacher.backend", "filter": "filter.judge.backend"}
+PROMPTS = {
+    "distill": "distill.prompt",
+    "filter": "filter.judge.prompt",
+    "convert": "convert.system_prompt",
+    "evaluate-base": "convert.system_prompt",
+    "evaluate": "convert.system_prompt",
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
 UNREACHED = {"evaluate": {"stages/lib/students/package.py"}}
@@ -46,7 +54,7 @@ def definition(stage: str) -> dict[str, Any]:
 
 
 def resolved(dep: str) -> str:
-    for key in ("collect.source", "distill.teacher.backend", "train.student.source", "train.backend"):
+    for key in (*CHOICES.values(), *BACKENDS.values()):
         dep = dep.replace(f"${{{key}}}", str(value(key)))
     return dep
 
@@ -62,8 +70,9 @@ def module_files(name: str) -> Iterator[str]:
             yield path.with_suffix(".py").relative_to(ROOT).as_posix()
 
 
-def mentioned_modules(file: str) -> Iterator[str]:
+def mentioned_modules(file: str, stage: str = "") -> Iterator[str]:
     """What a file imports, at its top or inside a function, by name or by a name made up at run time."""
+    choices = CHOICES | ({"stages.lib.teacher.backends.": BACKENDS[stage]} if stage in BACKENDS else {})
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -72,8 +81,8 @@ def mentioned_modules(file: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             prefix = str(node.values[0].value)
-            if prefix in CHOICES:
-                yield prefix + str(value(CHOICES[prefix]))
+            if prefix in choices:
+                yield prefix + str(value(choices[prefix]))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("stages."):
             yield node.value  # python -m stages.…
 
@@ -83,7 +92,7 @@ def reached_files(stage: str) -> set[str]:
     while waiting:
         file = waiting.pop()
         reached.add(file)
-        for module in mentioned_modules(file):
+        for module in mentioned_modules(file, stage):
             if module.startswith("stages"):
                 waiting += [found for found in module_files(module) if found not in reached]
     return reached
@@ -137,8 +146,12 @@ def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
 
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
-        reads = "prompt_text(" in (ROOT / "stages" / f"{module(stage)}.py").read_text()
-        assert reads == any(dep.startswith("stages/prompts/") for dep in definition(stage)["deps"]), stage
+        # the embedded backend knows the marking prompt by its text, whoever asks; params.py reads what it is told to
+        files = {file for file in reached_files(stage.removesuffix("-base")) if "/backends/" not in file} - EXEMPT
+        reads = any("prompt_text(" in (ROOT / file).read_text() for file in files)
+        listed = [dep for dep in definition(stage)["deps"] if dep.startswith("stages/prompts/")]
+        assert reads == (stage in PROMPTS), stage
+        assert listed == ([f"stages/prompts/${{{PROMPTS[stage]}}}.txt"] if reads else []), stage
 
 
 def test_no_stage_imports_a_stage() -> None:

@@ -57,7 +57,12 @@ ARTICLE = {
     "distill.teacher.max_tokens": None,
     "filter.strategy": "judge",
     "filter.judge.prompt": "strict_teacher",
+    "filter.judge_audit_share": 0.0,
+    "filter.judge.backend": "openai_compatible",
     "filter.judge.base_url": DASHSCOPE,
+    "filter.judge.temperature": None,
+    "filter.judge.top_p": None,
+    "filter.judge.max_tokens": None,
     "convert.system_prompt": "still2",
     "convert.ascii": True,
     "convert.markers.begin_of_thought": "<|begin_of_thought|>",
@@ -241,8 +246,8 @@ def test_make_profile_lays_it_down_prints_the_difference_and_what_is_not_built(r
     assert "-  source: chain_sum " in done.stdout
     assert "+  source: gsm8k " in done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "params.yaml: not built yet, so 'make check' and every stage refuse it: filter.strategy: judge; "
-        "train.backend: openmind; evaluate.benchmarks: mgsm_cot_native, mgsm_direct, gsm8k, mmlu"
+        "params.yaml: not built yet, so 'make check' and every stage refuse it: train.backend: openmind; "
+        "evaluate.benchmarks: mgsm_cot_native, mgsm_direct, gsm8k, mmlu"
     )
 
 

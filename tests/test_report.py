@@ -115,7 +115,8 @@ def evaluated(index: int, correct: bool) -> Evaluated:
 
 def write_rows_and_counts(folder: Path, rejected: int) -> None:
     """12 answers, of which some are rejected, and what the stages counted."""
-    judged = [Filtered(**distilled(i), prediction=str(i + 1), verdict="right", decided_by="rule") for i in range(12)]
+    verdict: dict[str, Any] = {"verdict": "right", "decided_by": "rule", "rule_verdict": "right", "judge_verdict": None}
+    judged = [Filtered(**distilled(i), prediction=str(i + 1), **verdict) for i in range(12)]
     wrong = {"verdict": "wrong", "prediction": "0", "reason": "wrong_answer"}
     write_rows(folder / "data/distilled.jsonl", [Distilled(**row.model_dump()) for row in judged])
     write_rows(folder / "data/filtered.jsonl", judged[rejected:])
@@ -127,7 +128,8 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     write_json(folder / "metrics/distill.json", {"in": 12, "distilled": 12, "failed": 0, "failed_by_reason": {}})
     reasons = {"wrong_answer": rejected} if rejected else {}
     counts = {"in": 12, "kept": 12 - rejected, "rejected": rejected, "rejected_by_reason": reasons}
-    write_json(folder / "metrics/filter.json", counts)
+    table = {"right": {"not_asked": 12 - rejected}, "wrong": {"not_asked": rejected}, "unsure": {}}
+    write_json(folder / "metrics/filter.json", counts | {"judge_asked": 0, "rule_by_judge": table})
 
 
 def write_evaluation(folder: Path, name: str, right: int) -> None:
@@ -255,6 +257,20 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     clean = {"hits": 0, "questions": 9, "too_short": 0}
     edit(run / "metrics/collect.json", lambda counts: counts["contamination"].update(gsm8k=clean, mgsm=clean))
     assert "Contamination" not in Parsed(page(run)).text
+
+
+def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
+    assert "Rule and judge" not in page(run)
+    table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(judge_asked=11, rule_by_judge=table))
+    parsed = Parsed(page(run))
+    assert "11 of 12 answers were marked by the judge" in parsed.text
+    heads = ["the rule says", "judge: right", "judge: wrong", "judge: unsure", "not asked"]
+    assert parsed.rows[(first := parsed.rows.index(heads)) + 1 : first + 4] == [
+        ["right", "7", "1", "0", "0"],
+        ["wrong", "0", "2", "1", "0"],
+        ["unsure", "0", "0", "0", "1"],
+    ]
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(

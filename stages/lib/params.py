@@ -68,7 +68,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 # where the schema knows more than the stages do: what they can do so far
 BUILT: dict[str, tuple[str, ...]] = {
-    "filter.strategy": ("rule",),
     "train.backend": ("trl",),
     "evaluate.backend": ("hf",),
     "evaluate.benchmarks": ("heldout",),
@@ -174,19 +173,24 @@ class Distill(Section):
     teacher: Teacher
 
 
-class Judge(Section):
-    """The model that marks answers where ``filter.strategy`` asks one; else its address and name may be null."""
+class Judge(Teacher):
+    """The model that marks answers where ``filter.strategy`` or ``judge_audit_share`` asks one."""
 
     prompt: Name
-    base_url: str | None
-    model: str | None
 
 
 class Filter(Section):
-    """How answers are judged, what becomes of those that nobody could judge, and the seed of the random control."""
+    """How answers are judged, what becomes of those that nobody could judge, and which right ones are kept.
+
+    ``judge_audit_share``: of the answers that the rule decided alone, so many are marked by the judge too, for the
+    table of rule against judge; their verdict stays the rule's.
+    """
 
     strategy: Literal["rule", "judge", "rule_then_judge", "both"]
     on_unsure: Literal["reject", "keep"]
+    select: Literal["first_correct", "shortest_correct", "all_correct"]
+    judge_audit_share: Share
+    audit_seed: Seed
     judge: Judge
     control_seed: Seed
 
@@ -397,7 +401,6 @@ def load_params(path: Path) -> Params:
 def not_built(params: Params) -> dict[str, list[str]]:
     """The values that the schema knows and no stage can do yet, by key: ``{"train.backend": ["openmind"]}``."""
     chosen: dict[str, list[str]] = {
-        "filter.strategy": [params.filter.strategy],
         "train.backend": [params.train.backend],
         "evaluate.backend": [params.evaluate.backend],
         "evaluate.benchmarks": [*params.evaluate.benchmarks],
@@ -456,10 +459,6 @@ def _check_names(params: Params, path: Path) -> None:
     ):
         if name not in prompts:
             raise ParamsError(f"{path}: {key}: no file stages/prompts/{name}.txt.{_nearest(name, prompts)}")
-    judge, strategy = params.filter.judge, params.filter.strategy
-    for key, text in (("base_url", judge.base_url), ("model", judge.model)):
-        if strategy != "rule" and not text:
-            raise ParamsError(f"{path}: filter.judge.{key}: missing, and strategy '{strategy}' asks a judge. Name it.")
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             raise ParamsError(f"{path}: evaluate.benchmarks: '{name}' stands there twice. Leave one out.")

@@ -365,7 +365,9 @@ def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
         return reading
     before = next((found for i in range(index - 1, -1, -1) if (found := _result(response, i))), None)
     same = [each for each in reading.quantities if before and before.quantity and each.value == before.quantity.value]
-    return replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+    return (
+        replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+    )
 
 
 def _last_number(response: Response) -> Reading | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages.lib.evaluation.table import CAVEAT, comparison_table, p_value, points, signed
 from stages.lib.page.charts import interval_chart, loss_chart
-from stages.lib.page.metrics import Comparison, LossPoint, Pair, TrainCounts
+from stages.lib.page.metrics import Comparison, FilterCounts, LossPoint, Pair, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.records import Evaluated, Filtered, Rejected
 
@@ -75,12 +75,13 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows; ``data_hash`` names it."""
+    """All that the page shows; ``data_hash`` names it. ``marks`` is None where no judge was asked."""
 
     teachers: list[str]
     student: str
     comparison: Comparison
     flow: list[Step]
+    marks: FilterCounts | None
     trainings: dict[str, Training]
     kept: list[Filtered]
     rejected: list[Rejected]

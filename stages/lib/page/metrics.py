@@ -43,12 +43,18 @@ class DistillCounts(Metrics):
 
 
 class FilterCounts(Metrics):
-    """metrics/filter.json: ``taken = kept + all rejected``."""
+    """metrics/filter.json: ``taken = kept + all rejected``.
+
+    ``rule_by_judge["wrong"]["right"]`` is how many answers the rule calls wrong and the judge right; "not_asked" is
+    the judge's column for those that it was not asked about.
+    """
 
     taken: int = Field(alias="in")
     kept: int
     rejected: int
     rejected_by_reason: dict[str, int]
+    judge_asked: int
+    rule_by_judge: dict[str, dict[str, int]]
 
 
 class TrainCounts(Metrics):

@@ -1,0 +1,112 @@
+"""Asking a judge: the article's marking prompt, through the same client and the same store as the teacher.
+
+    judge = Judge(params.filter.judge, params.run)
+    judge.ask(rows, store)                   # rows: a function that yields the rows to be marked
+    judge.mark(row, store)                   # "right" | "wrong" | "unsure"
+
+A reply that cannot be read is asked for once more (sample 1); what cannot be read then is unsure, and so is what the
+judge refused, cut off or left empty. A mark that was not received fails the stage, for a row's fate must not hang on
+a time-out; the replies that came are in the store.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from stages.lib.answers.marking import read_mark
+from stages.lib.params import Judge as JudgeParams
+from stages.lib.params import ParamsError, Run, prompt_text
+from stages.lib.records import Distilled
+from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, price_of
+from stages.lib.teacher.client import TeacherError
+from stages.lib.teacher.progress import Standing
+from stages.lib.teacher.reading import BodyError, read_body
+from stages.lib.teacher.spending import body_cost
+from stages.lib.teacher.store import AnswerStore, request_key
+
+BETWEEN = "\n" * 5  # the article's: the response, five newlines, the gold solution
+FOR_GOOD = "refused"  # of all failures the one that asking again does not mend
+UNUSABLE = ("cut_off", "refused", "not_finished")  # an answer without reasoning may still hold a mark
+
+Mark = Literal["right", "wrong", "unsure"]
+Rows = Callable[[], Iterable[Distilled]]
+
+
+class Judge:
+    """One judge for a run; ``standing`` adds up what its rounds came to."""
+
+    def __init__(self, params: JudgeParams, run: Run) -> None:
+        self._params = params
+        self._run = run
+        self._respondent = Respondent("filter", "filter.judge", params, run.judge_api_key_variable)
+        self._identity = self._respondent.identity
+        self._price = price_of(self._respondent, run)
+        self._prompt = prompt_text(params.prompt)
+        self.standing = Standing(wanted=0)
+        self.worth = 0.0
+        if "{question}" not in self._prompt:
+            raise ParamsError(
+                f"params.yaml: filter.judge.prompt: stages/prompts/{params.prompt}.txt does not say where the material "
+                "stands. Write {question} into it, or choose another prompt."
+            )
+
+    def ask(self, rows: Rows, store: AnswerStore) -> None:
+        """Two rounds: every row that is not marked yet, then those whose reply could not be read."""
+        first = ask_missing(self._respondent, lambda: (self._request(row, 0) for row in rows()), self._run, store)
+        self._add(first)
+        second = ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store)
+        self._add(second)
+        self.standing.from_store = second.standing.from_store - first.standing.bought
+
+    def mark(self, row: Distilled, store: AnswerStore) -> Mark:
+        """The mark of a row that was asked for."""
+        bodies = [body for body in (self._body(row, sample, store) for sample in (0, 1)) if body]
+        self.worth += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
+        return next(filter(None, map(_read, bodies)), "unsure")
+
+    def run_facts(self) -> dict[str, Any]:
+        """What was bought now and what the store saved; complete when every row has its mark."""
+        standing = self.standing
+        return {
+            "bought": standing.bought,
+            "from_store": standing.from_store,
+            "paid_now": round(standing.cost, 6),
+            "saved_by_store": round(max(0.0, self.worth - standing.cost), 6),
+        }
+
+    def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
+        """With the requests of the first round that were answered: their cost counts for the budget."""
+        for row in rows():
+            body = self._body(row, 0, store)
+            if body:
+                yield self._request(row, 0)
+                if not _read(body):
+                    yield self._request(row, 1)
+
+    def _request(self, row: Distilled, sample: int) -> dict[str, Any]:
+        material = row.response + BETWEEN + (row.solution or row.answer)
+        messages = [{"role": "user", "content": self._prompt.replace("{question}", material)}]
+        return chat_request(self._identity, self._params, messages, sample)
+
+    def _body(self, row: Distilled, sample: int, store: AnswerStore) -> bytes | None:
+        key = request_key(self._request(row, sample))
+        return store.body(key) if key in store else None
+
+    def _add(self, asked: Asked) -> None:
+        missing = Counter(failed.reason for failed in asked.failed.values() if failed.reason != FOR_GOOD)
+        if missing:
+            kinds = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+            raise TeacherError(
+                f"filter: {missing.total()} marks of the judge were not received ({kinds}). Those that were are kept: "
+                "run the stage again to ask for the rest."
+            )
+        self.standing.bought += asked.standing.bought
+        self.standing.cost += asked.standing.cost
+
+
+def _read(body: bytes) -> Literal["right", "wrong"] | None:
+    try:
+        answer = read_body(body)
+    except BodyError:
+        return None
+    return None if answer.failure in UNUSABLE else read_mark(answer.response)
