@@ -235,10 +235,12 @@ class Server:
         self._loop.close()
 
 
-def completion(finish_reason: str = "stop", **message: Any) -> web.Response:
+USAGE = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
+
+
+def completion(finish_reason: str = "stop", usage: Any = USAGE, **message: Any) -> web.Response:
     """An answer as it should be, but for what a test changes."""
     message = {"role": "assistant", "reasoning_content": "1 + 1 = 2", "content": "The answer is 2."} | message
-    usage = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     return web.json_response({"id": "c", "model": "served-model", "choices": [choice], "usage": usage})
 

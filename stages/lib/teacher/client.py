@@ -22,7 +22,7 @@ from tenacity.wait import wait_exponential_jitter
 from stages.lib.command import DistilleryError
 from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.pacing import Pace
+from stages.lib.teacher.pacing import Pace, Turn
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
@@ -123,7 +123,7 @@ class TeacherClient:
                 try:
                     body, answer = await self._send(request)
                 except _Unreached as error:
-                    await self._wait_for_the_server(error)
+                    await self._wait_for_the_server(turn, error)
                 except CallFailed as failed:
                     self._heard = self._heard or failed.status is not None
                     self._pace.reached()
@@ -137,16 +137,17 @@ class TeacherClient:
                     turn.tokens = self._learn_tokens(answer) or turn.tokens
                     return body, answer
 
-    async def _wait_for_the_server(self, error: _Unreached) -> None:
+    async def _wait_for_the_server(self, turn: Turn, error: _Unreached) -> None:
         """Hold this call's place until the next look; TeacherError when ``run.outage_s`` is over."""
-        lost_s = await self._pace.not_reached()
+        lost_s = self._pace.not_reached()
         # an address that never answered is more likely wrong than down
         patience_s = self._run.outage_s if self._heard else min(self._run.outage_s, 3 * self._run.backoff_s)
-        if lost_s > patience_s:
+        if lost_s >= patience_s:
             raise TeacherError(
                 f"{self._endpoint.base_url}: nobody answers there ({error}) since {lost_s:.0f} s. Check "
                 f"{self._section}.base_url in params.yaml and the network; what was received is kept."
             ) from error
+        await self._pace.look_again(turn, lost_s, within_s=patience_s - lost_s)
 
     def _expected_tokens(self, request: dict[str, Any]) -> int:
         text = sum(len(message["content"].encode()) for message in request["messages"])
