@@ -9,6 +9,8 @@ desk.run()
 import asyncio
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -247,3 +249,11 @@ def completion(finish_reason: str = "stop", usage: Any = USAGE, **message: Any) 
 
 async def good(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
     return completion()
+
+
+def reset(request: web.Request) -> None:
+    """Close the connection as a crashed host does."""
+    assert request.transport
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()

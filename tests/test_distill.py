@@ -277,15 +277,15 @@ def test_a_pipe_gets_plain_lines(desk: Desk) -> None:
 def test_a_long_run_tells_a_pipe_how_far_it_is(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.05)
+    monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.1)
     desk.ask(*(question(number) for number in range(40)))
-    desk.set(embedded_latency_s=0.03)
+    desk.set(embedded_latency_s=0.05)
     desk.run()
     figures = r"distill: (\d+) of 40, 0 failed, \d+ in flight, \dk tokens, [\d.]+/s, \d+ s left$"
     lines = [re.match(figures, text) for text in caplog.messages]
     counts = [int(match[1]) for match in lines if match]
-    assert 2 <= len(counts) <= 10
-    assert counts == sorted(set(counts))
+    assert 2 <= len(counts) <= 20
+    assert counts == sorted(counts)
 
 
 def test_a_terminal_gets_a_bar(desk: Desk) -> None:

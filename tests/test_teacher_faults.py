@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,15 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.teacher_desk import Desk, Serve, completion, good, prompted, question
-
-
-def reset(request: web.Request) -> None:
-    """Close the connection as a crashed host does."""
-    assert request.transport
-    connection = request.transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    request.transport.abort()
+from tests.teacher_desk import Desk, Serve, completion, good, prompted, question, reset
 
 
 async def too_many(request: web.Request) -> web.StreamResponse:

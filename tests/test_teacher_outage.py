@@ -86,3 +86,25 @@ def test_an_outage_longer_than_params_allow_is_one_line_and_keeps_what_came(desk
     stored = desk.stored()
     desk.run()
     assert len(back.asked) == 40 - stored
+
+
+def test_a_run_that_waits_says_for_what(
+    desk: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        if attempt == 1 and "99" in content:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        return completion()
+
+    monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.2)
+    server = serve(route)
+    desk.use(server)
+    desk.set(concurrency=2, outage_s=20.0)
+    desk.ask(question(0), question(1, "99 + 1"))
+    desk.run("limited")
+    assert any("1 of 2, 0 failed, 0 in flight, 1 waiting up to 1 s" in text for text in caplog.messages)
+    desk.ask(*(question(number) for number in range(10, 22)))
+    server.route = soon
+    comes_back(goes_after(len(server.asked) + 4, server), 1.0, server, serve)
+    desk.run("lost")
+    assert any("2 in flight, the server cannot be reached" in text for text in caplog.messages)

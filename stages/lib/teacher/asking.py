@@ -29,7 +29,7 @@ from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
-from stages.lib.teacher.progress import Progress, Standing
+from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
 from stages.lib.teacher.reading import Answer
 from stages.lib.teacher.spending import Spending, body_cost
 from stages.lib.teacher.store import AnswerStore, request_key
@@ -161,10 +161,12 @@ class _Asking:
         self._client = TeacherClient(endpoint, respondent.section, self._run, self._pace)
         currency = self._run.prices.currency if self._spending.price else None
         self._progress = Progress(self._stage, standing, currency, self._in_flight)
+        clock = asyncio.create_task(self._show_progress())
         try:
             with self._signals():
                 await self._feed_and_work(requests, min(self._run.concurrency, standing.wanted - standing.done))
         finally:
+            clock.cancel()
             self._progress.close()
             await self._client.close()
             self._asked.seconds = time.monotonic() - started
@@ -247,7 +249,8 @@ class _Asking:
                 await self._store.put(key, request, body)
                 self._count(answer)
         except CallFailed as failed:
-            self._asked.failed[key] = failed
+            # a copy: the exception itself holds on to its whole call
+            self._asked.failed[key] = CallFailed(failed.reason, failed.status, failed.attempts)
             self._asked.standing.failed += 1
         except Stopped:
             pass
@@ -257,7 +260,6 @@ class _Asking:
         finally:
             self._store.release(key)
             self._spending.ended(answer)
-            self._progress.update()
 
     def _count(self, answer: Answer) -> None:
         standing = self._asked.standing
@@ -265,6 +267,12 @@ class _Asking:
         counted = answer.usage.get("completion_tokens")
         standing.tokens += counted if isinstance(counted, int) else 0
         standing.cost += self._spending.cost(answer)
+
+    async def _show_progress(self) -> None:
+        """By the clock, not by the answers: while all wait for a server none comes, and the user is to see why."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._progress.update()
 
     def _in_flight(self) -> str:
         waiting = self._client.waiting

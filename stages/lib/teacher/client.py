@@ -29,6 +29,7 @@ CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for 
 LONGEST_BACKOFF_S = 60.0
 SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
+NO_CREDIT = ("insufficient_quota", "Arrearage")  # OpenAI's with a 429, DashScope's with a 400: no retry can help
 NOT_SENT = ("endpoint", "sample")  # of a request: they tell one stored answer from another
 
 
@@ -172,7 +173,7 @@ class TeacherClient:
             raise _Again(str(error), 200) from error
         except TimeoutError as error:
             raise _Again("timeout", None) from error
-        except (openai.APIConnectionError, httpx2.TransportError) as error:  # the latter midway in a stream
+        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter midway in a stream
             raise _connection_failure(error) from error
         except openai.APIStatusError as error:
             raise self._status_failure(error, request["model"]) from error
@@ -191,8 +192,7 @@ class TeacherClient:
 
     def _status_failure(self, error: openai.APIStatusError, model: str) -> Exception:
         status = error.status_code
-        # 429 with this code is an empty account, not a busy server: retrying cannot help
-        if status in (401, 402, 403, 404) or error.code == "insufficient_quota" or _is_no_model(error):
+        if status in (401, 402, 403, 404) or error.code in NO_CREDIT or _is_no_model(error):
             return TeacherError(
                 f"{self._endpoint.base_url}: the server answers {status} for model '{model}': "
                 f"{self._first_line(error)}. Check {self._endpoint.key_variable}, the account's credit and "
@@ -229,7 +229,7 @@ def _retry_after_s(error: openai.APIStatusError) -> float:
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def _connection_failure(error: openai.APIConnectionError | httpx2.TransportError) -> Exception:
+def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) -> Exception:
     """The transport reports a reset connection as a time-out too; its own errors, further down, tell them apart."""
     cause = error.__cause__
     while cause is not None:
