@@ -31,7 +31,7 @@ from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
 from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
 from stages.lib.teacher.reading import Answer
-from stages.lib.teacher.spending import Spending, body_cost
+from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
 from stages.lib.teacher.store import AnswerStore, request_key
 
 log = logging.getLogger("distillery.asking")
@@ -130,7 +130,7 @@ def make_plan(requests: Requests, store: AnswerStore, price: Price | None) -> Pl
         key = request_key(request)
         if key not in store:
             missing.append(int(key[:16], 16))
-            plan.prompt_bytes += sum(len(message["content"].encode()) for message in request["messages"])
+            plan.prompt_bytes += prompt_bytes(request)
         elif price:
             paid = body_cost(store.body(key), price)
             plan.stored_cost += paid
@@ -211,10 +211,10 @@ class _Asking:
         """Give a request to the workers; False where somebody else is asking for it."""
         if self._stopping.is_set():
             raise Stopped
-        await self._afford()
+        await self._afford(request)
         if not self._store.claim(key):
             return False
-        self._spending.begun()
+        self._spending.begun(key, request)
         await self._queue.put((key, request))
         return True
 
@@ -223,12 +223,12 @@ class _Asking:
         there = key in self._asked.failed or key in self._store
         return there or await self._hand_out(key, request) or key in self._store
 
-    async def _afford(self) -> None:
-        """Wait until the budget has room for one more answer; stop the run where it will never have."""
-        while not self._spending.has_room():
+    async def _afford(self, request: dict[str, Any]) -> None:
+        """Wait until the budget has room for this call; stop the run where it will never have."""
+        while not self._spending.has_room(request):
             if not self._spending.in_flight:
                 standing, currency = self._asked.standing, self._run.prices.currency
-                reached = self._spending.reached(currency, standing.wanted, standing.done)
+                reached = self._spending.reached(request, currency, standing.wanted, standing.done)
                 self._refusal = TeacherError(f"{self._stage}: {reached}")
                 await self._stop()
                 raise Stopped
@@ -259,7 +259,7 @@ class _Asking:
             await self._stop()
         finally:
             self._store.release(key)
-            self._spending.ended(answer)
+            self._spending.ended(key, answer)
 
     def _count(self, answer: Answer) -> None:
         standing = self._asked.standing

@@ -24,6 +24,7 @@ from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.pacing import Pace, Turn
 from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.teacher.spending import prompt_bytes
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
 LONGEST_BACKOFF_S = 60.0
@@ -151,8 +152,9 @@ class TeacherClient:
         await self._pace.look_again(turn, lost_s, within_s=patience_s - lost_s)
 
     def _expected_tokens(self, request: dict[str, Any]) -> int:
-        text = sum(len(message["content"].encode()) for message in request["messages"])
-        return math.ceil(text / BYTES_A_TOKEN + self._tokens_an_answer) if self._run.tokens_per_minute else 0
+        if not self._run.tokens_per_minute:
+            return 0
+        return math.ceil(prompt_bytes(request) / BYTES_A_TOKEN + self._tokens_an_answer)
 
     def _learn_tokens(self, answer: Answer) -> int:
         """A running mean of what answers come to, for the window of tokens."""
