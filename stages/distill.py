@@ -29,7 +29,7 @@ from stages.lib.params import Distill, Params, ParamsError, Price, Run, load_par
 from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import TeacherError
-from stages.lib.teacher.pricing import cost, money
+from stages.lib.teacher.pricing import cost, money, tokens
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.spending import most_cost
 from stages.lib.teacher.store import AnswerStore, default_path, open_store, request_key
@@ -129,27 +129,22 @@ class Tally:
             self.failed[row.reason] += 1
         else:
             self.distilled += 1
-            self._prompt_tokens += _count(usage, "prompt_tokens")
-            self._completion_tokens.append(_count(usage, "completion_tokens"))
+            counted = tokens(usage)
+            self._prompt_tokens += counted.prompt
+            self._completion_tokens.append(counted.completion)
 
     def metrics(self) -> dict[str, Any]:
         """``in = distilled + failed``; tokens of the distilled rows, as the teacher counted them."""
-        tokens = self._completion_tokens
+        completion = self._completion_tokens
         return {
             "in": self.rows,
             "distilled": self.distilled,
             "failed": self.failed.total(),
             "failed_by_reason": dict(sorted(self.failed.items())),
             "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": sum(tokens),
-            "completion_tokens_median": statistics.median(tokens) if tokens else 0,
+            "completion_tokens": sum(completion),
+            "completion_tokens_median": statistics.median(completion) if completion else 0,
         }
-
-
-def _count(usage: dict[str, Any], kind: str) -> int:
-    """What the teacher counted; 0 where it counted nothing, or not in a number."""
-    counted = usage.get(kind)
-    return counted if isinstance(counted, int) else 0
 
 
 def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> str:

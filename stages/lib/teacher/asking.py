@@ -29,6 +29,7 @@ from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
+from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
 from stages.lib.teacher.reading import Answer
 from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
@@ -264,8 +265,7 @@ class _Asking:
     def _count(self, answer: Answer) -> None:
         standing = self._asked.standing
         standing.bought += 1
-        counted = answer.usage.get("completion_tokens")
-        standing.tokens += counted if isinstance(counted, int) else 0
+        standing.tokens += tokens(answer.usage).completion
         standing.cost += self._spending.cost(answer)
 
     async def _show_progress(self) -> None:

@@ -23,6 +23,7 @@ from stages.lib.command import DistilleryError
 from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.pacing import Pace, Turn
+from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.spending import prompt_bytes
 
@@ -158,11 +159,12 @@ class TeacherClient:
 
     def _learn_tokens(self, answer: Answer) -> int:
         """A running mean of what answers come to, for the window of tokens."""
-        prompt, completion = (answer.usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-        if not isinstance(prompt, int) or not isinstance(completion, int):
+        counted = tokens(answer.usage)
+        if not counted.completion:
             return 0
-        self._tokens_an_answer += (completion - self._tokens_an_answer) * (0.1 if self._tokens_an_answer else 1.0)
-        return prompt + completion
+        weight = 0.1 if self._tokens_an_answer else 1.0
+        self._tokens_an_answer += (counted.completion - self._tokens_an_answer) * weight
+        return counted.prompt + counted.completion
 
     async def _send(self, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """One HTTP call: the raw body, as it came, and what was read in it."""
