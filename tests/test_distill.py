@@ -180,6 +180,7 @@ def test_two_questions_with_the_same_text_are_asked_once(desk: Desk) -> None:
         "{question} and again {question}",
         "🙂 两只鸡\u2028\u2029\x85 e\u0301 \U0001f468\u200d\U0001f469",
         'a\nb\r\n\tc "quoted" \\n \\u0041 \x01',
+        "a\x00b",
         "<think>1 + 1</think> <|im_end|>",
         "x" * 100_000,
         "两" * 35_000,
@@ -190,6 +191,7 @@ def test_two_questions_with_the_same_text_are_asked_once(desk: Desk) -> None:
         "twice the placeholder",
         "unicode",
         "line ends",
+        "NUL",
         "markers",
         "100 kB",
         "100 kB 两",
@@ -306,6 +308,39 @@ def test_a_terminal_gets_a_bar(desk: Desk) -> None:
     assert b"100%" in shown
 
 
+def test_the_bar_says_what_is_done_and_what_it_costs(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return completion(content="" if "99" in content else "2.", usage={"completion_tokens": 1000})
+
+    desk.use(serve(route))
+    desk.set(models={"chain-sum-solver": {"input": 4.0, "cached_input": 1.0, "output": 1000.0}}, max_failed_share=1.0)
+    desk.ask(*(question(number) for number in range(4)))
+    desk.run()
+    desk.ask(*(question(number) for number in range(20)), question(20, "99 + 1"))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 200))
+    with desk.start(stderr=theirs) as stage:
+        os.close(theirs)
+        shown = ""
+        while True:
+            try:
+                shown += os.read(ours, 65536).decode()
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    assert stage.returncode == 0
+    bars = [line for line in shown.split("\r") if "/21 [" in line]
+    assert any(
+        re.search(
+            r"distill: +\d+%.*\| (8|12|16)/21 \[00:0\d<00:0\d, .*answer/s, 4 of them from the store, 0 failed, "
+            r"4 in flight, (4|8|12)k tokens, (4|8|12).00 CNY of about 17.00 CNY\]",
+            bar,
+        )
+        for bar in bars
+    ), bars
+
+
 def test_the_api_key_goes_to_the_server_and_nowhere_else(desk: Desk, serve: Serve) -> None:
     async def mostly_good(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         sent = request.headers["Authorization"]
@@ -343,6 +378,37 @@ def test_the_api_key_is_also_read_from_the_env_file(desk: Desk, serve: Serve, mo
     desk.ask(question(0))
     desk.run()
     assert server.keys == {"Bearer from the file"}
+
+
+def test_the_key_is_read_from_the_variable_that_params_name(
+    desk: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(good)
+    desk.use(server)
+    desk.set(api_key_variable="TEACHER_KEY")
+    desk.ask(question(0))
+    assert desk.refused().startswith("TEACHER_KEY: not set. ")
+    assert server.asked == []
+    monkeypatch.setenv("TEACHER_KEY", "sk-another-key")
+    desk.run()
+    assert server.keys == {"Bearer sk-another-key"}
+
+
+@pytest.mark.parametrize("backend", ["embedded", "openai_compatible"])
+def test_a_run_served_by_the_store_needs_no_key_and_no_server(
+    desk: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    server = serve(good)
+    desk.use(server)
+    desk.set(backend=backend)
+    desk.ask(question(0), question(1))
+    desk.run("first")
+    monkeypatch.delenv("API_KEY")
+    server.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        desk.set(embedded_port=taken.getsockname()[1])  # the embedded server would not start
+        desk.run("again")
+    assert desk.outputs("again") == desk.outputs("first")
 
 
 @pytest.mark.parametrize("value", [None, "", "sk-你的密钥", "sk-one\nX-Other: two"])

@@ -21,6 +21,10 @@ async def broken_inside(request: web.Request) -> web.StreamResponse:
     return web.Response(text=html, content_type="text/html", status=500)
 
 
+async def bad_gateway(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="<html>\n<h1>502 Bad Gateway</h1>\n</html>", content_type="text/html", status=502)
+
+
 async def overloaded(request: web.Request) -> web.StreamResponse:
     return web.Response(status=503)
 
@@ -35,6 +39,15 @@ async def reset_in_the_middle(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b'{"choices": [{"message": {"content": "The ans')
     reset(request)
+    return response
+
+
+async def cut_in_the_middle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "5000"})
+    await response.prepare(request)
+    await response.write(b'{"choices": [{"message": {"content": "The ans')
+    assert request.transport
+    request.transport.close()
     return response
 
 
@@ -83,9 +96,11 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FAULTS: list[tuple[Fault, str, int | None]] = [
     (too_many, "http_429", 429),
     (broken_inside, "http_500", 500),
+    (bad_gateway, "http_502", 502),
     (overloaded, "http_503", 503),
     (connection_reset, "no_connection", None),
     (reset_in_the_middle, "no_connection", None),
+    (cut_in_the_middle, "no_connection", None),
     (hang, "timeout", None),
     (hang_in_the_middle, "timeout", None),
     (truncated, "not_json", 200),
@@ -224,6 +239,80 @@ def test_what_is_under_way_when_a_refusal_comes_is_received_and_kept(desk: Desk,
     desk.refused()
     assert len(server.asked) == 4
     assert desk.stored() == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [("Model Not Exist", "invalid_request_error"), ("no such model", "model_not_found"), ("unpaid", "Arrearage")],
+    ids=["DeepSeek", "a code", "DashScope's credit"],
+)
+def test_a_400_that_no_question_can_pass_stops_the_run(desk: Desk, serve: Serve, message: str, code: str) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return web.json_response({"error": {"message": message, "code": code}}, status=400)
+
+    server = serve(route)
+    desk.use(server)
+    desk.ask(*(question(number) for number in range(50)))
+    line = desk.refused()
+    assert f"the server answers 400 for model 'chain-sum-solver': {message}" in line
+    assert "distill.teacher" in line
+    assert len(server.asked) <= 4
+
+
+def test_keep_alive_lines_before_a_good_body_are_answered(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for _ in range(5):
+            await response.write(b"\n")
+            await asyncio.sleep(0.02)
+        body = completion().body
+        assert isinstance(body, bytes)
+        await response.write(body)
+        return response
+
+    server = serve(route)
+    desk.use(server)
+    desk.ask(question(0))
+    desk.run()
+    assert desk.distilled()[0]["response"] == "The answer is 2."
+    assert len(server.asked) == 1
+
+
+FAULT_SHARES = {
+    **dict.fromkeys(("rate_limit", "rate_limit_retry_after", "server_error", "bad_gateway", "unavailable"), 0.05),
+    **dict.fromkeys(("hang", "reset", "body_cut", "truncated_json", "empty_body", "blank_lines"), 0.05),
+    **dict.fromkeys(("error_object", "no_choices"), 0.05),
+    **dict.fromkeys(("length", "empty_content", "empty_reasoning", "content_filter"), 0.05),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_rehearsal_of_all_faults_at_once_accounts_for_every_question(
+    desk: Desk, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    size, samples = 75, 2
+    desk.set(faults=FAULT_SHARES, stream=stream, timeout_s=0.8, concurrency=12, max_failed_share=1.0)
+    desk.set(samples_per_question=samples)
+    desk.ask(*(question(number) for number in range(size)))
+    desk.run()
+    distilled, failures, metrics = desk.distilled(), desk.failures(), desk.metrics()
+    rows = [(row["id"], row["sample"]) for row in distilled + failures]
+    assert sorted(rows) == sorted((f"q-{number}", sample) for number in range(size) for sample in range(samples))
+    assert metrics["in"] == size * samples == metrics["distilled"] + metrics["failed"]
+    assert set(metrics["failed_by_reason"]) == {"cut_off", "empty_response", "empty_reasoning", "refused"}
+    assert metrics["failed_by_reason"] == dict(sorted(Counter(row["reason"] for row in failures).items()))
+    assert {row["status"] for row in failures if row["reason"] == "refused"} == {400}
+    assert all(row["attempts"] >= 1 for row in failures)
+    for reason, count in metrics["failed_by_reason"].items():
+        assert f"{count} {reason}" in caplog.messages[-2], "the summary counts each kind"
+    assert "'make retry' asks again" in caplog.messages[-1]
+    asked = len(desk.requested())
+    assert asked > size * samples, "what passes was asked again"
+    before = desk.outputs()
+    desk.run()
+    assert len(desk.requested()) - asked == metrics["failed_by_reason"]["refused"], "a refusal is not paid for"
+    assert desk.outputs() == before
 
 
 @pytest.mark.parametrize("finish_reason", ["insufficient_system_resource", "error", "abort"])

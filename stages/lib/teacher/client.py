@@ -212,7 +212,8 @@ class TeacherClient:
         message = str(error.message)
         if len(self._endpoint.api_key) >= SECRET_LENGTH:  # some servers say which key was wrong
             message = message.replace(self._endpoint.api_key, "(the key)")
-        return message.strip().split("\n")[0][:200]
+        message = message.removeprefix(f"Error code: {error.status_code} - ")  # the client's words, not the server's
+        return message.strip().split("\n")[0][:200].rstrip(".")
 
 
 def _is_no_model(error: openai.APIStatusError) -> bool:
