@@ -19,6 +19,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -28,8 +29,9 @@ from stages.lib.params import Distill, Params, ParamsError, Price, Run, load_par
 from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import TeacherError
-from stages.lib.teacher.pricing import cost
+from stages.lib.teacher.pricing import cost, money, tokens
 from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.teacher.spending import most_cost
 from stages.lib.teacher.store import AnswerStore, default_path, open_store, request_key
 
 log = logging.getLogger("distillery.distill")
@@ -60,9 +62,10 @@ def main(
     run = params.run
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, run.api_key_variable)
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
-    with open_store(store_path or default_path()) as store:
-        if dry_run:
-            return click.echo(forecast(calls, teacher, run, store))
+    store_path = store_path or default_path()
+    if dry_run:
+        return click.echo(forecast(calls, teacher, run, store_path))
+    with open_store(store_path) as store:
         asked = ask_missing(teacher, calls.requests, run, store)
         tally = Tally(price_of(teacher, run))
         write_outcomes(calls, store, asked, tally, params, distilled_path, failures_path)
@@ -126,41 +129,44 @@ class Tally:
             self.failed[row.reason] += 1
         else:
             self.distilled += 1
-            self._prompt_tokens += _count(usage, "prompt_tokens")
-            self._completion_tokens.append(_count(usage, "completion_tokens"))
+            counted = tokens(usage)
+            self._prompt_tokens += counted.prompt
+            self._completion_tokens.append(counted.completion)
 
     def metrics(self) -> dict[str, Any]:
         """``in = distilled + failed``; tokens of the distilled rows, as the teacher counted them."""
-        tokens = self._completion_tokens
+        completion = self._completion_tokens
         return {
             "in": self.rows,
             "distilled": self.distilled,
             "failed": self.failed.total(),
             "failed_by_reason": dict(sorted(self.failed.items())),
             "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": sum(tokens),
-            "completion_tokens_median": statistics.median(tokens) if tokens else 0,
+            "completion_tokens": sum(completion),
+            "completion_tokens_median": statistics.median(completion) if completion else 0,
         }
 
 
-def _count(usage: dict[str, Any], kind: str) -> int:
-    """What the teacher counted; 0 where it counted nothing, or not in a number."""
-    counted = usage.get(kind)
-    return counted if isinstance(counted, int) else 0
-
-
-def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store: AnswerStore) -> str:
+def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> str:
     """``would ask 700 of 1000 (300 are in the store) of deepseek-r1; about 9.30 CNY, at the 0.0133 CNY of …``."""
-    price = price_of(teacher, run)
-    plan = make_plan(calls.requests, store, price)
+    price, model = price_of(teacher, run), teacher.model
+    with (
+        TemporaryDirectory() as folder,  # where there is no store, none is made
+        open_store(store_path if store_path.exists() else Path(folder) / "none.jsonl") as store,
+    ):
+        plan = make_plan(calls.requests, store, price)
     stored = plan.calls - plan.missing
-    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store) of {teacher.model.model}"
+    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store) of {model.model}"
     if not price:
         return f"{text}; no price for it in run.prices, so no cost is known"
-    if not stored:
-        return f"{text}; the store has no answer yet to reckon the cost from"
-    mean, currency = plan.stored_cost / stored, run.prices.currency
-    return f"{text}; about {plan.missing * mean:.2f} {currency}, at the {mean:.4f} {currency} of an answer in the store"
+    if stored:
+        mean = plan.stored_cost / stored
+        about, each = (money(amount, run.prices.currency) for amount in (plan.missing * mean, mean))
+        return f"{text}; about {about}, at the {each} of an answer in the store"
+    if model.max_tokens:
+        most = money(most_cost(price, plan.prompt_bytes, model.max_tokens, plan.missing), run.prices.currency)
+        return f"{text}; at most {most}, with distill.teacher.max_tokens = {model.max_tokens}"
+    return f"{text}; no answer in the store and no distill.teacher.max_tokens to reckon the cost from"
 
 
 def write_outcomes(
@@ -235,7 +241,7 @@ def _kinds(tally: Tally) -> str:
 def summary(asked: Asked, tally: Tally, run: Run) -> str:
     """``981 answers to 1000 questions (300 from the store, 681 bought for 9.31 CNY), 19 failed (12 cut_off, …)``."""
     standing = asked.standing
-    paid = f" for {standing.cost:.2f} {run.prices.currency}" if standing.cost else ""
+    paid = f" for {money(standing.cost, run.prices.currency)}" if standing.cost else ""
     kinds = f" ({_kinds(tally)})" if tally.failed else ""
     return (
         f"{tally.distilled} of {tally.rows} answered ({standing.from_store} from the store, {standing.bought} "

@@ -1,4 +1,4 @@
-"""What the tests share: changed copies of params.yaml, rows, the development data, running a stage, being refused."""
+"""What tests share: changed copies of params.yaml, rows, the development data, stages run or refused, a teacher."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.teacher_desk import KEY, Desk, Route, Serve, Server
 from tests.workspace import ALL, Workspace, write_changed_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,3 +160,29 @@ def workspace(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
     shutil.copytree(finished.folder, tmp_path / "space", symlinks=True)
     yield Workspace(tmp_path / "space")
     shutil.rmtree(tmp_path / "space")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, project_params: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A folder to run distill in, as ``tests/teacher_desk.py`` has it: no proxy, a key in the environment."""
+    desk = Desk(tmp_path, project_params)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DISTILLERY_EMBEDDED_REQUESTS", str(desk.requests))
+    monkeypatch.setenv("API_KEY", KEY)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return desk
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """``serve(route)``: a real server that answers as the route says; it is closed after the test."""
+    servers: list[Server] = []
+
+    def start(route: Route, port: int = 0) -> Server:
+        servers.append(Server(route, port))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -147,7 +147,7 @@ def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
         # the embedded backend knows the marking prompt by its text, whoever asks; params.py reads what it is told to
-        files = {file for file in reached_files(stage.removesuffix("-base")) if "/backends/" not in file} - EXEMPT
+        files = {file for file in reached_files(module(stage)) if "/backends/" not in file} - EXEMPT
         reads = any("prompt_text(" in (ROOT / file).read_text() for file in files)
         listed = [dep for dep in definition(stage)["deps"] if dep.startswith("stages/prompts/")]
         assert reads == (stage in PROMPTS), stage

@@ -9,6 +9,7 @@ import resource
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from click.testing import Result
 
 from stages import convert, filter
 from stages.lib.command import READ, one_line_errors
-from stages.lib.records import Distilled, Question, read_rows, read_some_rows, write_rows
+from stages.lib.records import DataError, Distilled, Question, read_rows, read_some_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = (
@@ -149,6 +150,53 @@ def test_reading_takes_one_row_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD + b"broken\n")
     assert next(read_rows(path, Distilled, "")).id == "q0"
+
+
+class Hashed(str):
+    """A key whose hash is chosen."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return len(self)
+
+
+class Alike(Question):
+    """Rows whose keys all have the same hash if they are equally long."""
+
+    @property
+    def key(self) -> str:
+        return Hashed(self.id)
+
+
+def test_of_keys_that_stand_twice_the_first_is_named_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    ids = [*(f"q{number}" for number in range(3000)), "q7", "q2", "q7"]
+    path.write_text("".join(f'{{"id": "{each}", "question": "1 + 1", "answer": "2"}}\n' for each in ids))
+    with pytest.raises(DataError) as error:
+        list(read_rows(path, Question, "Mend it."))
+    assert str(error.value) == f"{path}:3001: id 'q7' was on line 8 already. Mend it."
+
+
+def test_keys_that_share_a_hash_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [f'{{"id": "{number}", "question": "1 + 1", "answer": "2"}}\n' for number in range(10, 60)]
+    path.write_text("".join(rows))
+    assert len(list(read_rows(path, Alike, ""))) == 50
+    path.write_text("".join([*rows, rows[20]]))
+    with pytest.raises(DataError, match=":51: id '30' was on line 21 already"):
+        list(read_rows(path, Alike, ""))
+
+
+def test_reading_holds_8_bytes_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        file.writelines(f'{{"id": "{number:0100}", "question": "q", "answer": "5"}}\n' for number in range(20_000))
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(path, Question, "")) == 20_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000 * 40, "a dict of the keys takes six times as much"
 
 
 def test_writing_that_fails_midway_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:

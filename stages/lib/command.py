@@ -59,6 +59,8 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except DistilleryError as error:
             raise _Failure(" ".join(str(error).split("\n")), error.exit_code) from error
+        except KeyboardInterrupt as error:  # where nothing was in flight yet, or any more
+            raise _Failure("stopped. Run the stage again to go on there.", Interrupted.exit_code) from error
         except OSError as error:
             raise click.ClickException(_os_error_line(error)) from error
 

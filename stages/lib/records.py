@@ -9,11 +9,14 @@ import codecs
 import json
 import os
 import stat
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.command import DistilleryError
@@ -162,20 +165,18 @@ def read_rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
 
     ``rebuild`` says what to do about a bad row ("Run 'dvc repro distill' to rebuild it.").
     Raises DataError, with file and line, on a missing file, a line that is not UTF-8 or not a JSON object,
-    a missing field or one of the wrong type, and a key that came before. A byte order mark, which Windows editors put
-    before the first line, is skipped.
+    a missing field or one of the wrong type; and after the last row on a key that stands there twice. A byte order
+    mark, which Windows editors put before the first line, is skipped.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. {rebuild}")
-    seen: dict[str, int] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            row = _parse(text, model, f"{path}:{number}", rebuild)
-            first = seen.setdefault(row.key, number)
-            if first != number:
-                raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")
-            yield row
+    hashes = array("q")  # 8 bytes a row: the keys of a million rows would take 150 MB
+    for row in _rows(path, model, rebuild):
+        hashes.append(hash(row.key))
+        yield row
+    repeated = _repeated(np.array(hashes, np.int64))
+    if repeated:
+        _refuse_repeated_keys(path, model, rebuild, repeated)
 
 
 def read_some_rows(path: Path, model: type[R], rebuild: str) -> list[R]:
@@ -184,6 +185,28 @@ def read_some_rows(path: Path, model: type[R], rebuild: str) -> list[R]:
     if not rows:
         raise DataError(f"{path}: there is nothing in it. {rebuild}")
     return rows
+
+
+def _rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            yield _parse(text, model, f"{path}:{number}", rebuild)
+
+
+def _repeated(hashes: NDArray[np.int64]) -> set[int]:
+    ordered = np.sort(hashes)
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+
+
+def _refuse_repeated_keys(path: Path, model: type[R], rebuild: str, hashes: set[int]) -> None:
+    """Raise DataError on the first key that came before; nothing where two keys but share a hash."""
+    seen: dict[str, int] = {}
+    for number, row in enumerate(_rows(path, model, rebuild), start=1):
+        if hash(row.key) in hashes:
+            first = seen.setdefault(row.key, number)
+            if first != number:
+                raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")
 
 
 def _parse(line: bytes, model: type[R], where: str, rebuild: str) -> R:

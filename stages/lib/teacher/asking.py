@@ -29,9 +29,10 @@ from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
-from stages.lib.teacher.progress import Progress, Standing
+from stages.lib.teacher.pricing import tokens
+from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
 from stages.lib.teacher.reading import Answer
-from stages.lib.teacher.spending import Spending, body_cost
+from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
 from stages.lib.teacher.store import AnswerStore, request_key
 
 log = logging.getLogger("distillery.asking")
@@ -130,7 +131,7 @@ def make_plan(requests: Requests, store: AnswerStore, price: Price | None) -> Pl
         key = request_key(request)
         if key not in store:
             missing.append(int(key[:16], 16))
-            plan.prompt_bytes += sum(len(message["content"].encode()) for message in request["messages"])
+            plan.prompt_bytes += prompt_bytes(request)
         elif price:
             paid = body_cost(store.body(key), price)
             plan.stored_cost += paid
@@ -162,10 +163,12 @@ class _Asking:
         self._client = TeacherClient(endpoint, respondent.section, self._run, self._pace)
         currency = self._run.prices.currency if self._spending.price else None
         self._progress = Progress(self._stage, standing, currency, self._in_flight)
+        clock = asyncio.create_task(self._show_progress())
         try:
             with self._signals():
                 await self._feed_and_work(requests, min(self._run.concurrency, standing.wanted - standing.done))
         finally:
+            clock.cancel()
             self._progress.close()
             await self._client.close()
             self._asked.seconds = time.monotonic() - started
@@ -211,10 +214,10 @@ class _Asking:
         """Give a request to the workers; False where somebody else is asking for it."""
         if self._stopping.is_set():
             raise Stopped
-        await self._afford()
+        await self._afford(request)
         if not self._store.claim(key):
             return False
-        self._spending.begun()
+        self._spending.begun(key, request)
         await self._queue.put((key, request))
         return True
 
@@ -223,12 +226,12 @@ class _Asking:
         there = key in self._asked.failed or key in self._store
         return there or await self._hand_out(key, request) or key in self._store
 
-    async def _afford(self) -> None:
-        """Wait until the budget has room for one more answer; stop the run where it will never have."""
-        while not self._spending.has_room():
+    async def _afford(self, request: dict[str, Any]) -> None:
+        """Wait until the budget has room for this call; stop the run where it will never have."""
+        while not self._spending.has_room(request):
             if not self._spending.in_flight:
                 standing, currency = self._asked.standing, self._run.prices.currency
-                reached = self._spending.reached(currency, standing.wanted, standing.done)
+                reached = self._spending.reached(request, currency, standing.wanted, standing.done)
                 self._refusal = TeacherError(f"{self._stage}: {reached}")
                 await self._stop()
                 raise Stopped
@@ -248,7 +251,8 @@ class _Asking:
                 raise Stopped
             body, answer = await self._client.ask(request)
         except CallFailed as failed:
-            self._asked.failed[key] = failed
+            # a copy: the exception itself holds on to its whole call
+            self._asked.failed[key] = CallFailed(failed.reason, failed.status, failed.attempts)
             self._asked.standing.failed += 1
             self._end(key, None)
         except Stopped:
@@ -275,8 +279,7 @@ class _Asking:
 
     def _end(self, key: str, answer: Answer | None) -> None:
         self._store.release(key)
-        self._spending.ended(answer)
-        self._progress.update()
+        self._spending.ended(key, answer)
 
     async def _refuse(self, refusal: DistilleryError) -> None:
         """No question can have an answer, or none can be kept."""
@@ -286,9 +289,14 @@ class _Asking:
     def _count(self, answer: Answer) -> None:
         standing = self._asked.standing
         standing.bought += 1
-        counted = answer.usage.get("completion_tokens")
-        standing.tokens += counted if isinstance(counted, int) else 0
+        standing.tokens += tokens(answer.usage).completion
         standing.cost += self._spending.cost(answer)
+
+    async def _show_progress(self) -> None:
+        """By the clock, not by the answers: while all wait for a server none comes, and the user is to see why."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._progress.update()
 
     def _in_flight(self) -> str:
         waiting = self._client.waiting

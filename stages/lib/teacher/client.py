@@ -22,13 +22,16 @@ from tenacity.wait import wait_exponential_jitter
 from stages.lib.command import DistilleryError
 from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.pacing import Pace
+from stages.lib.teacher.pacing import Pace, Turn
+from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.teacher.spending import prompt_bytes
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
 LONGEST_BACKOFF_S = 60.0
 SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
+NO_CREDIT = ("insufficient_quota", "Arrearage")  # OpenAI's with a 429, DashScope's with a 400: no retry can help
 NOT_SENT = ("endpoint", "sample")  # of a request: they tell one stored answer from another
 
 
@@ -123,7 +126,7 @@ class TeacherClient:
                 try:
                     body, answer = await self._send(request)
                 except _Unreached as error:
-                    await self._wait_for_the_server(error)
+                    await self._wait_for_the_server(turn, error)
                 except CallFailed as failed:
                     self._heard = self._heard or failed.status is not None
                     self._pace.reached()
@@ -137,28 +140,31 @@ class TeacherClient:
                     turn.tokens = self._learn_tokens(answer) or turn.tokens
                     return body, answer
 
-    async def _wait_for_the_server(self, error: _Unreached) -> None:
+    async def _wait_for_the_server(self, turn: Turn, error: _Unreached) -> None:
         """Hold this call's place until the next look; TeacherError when ``run.outage_s`` is over."""
-        lost_s = await self._pace.not_reached()
+        lost_s = self._pace.not_reached()
         # an address that never answered is more likely wrong than down
         patience_s = self._run.outage_s if self._heard else min(self._run.outage_s, 3 * self._run.backoff_s)
-        if lost_s > patience_s:
+        if lost_s >= patience_s:
             raise TeacherError(
                 f"{self._endpoint.base_url}: nobody answers there ({error}) since {lost_s:.0f} s. Check "
                 f"{self._section}.base_url in params.yaml and the network; what was received is kept."
             ) from error
+        await self._pace.look_again(turn, lost_s, within_s=patience_s - lost_s)
 
     def _expected_tokens(self, request: dict[str, Any]) -> int:
-        text = sum(len(message["content"].encode()) for message in request["messages"])
-        return math.ceil(text / BYTES_A_TOKEN + self._tokens_an_answer) if self._run.tokens_per_minute else 0
+        if not self._run.tokens_per_minute:
+            return 0
+        return math.ceil(prompt_bytes(request) / BYTES_A_TOKEN + self._tokens_an_answer)
 
     def _learn_tokens(self, answer: Answer) -> int:
         """A running mean of what answers come to, for the window of tokens."""
-        prompt, completion = (answer.usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
-        if not isinstance(prompt, int) or not isinstance(completion, int):
+        counted = tokens(answer.usage)
+        if not counted.completion:
             return 0
-        self._tokens_an_answer += (completion - self._tokens_an_answer) * (0.1 if self._tokens_an_answer else 1.0)
-        return prompt + completion
+        weight = 0.1 if self._tokens_an_answer else 1.0
+        self._tokens_an_answer += (counted.completion - self._tokens_an_answer) * weight
+        return counted.prompt + counted.completion
 
     async def _send(self, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """One HTTP call: the raw body, as it came, and what was read in it."""
@@ -171,7 +177,7 @@ class TeacherClient:
             raise _Again(str(error), 200) from error
         except TimeoutError as error:
             raise _Again("timeout", None) from error
-        except (openai.APIConnectionError, httpx2.TransportError) as error:  # the latter midway in a stream
+        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter midway in a stream
             raise _connection_failure(error) from error
         except openai.APIStatusError as error:
             raise self._status_failure(error, request["model"]) from error
@@ -192,8 +198,7 @@ class TeacherClient:
 
     def _status_failure(self, error: openai.APIStatusError, model: str) -> Exception:
         status = error.status_code
-        # 429 with this code is an empty account, not a busy server: retrying cannot help
-        if status in (401, 402, 403, 404) or error.code == "insufficient_quota" or _is_no_model(error):
+        if status in (401, 402, 403, 404) or error.code in NO_CREDIT or _is_no_model(error):
             return TeacherError(
                 f"{self._endpoint.base_url}: the server answers {status} for model '{model}': "
                 f"{self._first_line(error)}. Check {self._endpoint.key_variable}, the account's credit and "
@@ -209,7 +214,8 @@ class TeacherClient:
         message = str(error.message)
         if len(self._endpoint.api_key) >= SECRET_LENGTH:  # some servers say which key was wrong
             message = message.replace(self._endpoint.api_key, "(the key)")
-        return message.strip().split("\n")[0][:200]
+        message = message.removeprefix(f"Error code: {error.status_code} - ")  # the client's words, not the server's
+        return message.strip().split("\n")[0][:200].rstrip(".")
 
 
 def _is_no_model(error: openai.APIStatusError) -> bool:
@@ -230,7 +236,7 @@ def _retry_after_s(error: openai.APIStatusError) -> float:
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
-def _connection_failure(error: openai.APIConnectionError | httpx2.TransportError) -> Exception:
+def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) -> Exception:
     """The transport reports a reset connection as a time-out too; its own errors, further down, tell them apart."""
     cause = error.__cause__
     while cause is not None:

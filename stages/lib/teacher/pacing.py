@@ -7,7 +7,8 @@
 
 ``run.concurrency`` is the cap. A 429 or a time-out halves the number in flight, once for all calls that were begun
 before it; each answer lets it creep back by one for a full round of answers (additive increase, multiplicative
-decrease: Chiu and Jain, 1989). While a server cannot be reached one call at a time looks whether it is there again.
+decrease: Chiu and Jain, 1989). While a server cannot be reached the calls in flight keep their places and look whether
+it is there again, and no other call begins.
 """
 
 import asyncio
@@ -20,19 +21,20 @@ from dataclasses import dataclass
 from stages.lib.params import Run
 
 MINUTE_S = 60.0
-LONGEST_PROBE_S = 10.0  # between two looks whether a server is there again
+FIRST_LOOK_S = 0.5  # after so long a call looks whether the server is there again, then after twice as long
+LAST_LOOK_S = 10.0
 
 
 class Stopped(Exception):
     """The run is ending: nothing new is begun."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Turn:
-    """One call under way: when it began, and the tokens that it is expected to come to (then: came to)."""
+    """One call under way: the tokens that it is expected to come to (then: came to), and when it began."""
 
-    began: float
     tokens: int
+    began: float = 0.0
 
 
 class Pace:
@@ -44,7 +46,7 @@ class Pace:
         self._cap = run.concurrency
         self._limit = float(run.concurrency)
         self._halved = 0.0
-        self._probe_s = 0.5
+        self._places = 0  # taken: by the calls in flight, and by those that only a rate still holds
         self._interval_s = MINUTE_S / run.requests_per_minute if run.requests_per_minute else 0.0
         self._next_call = 0.0
         self._tokens = TokenWindow(run.tokens_per_minute) if run.tokens_per_minute else None
@@ -54,21 +56,31 @@ class Pace:
     @asynccontextmanager
     async def turn(self, tokens: int) -> AsyncIterator[Turn]:
         """A place among the calls in flight, given when every rate allows it."""
+        await self._enter()
+        turn = Turn(tokens)
+        try:
+            await self.pass_rates(turn)
+            self.in_flight += 1
+            try:
+                yield turn
+            finally:
+                self.in_flight -= 1
+        finally:
+            self._places -= 1
+            async with self._room:
+                self._room.notify(max(1, self.at_once() - self._places))
+
+    async def pass_rates(self, turn: Turn) -> None:
+        """Wait until the rates allow this call; again for one that the server has not seen."""
+        if self._tokens:
+            self._tokens.forget(turn)
         await self._space()
         if self._tokens:
-            while wait_s := self._tokens.wait_s(tokens):
+            while wait_s := self._tokens.wait_s(turn.tokens):
                 await self.rest(wait_s)
-        turn = Turn(time.monotonic(), tokens)
+        turn.began = time.monotonic()
         if self._tokens:
             self._tokens.add(turn)
-        await self._enter()
-        turn.began = time.monotonic()
-        try:
-            yield turn
-        finally:
-            self.in_flight -= 1
-            async with self._room:
-                self._room.notify(max(1, self.at_once() - self.in_flight))
 
     async def rest(self, seconds: float) -> None:
         """Sleep, but no longer than the run goes on."""
@@ -97,16 +109,18 @@ class Pace:
 
     def reached(self) -> None:
         """The server said something, whatever it was."""
-        if self.outage_began is not None:
-            self.outage_began, self._probe_s = None, 0.5
+        self.outage_began = None
 
-    async def not_reached(self) -> float:
-        """Nobody there: wait a moment in one's place; return for how many seconds it has been so."""
+    def not_reached(self) -> float:
+        """Nobody there; return for how many seconds it has been so."""
         if self.outage_began is None:
             self.outage_began = time.monotonic()
-        await self.rest(self._probe_s)
-        self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
-        return time.monotonic() - (self.outage_began or time.monotonic())
+        return time.monotonic() - self.outage_began
+
+    async def look_again(self, turn: Turn, lost_s: float, within_s: float) -> None:
+        """Wait in one's place for the next look, at most ``within_s``: the longer nobody is there, the longer."""
+        await self.rest(min(max(lost_s, FIRST_LOOK_S), LAST_LOOK_S, within_s))
+        await self.pass_rates(turn)
 
     def at_once(self) -> int:
         """How many calls may be in flight now."""
@@ -122,12 +136,12 @@ class Pace:
                 await self.rest(at - now)
 
     async def _enter(self) -> None:
-        if self.in_flight >= self.at_once() and not self._stopping.is_set():
+        if self._places >= self.at_once() and not self._stopping.is_set():
             async with self._room:
-                await self._room.wait_for(lambda: self.in_flight < self.at_once() or self._stopping.is_set())
+                await self._room.wait_for(lambda: self._places < self.at_once() or self._stopping.is_set())
         if self._stopping.is_set():
             raise Stopped
-        self.in_flight += 1
+        self._places += 1
 
 
 class TokenWindow:
@@ -149,3 +163,8 @@ class TokenWindow:
     def add(self, turn: Turn) -> None:
         """A call begins; its ``tokens`` may still be corrected."""
         self._turns.append(turn)
+
+    def forget(self, turn: Turn) -> None:
+        """The call has not begun after all."""
+        if turn in self._turns:
+            self._turns.remove(turn)

@@ -1,7 +1,7 @@
 """How far the asking is: a bar on a terminal, elsewhere a plain line now and then.
 
-distill: 300 of 1000, 120 of them from the store, 2 failed, 30 in flight, 1.8/s, 210k tokens, 3.40 CNY of about
-10.20, 6 min left
+distill: 300 of 1000, 120 of them from the store, 2 failed, 30 in flight, 210k tokens, 3.40 CNY of about 13.22 CNY,
+1.8/s, 6 min left
 """
 
 import logging
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from stages.lib.teacher.pricing import money
+
 log = logging.getLogger("distillery.asking")
 
 LINE_EVERY_S = 10.0  # between two lines, where stderr is no terminal
 BAR_EVERY_S = 0.5  # between two looks at the figures behind the bar
+LOOK_EVERY_S = 0.1  # between two calls of ``update``
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Progress:
         )
 
     def update(self) -> None:
-        """Something has changed: show it if it is time to."""
+        """Show the figures, if it is time to."""
         now = time.monotonic()
         if now - self._shown < (LINE_EVERY_S if self._bar.disable else BAR_EVERY_S):
             return
@@ -82,12 +85,20 @@ class Progress:
         parts = [f"{standing.from_store} of them from the store"] if standing.from_store else []
         parts += [f"{standing.failed} failed", self._in_flight(), f"{standing.tokens / 1000:.0f}k tokens"]
         if self._currency:
-            parts.append(f"{standing.cost:.2f} {self._currency}{self._projected()}")
+            parts.append(f"{money(standing.cost, self._currency)}{self._projected(self._currency)}")
         rate = (standing.done - self._at_start) / (time.monotonic() - self._started)
-        left = f"{(standing.wanted - standing.done) / rate:.0f} s left" if rate else "no answer yet"
+        left = f"{_duration((standing.wanted - standing.done) / rate)} left" if rate else "no answer yet"
         return ", ".join(parts), f"{rate:.1f}/s, {left}"
 
-    def _projected(self) -> str:
+    def _projected(self, currency: str) -> str:
         standing = self._standing
         missing = standing.wanted - standing.done
-        return f" of about {standing.cost * (1 + missing / standing.bought):.2f}" if standing.bought else ""
+        if not standing.bought:
+            return ""
+        return f" of about {money(standing.cost * (1 + missing / standing.bought), currency)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,15 +1,19 @@
 """What a run's answers cost, and whether the budget has room for one more.
 
 The budget is for all answers of the stage, those in the store included, so that running again spends no second one.
-Room is kept for every call in flight at the price of the dearest answer so far (with ``max_tokens``: of the longest
-that is possible); until one has come, calls go one at a time.
+Room is kept for every call in flight: with ``max_tokens`` for the longest answer that is possible, so that the budget
+is never passed; without, at the price of the dearest answer so far, and until one has come calls go one at a time.
 """
 
 import asyncio
+import math
+from typing import Any
 
 from stages.lib.params import Price
-from stages.lib.teacher.pricing import cost
+from stages.lib.teacher.pricing import cost, money
 from stages.lib.teacher.reading import Answer, BodyError, read_body
+
+TEMPLATE_TOKENS = 64  # what a chat template may put around a message; a text itself has no more tokens than bytes
 
 
 def body_cost(body: bytes, price: Price) -> float:
@@ -20,6 +24,17 @@ def body_cost(body: bytes, price: Price) -> float:
         return 0.0
 
 
+def prompt_bytes(request: dict[str, Any]) -> int:
+    """How long the messages of a request are."""
+    return sum(len(message["content"].encode()) for message in request["messages"])
+
+
+def most_cost(price: Price, length: int, max_tokens: int, calls: int = 1) -> float:
+    """The most that calls can cost whose prompts have a ``length`` of so many bytes together."""
+    prompt = length + calls * TEMPLATE_TOKENS
+    return (prompt * max(price.input, price.cached_input) + calls * max_tokens * price.output) / 1_000_000
+
+
 class Spending:
     """The money of one run. Without a price nothing costs anything; without a budget there is always room."""
 
@@ -27,36 +42,39 @@ class Spending:
         self, price: Price | None, budget: float | None, spent: float, dearest: float | None, max_tokens: int | None
     ) -> None:
         self.price = price
-        self.in_flight = 0
         self._budget = budget
         self._spent = spent
-        self._bought = 0.0
-        self._answers = 0
         self._dearest = dearest
-        if price and max_tokens:
-            self._dearest = max(dearest or 0.0, max_tokens * price.output / 1e6)
+        self._max_tokens = max_tokens
+        self._most: dict[str, float] = {}  # by key, of the calls in flight
         self._changed = asyncio.Event()
 
-    def has_room(self) -> bool:
-        """Whether one more call may begin without any chance of passing the budget, as far as one can tell."""
+    @property
+    def in_flight(self) -> int:
+        """How many calls are to be paid for, or may be."""
+        return len(self._most)
+
+    def has_room(self, request: dict[str, Any]) -> bool:
+        """Whether this call may begin too without any chance of passing the budget, as far as one can tell."""
         if self._budget is None:
             return True
-        if self._dearest is None:
-            return self.in_flight == 0
-        return self._spent + (self.in_flight + 1) * self._dearest <= self._budget
+        most = self._most_of(request)
+        if most is None:
+            return not self._most
+        # an answer dearer than its call allowed shows that max_tokens is not heeded
+        kept = sum(max(each, self._dearest or 0.0) for each in self._most.values())
+        return self._spent + kept + most <= self._budget
 
-    def begun(self) -> None:
+    def begun(self, key: str, request: dict[str, Any]) -> None:
         """A call begins."""
-        self.in_flight += 1
+        self._most[key] = self._most_of(request) or 0.0 if self._budget is not None else 0.0
 
-    def ended(self, answer: Answer | None) -> None:
+    def ended(self, key: str, answer: Answer | None) -> None:
         """A call has ended, with a paid answer or with none."""
-        self.in_flight -= 1
+        del self._most[key]
         if answer:
             paid = self.cost(answer)
             self._spent += paid
-            self._bought += paid
-            self._answers += 1
             self._dearest = max(self._dearest or 0.0, paid)
         self.wake()
 
@@ -73,14 +91,24 @@ class Spending:
         """Let who waits look again."""
         self._changed.set()
 
-    def reached(self, currency: str, wanted: int, done: int) -> str:
-        """What to say when the budget is reached: what was spent, what the rest would cost."""
-        missing = wanted - done
-        mean = self._spent / done if done else self._dearest or 0.0
-        enough = self._spent + missing * mean + (self._dearest or 0.0)
+    def reached(self, request: dict[str, Any], currency: str, wanted: int, done: int) -> str:
+        """What to say when there is no room for this call: what was spent, what the rest would cost."""
+        missing, most = wanted - done, self._most_of(request) or 0.0
+        rest = missing * (self._spent / done if done else most)
         return (
-            f"run.budget = {self._budget:g} {currency} has no room for another answer: {self._spent:.4g} {currency} "
-            f"went into {done} of {wanted}, those in the store included. The {missing} that are missing would cost "
-            f"about {missing * mean:.4g} {currency}: set run.budget to {enough:.4g} and run the stage again; what was "
-            "received is kept."
+            f"run.budget = {self._budget:g} {currency} has no room for another answer, which may cost "
+            f"{money(most, currency)}: {money(self._spent, currency)} went into {done} of {wanted}, those in the store "
+            f"included. The {missing} that are missing would cost about {money(rest, currency)}: set run.budget to "
+            f"{_rounded_up(self._spent + rest + most)} and run the stage again; what was received is kept."
         )
+
+    def _most_of(self, request: dict[str, Any]) -> float | None:
+        """The most that an answer may cost; None where nothing is known yet."""
+        if not self.price or not self._max_tokens:
+            return self._dearest
+        return max(self._dearest or 0.0, most_cost(self.price, prompt_bytes(request), self._max_tokens))
+
+
+def _rounded_up(amount: float) -> str:
+    digits = 2 if amount >= 1 else 4
+    return f"{math.ceil(amount * 10**digits) / 10**digits:.{digits}f}"
