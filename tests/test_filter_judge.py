@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from stages import distill
 from stages.filter import main
 from stages.lib.params import prompt_text
-from tests.test_distill import Server, completion
+from tests.teacher_desk import Server, completion
 
 OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 KEY = "sk-the-teachers-own-0123456789"
