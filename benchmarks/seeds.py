@@ -111,7 +111,7 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 def gather(folder: Path) -> None:
     """collect → distill → filter → convert."""
     rows = {name: folder / f"{name}.jsonl" for name in ("questions", "heldout", "left_out", "distilled", "failures")}
-    kept = {name: folder / f"{name}.jsonl" for name in ("filtered", "rejected", "control")}
+    kept = {name: folder / f"{name}.jsonl" for name in ("filtered", "rejected", "control", "disagreements")}
     stage(folder, "collect", {name: rows[name] for name in ("questions", "heldout", "left_out")})
     stage(folder, "distill", {name: rows[name] for name in ("questions", "distilled", "failures")})
     stage(folder, "filter", {"distilled": rows["distilled"], **kept})

@@ -27,11 +27,12 @@ GOOD = (
     b'"response":"5","finish_reason":"stop","model":"m","usage":{}}\n'
 )
 SECOND = GOOD.replace(b'"q0"', b'"q1"')
+FILTER_OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 
 
 def filter_arguments(rows: Path, **instead: object) -> list[object]:
     folder = rows.parent
-    outs = {name: folder / name for name in ("filtered", "rejected", "control", "metrics")} | instead
+    outs = {name: folder / name for name in FILTER_OUTPUTS} | instead
     return ["--distilled", rows, "--params", ROOT / "params.yaml"] + [
         part for name, path in outs.items() for part in (f"--{name}", path)
     ]
