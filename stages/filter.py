@@ -44,7 +44,7 @@ from stages.lib.records import (
 from stages.lib.teacher.store import AnswerStore, default_path, open_store
 
 if TYPE_CHECKING:
-    from stages.lib.teacher.marks import Judge
+    from stages.lib.teacher.judge import Judge
 
 log = logging.getLogger("distillery.filter")
 
@@ -112,7 +112,7 @@ class Bench:
 
     def call_the_judge(self, rows: Iterable[Distilled], params: Params, store: AnswerStore) -> None:
         """Have every row marked that the strategy, or the audit, wants marked; the replies are in the store then."""
-        from stages.lib.teacher.marks import Judge
+        from stages.lib.teacher.judge import Judge
 
         wanted = bytearray(self.asks_the_judge(row, _by_rule(row)) for row in rows)  # a byte a row: read once more
         self._judge, self._store = Judge(params.filter.judge, params.run), store
@@ -124,7 +124,8 @@ class Bench:
             return True
         if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
             return True
-        return _draw(f"{self._params.audit_seed}:{row.key}") < self._params.judge_audit_share
+        share = self._params.judge_audit_share
+        return rule.verdict != "unsure" and _draw(f"{self._params.audit_seed}:{row.key}") < share
 
     def judged(self, row: Distilled) -> Filtered:
         """The row with both verdicts and the one that counts."""

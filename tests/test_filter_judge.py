@@ -546,7 +546,11 @@ def test_a_budget_holds_for_the_judge(desk: Desk, judge: Callable[[Reply], Serve
     desk.set(models=PRICE, budget=10.0)
     server = judge(yes)
     desk.use(server)
-    assert desk.refused().startswith("filter: run.budget = 10 CNY has no room for another answer: 9 CNY went into 3")
+    line = desk.refused()
+    assert line.startswith(
+        "filter: run.budget = 10 CNY has no room for another answer, which may cost 3.00 CNY: 9.00 CNY"
+    )
+    assert "went into 3 of 6" in line
     assert len(server.asked) == 3
     desk.set(budget=20.0)
     desk.run()

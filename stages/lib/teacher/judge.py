@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from stages.lib.answers.marking import read_mark
 from stages.lib.params import Judge as JudgeParams
 from stages.lib.params import ParamsError, Run, prompt_text
 from stages.lib.records import Distilled
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.client import TeacherError
+from stages.lib.teacher.marking import read_mark
 from stages.lib.teacher.progress import Standing
 from stages.lib.teacher.reading import BodyError, read_body
 from stages.lib.teacher.spending import body_cost
