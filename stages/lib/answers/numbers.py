@@ -28,29 +28,32 @@ ONE_SIGN = str.maketrans(
     "0123456789.+/%=$¥()*-------:×××××××      ≈≈~~",
     "\u200b\u200c\u200d\ufeff\ufe0f\u20e3\u2060\u2066\u2069",
 )
+OTHER_SIGNS = re.compile(f"[{''.join(map(chr, ONE_SIGN))}]")
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
-SPELLINGS: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
-        (r"(\d)?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", ""),  # replaced by a function, below
-        (r"(?<=\d)，(?=\d{3}(?!\d))", ","),
-        (r"(?:负|零下)\s?(?=\d)|\b(?:minus|negative)\s(?=\$?\d)", "-"),
-        (r"(?<=\d)：(?=\d)", ":"),
-        (r"(?<=\d)\s?比\s?(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
-        (r"(\d)个半(?=\D|$)", r"\1.5"),
-        (r"(\d)\s?(小时|年|天|周)半", r"\1.5\2"),
-        (r"(\d{1,2})\s?[点时]\s?(\d{2})\s?分(?!之)", r"\1:\2"),
-        (r"(\d{1,2})\s?[点时]\s?(\d)\s?分(?!之)", r"\1:0\2"),
-        (r"(\d{1,2})\s?点半", r"\1:30"),
-        (r"(\d{1,2})\s?点[整钟]", r"\1:00"),
-        (r"(\d)\s?分之\s?(\d{1,4})", r"\1分之\2"),
+SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [  # tried where the text has one of the signs
+    (signs, re.compile(pattern), spelling)
+    for signs, pattern, spelling in (
+        ("，", r"(?<=\d)，(?=\d{3}(?!\d))", ","),
+        ("负", r"负\s?(?=\d)", "-"),
+        ("零", r"零下\s?(?=\d)", "-"),
+        ("：", r"(?<=\d)：(?=\d)", ":"),
+        ("比", r"(?<=\d)\s?比\s?(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
+        ("半", r"(\d)个半(?=\D|$)", r"\1.5"),
+        ("半", r"(\d)\s?(小时|年|天|周)半", r"\1.5\2"),
+        ("半", r"(\d{1,2})\s?点半", r"\1:30"),
+        ("分", r"(\d{1,2})\s?[点时]\s?(\d{2})\s?分(?!之)", r"\1:\2"),
+        ("分", r"(\d{1,2})\s?[点时]\s?(\d)\s?分(?!之)", r"\1:0\2"),
+        ("点", r"(\d{1,2})\s?点[整钟]", r"\1:00"),
+        ("分", r"(?<!\d)(\d{1,6})\s?分之\s?(\d{1,6})", r"\2/\1"),
+        ("m", r"\bminus\s(?=\$?\d)", "-"),
+        ("n", r"\bnegative\s(?=\$?\d)", "-"),
     )
 ]
+FRACTION_SIGN = re.compile(f"(\\d)?([{''.join(VULGAR)}])")
 IN_PARTS = re.compile(
     rf"百分之(?P<hundredths>{INTEGER})|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
 )
-CHINESE_FRACTION = re.compile(r"(?<!\d)(\d{1,6})分之(\d{1,6})")
 LATEX: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), spelling)
     for pattern, spelling in (
@@ -62,30 +65,32 @@ LATEX: list[tuple[re.Pattern[str], str]] = [
         (r"(?<=\d)\s*\\[dtc]?frac", r" \\frac"),
         (r"\\[dtc]?frac\s*(\d)\s*(\d)", r"\1/\2"),
         (r"\\[dtc]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}", r"\1/\2"),
-        (r"\\(?:times|cdot)(?![A-Za-z])", "×"),
-        (r"\\div(?![A-Za-z])", "÷"),
-        (r"\\(?:approx|simeq|doteq)(?![A-Za-z])", "≈"),
-        (r"\\(?:left|right|displaystyle|quad|qquad|Large|large)(?![A-Za-z])", " "),
+        (r"\\(?:times|cdot)(?![a-z])", "×"),
+        (r"\\div(?![a-z])", "÷"),
+        (r"\\(?:approx|simeq|doteq)(?![a-z])", "≈"),
+        (r"\\(?:left|right|displaystyle|quad|qquad|large)(?![a-z])", " "),
         (r"\\([$%#&])", r"\1"),
         (r"\\[,;:! ]", " "),
         (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})", "°"),
-        (r"\\(?:Rightarrow|implies|therefore)(?![A-Za-z])", "⇒"),
+        (r"\\(?:rightarrow|implies|therefore)(?![a-z])", "⇒"),
     )
 ]
 WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+"
 QUANTITY = re.compile(
-    rf"(?P<first>-\s?)?(?P<currency>(?:US|HK|A|C)?[$€£¥]\s?)?(?P<second>-\s?)?"
+    rf"(?P<first>-\s?)?(?P<currency>(?:us|hk|a|c)?[$€£¥]\s?)?(?P<second>-\s?)?"
     rf"(?:(?P<pair>(?<![\d.:])\d{{1,4}}(?::\d{{1,4}}){{1,3}}(?![\d:]))"
     rf"|(?:(?P<whole>{WHOLE})(?P<decimals>\.\d+)?|(?P<point>(?<![\d.])\.\d+))"
-    r"(?:(?P<e>[eE][+-]?\d{1,3})(?![\w])|\s?[×x*]\s?10\^(?P<ten>\d|\{-?\d{1,3}\}|-\d{1,3}))?"
+    r"(?:(?P<e>e[+-]?\d{1,3})(?![\w])|\s?[×x*]\s?10\^(?P<ten>\d|\{-?\d{1,3}\}|-\d{1,3}))?"
     r"(?:(?P<mixed>(?(decimals)(?!))(?:\s|\s?又\s?|\sand\s)(?P<numerator>\d{1,4})\s?/\s?(?P<denominator>\d{1,4})(?![\d.]))"
     r"|\s?/\s?(?P<over>-?\d+(?:\.\d+)?))?)"
     r"(?P<gap>[\s*_-]{0,4})"
-    r"(?:(?P<percent>%|per ?cent(?:age)?\b|个百分点)|(?P<half>[apAP]\.?[mM]\b\.?)"
-    r"|(?P<magnitude>(?:hundred|thousand|million|billion|trillion)(?![A-Za-z])|[kK](?![A-Za-z])|百万|千万|[万亿千])?"
-    rf"[\s*_-]{{0,4}}(?:(?:more|additional|extra|full|whole|total|个|多)\s?)?(?P<unit>(?i:{UNIT}))?)?"
+    r"(?:(?P<percent>%|per ?cent(?:age)?\b|个百分点)|(?P<half>[ap]\.?m\b\.?)"
+    r"|(?P<magnitude>(?:hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-z])|百万|千万|[万亿千])?"
+    rf"[\s*_-]{{0,4}}(?:(?:more|additional|extra|full|whole|total|个|多)\s?)?(?P<unit>{UNIT})?)?"
 )
-ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+DIGIT = re.compile(r"\d")
+LEAD = re.compile(r"(?:-\s?)?(?:(?:us|hk|a|c)?[$€£¥]\s?)?(?:-\s?)?\.?$")  # what may stand before a number's first digit
+ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 EVENING = ("下午", "晚上", "傍晚")
 MORNING = ("上午", "早上", "凌晨", "清晨")
 SPACED_SIGN = tuple("=≈(:,，：是为于成了到*$[>{+×÷/剩") + ("is", "are", "to", "equals", "of", "was")
@@ -111,19 +116,20 @@ class Quantity:
 
 
 def normalise(text: str) -> str:
-    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, so that the rules need to know one each."""
+    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case: the rules need know but one."""
+    text = text.lower()
     if not text.isascii():
-        text = text.translate(ONE_SIGN)
-        text = SPELLINGS[0][0].sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
+        if OTHER_SIGNS.search(text):
+            text = text.translate(ONE_SIGN)
+        if FRACTION_SIGN.search(text):
+            text = FRACTION_SIGN.sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
     if "\\" in text:
         for pattern, spelling in LATEX:
             text = pattern.sub(spelling, text)
-    for pattern, spelling in SPELLINGS[1:] if not text.isascii() else SPELLINGS[2:3]:
-        text = pattern.sub(spelling, text)
-    if "分之" in text:
-        text = CHINESE_FRACTION.sub(r"\2/\1", text)
-        text = IN_PARTS.sub(_in_digits, text)
-    return text
+    for sign, spelled, spelling in SPELLINGS:
+        if sign in text:
+            text = spelled.sub(spelling, text)
+    return IN_PARTS.sub(_in_digits, text) if "分之" in text else text
 
 
 def _in_digits(found: re.Match[str]) -> str:
@@ -172,7 +178,7 @@ def spelled_at(text: str, start: int) -> Quantity | None:
         return None
     if value is None:
         return None
-    named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})", re.IGNORECASE).match(text, end)
+    named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})").match(text, end)
     percent = text[start:end].startswith("百分之") or re.compile(r"\s?(?:%|per ?cent)").match(text, end)
     found_unit = PERCENT if percent else unit(named[1]) if named else None
     return Quantity(text[start:end], value, found_unit, start, named.end() if named else end)
@@ -192,14 +198,25 @@ def spelled_in(text: str) -> list[Quantity]:
 
 
 def _single(text: str) -> Iterator[Quantity]:
-    for match in QUANTITY.finditer(text):
-        if text[max(0, match.start() - 1) : match.start()] == "第" or (
-            ORDINAL.match(text, match.end("gap")) and not (match["gap"])
-        ):
-            continue  # 第3天, the 3rd day
+    position = 0
+    while found := DIGIT.search(text, position):
+        lead = LEAD.search(text, max(position, found.start() - 8), found.start())
+        match = QUANTITY.match(text, lead.start() if lead else found.start())
+        if match is None:
+            position = found.end()
+            continue
+        position = match.end("gap")
         quantity = _quantity(match, text)
-        if quantity:
+        if quantity and not _is_ordinal(match, text):
+            position = quantity.end
             yield quantity
+
+
+def _is_ordinal(match: re.Match[str], text: str) -> bool:
+    """第3天, the 3rd day."""
+    return text.startswith("第", match.start() - 1) or (
+        not match["gap"] and bool(ORDINAL.match(text, match.end("gap")))
+    )
 
 
 def _quantity(match: re.Match[str], text: str) -> Quantity | None:
@@ -219,7 +236,7 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
         text=("-" if negative else "")
         + text[core_start:core_end].strip()
         + ("" if scale == 1 else " " * magnitude.isascii() + magnitude),
-        value=(-value if negative else value) * scale,
+        value=_scaled(-value if negative else value, scale),
         unit=_unit(match, text),
         start=match.start() if negative or not match["first"] else match.start() + len(match["first"]),
         end=match.end() if match["unit"] or match["percent"] or match["magnitude"] or match["half"] else core_end,
@@ -229,11 +246,18 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
     )
 
 
+def _scaled(value: Fraction, scale: int) -> Fraction:
+    return value if scale == 1 else value * scale
+
+
 def _number(match: re.Match[str]) -> Fraction | None:
     digits = re.sub("[, ]", "", match["whole"] or "0") + (match["decimals"] or match["point"] or "")
     if len(digits) > LONGEST or len(match["over"] or "") > LONGEST:
         return None
-    value = Fraction(digits) * Fraction(10) ** int((match["e"] or match["ten"] or "e0").strip("eE{}"))
+    value = Fraction(digits) if "." in digits else Fraction(int(digits))
+    power = match["e"] or match["ten"]
+    if power:
+        value *= Fraction(10) ** int(power.strip("e{}"))
     if match["mixed"]:
         numerator, denominator = int(match["numerator"]), int(match["denominator"])
         return value + Fraction(numerator, denominator) if numerator < denominator else value
@@ -276,7 +300,7 @@ def _unit(match: re.Match[str], text: str) -> Unit | None:
 
 def _half(match: re.Match[str], text: str) -> Literal["am", "pm", None]:
     if match["half"]:
-        return "am" if match["half"][0] in "aA" else "pm"
+        return "am" if match["half"][0] == "a" else "pm"
     before = text[max(0, match.start() - 4) : match.start()].rstrip(" *")
     return "pm" if before.endswith(EVENING) else "am" if before.endswith(MORNING) else None
 

@@ -24,7 +24,7 @@ from functools import cached_property
 
 from stages.lib.answers.endings import Sentence, body, sentences
 from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
-from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, Asked, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
 from stages.lib.answers.words import IN_WORDS
 
@@ -33,48 +33,58 @@ MOST = 40  # boxes, and statements of the answer, from the end that are read
 SOLUTION = re.compile(r"<\|begin_of_solution\|>|<answer>")
 SOLUTION_END = re.compile(r"<\|end_of_solution\|>|</answer>")
 THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
-LABELS = re.compile(
-    r"(?m:^(?:[^\S\n]|[#>*+|-])*)(?:\d{1,2}[、)](?=[^\S\n]*[^\s\d])|\d{1,2}[.)](?=[^\S\n]+\S|[^\s\d.*,)%]))"
-    r"|(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)|[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"
-    r"|第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)|步骤\s?(?:\d{1,2}|[一二三四五六七八九十])|方法\s?(?:\d|[一二三四五])"
-    r"|\b(?:step|part|method|option|approach|way)\s?#?\d{1,2}\b|\d\ufe0f?\u20e3|<<[^<>\n]{0,200}>>",
-    re.IGNORECASE,
-)
+LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; tried where the text has the words
+    (word, re.compile(pattern))
+    for word, pattern in (
+        (
+            "",
+            r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}(?:[、)](?=[^\S\n]*[^\s\d])|[.)](?=[^\S\n]+\S|[^\s\d.*,)%]))",
+        ),
+        ("**", r"(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)"),
+        ("(", r"[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"),
+        ("第", r"第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)"),
+        ("步骤", r"步骤\s?(?:\d{1,2}|[一二三四五六七八九十])"),
+        ("方法", r"方法\s?(?:\d|[一二三四五])"),
+        ("step", r"\bstep\s?#?\d{1,2}\b"),
+        ("part", r"\bpart\s?#?\d{1,2}\b"),
+        ("method", r"\bmethod\s?#?\d{1,2}\b"),
+        ("option", r"\boption\s?#?\d{1,2}\b"),
+        ("approach", r"\bapproach\s?#?\d{1,2}\b"),
+        ("way", r"\bway\s?#?\d{1,2}\b"),
+        ("question", r"\bquestion\s?#?\d{1,2}\b"),
+        ("\u20e3", r"\d\ufe0f?\u20e3"),
+        ("<<", r"<<[^<>\n]{0,200}>>"),
+    )
+]
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
 PHRASE = re.compile(
     r"\banswers?\b(?:\s(?:to|for|of)\s[^.\n:：?？。]{0,80}?)?[\s*_]{0,6}(?:\b(?:is|are|was|would be|should be|must be|will be|equals|comes to)\b|[:：=]|(?<=\*\*)\s?\n)"
     r"|答案[\s*_”\"」]{0,6}(?:不是[^，,。\n]{1,20}[，,]\s?而|就|应该|当然|自然|便|其实|也|确实|一定|等于){0,3}(?:是|为|等于|[:：=]|(?=\*\*\d)|(?=\s?\d)|(?<=\*\*)\s?\n|(?=\s{0,2}\n))"
     r"|(?m:^)\W{0,8}答[:：]|(?m:^)[#*\s>]{0,8}(?:final )?answer[*\s]{0,4}(?m:$)",
-    re.IGNORECASE,
 )
 REJECTED = re.compile(
     r"(?<![没不])错(?!过)|不对|不正确|不是(?!吗|吧)|并非|有人|有的|有些|有同学|有小朋友|可能会|会以为|以为|误以为|会说|会想|会觉得|猜"
     r"|\b(?:wrong|incorrect|not correct|isn't|is not|can't be|cannot be|tempted|mistaken\w*|might (?:think|say|guess|answer)|may (?:think|say)"
     r"|would (?:think|say|guess)|some(?:one| people| students)|not)\b",
-    re.IGNORECASE,
 )
 REJECTS_BEFORE = re.compile(
     r"^\W*(?:(?:爸爸|老师|dad|teacher|tutor)\W{0,4})?(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|no\b(?! problem)|nope|wrong|not quite|"
     r"incorrect|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)",
-    re.IGNORECASE,
 )
 CORRECTS = re.compile(
     r"等等|等一下|哎呀|不对|错了|更正|应该是|其实是|算错|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)",
-    re.IGNORECASE,
 )
 FINAL = re.compile(
     r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion",
-    re.IGNORECASE,
 )
-ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上", re.IGNORECASE)
-HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]", re.IGNORECASE)
+ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上")
+HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]")
 CONCLUDES = re.compile(
     r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
     r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
-    re.IGNORECASE,
 )
-HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)", re.IGNORECASE)
-RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几", re.IGNORECASE)
+HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
+RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几")
 
 
 @dataclass(frozen=True)
@@ -100,16 +110,15 @@ class Response:
     def __init__(self, response: str, question: str) -> None:
         self.question = question
         text = prepare(solution(response))
-        self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question) else text
+        self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question.lower()) else text
 
     @cached_property
     def body(self) -> str:
         """Without what follows the answer."""
         return body(self.whole)
 
-    @cached_property
     def asked(self) -> Unit | None:
-        """The unit that the question asks for."""
+        """The unit that the question asks for; looked for only where a sentence leaves open which number is meant."""
         return asked_unit(self.question)
 
     @cached_property
@@ -169,7 +178,10 @@ def solution(response: str) -> str:
 
 def prepare(text: str) -> str:
     """One spelling, and no numbers that only count steps."""
-    text = LABELS.sub(" ", text)
+    text = text.lower()
+    for word, label in LABELS:
+        if word in text:
+            text = label.sub(" ", text)
     if "<" in text or "__" in text:
         text = TAGS.sub("**", text)
     return normalise(text)
@@ -210,7 +222,7 @@ def _boxes(text: str) -> Iterator[tuple[str, int, int]]:
                 break
 
 
-def _read_box(content: str, end: int, asked: Unit | None) -> Reading:
+def _read_box(content: str, end: int, asked: Asked) -> Reading:
     content = content.strip().strip("$").strip()
     sides = re.split(r"=", content)
     value = sides[-1].strip() if len(sides) == 2 and not re.search(r"[,，;]", content) else content
@@ -240,9 +252,7 @@ def _hashes(response: Response) -> Reading | None:
     last_start = _last_line(text)[1]
     for match in reversed(list(re.finditer(r"####(?!#)[ \t*]*([^\n]{0,200})", text))):
         content = match[1].strip(" *")
-        bare = re.fullmatch(
-            r"[-$¥€£\s*]{0,4}[\d,.]+(?: \d{3})*[\s*]*(?:%|[A-Za-z]{1,12}|[一-鿿]{1,3})?[.。*]*", content
-        )
+        bare = re.fullmatch(r"[-$¥€£\s*]{0,4}[\d,.]+(?: \d{3})*[\s*]*(?:%|[a-z]{1,12}|[一-鿿]{1,3})?[.。*]*", content)
         if content and (match.start() >= last_start or bare) and re.match(r"[-$¥€£\s]{0,4}\.?\d", content):
             if not is_plain(content):
                 return Reading("hashes", (), content, match.end())
@@ -252,7 +262,7 @@ def _hashes(response: Response) -> Reading | None:
 
 def _answer_line(response: Response) -> Reading | None:
     line, start = _last_line(response.whole)
-    match = re.match(r"\s*\**A\**\s?[:：]\**\s*(?=\S)", line)
+    match = re.match(r"\s*\**a\**\s?[:：]\**\s*(?=\S)", line)
     if not match:
         return None
     rest = line[match.end() :].strip(" *")
@@ -302,7 +312,7 @@ def _is_taken_back(text: str, end: int) -> bool:
 def _expression(piece: str) -> str | None:
     """The mathematics that a piece consists of, for math-verify; None for words and for plain numbers."""
     text = piece.strip().strip("$").rstrip(".,。，*").strip().strip("$").strip()
-    words = re.search(r"(?<!\\)\b[A-Za-z]{3,}|[一-鿿]", text)
+    words = re.search(r"(?<!\\)\b[a-z]{3,}|[一-鿿]", text)
     return text if text and not words and not is_plain(text) else None
 
 
@@ -365,7 +375,9 @@ def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
         return reading
     before = next((found for i in range(index - 1, -1, -1) if (found := _result(response, i))), None)
     same = [each for each in reading.quantities if before and before.quantity and each.value == before.quantity.value]
-    return replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+    return (
+        replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+    )
 
 
 def _last_number(response: Response) -> Reading | None:
@@ -375,7 +387,7 @@ def _last_number(response: Response) -> Reading | None:
         found = quantities_in(sentence.text)
         if found:
             stated = meant(sentence.text, response.asked)
-            if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text, re.IGNORECASE):
+            if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text):
                 stated = stated[-1:]
             return Reading("last_number", stated, None, sentence.start + len(sentence.text))
     return None

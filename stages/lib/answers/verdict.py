@@ -23,7 +23,7 @@ from stages.lib.answers.stating import distinct, is_plain
 from stages.lib.answers.units import mentioned_units
 
 SURE = ("boxed", "hashes", "answer_line")
-MATHEMATICS = re.compile(r"\\[a-zA-Z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
+MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
 HALF_DAY = 12 * 60
 
 
@@ -117,7 +117,7 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
         return _pairs_agree(found, gold, parts.question)
     if found.unit is None or found.unit == gold.unit:
         return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
-    wanted = gold.unit or parts.asked
+    wanted = gold.unit or parts.asked()
     if wanted and wanted.dimension == found.unit.dimension:
         same = found.value * found.unit.factor == gold.value * wanted.factor
         return same or (None if found.value == gold.value else False)
@@ -134,7 +134,7 @@ def _same_but_for_the_word(found: Quantity, gold: Quantity, question: str) -> bo
         return False
     words = {10**3: "thousand|千", 10**4: "万", 10**6: "million|百万", 10**8: "亿", 10**9: "billion", 100: "hundred|百"}
     named = words.get(max(found.scale, gold.scale))
-    return True if named and re.search(named, question, re.IGNORECASE) else None
+    return True if named and re.search(named, question.lower()) else None
 
 
 def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None:
@@ -154,7 +154,7 @@ def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
     """Ratios by their quotient, times of day by the minute; 10:30 is also 22:30 where neither half of the day is said."""
     if found.kind == gold.kind and found.text == gold.text:
         return not (found.half and gold.half and found.half != gold.half)
-    if RATIO.search(question) or (found.value == gold.value and not (found.half or gold.half)):
+    if RATIO.search(question.lower()) or (found.value == gold.value and not (found.half or gold.half)):
         return found.value == gold.value
     times = [_minutes(quantity) for quantity in (found, gold)]
     if None in times:
