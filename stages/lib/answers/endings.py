@@ -9,7 +9,6 @@ is. Texts come from ``numbers.normalise``: in lower case.
 """
 
 import re
-from typing import NamedTuple
 
 # how a sentence opens, in Chinese: the words within its first few characters
 OPENS_CHINESE = re.compile(
@@ -42,46 +41,44 @@ FINAL = re.compile(r"\\boxed|####|最终的?答案|final answer|原题的?答案
 SENTENCE = re.compile(r"[^\n。！？!?.]*(?:\.(?!\s)[^\n。！？!?.]*)*(?:[。！？!?]+[*_)）”\"』」]*|\.[*_)\"”]*)?|\n")
 
 
-class Sentence(NamedTuple):
-    """A sentence, or a line's rest, with its place in the text."""
-
-    start: int
-    text: str
-
-    @property
-    def is_question(self) -> bool:
-        """Whether it asks for a number instead of stating one (是 10 吗？; but not: 一共 72 个，对吗？)."""
-        return bool(ASKED.search(self.text)) and not ASKED_OF_A_RESULT.search(self.text)
-
-
-def sentences(text: str) -> list[Sentence]:
+def sentences(text: str) -> list[str]:
     """Sentences and single newlines, in order; together they are the text."""
-    return [Sentence(match.start(), match.group()) for match in SENTENCE.finditer(text) if match.group()]
+    return [sentence for sentence in SENTENCE.findall(text) if sentence]
 
 
 def body(text: str) -> str:
     """The text up to its practice questions, without checks, likenesses and advice after the first result."""
+    return "".join(body_sentences(text))
+
+
+def body_sentences(text: str) -> list[str]:
+    """The body's sentences and newlines."""
     parts = sentences(text)
-    states = [part.text != "\n" and bool(RESULT.search(part.text)) for part in parts]
+    states = [part != "\n" and RESULT.search(part) is not None for part in parts]
     last_result = max((index for index, stated in enumerate(states) if stated), default=-1)
     kept: list[str] = []
     solved, skipping, heading = False, False, False
     for index, part in enumerate(parts):
-        if part.text == "\n":
+        if part == "\n":
             skipping = skipping and not _section_ends(parts, index, heading)
             kept.append("\n")
             continue
-        opening = _opening(part.text) if solved else None
+        opening = _opening(part) if solved else None
         if opening == "practice" or (opening == "maybe" and _ends_the_lesson(parts, index, last_result)):
-            final = [later.text for later in parts[index:] if FINAL.search(later.text)]
+            final = [later for later in parts[index:] if FINAL.search(later)]
             kept += final if not FINAL.search("".join(kept)) else []
             break
         if opening == "check" or (opening == "maybe" and _asks(parts, index)):
-            skipping, heading = not FINAL.search(part.text), _is_heading(part.text)
-        elif not (skipping or opening == "aside") or FINAL.search(part.text):
-            kept.append(part.text)
-        solved = solved or (states[index] and not part.is_question)
-    return "".join(kept)
+            skipping, heading = not FINAL.search(part), _is_heading(part)
+        elif not (skipping or opening == "aside") or FINAL.search(part):
+            kept.append(part)
+        solved = solved or (states[index] and not is_question(part))
+    return kept
+
+
+def is_question(sentence: str) -> bool:
+    """Whether it asks for a number instead of stating one (是 10 吗？; but not: 一共 72 个，对吗？)."""
+    return bool(ASKED.search(sentence)) and not ASKED_OF_A_RESULT.search(sentence)
 
 
 def _opening(text: str) -> str | None:
@@ -95,25 +92,25 @@ def _is_heading(text: str) -> bool:
     return bool(re.match(r"\s*(?:#|\*\*[^*]+\*\*[:：\s]*$)", text))
 
 
-def _section_ends(parts: list[Sentence], index: int, heading: bool) -> bool:
+def _section_ends(parts: list[str], index: int, heading: bool) -> bool:
     """A section that has a heading ends at the next one, else at a blank line."""
-    following = parts[index + 1].text if index + 1 < len(parts) else ""
+    following = parts[index + 1] if index + 1 < len(parts) else ""
     return _is_heading(following) or following.startswith("---") or (not heading and following == "\n")
 
 
-def _asks(parts: list[Sentence], index: int) -> bool:
+def _asks(parts: list[str], index: int) -> bool:
     """Whether a question is put in this sentence or the rest of its line."""
     for part in parts[index : index + 6]:
-        if part.text == "\n":
+        if part == "\n":
             return False
-        if ASKED.search(part.text):
+        if ASKED.search(part):
             return True
     return False
 
 
-def _ends_the_lesson(parts: list[Sentence], index: int, last_result: int) -> bool:
+def _ends_the_lesson(parts: list[str], index: int, last_result: int) -> bool:
     """A question that may be practice is the end where its paragraph is the last with a result."""
     end = index
-    while end < len(parts) and not (parts[end].text == "\n" and _section_ends(parts, end, heading=False)):
+    while end < len(parts) and not (parts[end] == "\n" and _section_ends(parts, end, heading=False)):
         end += 1
-    return last_result < end and any(part.is_question for part in parts[index:end])
+    return last_result < end and any(is_question(part) for part in parts[index:end])

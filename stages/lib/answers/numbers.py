@@ -46,11 +46,12 @@ SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [  # tried where the text ha
         ("分", r"(\d{1,2})\s?[点时]\s?(\d)\s?分(?!之)", r"\1:0\2"),
         ("点", r"(\d{1,2})\s?点[整钟]", r"\1:00"),
         ("分", r"(?<!\d)(\d{1,6})\s?分之\s?(\d{1,6})", r"\2/\1"),
-        ("m", r"\bminus\s(?=\$?\d)", "-"),
-        ("n", r"\bnegative\s(?=\$?\d)", "-"),
+        ("minus", r"\bminus\s(?=\$?\d)", "-"),
+        ("negative", r"\bnegative\s(?=\$?\d)", "-"),
     )
 ]
-FRACTION_SIGN = re.compile(f"(\\d)?([{''.join(VULGAR)}])")
+VULGAR_SIGN = re.compile(f"[{''.join(VULGAR)}]")
+FRACTION_SIGN = re.compile(rf"(\d)?({VULGAR_SIGN.pattern})")
 IN_PARTS = re.compile(
     rf"百分之(?P<hundredths>{INTEGER})|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
 )
@@ -121,7 +122,7 @@ def normalise(text: str) -> str:
     if not text.isascii():
         if OTHER_SIGNS.search(text):
             text = text.translate(ONE_SIGN)
-        if FRACTION_SIGN.search(text):
+        if VULGAR_SIGN.search(text):
             text = FRACTION_SIGN.sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
     if "\\" in text:
         for pattern, spelling in LATEX:

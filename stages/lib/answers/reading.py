@@ -21,8 +21,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
-from stages.lib.answers.endings import Sentence, body, sentences
+from stages.lib.answers.endings import body_sentences, is_question
 from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
 from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, Asked, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
@@ -87,6 +89,13 @@ HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
 RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几")
 
 
+class Sentence(NamedTuple):
+    """A sentence, or a line's rest, with its end in the body."""
+
+    end: int
+    text: str
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a rule read: one quantity is an answer, several are none; ``expression`` is text that is no plain number."""
@@ -113,9 +122,13 @@ class Response:
         self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question.lower()) else text
 
     @cached_property
+    def _parts(self) -> list[str]:
+        return body_sentences(self.whole)
+
+    @cached_property
     def body(self) -> str:
         """Without what follows the answer."""
-        return body(self.whole)
+        return "".join(self._parts)
 
     def asked(self) -> Unit | None:
         """The unit that the question asks for; looked for only where a sentence leaves open which number is meant."""
@@ -124,7 +137,8 @@ class Response:
     @cached_property
     def sentences(self) -> list[Sentence]:
         """The body's sentences without its newlines."""
-        return [sentence for sentence in sentences(self.body) if sentence.text != "\n"]
+        ends = list(accumulate(map(len, self._parts)))
+        return [Sentence(end, part) for end, part in zip(ends, self._parts, strict=True) if part != "\n"]
 
     @cached_property
     def statements(self) -> list[tuple[Reading, bool]]:
@@ -339,7 +353,7 @@ def _result(response: Response, index: int) -> Reading | None:
     """The result that a sentence states: by a conclusion, in bold, or after an equals sign."""
     sentence = response.sentences[index]
     text = sentence.text
-    if sentence.is_question or not re.search(r"[\d二两三四五六七八九十百半]", text):
+    if is_question(sentence.text) or not re.search(r"[\d二两三四五六七八九十百半]", text):
         return None
     following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
     if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):
@@ -356,9 +370,9 @@ def _result(response: Response, index: int) -> Reading | None:
         return None
     if concludes and FINAL.search(text):
         emphatic = has_bold or bool(TOTAL.search(text))
-        return Reading("conclusion", stated, None, sentence.start + len(text), emphatic)
+        return Reading("conclusion", stated, None, sentence.end, emphatic)
     rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
-    return Reading(rule, stated, None, sentence.start + len(text))
+    return Reading(rule, stated, None, sentence.end)
 
 
 def _last_result(response: Response) -> Reading | None:
@@ -382,12 +396,12 @@ def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
 
 def _last_number(response: Response) -> Reading | None:
     for sentence in reversed(response.sentences):
-        if sentence.is_question:
+        if is_question(sentence.text):
             continue
         found = quantities_in(sentence.text)
         if found:
             stated = meant(sentence.text, response.asked)
             if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text):
                 stated = stated[-1:]
-            return Reading("last_number", stated, None, sentence.start + len(sentence.text))
+            return Reading("last_number", stated, None, sentence.end)
     return None
