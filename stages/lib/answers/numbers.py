@@ -31,23 +31,27 @@ ONE_SIGN = str.maketrans(
 OTHER_SIGNS = re.compile(f"[{''.join(map(chr, ONE_SIGN))}]")
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
 VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
-SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [  # tried where the text has one of the signs
-    (signs, re.compile(pattern), spelling)
-    for signs, pattern, spelling in (
-        ("，", r"(?<=\d)，(?=\d{3}(?!\d))", ","),
+# (sign, pattern, spelling): tried where the text has the sign. The pattern begins with it and looks back from there:
+# so the search leaps from sign to sign instead of trying at every character.
+SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [
+    (sign, re.compile(pattern), spelling)
+    for sign, pattern, spelling in (
+        ("，", r"，(?<=\d，)(?=\d{3}(?!\d))", ","),
+        ("：", r"：(?<=\d：)(?=\d)", ":"),
+        ("比", r"比(?<=\d比)(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
         ("负", r"负\s?(?=\d)", "-"),
-        ("零", r"零下\s?(?=\d)", "-"),
-        ("：", r"(?<=\d)：(?=\d)", ":"),
-        ("比", r"(?<=\d)\s?比\s?(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
-        ("半", r"(\d)个半(?=\D|$)", r"\1.5"),
-        ("半", r"(\d)\s?(小时|年|天|周)半", r"\1.5\2"),
-        ("半", r"(\d{1,2})\s?点半", r"\1:30"),
-        ("分", r"(\d{1,2})\s?[点时]\s?(\d{2})\s?分(?!之)", r"\1:\2"),
-        ("分", r"(\d{1,2})\s?[点时]\s?(\d)\s?分(?!之)", r"\1:0\2"),
-        ("点", r"(\d{1,2})\s?点[整钟]", r"\1:00"),
-        ("分", r"(?<!\d)(\d{1,6})\s?分之\s?(\d{1,6})", r"\2/\1"),
-        ("minus", r"\bminus\s(?=\$?\d)", "-"),
-        ("negative", r"\bnegative\s(?=\$?\d)", "-"),
+        ("零下", r"零下\s?(?=\d)", "-"),
+        ("minus", r"minus\s(?=\$?\d)", "-"),
+        ("negative", r"negative\s(?=\$?\d)", "-"),
+        ("个半", r"个半(?<=\d个半)", ".5"),
+        ("小时半", r"小时半(?<=\d小时半)", ".5小时"),
+        ("年半", r"年半(?<=\d年半)", ".5年"),
+        ("点半", r"点半(?<=\d点半)", ":30"),
+        ("点钟", r"点钟(?<=\d点钟)", ":00"),
+        ("点整", r"点整(?<=\d点整)", ":00"),
+        ("分", r"[点时](?<=\d[点时])\s?(\d{2})\s?分(?!之)", r":\1"),
+        ("分", r"[点时](?<=\d[点时])\s?(\d)\s?分(?!之)", r":0\1"),
+        ("分之", r"(?<!\d)(\d{1,6})\s?分之\s?(\d{1,6})", r"\2/\1"),
     )
 ]
 VULGAR_SIGN = re.compile(f"[{''.join(VULGAR)}]")

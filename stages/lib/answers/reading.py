@@ -86,7 +86,7 @@ CONCLUDES = re.compile(
     r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
 )
 HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
-RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几")
+RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
 
 
 class Sentence(NamedTuple):
@@ -119,7 +119,7 @@ class Response:
     def __init__(self, response: str, question: str) -> None:
         self.question = question
         text = prepare(solution(response))
-        self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question.lower()) else text
+        self.whole = RATIO_WORD.sub(":", text) if is_ratio(question) else text
 
     @cached_property
     def _parts(self) -> list[str]:
@@ -176,6 +176,11 @@ class Response:
 def read(response: str, question: str = "") -> Reading:
     """The final answer of a response."""
     return Response(response, question).read()
+
+
+def is_ratio(question: str) -> bool:
+    """Whether a question asks for a ratio, so that "3 to 4" is one."""
+    return any(word in question for word in ("ratio", "Ratio", "比例", "之比", "比是", "几比几"))
 
 
 def solution(response: str) -> str:

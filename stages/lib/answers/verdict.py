@@ -18,12 +18,14 @@ from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
 from stages.lib.answers.numbers import Quantity, normalise, quantities_in, quantity_at
-from stages.lib.answers.reading import CORRECTS, RATIO, Reading, Response
+from stages.lib.answers.reading import CORRECTS, Reading, Response, is_ratio
 from stages.lib.answers.stating import distinct, is_plain
-from stages.lib.answers.units import mentioned_units
+from stages.lib.answers.units import mentioned_units, unit
 
 SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
+DOLLAR = unit("dollar")
+SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
 HALF_DAY = 12 * 60
 
 
@@ -117,6 +119,8 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
         return _pairs_agree(found, gold, parts.question)
     if found.unit is None or found.unit == gold.unit:
         return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+    if found.value == gold.value and found.unit == DOLLAR and not gold.unit and not SMALL_MONEY.search(parts.question):
+        return True  # by far the most common case, told without looking for the unit that is asked for
     wanted = gold.unit or parts.asked()
     if wanted and wanted.dimension == found.unit.dimension:
         same = found.value * found.unit.factor == gold.value * wanted.factor
@@ -143,8 +147,8 @@ def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None
     smallest = found.value * found.unit.factor
     if found.unit.dimension == "count":
         return smallest == gold.value
-    named = {unit for unit in mentioned_units(question) if unit.dimension == found.unit.dimension}
-    if any(smallest == gold.value * unit.factor for unit in named):
+    named = {each for each in mentioned_units(question) if each.dimension == found.unit.dimension}
+    if any(smallest == gold.value * each.factor for each in named):
         return True
     seconds = (1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800)
     return None if any(smallest == gold.value * factor for factor in seconds) else False
@@ -154,7 +158,7 @@ def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
     """Ratios by their quotient, times of day by the minute; 10:30 is also 22:30 where neither half of the day is said."""
     if found.kind == gold.kind and found.text == gold.text:
         return not (found.half and gold.half and found.half != gold.half)
-    if RATIO.search(question.lower()) or (found.value == gold.value and not (found.half or gold.half)):
+    if is_ratio(question) or (found.value == gold.value and not (found.half or gold.half)):
         return found.value == gold.value
     times = [_minutes(quantity) for quantity in (found, gold)]
     if None in times:
