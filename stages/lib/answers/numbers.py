@@ -150,14 +150,19 @@ def _in_digits(found: re.Match[str]) -> str:
 
 def quantities_in(text: str) -> list[Quantity]:
     """The quantities of a normalised text, in order; what a compound unit joins is one (2 hours 40 minutes)."""
-    found: list[Quantity] = []
+    return list(each_quantity(text))
+
+
+def each_quantity(text: str) -> Iterator[Quantity]:
+    """The same, one at a time: who needs only the first reads no further."""
+    last: Quantity | None = None
     for quantity in _single(text):
-        joined = _joined(found[-1], quantity, text) if found else None
-        if joined:
-            found[-1] = joined
-        else:
-            found.append(quantity)
-    return found
+        joined = _joined(last, quantity, text) if last else None
+        if last and not joined:
+            yield last
+        last = joined or quantity
+    if last:
+        yield last
 
 
 def quantity_at(text: str, position: int = 0) -> Quantity | None:
@@ -165,7 +170,7 @@ def quantity_at(text: str, position: int = 0) -> Quantity | None:
     start = _end(AT_ONCE.match(text, position), position)
     window = text[max(0, position - 4) : start + 120]
     offset = max(0, position - 4)
-    for quantity in quantities_in(window):
+    for quantity in each_quantity(window):
         if offset + quantity.end > start:
             at_once = offset + quantity.start <= start
             return _moved(quantity, offset) if at_once else spelled_at(text, start)
@@ -313,6 +318,8 @@ def _half(match: re.Match[str], text: str) -> Literal["am", "pm", None]:
 def _joined(first: Quantity, second: Quantity, text: str) -> Quantity | None:
     """5 feet 6 inches, 2小时40分 and $3 and 50 cents as one; None where they are two quantities."""
     a, b = first.unit, second.unit
+    if a is None or second.start - first.end > 12:
+        return None
     between = text[first.end : second.start]
     if (
         a

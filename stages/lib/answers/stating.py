@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at, spelled_in
+from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in
 from stages.lib.answers.units import Unit
 
 Asked = Callable[[], Unit | None]  # the unit that the question asks for
@@ -177,7 +177,7 @@ def _after_equals(sentence: str, asked: Asked) -> tuple[Quantity, ...]:
 def _with_alternatives(piece: str, first: Quantity) -> list[Quantity]:
     """The first quantity and those joined to it by "or", "and", a comma or a dash."""
     found = [first]
-    for quantity in quantities_in(piece[first.end :]):
+    for quantity in each_quantity(piece[first.end :]):
         start = quantity.start + first.end
         moved = Quantity(**_fields(quantity, first.end))
         if not _joined(piece, found[-1], moved) or _is_scene(piece, start, quantity.end + first.end):

@@ -185,6 +185,8 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if reading.rule in ("hashes", "answer_line", "last_number", "bold", "equation", "conclusion"):
         return False
     rest = parts.body[reading.end :]
+    if not re.search(r"[\d二三四五六七八九十百]", rest):
+        return False
     corrected = bool(CORRECTS.search(rest))
     later = [result for result in parts.results if result.end > reading.end + 1]
     return any(
