@@ -14,13 +14,12 @@ import pytest
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.endings import body
 from stages.lib.answers.expressions import Worker
-from stages.lib.answers.numbers import normalise, quantities_in, quantity_at
+from stages.lib.answers.numbers import quantities_in, quantity_at
+from stages.lib.answers.spelling import normalise
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
 
-TABLE = [
-    pytest.param(row, id=f"{kind}-{index}") for kind, rows in FORMS.items() for index, row in enumerate(rows)
-]
+TABLE = [pytest.param(row, id=f"{kind}-{index}") for kind, rows in FORMS.items() for index, row in enumerate(rows)]
 LESSONS = [
     pytest.param(*lesson, id=f"{language}-{index}")
     for language, lessons in (("zh", lessons_zh.LESSONS), ("en", lessons_en.LESSONS))

@@ -311,7 +311,11 @@ PARTS: list[Form] = [
 SECTIONS: list[Form] = [
     ("The answer is 9.<|begin_of_solution|>It is 5.<|end_of_solution|> The answer is 7.", "5", "right"),
     ("<think>\\boxed{9}</think>\nThe answer is 5.", "5", "right"),
-    ("<|begin_of_thought|>\\boxed{9}<|end_of_thought|>\n<|begin_of_solution|>\nIt is 5.<|end_of_solution|>", "5", "right"),
+    (
+        "<|begin_of_thought|>\\boxed{9}<|end_of_thought|>\n<|begin_of_solution|>\nIt is 5.<|end_of_solution|>",
+        "5",
+        "right",
+    ),
     ("<answer>5</answer>", "5", "right"),
     ("<answer>5</answer>", "6", "wrong"),
     ("<think>The answer is 5.</think>", "5", "unsure"),

@@ -1,12 +1,12 @@
-r"""Numbers as people write them: one spelling for a text, the quantities in it, their exact values.
+"""Numbers as people write them: the quantities in a text, and their exact values.
 
-    normalise("１，０８０元，−5，$\frac12$")     → "1,080元，-5，$1/2$"
-    quantities_in("$1.5 million for 2 1/2 days") → 1500000 (money), 5/2 (time)
+    quantities_in("$1.5 million for 2 1/2 days")  → 1500000 (money), 5/2 (time)
+    quantity_at("七十二个夹子")                     → 72
 
-Read are thousands separators (1,000 · 1{,}000 · 1\,000 · 1 000), decimals (.5), exponents (1.5e3), fractions and mixed
-numbers (3/4, 2 1/2, ½), a number and a word (192 million, 1.8万), currency and units on either side, compound units
-(2 hours 40 minutes is one quantity), clock times and ratios (10:30 is a pair), and, where ``spelled`` is asked, numbers
-in Chinese or English words.
+The text comes from ``spelling.normalise``. Read are decimals (.5), exponents (1.5e3), fractions and mixed numbers
+(3/4, 2 1/2), a number and a word (192 million, 1.8万), currency and units on either side, compound units (2 hours 40
+minutes is one quantity), clock times and ratios (10:30 is a pair); numbers in Chinese or English words only where
+one is expected.
 """
 
 import re
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from stages.lib.answers.chinese import INTEGER, NUMERAL, integer, numeral_value
+from stages.lib.answers.chinese import NUMERAL, numeral_value
 from stages.lib.answers.units import PERCENT, SYMBOLS, UNIT, Unit, unit
 from stages.lib.answers.words import IN_WORDS, words_value
 
@@ -23,63 +23,6 @@ LONGEST = 200  # digits: a longer number is nobody's answer, and reading it cost
 MAGNITUDES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 MAGNITUDES |= {"k": 10**3, "千": 10**3, "万": 10**4, "百万": 10**6, "千万": 10**7, "亿": 10**8}
 
-ONE_SIGN = str.maketrans(
-    "０１２３４５６７８９．＋／％＝＄￥（）＊−–—﹣－‒‑∶×✕✖⨯∙·⋅\u00a0\u2009\u202f\u3000\u2002\u2003≒≃∼～",
-    "0123456789.+/%=$¥()*-------:×××××××      ≈≈~~",
-    "\u200b\u200c\u200d\ufeff\ufe0f\u20e3\u2060\u2066\u2069",
-)
-OTHER_SIGNS = re.compile(f"[{''.join(map(chr, ONE_SIGN))}]")
-VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
-VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
-# (sign, pattern, spelling): tried where the text has the sign. The pattern begins with it and looks back from there:
-# so the search leaps from sign to sign instead of trying at every character.
-SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [
-    (sign, re.compile(pattern), spelling)
-    for sign, pattern, spelling in (
-        ("，", r"，(?<=\d，)(?=\d{3}(?!\d))", ","),
-        ("：", r"：(?<=\d：)(?=\d)", ":"),
-        ("比", r"比(?<=\d比)(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
-        ("负", r"负\s?(?=\d)", "-"),
-        ("零下", r"零下\s?(?=\d)", "-"),
-        ("minus", r"minus\s(?=\$?\d)", "-"),
-        ("negative", r"negative\s(?=\$?\d)", "-"),
-        ("个半", r"个半(?<=\d个半)", ".5"),
-        ("小时半", r"小时半(?<=\d小时半)", ".5小时"),
-        ("年半", r"年半(?<=\d年半)", ".5年"),
-        ("点半", r"点半(?<=\d点半)", ":30"),
-        ("点钟", r"点钟(?<=\d点钟)", ":00"),
-        ("点整", r"点整(?<=\d点整)", ":00"),
-        ("分", r"[点时](?<=\d[点时])\s?(\d{2})\s?分(?!之)", r":\1"),
-        ("分", r"[点时](?<=\d[点时])\s?(\d)\s?分(?!之)", r":0\1"),
-        ("分之", r"(?<!\d)(\d{1,6})\s?分之\s?(\d{1,6})", r"\2/\1"),
-    )
-]
-VULGAR_SIGN = re.compile(f"[{''.join(VULGAR)}]")
-FRACTION_SIGN = re.compile(rf"(\d)?({VULGAR_SIGN.pattern})")
-IN_PARTS = re.compile(
-    rf"百分之(?P<hundredths>{INTEGER})|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
-)
-LATEX: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
-        (r"(?<=\d)(?:\{,\}|\\,|,\\!|\\!,|\\ |\\;|\\:|\{\\,\})(?=\d{3}(?!\d))", ","),
-        (
-            r"\\(?:text|textbf|mathrm|mathbf|textrm|operatorname|mbox|bm|underline|boldsymbol|textit|mathit|emph)\s*\{([^{}]*)\}",
-            r" \1 ",
-        ),
-        (r"(?<=\d)\s*\\[dtc]?frac", r" \\frac"),
-        (r"\\[dtc]?frac\s*(\d)\s*(\d)", r"\1/\2"),
-        (r"\\[dtc]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}", r"\1/\2"),
-        (r"\\(?:times|cdot)(?![a-z])", "×"),
-        (r"\\div(?![a-z])", "÷"),
-        (r"\\(?:approx|simeq|doteq)(?![a-z])", "≈"),
-        (r"\\(?:left|right|displaystyle|quad|qquad|large)(?![a-z])", " "),
-        (r"\\([$%#&])", r"\1"),
-        (r"\\[,;:! ]", " "),
-        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})", "°"),
-        (r"\\(?:rightarrow|implies|therefore)(?![a-z])", "⇒"),
-    )
-]
 WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+"
 QUANTITY = re.compile(
     rf"(?P<first>-\s?)?(?P<currency>(?:us|hk|a|c)?[$€£¥]\s?)?(?P<second>-\s?)?"
@@ -98,9 +41,12 @@ LEAD = re.compile(r"(?:-\s?)?(?:(?:us|hk|a|c)?[$€£¥]\s?)?(?:-\s?)?\.?$")  # 
 ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 EVENING = ("下午", "晚上", "傍晚")
 MORNING = ("上午", "早上", "凌晨", "清晨")
-SPACED_SIGN = tuple("=≈(:,，：是为于成了到*$[>{+×÷/剩") + ("is", "are", "to", "equals", "of", "was")
+SPACED_SIGN = (*"=≈(:,，：是为于成了到*$[>{+×÷/剩", "is", "are", "to", "equals", "of", "was")
 AT_ONCE = re.compile(r"[\s*_:：\"“'(（]{0,6}(?:大约|约|整整|about |exactly |approximately |just |only )?")
-MEASURE = "个只块元角分天年月周岁小时分钟秒次条本张支枝根朵颗粒棵头匹辆架艘件套双对副页杯瓶盒箱袋包打米英厘公里斤克吨磅人名位倍美株把台间层道题点周星期步份串盘碗桶罐片滴"
+MEASURE = (
+    "个只块元角分天年月周岁小时分钟秒次条本张支枝根朵颗粒棵头匹辆架艘件套双对副页杯瓶盒箱袋包打米英厘公里斤克吨磅人名位倍"
+    "美株把台间层道题点星期步份串盘碗桶罐片滴"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +64,6 @@ class Quantity:
     scale: int = 1
     kind: Literal["number", "pair"] = "number"
     half: Literal["am", "pm", None] = None
-
-
-def normalise(text: str) -> str:
-    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case: the rules need know but one."""
-    text = text.lower()
-    if not text.isascii():
-        if OTHER_SIGNS.search(text):
-            text = text.translate(ONE_SIGN)
-        if VULGAR_SIGN.search(text):
-            text = FRACTION_SIGN.sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
-    if "\\" in text:
-        for pattern, spelling in LATEX:
-            text = pattern.sub(spelling, text)
-    for sign, spelled, spelling in SPELLINGS:
-        if sign in text:
-            text = spelled.sub(spelling, text)
-    return IN_PARTS.sub(_in_digits, text) if "分之" in text else text
-
-
-def _in_digits(found: re.Match[str]) -> str:
-    """百分之四十 as 40%, 三分之二 as 2/3; so they stand out among other numbers."""
-    if found["hundredths"]:
-        value = integer(found["hundredths"])
-        return found[0] if value is None else f"{value}%"
-    below, above, whole = integer(found["denominator"]), integer(found["numerator"]), integer(found["whole"] or "零")
-    if not below or above is None or whole is None:
-        return found[0]
-    return f"{whole} {above}/{below}" if whole else f"{above}/{below}"
 
 
 def quantities_in(text: str) -> list[Quantity]:

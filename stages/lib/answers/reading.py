@@ -7,8 +7,8 @@ r"""Finding the final answer in a response: the rules, from the surest to the we
 | ``boxed`` | ``\boxed{…}`` | boxes differ, and none is announced as the final one |
 | ``hashes`` | ``#### N`` as the last line, or with nothing but a unit behind it | it is a heading |
 | ``answer_line`` | a last line ``A: N`` | – |
-| ``phrase`` | "the answer is N", "答案是 N", "答：N"; the last, if it corrects or follows steps | an answer is rejected or asked |
-| ``conclusion`` | the last sentence with a result, if it concludes ("所以…一共 N", "Therefore … N") | the sentence leaves it open |
+| ``phrase`` | "the answer is N", "答案是 N"; the last, if it corrects or follows steps | it is rejected, or asked |
+| ``conclusion`` | the last sentence with a result, if it concludes ("所以…一共 N", "So … N") | it leaves open which |
 | ``bold`` | the same, if its number is in bold | |
 | ``equation`` | the same, if it is what an equation comes to | |
 | ``last_number`` | the last number, where there is no result at all | it is one of several parts |
@@ -25,9 +25,26 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from stages.lib.answers.endings import body_sentences, is_question
-from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
-from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, Asked, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.numbers import Quantity, quantities_in, spelled_at, spelled_in
+from stages.lib.answers.spelling import normalise
+from stages.lib.answers.stating import EQUALS, Asked, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
+from stages.lib.answers.wording import (
+    ANNOUNCED_FINAL,
+    BUT,
+    BUT_WRONG,
+    CONCLUDES,
+    CORRECTS,
+    DENIES,
+    FINAL,
+    HEADED,
+    HEDGE,
+    HYPOTHETICAL,
+    PHRASE,
+    REJECTED,
+    REJECTS_BEFORE,
+    TOTAL,
+)
 from stages.lib.answers.words import IN_WORDS
 
 LONGEST = 20_000  # characters from the end that are read: five times the longest lesson
@@ -38,10 +55,8 @@ THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
 LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; tried where the text has the words
     (word, re.compile(pattern))
     for word, pattern in (
-        (
-            "",
-            r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}(?:[、)](?=[^\S\n]*[^\s\d])|[.)](?=[^\S\n]+\S|[^\s\d.*,)%]))",
-        ),
+        ("", r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}[、)](?=[^\S\n]*[^\s\d])"),
+        ("", r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}\.(?=[^\S\n]+\S|[^\s\d.*,)%])"),
         ("**", r"(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)"),
         ("(", r"[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"),
         ("第", r"第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)"),
@@ -59,33 +74,6 @@ LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; 
     )
 ]
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
-PHRASE = re.compile(
-    r"\banswers?\b(?:\s(?:to|for|of)\s[^.\n:：?？。]{0,80}?)?[\s*_]{0,6}(?:\b(?:is|are|was|would be|should be|must be|will be|equals|comes to)\b|[:：=]|(?<=\*\*)\s?\n)"
-    r"|答案[\s*_”\"」]{0,6}(?:不是[^，,。\n]{1,20}[，,]\s?而|就|应该|当然|自然|便|其实|也|确实|一定|等于){0,3}(?:是|为|等于|[:：=]|(?=\*\*\d)|(?=\s?\d)|(?<=\*\*)\s?\n|(?=\s{0,2}\n))"
-    r"|(?m:^)\W{0,8}答[:：]|(?m:^)[#*\s>]{0,8}(?:final )?answer[*\s]{0,4}(?m:$)",
-)
-REJECTED = re.compile(
-    r"(?<![没不])错(?!过)|不对|不正确|不是(?!吗|吧)|并非|有人|有的|有些|有同学|有小朋友|可能会|会以为|以为|误以为|会说|会想|会觉得|猜"
-    r"|\b(?:wrong|incorrect|not correct|isn't|is not|can't be|cannot be|tempted|mistaken\w*|might (?:think|say|guess|answer)|may (?:think|say)"
-    r"|would (?:think|say|guess)|some(?:one| people| students)|not)\b",
-)
-REJECTS_BEFORE = re.compile(
-    r"^\W*(?:(?:爸爸|老师|dad|teacher|tutor)\W{0,4})?(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|no\b(?! problem)|nope|wrong|not quite|"
-    r"incorrect|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)",
-)
-CORRECTS = re.compile(
-    r"等等|等一下|哎呀|不对|错了|更正|应该是|其实是|算错|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)",
-)
-FINAL = re.compile(
-    r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion",
-)
-ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上")
-HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]")
-CONCLUDES = re.compile(
-    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
-    r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
-)
-HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
 RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
 
 
@@ -313,7 +301,7 @@ def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
         start = max(text.rfind(mark, 0, match.start()) for mark in ("\n", "。", "！", "？", "!", "?", ". ")) + 1
         if REJECTED.search(text[max(start, match.start() - 60) : match.start()]) or _is_denied(text, piece, end):
             continue
-        but = re.search(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)", piece)
+        but = BUT.search(piece)
         piece = but[1] if but else re.sub(r"^(?:[\s*_:：(\[]|\$(?!-?\s?[\d.]))+", "", piece)
         piece = re.sub(r"^-\s(?=[$\d])", "-", piece) if "\n" not in text[match.end() : end - len(piece)] else piece
         stated = at_once(piece, response.asked)
@@ -349,9 +337,9 @@ def _is_denied(text: str, piece: str, end: int) -> bool:
     """Asked (答案是 10 吗？) or denied (the answer is not 10)."""
     if re.match(r"\s*吗?[?？]", text[end : end + 8]) and not re.search(r"[对是]吗?$|right$|correct$", piece):
         return True
-    if re.match(r"[\s*]*(?:不是|not\b(?! only))", piece) and not re.search("而是|but", piece):
+    if DENIES.match(piece) and not re.search("而是|but", piece):
         return True
-    return bool(re.search(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)", piece))
+    return bool(BUT_WRONG.search(piece))
 
 
 def _result(response: Response, index: int) -> Reading | None:

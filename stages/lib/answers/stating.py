@@ -14,45 +14,24 @@ from typing import Any
 
 from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in
 from stages.lib.answers.units import Unit
+from stages.lib.answers.wording import (
+    AFTER_SCENE,
+    BEFORE_SCENE,
+    CLAUSE,
+    CONNECTOR,
+    ENDS,
+    HEDGE,
+    IDIOM,
+    LABELLED,
+    SIDE_BY_SIDE,
+    TOTAL,
+    VERB,
+)
 
 Asked = Callable[[], Unit | None]  # the unit that the question asks for
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 EQUALS = re.compile(r"[=≈⇒→]")
-TOTAL = re.compile(
-    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)",
-)
-CLAUSE = re.compile(
-    r"所以|因此|也就是说?|即|那么|这样|于是|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
-    r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to|剩下|还剩",
-)
-# numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
-IDIOM = re.compile(
-    r"^[\s*-]{0,3}(?:(?:days?|nights?) (?:a|per|in a|every|each) week|hours (?:a|per|in a|every) day|(?:minutes|mins) (?:a|per|in an?)"
-    r" hour|seconds (?:a|per|in a) minute|(?:months|weeks|days) (?:a|per|in a) year|weeks (?:a|per|in a) month"
-    r"|(?:cents|pennies) (?:a|per|in a|in one) dollar|steps?\b|methods?\b|ways?\b|种(?:方法|办法|思路)|个?步骤?|遍|个?方法|颗星|分满分|昼夜)"
-)
-BEFORE_SCENE = re.compile(
-    r"(?:\b(?:per|every|each|out of|after|within|over|during|in|for|of (?:the|all|her|his|their)|all|the (?:first|last|next|other))"
-    r"|每[一-鿿]{0,3}|每隔|第|前|后|这|那|其中|分给|从第)[\s*]*$",
-)
-AFTER_SCENE = re.compile(
-    r"^[\s*]*(?:个|只|位|名|天|周|年|月|小时|分钟|星期|人|块|元|本|次){0,2}[\s*]*"
-    r"(?:后|里|内|之内|以后|之后|一共|总共|的一半|倍|中的|人每人|人平分|个人|小朋友|个小朋友|×|÷|\*\s?\d|\+|/)"
-    r"|^[\s*]*(?:times as|times more|\s*(?:\w+ )?out of\b|%\s?of\b|percent of\b)",
-)
-CONNECTOR = re.compile(
-    r"(?:,|，|、|;|；|/|~|-|或者?是?|还是|和|跟|与|以及|到|至|可能是|\bor\b|\band\b|\bto\b|\bplus\b|&|±)"
-    r"[\s*]*(?:maybe|perhaps|possibly|also|even|is|也?可能是?|约|又)?[\s*$\"'“”(]*$",
-)
-HEDGE = re.compile(
-    r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b",
-)
-LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
-VERB = re.compile(
-    r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$",
-)
-ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
 OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
 NOT_PLAIN = re.compile(r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-z](?![a-z])|[a-z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-")
 
@@ -217,7 +196,7 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
 def _parts(text: str, first: Quantity, second: Quantity) -> bool:
     """Two numbers side by side, neither of them the answer alone: 5 个红的和 15 个蓝的, 5 or 6."""
     between = text[first.end : second.start]
-    joined = re.search(r"(?:和|或者?|还是|与|跟|以及|\band\b|\bor\b)[^\d\n]{0,12}$", between)
+    joined = SIDE_BY_SIDE.search(between)
     return bool(joined) and len(between) <= 40 and not IDIOM.match(text[second.end : second.end + 30])
 
 

@@ -17,10 +17,12 @@ from fractions import Fraction
 from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
-from stages.lib.answers.numbers import Quantity, normalise, quantities_in, quantity_at
-from stages.lib.answers.reading import CORRECTS, Reading, Response, is_ratio
+from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at
+from stages.lib.answers.reading import Reading, Response, is_ratio
+from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
 from stages.lib.answers.units import mentioned_units, unit
+from stages.lib.answers.wording import CORRECTS
 
 SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
