@@ -1,4 +1,4 @@
-r"""Reading a final answer and judging it by rule: tables of forms and whole lessons, to which every misreading adds a row.
+r"""Reading a final answer and judging it by rule: tables of forms and of whole lessons; a misreading adds a row.
 
 The tables are in ``tests/answers``; "unsure" is the right verdict where a person could not tell either.
 """

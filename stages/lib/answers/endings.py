@@ -3,32 +3,37 @@
     body("所以一共 72 个！\\n考考你：如果五月卖 20 个，一共几个呢？")  → "所以一共 72 个！"
 
 Nothing is cut before a first result, so a lesson that opens with "Let's think: what if …" is left whole. A sentence
-that opens practice in so many words (练习, 小挑战, your turn) ends the lesson; one that may be part of it (考考你, 想一想)
-ends it only where no result comes after its paragraph. What says "final answer" or stands in a box counts wherever it
-is. Texts come from ``numbers.normalise``: in lower case.
+that opens practice in so many words (练习, 小挑战, your turn) ends the lesson; one that may be part of it (考考你,
+想一想) ends it only where no result comes after its paragraph. What says "final answer" or stands in a box counts
+wherever it is. Texts come from ``spelling.normalise``: in lower case.
 """
 
 import re
 
 # how a sentence opens, in Chinese: the words within its first few characters
 OPENS_CHINESE = re.compile(
-    r"(?P<practice>练习|练一练|练练|挑战|思考题|思考时间|思考问题|延伸思考|举一反三|小?测试|测验|拓展|延伸|变式|再来[一1][题道个]|类似的|"
-    r"新的?(?:问题|题目|题)|作业|小问题|小提问|小考验|小任务|小游戏|互动|动动?脑|脑筋|加油站|巩固|留给你|出[一1]?[个道](?:新|小)?[题问]|"
-    r"问题时间|提问时间)"
-    r"|(?P<check>验证|验算|检验|检查|核对|代入|复习|小秘密|小知识|小口诀|小技巧|小窍门|生活中?的?小?例子|生活中的?应用)"
+    r"(?P<practice>练习|练一练|练练|挑战|思考题|思考时间|思考问题|延伸思考|举一反三|小?测试|测验|拓展|延伸|变式|再来[一1][题道个]"
+    r"|类似的|新的?(?:问题|题目|题)|作业|小问题|小提问|小考验|小任务|小游戏|互动|动动?脑|脑筋|加油站|巩固|留给你"
+    r"|出[一1]?[个道](?:新|小)?[题问]|问题时间|提问时间)"
+    r"|(?P<check>验证|验算|检验|检查|核对|代入|复习|小秘密|小知识|小口诀|小技巧|小窍门"
+    r"|生活中?的?小?例子|生活中的?应用)"
     r"|(?P<maybe>考考?你|考[一1]考|问问?你|问你|想[一1]想|试[一1]?试|反问|猜[一1]?猜|轮到|换[一1成个你]|赛西(?:来|能|可以|你)"
     r"|你(?:能|会|可以|知道|说|觉得|还|猜|来)|反过来|思考[一1]?下|如果|假如|要是|假设)"
-    r"|(?P<aside>就好?像|好像|好比|相当于|比如|例如|打个比方|举个例子|记住|记得|下次|以后|小贴士|小提示|小秘诀|提示[:：]|悄悄告诉你|知识点)"
+    r"|(?P<aside>就好?像|好像|好比|相当于|比如|例如|打个比方|举个例子|记住|记得|下次|以后|小贴士|小提示|小秘诀|提示[:：]"
+    r"|悄悄告诉你|知识点)"
 )
 OPENS_ENGLISH = re.compile(
-    r"\W*(?:(?:now|so|ok|okay|and|here(?:'s| is)|let'?s|let us|a|an|one|your|mini|quick|quickly|new|extra|bonus|fun|little|next"
-    r"|more|similar|another|we can|you can|to|cece)\b[,\s-]*){0,5}"
-    r"(?:(?P<practice>practi[cs]e\b|try (?:this|it|one|another|a similar)|(?<=your )turn\b|turn for|challenge\b|quiz\b|bonus\b|exercise\b|"
-    r"homework\b|(?:(?<=another )|(?<=similar )|(?<=more ))(?:question|problem|example|one)\b|(?:(?<=new )|(?<=next )|(?<=bonus ))(?:question|problem)\b|question for you|"
-    r"problem for you|(?:question|problem) to (?:try|think)|follow-?up\b|extension\b|think about this\b|for (?:extra )?practi[cs]e)"
-    r"|(?P<maybe>what if\b|can you\b|could you\b|you try\b|what would\b|how about\b|if\b|suppose\b|imagine\b|what happens if\b)"
+    r"\W*(?:(?:now|so|ok|okay|and|here(?:'s| is)|let'?s|let us|a|an|one|your|mini|quick|quickly|new|extra|bonus|fun"
+    r"|little|next|more|similar|another|we can|you can|to)\b[,\s-]*){0,5}"
+    r"(?:(?P<practice>practi[cs]e\b|try (?:this|it|one|another|a similar)|(?<=your )turn\b|turn for|challenge\b|quiz\b"
+    r"|bonus\b|exercise\b|homework\b|(?:(?<=another )|(?<=similar )|(?<=more ))(?:question|problem|example|one)\b"
+    r"|(?:(?<=new )|(?<=next )|(?<=bonus ))(?:question|problem)\b|(?:question|problem) (?:for you|to (?:try|think))"
+    r"|follow-?up\b|extension\b|think about this\b|for (?:extra )?practi[cs]e)"
+    r"|(?P<maybe>what if\b|can you\b|could you\b|you try\b|what would\b|how about\b|if\b|suppose\b|imagine\b"
+    r"|what happens if\b)"
     r"|(?P<check>(?:double|sanity)[- ]?check|check\b(?! (?:for|of|from))|verif\w+|proof\b)"
-    r"|(?P<aside>for example|for instance|e\.g\.|remember\b|tip\b|hint\b|note\b|it'?s like\b|just like\b|fun fact|fact\b|(?<=next )time\b|great job\b))"
+    r"|(?P<aside>for example|for instance|e\.g\.|remember\b|tip\b|hint\b|note\b|it'?s like\b|just like\b|fact\b"
+    r"|(?<=next )time\b|great job\b))"
 )
 ASKED = re.compile(r"[?？][\s*_)\"”』」（）()😊🤔✨🎉~～]*$")
 ASKED_OF_A_RESULT = re.compile(r"(?:对[吗吧不]|是[吗吧不]|没错吧|right|correct|okay|see|明白|懂)[^?？]{0,6}[?？]")

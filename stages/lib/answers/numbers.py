@@ -107,7 +107,7 @@ def spelled_at(text: str, start: int) -> Quantity | None:
     if value is None:
         return None
     named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})").match(text, end)
-    percent = text[start:end].startswith("百分之") or re.compile(r"\s?(?:%|per ?cent)").match(text, end)
+    percent = re.compile(r"\s?(?:%|per ?cent)").match(text, end)
     found_unit = PERCENT if percent else unit(named[1]) if named else None
     return Quantity(text[start:end], value, found_unit, start, named.end() if named else end)
 

@@ -70,7 +70,7 @@ LATEX: list[tuple[re.Pattern[str], str]] = [
 
 
 def normalise(text: str) -> str:
-    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case: the rules need know but one."""
+    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case."""
     text = text.lower()
     if not text.isascii():
         if OTHER_SIGNS.search(text):

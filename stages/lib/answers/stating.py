@@ -83,21 +83,11 @@ def meant(sentence: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
     equation = _after_equals(sentence, asked) if EQUALS.search(sentence) else ()
     if equation:
         return equation
-    bold = distinct(bold_quantities(sentence))
-    if len(bold) == 1:
-        return bold
-    found = bold or quantities_in(sentence) or tuple(spelled_in(sentence))
-    if len(distinct(found)) <= 1:
-        return distinct(found)
-    if HEDGE.search(sentence):
-        return distinct(found)
-    labelled = LABELLED.search(sentence, max(0, found[-1].start - 8), found[-1].start)
-    if labelled and ENDS.match(sentence[found[-1].end :]):
-        return (found[-1],)
-    for narrowed in _narrowings(sentence, tuple(found), asked):
-        if len(narrowed) == 1:
-            return narrowed
-    return distinct(found)
+    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence))
+    values = distinct(found)
+    if len(values) <= 1 or HEDGE.search(sentence):
+        return values
+    return next((narrowed for narrowed in _narrowings(sentence, found, asked) if len(narrowed) == 1), values)
 
 
 def is_plain(piece: str) -> bool:
@@ -106,7 +96,7 @@ def is_plain(piece: str) -> bool:
 
 
 def distinct(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
-    """The quantities without those that say the same as an earlier one (4 hours after 240 minutes); the later is kept."""
+    """The quantities without those that say the same as another (240 minutes = 4 hours); the last is kept."""
     kept: list[Quantity] = []
     for quantity in quantities:
         kept = [other for other in kept if not alike(other, quantity)] + [quantity]
@@ -172,6 +162,10 @@ def _fields(quantity: Quantity, by: int) -> dict[str, Any]:
 
 def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Iterable[tuple[Quantity, ...]]:
     """Ways to tell the number that is meant from those that set the scene, the surest first."""
+    before_last = sentence[max(0, found[-1].start - 8) : found[-1].start]
+    ends = ENDS.match(sentence[found[-1].end :])
+    if ends and LABELLED.search(before_last):
+        yield found[-1:]
     for marker in (TOTAL, CLAUSE):
         last = max((match.end() for match in marker.finditer(sentence)), default=None)
         if last is not None:
@@ -183,7 +177,7 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
         yield distinct(quantity for quantity in found if quantity.unit == wanted)
     if len(found) > 1 and _parts(sentence, found[-2], found[-1]):
         return
-    if VERB.search(sentence[max(0, found[-1].start - 8) : found[-1].start]) and ENDS.match(sentence[found[-1].end :]):
+    if ends and VERB.search(before_last):
         yield found[-1:]
     foreground = tuple(quantity for quantity in found if not _is_scene(sentence, quantity.start, quantity.end))
     yield distinct(foreground)

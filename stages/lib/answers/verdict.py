@@ -21,19 +21,19 @@ from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at
 from stages.lib.answers.reading import Reading, Response, is_ratio
 from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
-from stages.lib.answers.units import mentioned_units, unit
+from stages.lib.answers.units import PERCENT, UNITS, Unit, mentioned_units
 from stages.lib.answers.wording import CORRECTS
 
 SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
-DOLLAR = unit("dollar")
+DOLLAR = UNITS["dollar"]
 SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
 HALF_DAY = 12 * 60
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``verdict`` on the ``prediction`` (as found; None where none was) and its ``value``, by the ``rule`` that read it."""
+    """``verdict`` on the ``prediction`` (as found; None where none was) and its ``value``, by a ``rule``."""
 
     verdict: Literal["right", "wrong", "unsure"]
     prediction: str | None
@@ -123,14 +123,19 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
         return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
     if found.value == gold.value and found.unit == DOLLAR and not gold.unit and not SMALL_MONEY.search(parts.question):
         return True  # by far the most common case, told without looking for the unit that is asked for
+    return _agrees_in_units(found, found.unit, gold, parts)
+
+
+def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Response) -> bool | None:
+    """The found quantity has a unit, the gold one another or none."""
+    equal = found.value == gold.value
     wanted = gold.unit or parts.asked()
-    if wanted and wanted.dimension == found.unit.dimension:
-        same = found.value * found.unit.factor == gold.value * wanted.factor
-        return same or (None if found.value == gold.value else False)
-    if "percent" in (found.unit.dimension, wanted.dimension if wanted else ""):
-        return found.value == gold.value
-    if found.value == gold.value:
-        return True if found.unit.dimension != "count" or found.unit in mentioned_units(parts.question) else None
+    if wanted and wanted.dimension == unit.dimension:
+        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+    if PERCENT in (unit, wanted):
+        return equal
+    if equal:
+        return True if unit.dimension != "count" or unit in mentioned_units(parts.question) else None
     return _changes_into(found, gold, parts.question) or _same_but_for_the_word(found, gold, parts.question)
 
 
@@ -157,7 +162,7 @@ def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None
 
 
 def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
-    """Ratios by their quotient, times of day by the minute; 10:30 is also 22:30 where neither half of the day is said."""
+    """Ratios by their quotient, times of day by the minute; 10:30 is 22:30 too where no half is said."""
     if found.kind == gold.kind and found.text == gold.text:
         return not (found.half and gold.half and found.half != gold.half)
     if is_ratio(question) or (found.value == gold.value and not (found.half or gold.half)):
@@ -169,7 +174,7 @@ def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
     if first == second:
         return True
     vague = not (found.half and gold.half) and not any(time >= 13 * 60 for time in (first, second) if not found.half)
-    return True if vague and first % HALF_DAY == second % HALF_DAY else False
+    return vague and first % HALF_DAY == second % HALF_DAY
 
 
 def _minutes(quantity: Quantity) -> int | None:
