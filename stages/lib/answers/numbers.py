@@ -114,14 +114,15 @@ def spelled_at(text: str, start: int) -> Quantity | None:
 
 def spelled_in(text: str) -> list[Quantity]:
     """Chinese numerals before a measure word, or of several signs: 七十二个, 两只; not the 一 of 一起."""
-    found = []
+    found: list[Quantity] = []
     for match in NUMERAL.finditer(text):
         before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
         several = len(match.group()) > 1 and re.search("[十百千万]|分之", match.group())
         single = match.group() not in "一半千万百亿" and after and after in MEASURE
         if before not in tuple("第每") and (several or single):
             quantity = spelled_at(text, match.start())
-            found += [quantity] if quantity else []
+            joined = _joined(found[-1], quantity, text) if quantity and found else None
+            found[-1:] = [joined] if joined else [*found[-1:], *([quantity] if quantity else [])]
     return found
 
 

@@ -55,8 +55,8 @@ THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
 LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; tried where the text has the words
     (word, re.compile(pattern))
     for word, pattern in (
-        ("", r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}[、)](?=[^\S\n]*[^\s\d])"),
-        ("", r"(?m:^)[^\S\n#>*+|-]*(?:[#>*+|-]+[^\S\n]*)*\d{1,2}\.(?=[^\S\n]+\S|[^\s\d.*,)%])"),
+        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}[、)](?=[^\S\n]*[^\s\d])"),
+        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}\.(?=[^\S\n]+\S|[^\s\d.*,)%])"),
         ("**", r"(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)"),
         ("(", r"[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"),
         ("第", r"第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)"),

@@ -14,6 +14,7 @@ What is no plain number (``2\sqrt{3}``) goes to math-verify in a process of its 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
@@ -82,7 +83,7 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     if reading.expression or gold.expression:
         same = _same_expression(reading, gold)
         return "unsure" if same is None else "right" if same else "wrong"
-    if reading.quantity is None or gold.quantity is None:
+    if reading.quantity is None or gold.quantity is None or _leaves_a_sum(parts, reading, gold.quantity):
         return "unsure"
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
@@ -106,6 +107,14 @@ def _concluded_before(parts: Response, gold: Quantity) -> bool:
 
 def _is(reading: Reading, gold: Quantity, parts: Response) -> bool:
     return reading.quantity is not None and agrees(reading.quantity, gold, parts) is True
+
+
+def _leaves_a_sum(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether the gold answer is the sum of a response's two or three numbers, which it only lists (Tom: 5, Ann: 7)."""
+    if reading.rule != "last_number":
+        return False
+    values = [quantity.value for quantity in islice(parts.numbers(), 4)]
+    return 1 < len(values) < 4 and sum(values) == gold.value
 
 
 def _same_expression(reading: Reading, gold: Gold) -> bool | None:
