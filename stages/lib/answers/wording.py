@@ -26,7 +26,8 @@ REJECTED = re.compile(
 # how the next sentence takes an answer back
 REJECTS_BEFORE = re.compile(
     r"^\W*(?:(?:爸爸|老师|dad|teacher|tutor)\W{0,4})?"
-    r"(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|啊[，,！!]|no\b(?! problem)|nope|wrong|not quite|incorrect"
+    r"(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|啊[，,！!]"
+    r"|no\b(?! problem)|nope|wrong|not quite|incorrect"
     r"|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)"
 )
 CORRECTS = re.compile(
