@@ -1,4 +1,4 @@
-r"""Reading a final answer and judging it by rule: tables of forms and whole lessons, to which every misreading adds a row.
+r"""Reading a final answer and judging it by rule: tables of forms and of whole lessons; a misreading adds a row.
 
 The tables are in ``tests/answers``; "unsure" is the right verdict where a person could not tell either.
 """
@@ -14,7 +14,8 @@ import pytest
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.endings import body
 from stages.lib.answers.expressions import Worker
-from stages.lib.answers.numbers import normalise, quantities_in, quantity_at
+from stages.lib.answers.numbers import quantities_in, quantity_at
+from stages.lib.answers.spelling import normalise
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
 
@@ -145,7 +146,9 @@ class TestEndings:
         assert body(lesson) == lesson
 
     def test_a_check_is_left_out_and_what_comes_after_it_stays(self) -> None:
-        assert body("48 + 24 = 72\n\nCheck: 72 - 24 = 48\n\nSo it is 72.") == "48 + 24 = 72\n\n\n\nSo it is 72."
+        lesson = body(normalise("48 + 24 = 72\n\nCheck: 72 - 24 = 48\n\nSo it is 72."))
+        assert "24 = 48" not in lesson
+        assert lesson.endswith("so it is 72.")
 
 
 HOSTILE = [

@@ -1,10 +1,19 @@
-"""Whole lessons in English, as a patient tutor gives them: (question, answer, verdict, text). Written for these tests."""
+"""Whole lessons in English, as a patient tutor gives them: (question, answer, verdict, text)."""
 
-CLIPS = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many clips did Natalia sell altogether in April and May?"
-EGGS = "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
+CLIPS = (
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How "
+    "many clips did Natalia sell altogether in April and May?"
+)
+EGGS = (
+    "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She "
+    "sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
+)
 TRAIN = "A train drives 60 miles an hour for 4 hours. How many miles does it drive?"
 LONG_TRIP = "A trip is 240 miles at 60 miles an hour. How many hours does the trip take?"
-SAVINGS = "Betty needs $100 for a wallet. She has half of it, her parents give her $15 and her grandparents twice as much. How much more money does Betty need?"
+SAVINGS = (
+    "Betty needs $100 for a wallet. She has half of it, her parents give her $15 and her grandparents "
+    "twice as much. How much more money does Betty need?"
+)
 PIZZA = "A pizza has 8 slices. Albert eats 3 slices. What fraction of the pizza is left?"
 RATIO = "There are 12 boys and 16 girls. What is the ratio of boys to girls in lowest terms?"
 POPULATION = "A city of 1,200 people grows by a quarter. How many people live there now?"
@@ -72,13 +81,17 @@ The answer is **62**.
         CLIPS,
         "72",
         "right",
-        """First we find May. Half of 48 is 24. Then we add: 48 plus 24 equals 72. So altogether Natalia sold seventy-two clips (72). Great job! Next time you see the word "half", remember to divide by 2.""",
+        """First we find May. Half of 48 is 24. Then we add: 48 plus 24 equals 72.
+
+So altogether Natalia sold seventy-two clips (72). Great job!
+Next time you see the word "half", remember to divide by 2.""",
     ),
     (
         EGGS,
         "18",
         "right",
-        """Janet has 16 - 3 - 4 = 9 eggs left. She sells them for $2 each, so she makes 9 × $2 = $18 every day, 7 days a week.""",
+        """Janet has 16 - 3 - 4 = 9 eggs left. She sells them for $2 each,
+so she makes 9 × $2 = $18 every day, 7 days a week.""",
     ),
     (EGGS, "18", "right", "She makes 18 dollars, 7 days a week."),
     (
@@ -98,7 +111,8 @@ Answer: $18""",
         EGGS,
         "18",
         "right",
-        """You might think the answer is $32, but that is wrong, because she does not sell the eggs she eats. The correct answer is $18.""",
+        """You might think the answer is $32, but that is wrong,
+because she does not sell the eggs she eats. The correct answer is $18.""",
     ),
     (
         EGGS,

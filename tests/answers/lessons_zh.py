@@ -1,25 +1,74 @@
-"""Whole lessons in Chinese, as a father explains GSM8K-like questions to his first-grader: (question, answer, verdict, text).
+"""Whole lessons in Chinese, as a father gives them to his first-grader: (question, answer, verdict, text).
 
 Written for these tests: headings, bold, emoji, dialogue, checks, likenesses and practice questions after the answer.
 """
 
-CLIPS = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many clips did Natalia sell altogether in April and May?"
-EGGS = "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
+CLIPS = (
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How "
+    "many clips did Natalia sell altogether in April and May?"
+)
+EGGS = (
+    "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She "
+    "sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
+)
 ROBES = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
-DOWNLOAD = "Carla is downloading a 200 GB file at 2 GB/minute. 40% of the way through, Windows forces a restart that takes 20 minutes, and she starts over. How long does it take to download the file?"
+DOWNLOAD = (
+    "Carla is downloading a 200 GB file at 2 GB/minute. 40% of the way through, Windows forces a restart "
+    "that takes 20 minutes, and she starts over. How long does it take to download the file?"
+)
 BABYSIT = (
     "Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. How much did she earn?"
 )
-PAGES = "Julie is reading a 120-page book. Yesterday she read 12 pages and today twice as many. How many pages should she read tomorrow to read half of the remaining pages?"
+PAGES = (
+    "Julie is reading a 120-page book. Yesterday she read 12 pages and today twice as many. How many pages "
+    "should she read tomorrow to read half of the remaining pages?"
+)
 BUS = "A bus leaves at 9:15 and the ride takes 75 minutes. What time does it arrive?"
 MARBLES = "Tom has 5 red marbles and 3 times as many blue ones. How many marbles does he have?"
-DANCE = "There are 20 students. 20% enrolled in contemporary, 25% of the rest in jazz, the rest in hip-hop. What percentage of the entire students enrolled in hip-hop?"
+DANCE = (
+    "There are 20 students. 20% enrolled in contemporary, 25% of the rest in jazz, the rest in hip-hop. "
+    "What percentage of the entire students enrolled in hip-hop?"
+)
 RUN = "James runs 3 sprints 3 times a week. He runs 60 meters each sprint. How many total meters does he run a week?"
 CAKE = "A cake is cut into 8 pieces. Tom eats 2 and Ann eats 4. What fraction of the cake is left?"
 MOVIE = "A movie lasts 150 minutes. How many hours is that?"
-HOUSE = "Josh buys a house for $80,000 and puts in $50,000 in repairs. This increased the value of the house by 150%. How much profit did he make?"
+HOUSE = (
+    "Josh buys a house for $80,000 and puts in $50,000 in repairs. This increased the value of the house "
+    "by 150%. How much profit did he make?"
+)
 DOZEN = "Claire makes a 3 egg omelet every morning for breakfast. How many dozens of eggs will she eat in 4 weeks?"
 COINS = "Ann has 7 quarters, 5 dimes and 4 nickels. How much money does she have in dollars?"
+GLASSES = (
+    "Kylar went to the store to buy glasses. One glass costs $5, but every second glass costs only 60% of "
+    "the price. Kylar wants to buy 16 glasses. How much does he need to pay for them?"
+)
+SHEEP = (
+    "Toulouse has twice as many sheep as Charleston. Charleston has 4 times as many sheep as Seattle. How "
+    "many sheep do they have together if Seattle has 20 sheep?"
+)
+JELLY_BEANS = (
+    "Ken created a care package. He placed a box on a scale, and poured in jelly beans to bring the weight "
+    "to 2 pounds. Then brownies to triple the weight. Then 2 more pounds of jelly beans. Then gummy worms "
+    "to double the weight. What was the final weight in pounds?"
+)
+SHOES = (
+    "Alexis had $200 for a budget. She spent $30 on a shirt, $46 on pants, $38 on a coat, $11 on socks, "
+    "$18 on a belt and some on shoes. She has $16 left. How much did she pay for the shoes?"
+)
+OVERTIME = (
+    "Tina makes $18.00 an hour. Overtime above 8 hours pays 1.5 times. She works 10 hours every day for 5 "
+    "days. How much money does she make?"
+)
+HARD_HATS = (
+    "In a truck, there are 26 pink hard hats, 15 green hard hats, and 24 yellow hard hats. Carl takes 4 "
+    "pink. John takes 6 pink and twice as many green. How many hard hats remain?"
+)
+AGE = "How old is Tom in years, if he is three times as old as Ann, who is 14?"
+PENS = "A shop sells pens at $1.75. Ann buys 2 pens. How many dollars does she pay?"
+CANDIES = "Share 17 candies among 3 children equally. How many candies are left over?"
+RED_APPLES = "What percentage of the 50 apples are red if 20 are red?"
+HOMEWORK = "Tim started homework at 3:40 PM and worked for 90 minutes. When did he finish?"
+FLOUR = "A bakery needs 500 grams of flour a cake. How many kilograms for 8 cakes?"
 
 LESSONS: list[tuple[str, str, str, str]] = [
     (
@@ -498,4 +547,603 @@ LESSONS: list[tuple[str, str, str, str]] = [
 
 赛西，听懂了吗？要不要再听爸爸讲一遍？""",
     ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """赛西，我们一起来帮凯勒算一算要花多少钱吧！
+
+**首先**，一个杯子5美元，第二个杯子打六折，也就是5 × 0.6 = 3美元。
+
+**然后**，两个杯子一组，一组的价格是：5 + 3 = 8美元。
+
+**最后**，16个杯子可以分成 16 ÷ 2 = 8 组，所以总共要付：
+8组 × 8美元 = 64美元
+
+所以凯勒需要付**64美元**哦！
+
+赛西，你有没有发现，把杯子两个两个地分组，算起来就特别简单？这就是"分组"的小魔法！
+
+想一想：如果Kylar想买20个杯子，要付多少钱呢？（提示：20个杯子可以分成10组）""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "right",
+        """好的，赛西！我们一起来帮小羊们数数吧！🐑
+
+首先，西雅图有20只羊。查尔斯顿的羊是西雅图的4倍，就像20+20+20+20=80只。图卢兹的羊是查尔斯顿的2倍，就是80+80=160只。
+
+最后把三个地方的羊合起来：
+20（西雅图）+ 80（查尔斯顿）+ 160（图卢兹）= 260只
+
+答案就是**260只羊**！
+
+（突然眨眨眼）赛西，如果西雅图又多了5只小羊羔，那查尔斯顿会有多少只羊呢？""",
+    ),
+    (
+        JELLY_BEANS,
+        "16",
+        "right",
+        """赛西，爸爸和你一起做一个神奇的礼物盒吧！🎁
+
+1. 一开始，盒子里放了软糖，称一称是 **2磅**。
+2. 接着放了布朗尼，重量变成了原来的 **3倍**：2 × 3 = **6磅**。
+3. 又放了2磅软糖：6 + 2 = **8磅**。
+4. 最后放了小熊虫虫糖，重量变成 **2倍**：8 × 2 = **16磅**。
+
+🎈最后，礼物盒的重量是 **16磅**！
+
+爸爸考考你：
+- 如果第2步不是3倍，而是2倍，最后会是几磅呢？
+- 你最喜欢往盒子里放什么糖果呢？😋""",
+    ),
+    (
+        SHOES,
+        "41",
+        "right",
+        """（拿出纸和笔）赛西，我们像玩购物游戏一样来算！
+
+Alexis一共有200元，最后剩下16元，那她总共花掉了：200 - 16 = 184元。
+
+她买了这些东西：
+衬衫 30 元 👕
+裤子 46 元 👖
+外套 38 元 🧥
+袜子 11 元 🧦
+腰带 18 元
+
+加起来：30+46=76，76+38=114，114+11=125，125+18=143元。
+
+那么鞋子的钱就是：184 - 143 = 41元！
+
+所以鞋子花了41美元。赛西，你算对了吗？如果还不明白，爸爸可以用积木再摆一次给你看哦～""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """赛西，蒂娜阿姨每天工作10小时，前8小时每小时18美元，后2小时是加班，每小时多一半钱。
+
+**每天正常工资**：8 × 18 = 144美元
+**加班每小时**：18 + 9 = 27美元
+**每天加班工资**：2 × 27 = 54美元
+**每天总共**：144 + 54 = 198美元
+**五天总共**：198 × 5 = 990美元
+
+蒂娜阿姨五天可以赚到990美元！💰
+
+你看，就像你每天存10元零花钱，周末多帮忙就能多得5元，是不是很像？""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """我们先看看有多少顶安全帽：
+粉色：26顶，绿色：15顶，黄色：24顶
+
+卡尔拿走4顶粉色 → 26-4=22顶
+约翰拿走6顶粉色 → 22-6=16顶
+约翰又拿走绿色，是粉色的两倍：6×2=12顶 → 15-12=3顶
+
+现在剩下的：
+粉色16 + 绿色3 + 黄色24 = 43顶
+
+赛西你看，我们把剩下的三种颜色加在一起就是答案啦！要不要用彩色笔画一画验证一下？""",
+    ),
+    (
+        AGE,
+        "42",
+        "right",
+        """汤姆的年龄是安的三倍。安今年14岁。
+14 + 14 = 28，28 + 14 = 42。
+
+所以，汤姆今年 42 岁啦！
+
+等赛西 14 岁的时候，爸爸就 44 岁了，嘿嘿。""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """**解答：**
+
+赛西，假设你和一个好朋友去买杯子。第一个杯子5块钱，第二个便宜一点，只要3块钱（因为5块的60%就是3块）。
+
+那么每买两个杯子，要花 5+3=8 块钱。
+
+16个杯子里面有8对，8个8是64。所以总共需要付 **64块钱**。
+
+**小总结：**
+- 先算第2个杯子的价格：3元
+- 再算一对的价格：8元
+- 最后算8对的价格：64元
+
+你学会了吗？我们下次买糖果的时候，也可以这样算：一颗糖2元，第二颗半价，买4颗要多少钱呢？""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "right",
+        """西雅图：20只
+查尔斯顿：20×4=80只
+图卢兹：80×2=160只
+
+总数：20+80+160=260只
+
+✨ **答案：260只** ✨
+
+✏️ 赛西，试着自己画一画，然后告诉爸爸：图卢兹比西雅图多几只羊呀？160-20=？""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """每天：8小时×18美元=144美元；加班2小时×27美元=54美元。一天就是198美元。
+5天呢，就是198×5=990美元。
+
+**结论**：蒂娜一共赚了990美元。
+
+**延伸思考**：如果她只工作4天，会赚多少？198×4=792美元。""",
+    ),
+    (
+        SHOES,
+        "41",
+        "right",
+        """所以，Alexis买鞋子花了 **$41**。
+
+💡 赛西，我们来验证：30 + 46 + 38 + 11 + 18 + 41 = 184，200 - 184 = 16，正好剩下16元！👏""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """让我们一步一步来：
+
+**1. 一开始有多少？**
+26 + 15 + 24 = 65 顶
+
+**2. 拿走了多少？**
+- 卡尔：4 顶粉色
+- 约翰：6 顶粉色 + 12 顶绿色 = 18 顶
+- 一共：4 + 18 = 22 顶
+
+**3. 还剩多少？**
+65 - 22 = **43** 顶
+
+---
+
+🌟 **赛西来挑战**：
+卡车里还剩下几顶绿色的安全帽呢？15 - 12 = ___""",
+    ),
+    (
+        JELLY_BEANS,
+        "16",
+        "right",
+        """第一步，2磅。第二步，变成三倍，2×3=6磅。第三步，加2磅，是8磅。第四步，变成两倍，就是16磅。
+
+盒子最后有16磅重，差不多和你的小书包加上4本厚书一样重呢！赛西能抱得动吗？""",
+    ),
+    (
+        AGE,
+        "42",
+        "unsure",
+        """赛西，爸爸问你，安今年14岁，汤姆是她的3倍，那我们是不是要算 14 × 3 呀？
+
+10 × 3 = 30
+4 × 3 = 12
+30 + 12 = 42
+
+汤姆就是 42 岁！
+
+赛西：爸爸，那我 7 岁，你是我的几倍呀？
+爸爸：爸爸 35 岁，35 ÷ 7 = 5，是你的 5 倍！""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """蒂娜一天赚 144 + 54 = 198 美元。
+
+5 天就是 198 × 5。我们可以先算 200 × 5 = 1000，再减去 2 × 5 = 10，得到 1000 - 10 = 990。
+
+所以，蒂娜总共赚了 **990 美元**！
+
+赛西，你看，把 198 看成 200 是不是就简单多了？这叫"凑整法"哦！""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """**第一步：算出便宜的杯子多少钱**
+5 × 60% = 3 元
+
+**第二步：有多少个便宜的杯子**
+16 ÷ 2 = 8 个
+
+**第三步：算总价**
+- 原价杯子：8 × 5 = 40 元
+- 便宜杯子：8 × 3 = 24 元
+- 加起来：40 + 24 = 64 元
+
+**Kylar 需要支付 64 美元。**
+
+赛西，现在轮到你啦！假如每个杯子是 10 元，第二个还是 60%，买 4 个要多少钱？
+（答案是：10 + 6 + 10 + 6 = 32 元）""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "right",
+        """想象一下，西雅图的羊是 1 份，20 只。
+查尔斯顿是 4 份，图卢兹是 8 份。
+一共 1 + 4 + 8 = 13 份。
+13 × 20 = 260
+
+因此，三个城市总共有 260 只羊🐑。
+
+是不是很有趣呀？如果有不明白的地方，随时告诉爸爸哦！""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """答案：卡车里还剩下 **43** 顶安全帽。
+
+下面是爸爸的讲解：
+1. 粉色：26 - 4 - 6 = 16
+2. 绿色：15 - 12 = 3
+3. 黄色：24（没有变化）
+4. 16 + 3 + 24 = 43""",
+    ),
+    (
+        SHOES,
+        "41",
+        "right",
+        """200美元就是你的预算，先减去剩下的16美元，200-16=184美元。
+再一个一个减：184-30=154，154-46=108，108-38=70，70-11=59，59-18=41。
+最后剩下的41美元，就是鞋子的价钱啦！
+
+赛西，记住这个小口诀："总数减去知道的，剩下就是不知道的"。""",
+    ),
+    (
+        JELLY_BEANS,
+        "16",
+        "right",
+        """最终重量：16 磅。
+
+小朋友，你明白了吗？ 如果还不明白，我们再来一次：2 → 6 → 8 → 16。""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "wrong",
+        """16 个杯子，8 个原价：8 × 5 = 40 元；8 个打折：8 × 4 = 32 元。
+一共 40 + 32 = **72** 元。
+
+所以 Kylar 要付 **72 美元**！
+
+赛西，如果只买 8 组，每组 8 元，是多少呢？""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "wrong",
+        """西雅图20只，查尔斯顿80只，图卢兹160只。
+80 + 160 = 240
+
+所以他们一共有 **240 只**羊。赛西听懂了吗？""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "wrong",
+        """每天 10 小时，一小时 18 美元：10 × 18 = 180 美元。5 天就是 900 美元。
+
+答案是：蒂娜赚了 **900 美元**。""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "wrong",
+        """26 + 15 + 24 = 65
+65 - 4 - 6 = 55
+55 - 12 = 43
+再减去 3 顶：43 - 3 = 40
+
+所以还剩 **40** 顶。""",
+    ),
+    (
+        JELLY_BEANS,
+        "16",
+        "wrong",
+        """2 × 3 = 6，6 + 2 = 8，8 × 2 = 16，16 + 2 = 18
+
+答案：18 磅""",
+    ),
+    (
+        AGE,
+        "42",
+        "wrong",
+        """汤姆的年龄是 14 + 3 = 17 岁。
+
+所以汤姆 **17 岁**。考考你：14 × 3 等于多少？等于 42 哦！""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "right",
+        """### 答案：260只
+
+为什么呢？我们来看看：
+- 西雅图 20 只
+- 查尔斯顿 4 × 20 = 80 只
+- 图卢兹 2 × 80 = 160 只
+
+赛西，你数对了吗？🐑""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "right",
+        """赛西，你猜猜一共有多少只羊？是260只！
+
+因为 20 + 80 + 160 = 260 呀～""",
+    ),
+    (SHEEP, "260", "right", """**答：** 三个地方一共有260只羊。"""),
+    (
+        SHOES,
+        "41",
+        "right",
+        """所以鞋子的价格 = 184 - 143 = **41** 美元。
+
+🌟 小秘密：
+先把花的钱都加起来（143美元），再用总共花的钱（184美元）去减，就得到鞋子的钱啦！""",
+    ),
+    (PENS, "3.5", "right", """1.75 + 1.75 = 3.50，所以安要付 **3 美元 50 美分**。"""),
+    (
+        PENS,
+        "3.50",
+        "right",
+        """一支笔 1 元 7 角 5 分，两支就是 3 元 5 角。
+
+答案：3.5 元""",
+    ),
+    (
+        CANDIES,
+        "2",
+        "right",
+        """17 ÷ 3 = 5……2
+
+所以每个小朋友分到 5 颗，还剩 **2** 颗糖。""",
+    ),
+    (
+        CANDIES,
+        "2",
+        "right",
+        """3 × 5 = 15，17 - 15 = 2。
+
+答案：每人 5 颗，还剩 2 颗。""",
+    ),
+    (CANDIES, "2", "right", """3 × 5 = 15，17 − 15 = 2，剩下两颗糖哦！赛西可以把它们送给奶奶～"""),
+    (
+        RED_APPLES,
+        "40",
+        "right",
+        """20 ÷ 50 = 0.4 = 40%
+
+红苹果占**40%**。""",
+    ),
+    (RED_APPLES, "40", "right", """每 10 个苹果里有 4 个是红的，100 个里就有 40 个，所以是百分之四十！"""),
+    (
+        HOMEWORK,
+        "5:10",
+        "right",
+        """90分钟就是1小时30分钟。3:40 + 1小时 = 4:40，再加30分钟 = 5:10。
+
+所以 Tim 在 **下午5:10** 写完了作业。""",
+    ),
+    (HOMEWORK, "5:10 PM", "right", """答案：下午5点10分"""),
+    (FLOUR, "4", "right", """500 × 8 = 4000 克，1000 克是 1 千克，所以需要 **4 千克**面粉。"""),
+    (FLOUR, "4", "right", """500 × 8 = 4000，所以需要 **4000 克**面粉。"""),
+    (
+        JELLY_BEANS,
+        "16",
+        "right",
+        """\\[ 2 \\times 3 = 6 \\]
+\\[ 6 + 2 = 8 \\]
+\\[ 8 \\times 2 = 16 \\]
+
+所以最终的重量是 \\(\\boxed{16}\\) 磅。""",
+    ),
+    (
+        JELLY_BEANS,
+        "16",
+        "right",
+        """$$8 \\times 2 = \\mathbf{16}$$
+
+礼物盒重16磅。赛西，你想不想也做一个呀？""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """剩下：粉色16顶、绿色3顶、黄色24顶，合起来是 16 + 3 + 24 = 43 顶。
+
+（拍拍赛西的头）爸爸再问一遍：粉色的剩下几顶呀？对，16 顶！绿色的呢？3 顶！真棒！""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """最后剩下 **43 顶** 安全帽。
+
+赛西，我们来复习一下：
+1️⃣ 先算粉色：26-4-6=16
+2️⃣ 再算绿色：15-12=3
+3️⃣ 黄色没动：24
+4️⃣ 全部加起来：16+3+24=43 ✅""",
+    ),
+    (
+        HARD_HATS,
+        "43",
+        "right",
+        """最后剩下 **43 顶** 安全帽。
+
+**复习一下：**
+- 粉色剩 16 顶
+- 绿色剩 3 顶
+- 黄色剩 24 顶""",
+    ),
+    (
+        AGE,
+        "42",
+        "right",
+        """汤姆今年 **42岁**。
+
+赛西，那你知道汤姆比安大几岁吗？42 - 14 = 28 岁哦！""",
+    ),
+    (
+        AGE,
+        "42",
+        "right",
+        """14 × 3 = 42
+
+所以汤姆今年42岁，比爸爸还大6岁呢！""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """总共花费：8 × 8 = 64 美元。
+
+赛西真聪明！给你点个赞👍 奖励你 2 颗星星⭐⭐""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """总共花费：8 × 8 = 64 美元。
+
+生活小例子：
+我们上次去超市，一瓶牛奶 10 元，第二瓶半价，两瓶一共 10 + 5 = 15 元，和这道题一样！""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """一周赚：$198 × 5 = $990
+
+🎯 最终答案：**蒂娜一共赚了 990 美元。**
+
+❓ 互动提问：如果蒂娜每天只工作 8 小时，5 天赚多少？""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """所以答案是**990美元**！
+
+**爸爸的小提问**：
+1. 如果每天工作 9 小时，加班费是多少？（27 元）
+2. 如果工作 6 天，一共是多少？（198 × 6 = 1188 元）""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "right",
+        """Tina每天赚198美元，5天共赚990美元。
+
+赛西，你听明白了吗？你能告诉爸爸，为什么加班的时候每小时是27美元吗？（因为18的一半是9，18+9=27）""",
+    ),
+    (
+        SHOES,
+        "41",
+        "right",
+        """鞋子 = 200 - 16 - 143 = 41（美元）
+
+所以，Alexis的鞋子花了四十一美元。""",
+    ),
+    (
+        SHOES,
+        "41",
+        "right",
+        """赛西，这道题有点长，爸爸把它变成一个小故事：
+
+小兔子有200根胡萝卜……它用30根换了衬衫，46根换裤子，38根换外套，11根换袜子，18根换腰带，最后剩下16根。
+
+问：换鞋子用了多少根？
+
+**方法**：
+200 - 30 - 46 - 38 - 11 - 18 - 16 = 41
+
+所以小兔子用了 **41** 根胡萝卜换鞋子，也就是说 Alexis 花了 **41 美元**买鞋子。
+
+听懂了吗，赛西？要不要爸爸再用 20 颗糖果给你演示一遍？""",
+    ),
+    (
+        GLASSES,
+        "64",
+        "right",
+        """**答案：$64**
+
+**Step by step:**
+1. Second glass: $5 × 0.6 = $3
+2. 8 pairs
+3. Each pair: $8""",
+    ),
+    (
+        SHEEP,
+        "260",
+        "wrong",
+        """所以一共有 20 + 80 + 80 = **180** 只羊。
+
+考考你：20 + 80 + 160 等于多少？""",
+    ),
+    (
+        RED_APPLES,
+        "40",
+        "wrong",
+        """20 ÷ 50 = 0.4
+
+所以答案是 **0.4**。""",
+    ),
+    (HOMEWORK, "5:10", "wrong", """3:40 加 90 分钟，答案是 **4:40**。"""),
+    (
+        CANDIES,
+        "2",
+        "wrong",
+        """17 ÷ 3 = 5，每人 5 颗。
+
+答案：剩下 **1** 颗。""",
+    ),
+    (
+        OVERTIME,
+        "990",
+        "wrong",
+        """5天就是 198 × 5 = **980** 美元。
+
+所以蒂娜一共赚了 **980美元**！""",
+    ),
+    (FLOUR, "4", "wrong", """500 × 8 = 400 克，所以需要 **0.4 千克**面粉。"""),
 ]

@@ -1,6 +1,7 @@
-"""Chinese numerals: 三十六 → 36, 一百零五 → 105, 两千 → 2000, 三点五 → 3.5, 三分之二 → 2/3, 百分之二十五 → 25 (a percentage).
+"""Chinese numerals: 三十六 → 36, 一百零五 → 105, 两千 → 2000, 三点五 → 3.5, 两个半 → 2.5, 一半 → 1/2.
 
-A numeral inside a word (一起, 第一步) is no number: ``numeral_at`` reads only where a caller expects one.
+A numeral inside a word (一起, 第一步) is no number: ``NUMERAL`` is tried only where one is expected. Fractions and
+percentages (三分之二, 百分之四十) are written in digits before, by ``spelling``.
 """
 
 import re
@@ -11,9 +12,7 @@ TENS = {"十": 10, "百": 100, "千": 1000}
 MYRIADS = {"万": 10_000, "亿": 100_000_000}
 INTEGER = "[零〇一二两俩三四五六七八九十百千万亿]{1,24}"
 NUMERAL = re.compile(
-    rf"(?P<percent>百分之(?P<hundredths>{INTEGER}))"
-    rf"|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
-    rf"|(?P<integer>(?!一[半共起样定些下直般开边旦点])(?!一?[百千万亿](?![零〇一二三四五六七八九十个元])){INTEGER})(?:点(?P<decimals>[零〇一二三四五六七八九]{{1,12}})|(?P<half>[个小时年天月周]{{1,2}}半))?"
+    rf"(?P<integer>(?!一[半共起样定些下直般开边旦点])(?!一?[百千万亿](?![零〇一二三四五六七八九十个元])){INTEGER})(?:点(?P<decimals>[零〇一二三四五六七八九]{{1,12}})|(?P<half>[个小时年天月周]{{1,2}}半))?"
     r"|(?P<only_half>一?半)"
 )
 
@@ -43,14 +42,6 @@ def numeral_value(match: re.Match[str]) -> Fraction | None:
     """The value of what ``NUMERAL`` matched."""
     if match["only_half"]:
         return Fraction(1, 2)
-    if match["percent"]:
-        return _whole(match["hundredths"])
-    if match["denominator"]:
-        whole, denominator = _whole(match["whole"] or "零"), _whole(match["denominator"])
-        numerator = _whole(match["numerator"])
-        if whole is None or numerator is None or not denominator:
-            return None
-        return whole + numerator / denominator
     value = _whole(match["integer"])
     if value is not None and match["decimals"]:
         value += Fraction(integer(match["decimals"]) or 0, 10 ** len(match["decimals"]))

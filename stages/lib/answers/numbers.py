@@ -1,12 +1,12 @@
-r"""Numbers as people write them: one spelling for a text, the quantities in it, their exact values.
+"""Numbers as people write them: the quantities in a text, and their exact values.
 
-    normalise("１，０８０元，−5，$\frac12$")     → "1,080元，-5，$1/2$"
-    quantities_in("$1.5 million for 2 1/2 days") → 1500000 (money), 5/2 (time)
+    quantities_in("$1.5 million for 2 1/2 days")  → 1500000 (money), 5/2 (time)
+    quantity_at("七十二个夹子")                     → 72
 
-Read are thousands separators (1,000 · 1{,}000 · 1\,000 · 1 000), decimals (.5), exponents (1.5e3), fractions and mixed
-numbers (3/4, 2 1/2, ½), a number and a word (192 million, 1.8万), currency and units on either side, compound units
-(2 hours 40 minutes is one quantity), clock times and ratios (10:30 is a pair), and, where ``spelled`` is asked, numbers
-in Chinese or English words.
+The text comes from ``spelling.normalise``. Read are decimals (.5), exponents (1.5e3), fractions and mixed numbers
+(3/4, 2 1/2), a number and a word (192 million, 1.8万), currency and units on either side, compound units (2 hours 40
+minutes is one quantity), clock times and ratios (10:30 is a pair); numbers in Chinese or English words only where
+one is expected.
 """
 
 import re
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from stages.lib.answers.chinese import INTEGER, NUMERAL, integer, numeral_value
+from stages.lib.answers.chinese import NUMERAL, numeral_value
 from stages.lib.answers.units import PERCENT, SYMBOLS, UNIT, Unit, unit
 from stages.lib.answers.words import IN_WORDS, words_value
 
@@ -23,74 +23,30 @@ LONGEST = 200  # digits: a longer number is nobody's answer, and reading it cost
 MAGNITUDES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 MAGNITUDES |= {"k": 10**3, "千": 10**3, "万": 10**4, "百万": 10**6, "千万": 10**7, "亿": 10**8}
 
-ONE_SIGN = str.maketrans(
-    "０１２３４５６７８９．＋／％＝＄￥（）＊−–—﹣－‒‑∶×✕✖⨯∙·⋅\u00a0\u2009\u202f\u3000\u2002\u2003≒≃∼～",
-    "0123456789.+/%=$¥()*-------:×××××××      ≈≈~~",
-    "\u200b\u200c\u200d\ufeff\ufe0f\u20e3\u2060\u2066\u2069",
-)
-VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
-VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
-SPELLINGS: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
-        (r"(\d)?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", ""),  # replaced by a function, below
-        (r"(?<=\d)，(?=\d{3}(?!\d))", ","),
-        (r"(?:负|零下)\s?(?=\d)|\b(?:minus|negative)\s(?=\$?\d)", "-"),
-        (r"(?<=\d)：(?=\d)", ":"),
-        (r"(?<=\d)\s?比\s?(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
-        (r"(\d)个半(?=\D|$)", r"\1.5"),
-        (r"(\d)\s?(小时|年|天|周)半", r"\1.5\2"),
-        (r"(\d{1,2})\s?[点时]\s?(\d{2})\s?分(?!之)", r"\1:\2"),
-        (r"(\d{1,2})\s?[点时]\s?(\d)\s?分(?!之)", r"\1:0\2"),
-        (r"(\d{1,2})\s?点半", r"\1:30"),
-        (r"(\d{1,2})\s?点[整钟]", r"\1:00"),
-        (r"(\d)\s?分之\s?(\d{1,4})", r"\1分之\2"),
-    )
-]
-IN_PARTS = re.compile(
-    rf"百分之(?P<hundredths>{INTEGER})|(?:(?P<whole>{INTEGER})又)?(?P<denominator>{INTEGER})分之(?P<numerator>{INTEGER})"
-)
-CHINESE_FRACTION = re.compile(r"(?<!\d)(\d{1,6})分之(\d{1,6})")
-LATEX: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
-        (r"(?<=\d)(?:\{,\}|\\,|,\\!|\\!,|\\ |\\;|\\:|\{\\,\})(?=\d{3}(?!\d))", ","),
-        (
-            r"\\(?:text|textbf|mathrm|mathbf|textrm|operatorname|mbox|bm|underline|boldsymbol|textit|mathit|emph)\s*\{([^{}]*)\}",
-            r" \1 ",
-        ),
-        (r"(?<=\d)\s*\\[dtc]?frac", r" \\frac"),
-        (r"\\[dtc]?frac\s*(\d)\s*(\d)", r"\1/\2"),
-        (r"\\[dtc]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}", r"\1/\2"),
-        (r"\\(?:times|cdot)(?![A-Za-z])", "×"),
-        (r"\\div(?![A-Za-z])", "÷"),
-        (r"\\(?:approx|simeq|doteq)(?![A-Za-z])", "≈"),
-        (r"\\(?:left|right|displaystyle|quad|qquad|Large|large)(?![A-Za-z])", " "),
-        (r"\\([$%#&])", r"\1"),
-        (r"\\[,;:! ]", " "),
-        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\})", "°"),
-        (r"\\(?:Rightarrow|implies|therefore)(?![A-Za-z])", "⇒"),
-    )
-]
 WHOLE = r"\d{1,3}(?:,\d{3})+(?!\d)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+"
 QUANTITY = re.compile(
-    rf"(?P<first>-\s?)?(?P<currency>(?:US|HK|A|C)?[$€£¥]\s?)?(?P<second>-\s?)?"
+    rf"(?P<first>-\s?)?(?P<currency>(?:us|hk|a|c)?[$€£¥]\s?)?(?P<second>-\s?)?"
     rf"(?:(?P<pair>(?<![\d.:])\d{{1,4}}(?::\d{{1,4}}){{1,3}}(?![\d:]))"
     rf"|(?:(?P<whole>{WHOLE})(?P<decimals>\.\d+)?|(?P<point>(?<![\d.])\.\d+))"
-    r"(?:(?P<e>[eE][+-]?\d{1,3})(?![\w])|\s?[×x*]\s?10\^(?P<ten>\d|\{-?\d{1,3}\}|-\d{1,3}))?"
+    r"(?:(?P<e>e[+-]?\d{1,3})(?![\w])|\s?[×x*]\s?10\^(?P<ten>\d|\{-?\d{1,3}\}|-\d{1,3}))?"
     r"(?:(?P<mixed>(?(decimals)(?!))(?:\s|\s?又\s?|\sand\s)(?P<numerator>\d{1,4})\s?/\s?(?P<denominator>\d{1,4})(?![\d.]))"
     r"|\s?/\s?(?P<over>-?\d+(?:\.\d+)?))?)"
     r"(?P<gap>[\s*_-]{0,4})"
-    r"(?:(?P<percent>%|per ?cent(?:age)?\b|个百分点)|(?P<half>[apAP]\.?[mM]\b\.?)"
-    r"|(?P<magnitude>(?:hundred|thousand|million|billion|trillion)(?![A-Za-z])|[kK](?![A-Za-z])|百万|千万|[万亿千])?"
-    rf"[\s*_-]{{0,4}}(?:(?:more|additional|extra|full|whole|total|个|多)\s?)?(?P<unit>(?i:{UNIT}))?)?"
+    r"(?:(?P<percent>%|per ?cent(?:age)?\b|个百分点)|(?P<half>[ap]\.?m\b\.?)"
+    r"|(?P<magnitude>(?:hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-z])|百万|千万|[万亿千])?"
+    rf"[\s*_-]{{0,4}}(?:(?:more|additional|extra|full|whole|total|个|多)\s?)?(?P<unit>{UNIT})?)?"
 )
-ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+DIGIT = re.compile(r"\d")
+LEAD = re.compile(r"(?:-\s?)?(?:(?:us|hk|a|c)?[$€£¥]\s?)?(?:-\s?)?\.?$")  # what may stand before a number's first digit
+ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 EVENING = ("下午", "晚上", "傍晚")
 MORNING = ("上午", "早上", "凌晨", "清晨")
-SPACED_SIGN = tuple("=≈(:,，：是为于成了到*$[>{+×÷/剩") + ("is", "are", "to", "equals", "of", "was")
+SPACED_SIGN = (*"=≈(:,，：是为于成了到*$[>{+×÷/剩", "is", "are", "to", "equals", "of", "was")
 AT_ONCE = re.compile(r"[\s*_:：\"“'(（]{0,6}(?:大约|约|整整|about |exactly |approximately |just |only )?")
-MEASURE = "个只块元角分天年月周岁小时分钟秒次条本张支枝根朵颗粒棵头匹辆架艘件套双对副页杯瓶盒箱袋包打米英厘公里斤克吨磅人名位倍美株把台间层道题点周星期步份串盘碗桶罐片滴"
+MEASURE = (
+    "个只块元角分天年月周岁小时分钟秒次条本张支枝根朵颗粒棵头匹辆架艘件套双对副页杯瓶盒箱袋包打米英厘公里斤克吨磅人名位倍"
+    "美株把台间层道题点星期步份串盘碗桶罐片滴"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,43 +66,21 @@ class Quantity:
     half: Literal["am", "pm", None] = None
 
 
-def normalise(text: str) -> str:
-    """One spelling for digits, signs, spaces, fractions and LaTeX's marks, so that the rules need to know one each."""
-    if not text.isascii():
-        text = text.translate(ONE_SIGN)
-        text = SPELLINGS[0][0].sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
-    if "\\" in text:
-        for pattern, spelling in LATEX:
-            text = pattern.sub(spelling, text)
-    for pattern, spelling in SPELLINGS[1:] if not text.isascii() else SPELLINGS[2:3]:
-        text = pattern.sub(spelling, text)
-    if "分之" in text:
-        text = CHINESE_FRACTION.sub(r"\2/\1", text)
-        text = IN_PARTS.sub(_in_digits, text)
-    return text
-
-
-def _in_digits(found: re.Match[str]) -> str:
-    """百分之四十 as 40%, 三分之二 as 2/3; so they stand out among other numbers."""
-    if found["hundredths"]:
-        value = integer(found["hundredths"])
-        return found[0] if value is None else f"{value}%"
-    below, above, whole = integer(found["denominator"]), integer(found["numerator"]), integer(found["whole"] or "零")
-    if not below or above is None or whole is None:
-        return found[0]
-    return f"{whole} {above}/{below}" if whole else f"{above}/{below}"
-
-
 def quantities_in(text: str) -> list[Quantity]:
     """The quantities of a normalised text, in order; what a compound unit joins is one (2 hours 40 minutes)."""
-    found: list[Quantity] = []
+    return list(each_quantity(text))
+
+
+def each_quantity(text: str) -> Iterator[Quantity]:
+    """The same, one at a time: who needs only the first reads no further."""
+    last: Quantity | None = None
     for quantity in _single(text):
-        joined = _joined(found[-1], quantity, text) if found else None
-        if joined:
-            found[-1] = joined
-        else:
-            found.append(quantity)
-    return found
+        joined = _joined(last, quantity, text) if last else None
+        if last and not joined:
+            yield last
+        last = joined or quantity
+    if last:
+        yield last
 
 
 def quantity_at(text: str, position: int = 0) -> Quantity | None:
@@ -154,7 +88,7 @@ def quantity_at(text: str, position: int = 0) -> Quantity | None:
     start = _end(AT_ONCE.match(text, position), position)
     window = text[max(0, position - 4) : start + 120]
     offset = max(0, position - 4)
-    for quantity in quantities_in(window):
+    for quantity in each_quantity(window):
         if offset + quantity.end > start:
             at_once = offset + quantity.start <= start
             return _moved(quantity, offset) if at_once else spelled_at(text, start)
@@ -172,34 +106,46 @@ def spelled_at(text: str, start: int) -> Quantity | None:
         return None
     if value is None:
         return None
-    named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})", re.IGNORECASE).match(text, end)
-    percent = text[start:end].startswith("百分之") or re.compile(r"\s?(?:%|per ?cent)").match(text, end)
+    named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})").match(text, end)
+    percent = re.compile(r"\s?(?:%|per ?cent)").match(text, end)
     found_unit = PERCENT if percent else unit(named[1]) if named else None
     return Quantity(text[start:end], value, found_unit, start, named.end() if named else end)
 
 
 def spelled_in(text: str) -> list[Quantity]:
     """Chinese numerals before a measure word, or of several signs: 七十二个, 两只; not the 一 of 一起."""
-    found = []
+    found: list[Quantity] = []
     for match in NUMERAL.finditer(text):
         before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
         several = len(match.group()) > 1 and re.search("[十百千万]|分之", match.group())
         single = match.group() not in "一半千万百亿" and after and after in MEASURE
         if before not in tuple("第每") and (several or single):
             quantity = spelled_at(text, match.start())
-            found += [quantity] if quantity else []
+            joined = _joined(found[-1], quantity, text) if quantity and found else None
+            found[-1:] = [joined] if joined else [*found[-1:], *([quantity] if quantity else [])]
     return found
 
 
 def _single(text: str) -> Iterator[Quantity]:
-    for match in QUANTITY.finditer(text):
-        if text[max(0, match.start() - 1) : match.start()] == "第" or (
-            ORDINAL.match(text, match.end("gap")) and not (match["gap"])
-        ):
-            continue  # 第3天, the 3rd day
+    position = 0
+    while found := DIGIT.search(text, position):
+        lead = LEAD.search(text, max(position, found.start() - 8), found.start())
+        match = QUANTITY.match(text, lead.start() if lead else found.start())
+        if match is None:
+            position = found.end()
+            continue
+        position = match.end("gap")
         quantity = _quantity(match, text)
-        if quantity:
+        if quantity and not _is_ordinal(match, text):
+            position = quantity.end
             yield quantity
+
+
+def _is_ordinal(match: re.Match[str], text: str) -> bool:
+    """第3天, the 3rd day."""
+    return text.startswith("第", match.start() - 1) or (
+        not match["gap"] and bool(ORDINAL.match(text, match.end("gap")))
+    )
 
 
 def _quantity(match: re.Match[str], text: str) -> Quantity | None:
@@ -219,7 +165,7 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
         text=("-" if negative else "")
         + text[core_start:core_end].strip()
         + ("" if scale == 1 else " " * magnitude.isascii() + magnitude),
-        value=(-value if negative else value) * scale,
+        value=_scaled(-value if negative else value, scale),
         unit=_unit(match, text),
         start=match.start() if negative or not match["first"] else match.start() + len(match["first"]),
         end=match.end() if match["unit"] or match["percent"] or match["magnitude"] or match["half"] else core_end,
@@ -229,11 +175,18 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
     )
 
 
+def _scaled(value: Fraction, scale: int) -> Fraction:
+    return value if scale == 1 else value * scale
+
+
 def _number(match: re.Match[str]) -> Fraction | None:
     digits = re.sub("[, ]", "", match["whole"] or "0") + (match["decimals"] or match["point"] or "")
     if len(digits) > LONGEST or len(match["over"] or "") > LONGEST:
         return None
-    value = Fraction(digits) * Fraction(10) ** int((match["e"] or match["ten"] or "e0").strip("eE{}"))
+    value = Fraction(digits) if "." in digits else Fraction(int(digits))
+    power = match["e"] or match["ten"]
+    if power:
+        value *= Fraction(10) ** int(power.strip("e{}"))
     if match["mixed"]:
         numerator, denominator = int(match["numerator"]), int(match["denominator"])
         return value + Fraction(numerator, denominator) if numerator < denominator else value
@@ -276,7 +229,7 @@ def _unit(match: re.Match[str], text: str) -> Unit | None:
 
 def _half(match: re.Match[str], text: str) -> Literal["am", "pm", None]:
     if match["half"]:
-        return "am" if match["half"][0] in "aA" else "pm"
+        return "am" if match["half"][0] == "a" else "pm"
     before = text[max(0, match.start() - 4) : match.start()].rstrip(" *")
     return "pm" if before.endswith(EVENING) else "am" if before.endswith(MORNING) else None
 
@@ -284,6 +237,8 @@ def _half(match: re.Match[str], text: str) -> Literal["am", "pm", None]:
 def _joined(first: Quantity, second: Quantity, text: str) -> Quantity | None:
     """5 feet 6 inches, 2小时40分 and $3 and 50 cents as one; None where they are two quantities."""
     a, b = first.unit, second.unit
+    if a is None or second.start - first.end > 12:
+        return None
     between = text[first.end : second.start]
     if (
         a

@@ -7,8 +7,8 @@ r"""Finding the final answer in a response: the rules, from the surest to the we
 | ``boxed`` | ``\boxed{…}`` | boxes differ, and none is announced as the final one |
 | ``hashes`` | ``#### N`` as the last line, or with nothing but a unit behind it | it is a heading |
 | ``answer_line`` | a last line ``A: N`` | – |
-| ``phrase`` | "the answer is N", "答案是 N", "答：N"; the last, if it corrects or follows steps | an answer is rejected or asked |
-| ``conclusion`` | the last sentence with a result, if it concludes ("所以…一共 N", "Therefore … N") | the sentence leaves it open |
+| ``phrase`` | "the answer is N", "答案是 N"; the last, if it corrects or follows steps | it is rejected, or asked |
+| ``conclusion`` | the last sentence with a result, if it concludes ("所以…一共 N", "So … N") | it leaves open which |
 | ``bold`` | the same, if its number is in bold | |
 | ``equation`` | the same, if it is what an equation comes to | |
 | ``last_number`` | the last number, where there is no result at all | it is one of several parts |
@@ -21,11 +21,30 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
-from stages.lib.answers.endings import Sentence, body, sentences
-from stages.lib.answers.numbers import Quantity, normalise, quantities_in, spelled_at, spelled_in
-from stages.lib.answers.stating import EQUALS, HEDGE, TOTAL, at_once, bold_quantities, distinct, is_plain, meant
+from stages.lib.answers.endings import body_sentences, is_question
+from stages.lib.answers.numbers import Quantity, quantities_in, spelled_at, spelled_in
+from stages.lib.answers.spelling import normalise
+from stages.lib.answers.stating import EQUALS, Asked, at_once, bold_quantities, distinct, is_plain, meant
 from stages.lib.answers.units import Unit, asked_unit
+from stages.lib.answers.wording import (
+    ANNOUNCED_FINAL,
+    BUT,
+    BUT_WRONG,
+    CONCLUDES,
+    CORRECTS,
+    DENIES,
+    FINAL,
+    HEADED,
+    HEDGE,
+    HYPOTHETICAL,
+    PHRASE,
+    REJECTED,
+    REJECTS_BEFORE,
+    TOTAL,
+)
 from stages.lib.answers.words import IN_WORDS
 
 LONGEST = 20_000  # characters from the end that are read: five times the longest lesson
@@ -33,48 +52,36 @@ MOST = 40  # boxes, and statements of the answer, from the end that are read
 SOLUTION = re.compile(r"<\|begin_of_solution\|>|<answer>")
 SOLUTION_END = re.compile(r"<\|end_of_solution\|>|</answer>")
 THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
-LABELS = re.compile(
-    r"(?m:^(?:[^\S\n]|[#>*+|-])*)(?:\d{1,2}[、)](?=[^\S\n]*[^\s\d])|\d{1,2}[.)](?=[^\S\n]+\S|[^\s\d.*,)%]))"
-    r"|(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)|[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"
-    r"|第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)|步骤\s?(?:\d{1,2}|[一二三四五六七八九十])|方法\s?(?:\d|[一二三四五])"
-    r"|\b(?:step|part|method|option|approach|way)\s?#?\d{1,2}\b|\d\ufe0f?\u20e3|<<[^<>\n]{0,200}>>",
-    re.IGNORECASE,
-)
+LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; tried where the text has the words
+    (word, re.compile(pattern))
+    for word, pattern in (
+        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}[、)](?=[^\S\n]*[^\s\d])"),
+        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}\.(?=[^\S\n]+\S|[^\s\d.*,)%])"),
+        ("**", r"(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)"),
+        ("(", r"[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"),
+        ("第", r"第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)"),
+        ("步骤", r"步骤\s?(?:\d{1,2}|[一二三四五六七八九十])"),
+        ("方法", r"方法\s?(?:\d|[一二三四五])"),
+        ("step", r"\bstep\s?#?\d{1,2}\b"),
+        ("part", r"\bpart\s?#?\d{1,2}\b"),
+        ("method", r"\bmethod\s?#?\d{1,2}\b"),
+        ("option", r"\boption\s?#?\d{1,2}\b"),
+        ("approach", r"\bapproach\s?#?\d{1,2}\b"),
+        ("way", r"\bway\s?#?\d{1,2}\b"),
+        ("question", r"\bquestion\s?#?\d{1,2}\b"),
+        ("\u20e3", r"\d\ufe0f?\u20e3"),
+        ("<<", r"<<[^<>\n]{0,200}>>"),
+    )
+]
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
-PHRASE = re.compile(
-    r"\banswers?\b(?:\s(?:to|for|of)\s[^.\n:：?？。]{0,80}?)?[\s*_]{0,6}(?:\b(?:is|are|was|would be|should be|must be|will be|equals|comes to)\b|[:：=]|(?<=\*\*)\s?\n)"
-    r"|答案[\s*_”\"」]{0,6}(?:不是[^，,。\n]{1,20}[，,]\s?而|就|应该|当然|自然|便|其实|也|确实|一定|等于){0,3}(?:是|为|等于|[:：=]|(?=\*\*\d)|(?=\s?\d)|(?<=\*\*)\s?\n|(?=\s{0,2}\n))"
-    r"|(?m:^)\W{0,8}答[:：]|(?m:^)[#*\s>]{0,8}(?:final )?answer[*\s]{0,4}(?m:$)",
-    re.IGNORECASE,
-)
-REJECTED = re.compile(
-    r"(?<![没不])错(?!过)|不对|不正确|不是(?!吗|吧)|并非|有人|有的|有些|有同学|有小朋友|可能会|会以为|以为|误以为|会说|会想|会觉得|猜"
-    r"|\b(?:wrong|incorrect|not correct|isn't|is not|can't be|cannot be|tempted|mistaken\w*|might (?:think|say|guess|answer)|may (?:think|say)"
-    r"|would (?:think|say|guess)|some(?:one| people| students)|not)\b",
-    re.IGNORECASE,
-)
-REJECTS_BEFORE = re.compile(
-    r"^\W*(?:(?:爸爸|老师|dad|teacher|tutor)\W{0,4})?(?:不对|不是|错了|不正确|再想|再算|差一点|等等|等一下|哎呀|no\b(?! problem)|nope|wrong|not quite|"
-    r"incorrect|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)",
-    re.IGNORECASE,
-)
-CORRECTS = re.compile(
-    r"等等|等一下|哎呀|不对|错了|更正|应该是|其实是|算错|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)",
-    re.IGNORECASE,
-)
-FINAL = re.compile(
-    r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion",
-    re.IGNORECASE,
-)
-ANNOUNCED_FINAL = re.compile(r"final|最终|最后的?答案|in conclusion|综上", re.IGNORECASE)
-HEADED = re.compile(r"(?m:^)[^\n]{0,12}(?:answer|答案|答)[\s*]{0,4}[:：]", re.IGNORECASE)
-CONCLUDES = re.compile(
-    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是|剩下|还剩|还有|需要|"
-    r"\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b",
-    re.IGNORECASE,
-)
-HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)", re.IGNORECASE)
-RATIO = re.compile(r"\bratio\b|比例|之比|比是|几比几", re.IGNORECASE)
+RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
+
+
+class Sentence(NamedTuple):
+    """A sentence, or a line's rest, with its end in the body."""
+
+    end: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -100,22 +107,26 @@ class Response:
     def __init__(self, response: str, question: str) -> None:
         self.question = question
         text = prepare(solution(response))
-        self.whole = re.sub(r"(?<=\d)\s?(?:to|:|：)\s?(?=\d)", ":", text) if RATIO.search(question) else text
+        self.whole = RATIO_WORD.sub(":", text) if is_ratio(question) else text
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        return body_sentences(self.whole)
 
     @cached_property
     def body(self) -> str:
         """Without what follows the answer."""
-        return body(self.whole)
+        return "".join(self._parts)
 
-    @cached_property
     def asked(self) -> Unit | None:
-        """The unit that the question asks for."""
+        """The unit that the question asks for; looked for only where a sentence leaves open which number is meant."""
         return asked_unit(self.question)
 
     @cached_property
     def sentences(self) -> list[Sentence]:
         """The body's sentences without its newlines."""
-        return [sentence for sentence in sentences(self.body) if sentence.text != "\n"]
+        ends = list(accumulate(map(len, self._parts)))
+        return [Sentence(end, part) for end, part in zip(ends, self._parts, strict=True) if part != "\n"]
 
     @cached_property
     def statements(self) -> list[tuple[Reading, bool]]:
@@ -155,6 +166,11 @@ def read(response: str, question: str = "") -> Reading:
     return Response(response, question).read()
 
 
+def is_ratio(question: str) -> bool:
+    """Whether a question asks for a ratio, so that "3 to 4" is one."""
+    return any(word in question for word in ("ratio", "Ratio", "比例", "之比", "比是", "几比几"))
+
+
 def solution(response: str) -> str:
     """The marked solution, or what follows the thought, or all of it; of a very long text the end."""
     response = response[-LONGEST:] if len(response) > LONGEST else response
@@ -169,7 +185,10 @@ def solution(response: str) -> str:
 
 def prepare(text: str) -> str:
     """One spelling, and no numbers that only count steps."""
-    text = LABELS.sub(" ", text)
+    text = text.lower()
+    for word, label in LABELS:
+        if word in text:
+            text = label.sub(" ", text)
     if "<" in text or "__" in text:
         text = TAGS.sub("**", text)
     return normalise(text)
@@ -210,7 +229,7 @@ def _boxes(text: str) -> Iterator[tuple[str, int, int]]:
                 break
 
 
-def _read_box(content: str, end: int, asked: Unit | None) -> Reading:
+def _read_box(content: str, end: int, asked: Asked) -> Reading:
     content = content.strip().strip("$").strip()
     sides = re.split(r"=", content)
     value = sides[-1].strip() if len(sides) == 2 and not re.search(r"[,，;]", content) else content
@@ -240,9 +259,7 @@ def _hashes(response: Response) -> Reading | None:
     last_start = _last_line(text)[1]
     for match in reversed(list(re.finditer(r"####(?!#)[ \t*]*([^\n]{0,200})", text))):
         content = match[1].strip(" *")
-        bare = re.fullmatch(
-            r"[-$¥€£\s*]{0,4}[\d,.]+(?: \d{3})*[\s*]*(?:%|[A-Za-z]{1,12}|[一-鿿]{1,3})?[.。*]*", content
-        )
+        bare = re.fullmatch(r"[-$¥€£\s*]{0,4}[\d,.]+(?: \d{3})*[\s*]*(?:%|[a-z]{1,12}|[一-鿿]{1,3})?[.。*]*", content)
         if content and (match.start() >= last_start or bare) and re.match(r"[-$¥€£\s]{0,4}\.?\d", content):
             if not is_plain(content):
                 return Reading("hashes", (), content, match.end())
@@ -252,7 +269,7 @@ def _hashes(response: Response) -> Reading | None:
 
 def _answer_line(response: Response) -> Reading | None:
     line, start = _last_line(response.whole)
-    match = re.match(r"\s*\**A\**\s?[:：]\**\s*(?=\S)", line)
+    match = re.match(r"\s*\**a\**\s?[:：]\**\s*(?=\S)", line)
     if not match:
         return None
     rest = line[match.end() :].strip(" *")
@@ -284,7 +301,7 @@ def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
         start = max(text.rfind(mark, 0, match.start()) for mark in ("\n", "。", "！", "？", "!", "?", ". ")) + 1
         if REJECTED.search(text[max(start, match.start() - 60) : match.start()]) or _is_denied(text, piece, end):
             continue
-        but = re.search(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)", piece)
+        but = BUT.search(piece)
         piece = but[1] if but else re.sub(r"^(?:[\s*_:：(\[]|\$(?!-?\s?[\d.]))+", "", piece)
         piece = re.sub(r"^-\s(?=[$\d])", "-", piece) if "\n" not in text[match.end() : end - len(piece)] else piece
         stated = at_once(piece, response.asked)
@@ -302,7 +319,7 @@ def _is_taken_back(text: str, end: int) -> bool:
 def _expression(piece: str) -> str | None:
     """The mathematics that a piece consists of, for math-verify; None for words and for plain numbers."""
     text = piece.strip().strip("$").rstrip(".,。，*").strip().strip("$").strip()
-    words = re.search(r"(?<!\\)\b[A-Za-z]{3,}|[一-鿿]", text)
+    words = re.search(r"(?<!\\)\b[a-z]{3,}|[一-鿿]", text)
     return text if text and not words and not is_plain(text) else None
 
 
@@ -320,16 +337,16 @@ def _is_denied(text: str, piece: str, end: int) -> bool:
     """Asked (答案是 10 吗？) or denied (the answer is not 10)."""
     if re.match(r"\s*吗?[?？]", text[end : end + 8]) and not re.search(r"[对是]吗?$|right$|correct$", piece):
         return True
-    if re.match(r"[\s*]*(?:不是|not\b(?! only))", piece) and not re.search("而是|but", piece):
+    if DENIES.match(piece) and not re.search("而是|but", piece):
         return True
-    return bool(re.search(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)", piece))
+    return bool(BUT_WRONG.search(piece))
 
 
 def _result(response: Response, index: int) -> Reading | None:
     """The result that a sentence states: by a conclusion, in bold, or after an equals sign."""
     sentence = response.sentences[index]
     text = sentence.text
-    if sentence.is_question or not re.search(r"[\d二两三四五六七八九十百半]", text):
+    if is_question(sentence.text) or not re.search(r"[\d二两三四五六七八九十百半]", text):
         return None
     following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
     if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):
@@ -346,9 +363,9 @@ def _result(response: Response, index: int) -> Reading | None:
         return None
     if concludes and FINAL.search(text):
         emphatic = has_bold or bool(TOTAL.search(text))
-        return Reading("conclusion", stated, None, sentence.start + len(text), emphatic)
+        return Reading("conclusion", stated, None, sentence.end, emphatic)
     rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
-    return Reading(rule, stated, None, sentence.start + len(text))
+    return Reading(rule, stated, None, sentence.end)
 
 
 def _last_result(response: Response) -> Reading | None:
@@ -372,12 +389,12 @@ def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
 
 def _last_number(response: Response) -> Reading | None:
     for sentence in reversed(response.sentences):
-        if sentence.is_question:
+        if is_question(sentence.text):
             continue
         found = quantities_in(sentence.text)
         if found:
             stated = meant(sentence.text, response.asked)
-            if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text, re.IGNORECASE):
+            if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text):
                 stated = stated[-1:]
-            return Reading("last_number", stated, None, sentence.start + len(sentence.text))
+            return Reading("last_number", stated, None, sentence.end)
     return None

@@ -8,57 +8,32 @@ Several *different* values mean that the text leaves it open; the same value twi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at, spelled_in
+from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in
 from stages.lib.answers.units import Unit
+from stages.lib.answers.wording import (
+    AFTER_SCENE,
+    BEFORE_SCENE,
+    CLAUSE,
+    CONNECTOR,
+    ENDS,
+    HEDGE,
+    IDIOM,
+    LABELLED,
+    SIDE_BY_SIDE,
+    TOTAL,
+    VERB,
+)
+
+Asked = Callable[[], Unit | None]  # the unit that the question asks for
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 EQUALS = re.compile(r"[=≈⇒→]")
-TOTAL = re.compile(
-    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)",
-    re.IGNORECASE,
-)
-CLAUSE = re.compile(
-    r"所以|因此|也就是说?|即|那么|这样|于是|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
-    r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to|剩下|还剩",
-    re.IGNORECASE,
-)
-# numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
-IDIOM = re.compile(
-    r"^[\s*-]{0,3}(?:(?:days?|nights?) (?:a|per|in a|every|each) week|hours (?:a|per|in a|every) day|(?:minutes|mins) (?:a|per|in an?)"
-    r" hour|seconds (?:a|per|in a) minute|(?:months|weeks|days) (?:a|per|in a) year|weeks (?:a|per|in a) month"
-    r"|(?:cents|pennies) (?:a|per|in a|in one) dollar|steps?\b|methods?\b|ways?\b|种(?:方法|办法|思路)|个?步骤?|遍|个?方法|颗星|分满分|昼夜)"
-)
-BEFORE_SCENE = re.compile(
-    r"(?:\b(?:per|every|each|out of|after|within|over|during|in|for|of (?:the|all|her|his|their)|all|the (?:first|last|next|other))"
-    r"|每[一-鿿]{0,3}|每隔|第|前|后|这|那|其中|分给|从第)[\s*]*$",
-    re.IGNORECASE,
-)
-AFTER_SCENE = re.compile(
-    r"^[\s*]*(?:个|只|位|名|天|周|年|月|小时|分钟|星期|人|块|元|本|次){0,2}[\s*]*"
-    r"(?:后|里|内|之内|以后|之后|一共|总共|的一半|倍|中的|人每人|人平分|个人|小朋友|个小朋友|×|÷|\*\s?\d|\+|/)"
-    r"|^[\s*]*(?:times as|times more|\s*(?:\w+ )?out of\b|%\s?of\b|percent of\b)",
-)
-CONNECTOR = re.compile(
-    r"(?:,|，|、|;|；|/|~|-|或者?是?|还是|和|跟|与|以及|到|至|可能是|\bor\b|\band\b|\bto\b|\bplus\b|&|±)"
-    r"[\s*]*(?:maybe|perhaps|possibly|also|even|is|也?可能是?|约|又)?[\s*$\"'“”(]*$",
-    re.IGNORECASE,
-)
-HEDGE = re.compile(
-    r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b", re.IGNORECASE
-)
-LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
-VERB = re.compile(
-    r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$", re.IGNORECASE
-)
-ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
 OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
-NOT_PLAIN = re.compile(
-    r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-zA-Z](?![A-Za-z])|[a-zA-Z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-"
-)
+NOT_PLAIN = re.compile(r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-z](?![a-z])|[a-z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-")
 
 
 def bold_quantities(text: str) -> list[Quantity]:
@@ -74,7 +49,7 @@ def bold_quantities(text: str) -> list[Quantity]:
     return found
 
 
-def at_once(piece: str, asked: Unit | None = None) -> tuple[Quantity, ...]:
+def at_once(piece: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
     """What a text states that should begin with the answer ("the answer is …"); every value it wavers between."""
     first = quantity_at(piece)
     if first is None:
@@ -103,26 +78,16 @@ def _joined(text: str, first: Quantity, second: Quantity) -> bool:
     return len(between) <= 60 and bool(CONNECTOR.search(between)) and not CLAUSE.search(between)
 
 
-def meant(sentence: str, asked: Unit | None = None) -> tuple[Quantity, ...]:
+def meant(sentence: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
     """The value that a sentence comes to, by the surest of its signs; several where they leave it open."""
     equation = _after_equals(sentence, asked) if EQUALS.search(sentence) else ()
     if equation:
         return equation
-    bold = distinct(bold_quantities(sentence))
-    if len(bold) == 1:
-        return bold
-    found = bold or quantities_in(sentence) or tuple(spelled_in(sentence))
-    if len(distinct(found)) <= 1:
-        return distinct(found)
-    if HEDGE.search(sentence):
-        return distinct(found)
-    labelled = LABELLED.search(sentence, max(0, found[-1].start - 8), found[-1].start)
-    if labelled and ENDS.match(sentence[found[-1].end :]):
-        return (found[-1],)
-    for narrowed in _narrowings(sentence, tuple(found), asked):
-        if len(narrowed) == 1:
-            return narrowed
-    return distinct(found)
+    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence))
+    values = distinct(found)
+    if len(values) <= 1 or HEDGE.search(sentence):
+        return values
+    return next((narrowed for narrowed in _narrowings(sentence, found, asked) if len(narrowed) == 1), values)
 
 
 def is_plain(piece: str) -> bool:
@@ -131,7 +96,7 @@ def is_plain(piece: str) -> bool:
 
 
 def distinct(quantities: Iterable[Quantity]) -> tuple[Quantity, ...]:
-    """The quantities without those that say the same as an earlier one (4 hours after 240 minutes); the later is kept."""
+    """The quantities without those that say the same as another (240 minutes = 4 hours); the last is kept."""
     kept: list[Quantity] = []
     for quantity in quantities:
         kept = [other for other in kept if not alike(other, quantity)] + [quantity]
@@ -160,7 +125,7 @@ def counted_value(quantity: Quantity) -> Fraction:
     )
 
 
-def _after_equals(sentence: str, asked: Unit | None) -> tuple[Quantity, ...]:
+def _after_equals(sentence: str, asked: Asked) -> tuple[Quantity, ...]:
     """The right-hand side of the last equation that has a number there."""
     for sign in reversed(list(EQUALS.finditer(sentence))):
         start = sign.end()
@@ -181,7 +146,7 @@ def _after_equals(sentence: str, asked: Unit | None) -> tuple[Quantity, ...]:
 def _with_alternatives(piece: str, first: Quantity) -> list[Quantity]:
     """The first quantity and those joined to it by "or", "and", a comma or a dash."""
     found = [first]
-    for quantity in quantities_in(piece[first.end :]):
+    for quantity in each_quantity(piece[first.end :]):
         start = quantity.start + first.end
         moved = Quantity(**_fields(quantity, first.end))
         if not _joined(piece, found[-1], moved) or _is_scene(piece, start, quantity.end + first.end):
@@ -195,32 +160,37 @@ def _fields(quantity: Quantity, by: int) -> dict[str, Any]:
     return fields | {"start": quantity.start + by, "end": quantity.end + by}
 
 
-def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Unit | None) -> Iterable[tuple[Quantity, ...]]:
+def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Iterable[tuple[Quantity, ...]]:
     """Ways to tell the number that is meant from those that set the scene, the surest first."""
+    before_last = sentence[max(0, found[-1].start - 8) : found[-1].start]
+    ends = ENDS.match(sentence[found[-1].end :])
+    if ends and LABELLED.search(before_last):
+        yield found[-1:]
     for marker in (TOTAL, CLAUSE):
         last = max((match.end() for match in marker.finditer(sentence)), default=None)
         if last is not None:
             after = tuple(quantity for quantity in found if quantity.start >= last)
             if after:
                 yield distinct(_with_alternatives(sentence, after[0])) if marker is TOTAL else distinct(after)
-    if asked:
-        yield distinct(quantity for quantity in found if quantity.unit == asked)
+    wanted = asked()
+    if wanted:
+        yield distinct(quantity for quantity in found if quantity.unit == wanted)
     if len(found) > 1 and _parts(sentence, found[-2], found[-1]):
         return
-    if VERB.search(sentence[max(0, found[-1].start - 8) : found[-1].start]) and ENDS.match(sentence[found[-1].end :]):
+    if ends and VERB.search(before_last):
         yield found[-1:]
     foreground = tuple(quantity for quantity in found if not _is_scene(sentence, quantity.start, quantity.end))
     yield distinct(foreground)
-    if asked:
+    if wanted:
         yield distinct(
-            quantity for quantity in foreground if quantity.unit and quantity.unit.dimension == asked.dimension
+            quantity for quantity in foreground if quantity.unit and quantity.unit.dimension == wanted.dimension
         )
 
 
 def _parts(text: str, first: Quantity, second: Quantity) -> bool:
     """Two numbers side by side, neither of them the answer alone: 5 个红的和 15 个蓝的, 5 or 6."""
     between = text[first.end : second.start]
-    joined = re.search(r"(?:和|或者?|还是|与|跟|以及|\band\b|\bor\b)[^\d\n]{0,12}$", between)
+    joined = SIDE_BY_SIDE.search(between)
     return bool(joined) and len(between) <= 40 and not IDIOM.match(text[second.end : second.end + 30])
 
 

@@ -63,14 +63,13 @@ SYMBOLS = {"$": UNITS["dollar"], "¢": UNITS["cent"]}
 _LONGEST_FIRST = sorted(UNITS, key=len, reverse=True)
 _ASCII = "|".join(re.escape(word) for word in _LONGEST_FIRST if word.isascii() and word.isalpha())
 _CHINESE = "|".join(word for word in _LONGEST_FIRST if not word.isascii() and word.isalpha())
-UNIT = rf"(?:(?:{_ASCII})(?![A-Za-z])|(?:{_CHINESE}))"
-MENTIONED = re.compile(rf"(?<![A-Za-z]){UNIT}|[%$¢]", re.IGNORECASE)
+UNIT = rf"(?:(?:{_ASCII})(?![a-z])|(?:{_CHINESE}))"
+MENTIONED = re.compile(rf"(?<![a-z]){UNIT}|[%$¢]")
 ASKED = re.compile(
     rf"how (?:many|much)(?: \w+){{0,2}}? (?P<how>{UNIT})"
-    rf"|(?<![A-Za-z])in (?:total )?(?P<in>{UNIT})(?=[^.?]{{0,60}}\?|[.)]?\s*$)"
+    rf"|(?<![a-z])in (?:total )?(?P<in>{UNIT})(?=[^.?]{{0,60}}\?|[.)]?\s*$)"
     rf"|(?P<what>percentage|percent)(?=[^.?]{{0,80}}\?)|(?P<cost>how much (?:money|does|did|do|will|would|is|was)\b)"
     rf"|(?:多少|几)个?(?P<chinese>{UNIT})|以\s*(?P<by>{UNIT})\s*为单位|(?P<share>百分之几|百分比)",
-    re.IGNORECASE,
 )
 
 
@@ -82,7 +81,7 @@ def unit(word: str) -> Unit | None:
 def asked_unit(question: str) -> Unit | None:
     """The unit that the question's last ask names; None where it names none (how long, how many apples, how much)."""
     found = None
-    for match in ASKED.finditer(question):
+    for match in ASKED.finditer(question.lower()):
         name = match["how"] or match["in"] or match["chinese"] or match["by"]
         found = unit(name) if name else PERCENT if match["what"] or match["share"] else None
     return found
@@ -90,5 +89,5 @@ def asked_unit(question: str) -> Unit | None:
 
 def mentioned_units(question: str) -> set[Unit]:
     """Every unit that the question speaks of."""
-    words = (match.group() for match in MENTIONED.finditer(question))
+    words = (match.group() for match in MENTIONED.finditer(question.lower()))
     return {found for word in words if (found := SYMBOLS.get(word) or unit(word))}

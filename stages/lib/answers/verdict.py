@@ -14,22 +14,27 @@ What is no plain number (``2\sqrt{3}``) goes to math-verify in a process of its 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
-from stages.lib.answers.numbers import Quantity, normalise, quantities_in, quantity_at
-from stages.lib.answers.reading import CORRECTS, RATIO, Reading, Response
+from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at
+from stages.lib.answers.reading import Reading, Response, is_ratio
+from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
-from stages.lib.answers.units import mentioned_units
+from stages.lib.answers.units import PERCENT, UNITS, Unit, mentioned_units
+from stages.lib.answers.wording import CORRECTS
 
 SURE = ("boxed", "hashes", "answer_line")
-MATHEMATICS = re.compile(r"\\[a-zA-Z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
+MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
+DOLLAR = UNITS["dollar"]
+SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
 HALF_DAY = 12 * 60
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``verdict`` on the ``prediction`` (as found; None where none was) and its ``value``, by the ``rule`` that read it."""
+    """``verdict`` on the ``prediction`` (as found; None where none was) and its ``value``, by a ``rule``."""
 
     verdict: Literal["right", "wrong", "unsure"]
     prediction: str | None
@@ -78,7 +83,7 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     if reading.expression or gold.expression:
         same = _same_expression(reading, gold)
         return "unsure" if same is None else "right" if same else "wrong"
-    if reading.quantity is None or gold.quantity is None:
+    if reading.quantity is None or gold.quantity is None or _leaves_a_sum(parts, reading, gold.quantity):
         return "unsure"
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
@@ -104,6 +109,14 @@ def _is(reading: Reading, gold: Quantity, parts: Response) -> bool:
     return reading.quantity is not None and agrees(reading.quantity, gold, parts) is True
 
 
+def _leaves_a_sum(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether the gold answer is the sum of a response's two or three numbers, which it only lists (Tom: 5, Ann: 7)."""
+    if reading.rule != "last_number":
+        return False
+    values = [quantity.value for quantity in islice(parts.numbers(), 4)]
+    return 1 < len(values) < 4 and sum(values) == gold.value
+
+
 def _same_expression(reading: Reading, gold: Gold) -> bool | None:
     """By math-verify; None where one side is missing."""
     wanted = gold.expression or (str(gold.quantity.value) if gold.quantity else "")
@@ -117,14 +130,21 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
         return _pairs_agree(found, gold, parts.question)
     if found.unit is None or found.unit == gold.unit:
         return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
-    wanted = gold.unit or parts.asked
-    if wanted and wanted.dimension == found.unit.dimension:
-        same = found.value * found.unit.factor == gold.value * wanted.factor
-        return same or (None if found.value == gold.value else False)
-    if "percent" in (found.unit.dimension, wanted.dimension if wanted else ""):
-        return found.value == gold.value
-    if found.value == gold.value:
-        return True if found.unit.dimension != "count" or found.unit in mentioned_units(parts.question) else None
+    if found.value == gold.value and found.unit == DOLLAR and not gold.unit and not SMALL_MONEY.search(parts.question):
+        return True  # by far the most common case, told without looking for the unit that is asked for
+    return _agrees_in_units(found, found.unit, gold, parts)
+
+
+def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Response) -> bool | None:
+    """The found quantity has a unit, the gold one another or none."""
+    equal = found.value == gold.value
+    wanted = gold.unit or parts.asked()
+    if wanted and wanted.dimension == unit.dimension:
+        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+    if PERCENT in (unit, wanted):
+        return equal
+    if equal:
+        return True if unit.dimension != "count" or unit in mentioned_units(parts.question) else None
     return _changes_into(found, gold, parts.question) or _same_but_for_the_word(found, gold, parts.question)
 
 
@@ -134,7 +154,7 @@ def _same_but_for_the_word(found: Quantity, gold: Quantity, question: str) -> bo
         return False
     words = {10**3: "thousand|千", 10**4: "万", 10**6: "million|百万", 10**8: "亿", 10**9: "billion", 100: "hundred|百"}
     named = words.get(max(found.scale, gold.scale))
-    return True if named and re.search(named, question, re.IGNORECASE) else None
+    return True if named and re.search(named, question.lower()) else None
 
 
 def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None:
@@ -143,18 +163,18 @@ def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None
     smallest = found.value * found.unit.factor
     if found.unit.dimension == "count":
         return smallest == gold.value
-    named = {unit for unit in mentioned_units(question) if unit.dimension == found.unit.dimension}
-    if any(smallest == gold.value * unit.factor for unit in named):
+    named = {each for each in mentioned_units(question) if each.dimension == found.unit.dimension}
+    if any(smallest == gold.value * each.factor for each in named):
         return True
     seconds = (1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800)
     return None if any(smallest == gold.value * factor for factor in seconds) else False
 
 
 def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
-    """Ratios by their quotient, times of day by the minute; 10:30 is also 22:30 where neither half of the day is said."""
+    """Ratios by their quotient, times of day by the minute; 10:30 is 22:30 too where no half is said."""
     if found.kind == gold.kind and found.text == gold.text:
         return not (found.half and gold.half and found.half != gold.half)
-    if RATIO.search(question) or (found.value == gold.value and not (found.half or gold.half)):
+    if is_ratio(question) or (found.value == gold.value and not (found.half or gold.half)):
         return found.value == gold.value
     times = [_minutes(quantity) for quantity in (found, gold)]
     if None in times:
@@ -163,7 +183,7 @@ def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
     if first == second:
         return True
     vague = not (found.half and gold.half) and not any(time >= 13 * 60 for time in (first, second) if not found.half)
-    return True if vague and first % HALF_DAY == second % HALF_DAY else False
+    return vague and first % HALF_DAY == second % HALF_DAY
 
 
 def _minutes(quantity: Quantity) -> int | None:
@@ -181,6 +201,8 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if reading.rule in ("hashes", "answer_line", "last_number", "bold", "equation", "conclusion"):
         return False
     rest = parts.body[reading.end :]
+    if not re.search(r"[\d二三四五六七八九十百]", rest):
+        return False
     corrected = bool(CORRECTS.search(rest))
     later = [result for result in parts.results if result.end > reading.end + 1]
     return any(

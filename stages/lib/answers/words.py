@@ -40,9 +40,7 @@ PARTS = {
     "tenth": 10,
 }
 WORD = "|".join(sorted([*SMALL, *LARGE, *PARTS, "hundred", "dozen"], key=len, reverse=True))
-IN_WORDS = re.compile(
-    rf"(?:an?\s+)?(?:{WORD})s?\b(?:(?:[\s-]|\s+and\s+|\s+and\s+an?\s+){{1,3}}(?:{WORD})s?\b){{0,12}}", re.I
-)
+IN_WORDS = re.compile(rf"(?:an?\s+)?(?:{WORD})s?\b(?:(?:[\s-]|\s+and\s+|\s+and\s+an?\s+){{1,3}}(?:{WORD})s?\b){{0,12}}")
 
 
 def words_value(text: str) -> Fraction | None:
