@@ -34,6 +34,7 @@ BASE: dict[str, Any] = {
     "distill.teacher.base_url": None,
     "distill.teacher.model": "chain-sum-solver",
     "distill.teacher.temperature": None,
+    "distill.teacher.extra_body": {},
     "distill.teacher.top_p": None,
     "distill.teacher.max_tokens": None,
     "distill.teacher.embedded.slip_share": 0.3,

@@ -153,6 +153,22 @@ def test_sampling_values_are_sent_when_set_and_left_out_when_null(desk: Desk, se
     assert len(server.bodies) == 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_only_one_server_knows_is_sent_as_it_stands_and_asks_anew(desk: Desk, serve: Serve, stream: bool) -> None:
+    server = serve(good)
+    desk.use(server)
+    desk.set(stream=stream)
+    desk.ask(question(0))
+    desk.run()
+    desk.set(extra_body={"chat_template_kwargs": {"enable_thinking": True}}, temperature=0.6)
+    desk.run()
+    assert len(server.bodies) == 2
+    assert server.bodies[1]["chat_template_kwargs"] == {"enable_thinking": True}
+    assert (server.bodies[1]["temperature"], server.bodies[1].get("stream", False)) == (0.6, stream)
+    desk.run()
+    assert len(server.bodies) == 2
+
+
 def test_two_samples_give_two_rows_of_each_question_with_different_keys(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(5)))
     desk.set(samples_per_question=2)

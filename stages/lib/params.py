@@ -64,6 +64,17 @@ Fault = Literal[
     "empty_reasoning",
     "content_filter",
 ]
+OF_A_REQUEST = {
+    "endpoint",
+    "sample",
+    "model",
+    "messages",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stream",
+    "stream_options",
+}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 # where the schema knows more than the stages do: what they can do so far
@@ -143,7 +154,11 @@ class EmbeddedTeacher(Section):
 
 
 class Teacher(Section):
-    """Who answers. Null sampling values are not sent, so the endpoint's own defaults hold."""
+    """Who answers. Null sampling values are not sent, so the endpoint's own defaults hold.
+
+    ``extra_body`` is sent as it stands and is part of the store's key: ``{enable_thinking: true}`` for DashScope's
+    hybrid models, ``{chat_template_kwargs: {enable_thinking: true}}`` for some of vLLM's.
+    """
 
     backend: Literal["embedded", "openai_compatible"]
     base_url: str | None
@@ -151,7 +166,15 @@ class Teacher(Section):
     temperature: Annotated[float, Field(ge=0)] | None
     top_p: Share | None
     max_tokens: Count | None
+    extra_body: dict[str, Any]
     embedded: EmbeddedTeacher
+
+    @model_validator(mode="after")
+    def _extra_is_extra(self) -> "Teacher":
+        taken = sorted(OF_A_REQUEST & set(self.extra_body))
+        if taken:
+            raise ValueError(f"extra_body holds {taken[0]!r}, which is not extra: it has a key or a meaning of its own")
+        return self
 
     @model_validator(mode="after")
     def _endpoint_is_named(self) -> "Teacher":

@@ -93,7 +93,8 @@ def chat_request(identity: str, model: Teacher, messages: list[dict[str, str]], 
     """A request as it is stored; ``endpoint`` and ``sample`` are not sent, sampling values of null are left out."""
     values = {name: getattr(model, name) for name in SAMPLING}
     sampling = {name: value for name, value in values.items() if value is not None}
-    return {"endpoint": identity, "model": model.model, "messages": messages, **sampling, "sample": sample}
+    told = sampling | model.extra_body
+    return {"endpoint": identity, "model": model.model, "messages": messages, **told, "sample": sample}
 
 
 def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: AnswerStore) -> Asked:
