@@ -107,4 +107,4 @@ def test_a_run_that_waits_says_for_what(
     server.route = soon
     comes_back(goes_after(len(server.asked) + 4, server), 1.0, server, serve)
     desk.run("lost")
-    assert any("2 in flight, the server cannot be reached" in text for text in caplog.messages)
+    assert any("in flight, the server cannot be reached" in text for text in caplog.messages)
