@@ -14,12 +14,12 @@ Alone:  python -m stages.distill --questions Q.jsonl --distilled OUT.jsonl --fai
 """
 
 import logging
+import os
 import statistics
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -27,6 +27,7 @@ import click
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Distill, Params, ParamsError, Price, Run, load_params, prompt_text
 from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
+from stages.lib.teacher.answer_file import open_answers
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import TeacherError
 from stages.lib.teacher.pricing import cost, money, tokens
@@ -65,12 +66,14 @@ def main(
     store_path = store_path or default_path()
     if dry_run:
         return click.echo(forecast(calls, teacher, run, store_path))
+    asked, tally = Asked(), Tally(price_of(teacher, run))
     with open_store(store_path) as store:
-        asked = ask_missing(teacher, calls.requests, run, store)
-        tally = Tally(price_of(teacher, run))
-        write_outcomes(calls, store, asked, tally, params, distilled_path, failures_path)
+        try:
+            ask_missing(teacher, calls.requests, run, store, asked)
+            write_outcomes(calls, store, asked, tally, params, distilled_path, failures_path)
+        finally:  # what was paid is said of a run that was stopped, too
+            write_run_facts(asked, tally, run)
     write_json(metrics_path, tally.metrics())
-    write_run_facts(asked, tally, run)
     log.info("distill: %s", summary(asked, tally, run))
     if asked.failed:
         log.info("distill: %d of them were not received; %s", len(asked.failed), ASK_AGAIN)
@@ -150,11 +153,8 @@ class Tally:
 def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> str:
     """``would ask 700 of 1000 (300 are in the store) of deepseek-r1; about 9.30 CNY, at the 0.0133 CNY of …``."""
     price, model = price_of(teacher, run), teacher.model
-    with (
-        TemporaryDirectory() as folder,  # where there is no store, none is made
-        open_store(store_path if store_path.exists() else Path(folder) / "none.jsonl") as store,
-    ):
-        plan = make_plan(calls.requests, store, price)
+    with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        plan = make_plan(calls.requests, answers, price)
     stored = plan.calls - plan.missing
     text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store) of {model.model}"
     if not price:
@@ -250,7 +250,7 @@ def summary(asked: Asked, tally: Tally, run: Run) -> str:
 
 
 def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:
-    """What differs from run to run, for no stage to depend on."""
+    """What differs from run to run, for no stage to depend on; nothing where the asking did not begin."""
     standing = asked.standing
     facts = {
         "bought": standing.bought,
@@ -260,7 +260,8 @@ def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:
         "currency": run.prices.currency,
         "seconds": round(asked.seconds, 3),
     }
-    write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
+    if standing.wanted:
+        write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ WRONG_VALUES = [
     pytest.param(
         {"collect.contamination.benchmarks.mmlu": ""}, "collect.contamination.benchmarks.mmlu: String", id="no path"
     ),
-    pytest.param({"distill.teacher.extra_body": {"model": "x"}}, "distill.teacher: extra_body holds 'model'", id="no extra"),
+    pytest.param(
+        {"distill.teacher.extra_body": {"model": "x"}}, "distill.teacher: extra_body holds 'model'", id="no extra"
+    ),
     pytest.param({"filter.control_seed": -3}, "filter.control_seed: Input should be greater", id="seed"),
     pytest.param({"distill.max_failed_share": 1.5}, "distill.max_failed_share: Input should be less", id="share"),
     pytest.param({"compare.confidence": 95}, "compare.confidence: Input should be less than 1", id="confidence"),

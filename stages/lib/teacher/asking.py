@@ -1,7 +1,7 @@
 """Asking for many answers: what the store lacks is asked for, and an answer counts when the store has it on the disk.
 
     respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variable)
-    asked = ask_missing(respondent, requests, params.run, store)     # requests: a function that yields every request
+    ask_missing(respondent, requests, params.run, store, asked := Asked())   # requests: yields every request, twice
 
 A feeder hands what is missing to ``run.concurrency`` workers over a bounded queue; ``pacing`` lets their calls begin,
 ``client`` makes them, ``spending`` watches the budget. Two processes may work on one store: each claims a request
@@ -26,6 +26,7 @@ import uvloop
 
 from stages.lib.command import DistilleryError, Interrupted
 from stages.lib.params import Price, Run, Teacher
+from stages.lib.teacher.answer_file import AnswerFile
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
@@ -73,7 +74,7 @@ class Respondent:
 class Asked:
     """What the asking came to: the figures, the failures by key, and how long it took."""
 
-    standing: Standing
+    standing: Standing = field(default_factory=Standing)
     failed: dict[str, CallFailed] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -97,19 +98,18 @@ def chat_request(identity: str, model: Teacher, messages: list[dict[str, str]], 
     return {"endpoint": identity, "model": model.model, "messages": messages, **told, "sample": sample}
 
 
-def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: AnswerStore) -> Asked:
-    """Ask for every answer that the store does not hold.
+def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: AnswerStore, asked: Asked) -> None:
+    """Ask for every answer that the store does not hold; ``asked`` is right at any moment, however this ends.
 
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
     plan = make_plan(requests, store, price if run.budget else None)
-    asked = Asked(Standing(wanted=plan.calls, from_store=plan.calls - plan.missing))
+    asked.standing = Standing(wanted=plan.calls, from_store=plan.calls - plan.missing)
     if plan.missing:
         with respondent.connect(run) as endpoint:
             spending = Spending(price, run.budget, plan.stored_cost, plan.dearest, respondent.model.max_tokens)
             uvloop.run(_Asking(respondent.stage, run, store, spending, asked).run(requests, endpoint, respondent))
-    return asked
 
 
 def price_of(respondent: Respondent, run: Run) -> Price | None:
@@ -123,7 +123,7 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
     return price
 
 
-def make_plan(requests: Requests, store: AnswerStore, price: Price | None) -> Plan:
+def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Go through all requests once, before any call; with a price, also see what the stored answers cost."""
     plan = Plan(calls=0, missing=0, stored_cost=0.0, dearest=None, prompt_bytes=0)
     missing = array("Q")  # two questions with the same text share one answer
@@ -209,6 +209,8 @@ class _Asking:
                 await self._pace.rest(ELSEWHERE_S if elsewhere else 0)
         except Stopped:
             pass
+        except DistilleryError as refusal:  # the store or the requests cannot be read any more
+            await self._refuse(refusal)
         await self._queue.put(None)
 
     async def _hand_out(self, key: str, request: dict[str, Any]) -> bool:

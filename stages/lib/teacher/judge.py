@@ -52,9 +52,10 @@ class Judge:
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Two rounds: every row that is not marked yet, then those whose reply could not be read."""
-        first = ask_missing(self._respondent, lambda: (self._request(row, 0) for row in rows()), self._run, store)
+        first, second = Asked(), Asked()
+        ask_missing(self._respondent, lambda: (self._request(row, 0) for row in rows()), self._run, store, first)
         self._add(first)
-        second = ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store)
+        ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store, second)
         self._add(second)
         self.standing.from_store = second.standing.from_store - first.standing.bought
 

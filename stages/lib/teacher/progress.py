@@ -25,7 +25,7 @@ LOOK_EVERY_S = 0.1  # between two calls of ``update``
 class Standing:
     """The figures of a run: answers ``wanted``, those that came ``from_store``, were ``bought``, or ``failed``."""
 
-    wanted: int
+    wanted: int = 0
     from_store: int = 0
     bought: int = 0
     failed: int = 0
