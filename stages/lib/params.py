@@ -253,8 +253,8 @@ class Lora(Section):
 class OpenMind(Section):
     """How openMind is asked and started, and keys of its training YAML that are its own.
 
-    What is null is not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path of
-    its own dataset_info.json, which gets our entry while it trains. ``extra`` holds any further keys of the YAML.
+    What is null is not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path
+    of its own dataset_info.json, which gets our entry while it trains. ``extra`` holds any further keys of the YAML.
     """
 
     version: Literal["1.0.0", "git"]

@@ -42,7 +42,7 @@ from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingE
 
 log = logging.getLogger("distillery.train")
 
-LAST_LINES = 8  # of its log, in an error
+LAST_LINES = 5  # of its log, in an error
 GRACE_S = 30.0  # for torchrun to end its workers
 SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
@@ -172,8 +172,11 @@ def _fitting(job: Job, tokenizer: Any) -> list[_Row]:
     messages = [conversation.messages() for conversation in job.conversations]
     prompts = [tokenizer.apply_chat_template(m[:-1], add_generation_prompt=True, tokenize=False) for m in messages]
     answers = [conversation.assistant for conversation in job.conversations]
-    lengths = ([len(ids) for ids in tokenizer(t, add_special_tokens=False)["input_ids"]] for t in (prompts, answers))
-    rows = [_Row(c, prompt, answer + 1) for c, prompt, answer in zip(job.conversations, *lengths, strict=True)]
+    texts = prompts + answers
+    tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    check_tokens(job.student, texts, tokens)
+    pairs = zip(tokens[: len(prompts)], tokens[len(prompts) :], strict=True)
+    rows = [_Row(each, len(p), len(a) + 1) for each, (p, a) in zip(job.conversations, pairs, strict=True)]
     fitting = [row for row in rows if row.fits(job.arm.cutoff_len)]
     if len(fitting) < len(rows):
         log.warning("train: %d of %d rows are over cutoff_len and left out", len(rows) - len(fitting), len(rows))
@@ -183,6 +186,25 @@ def _fitting(job: Job, tokenizer: Any) -> list[_Row]:
             f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
         )
     return fitting
+
+
+def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> None:
+    """TrainingError where openMind's transformers would train other tokens than those that ours will ask with.
+
+    The older one does what tokenizer.json says; transformers 5 knows better for some kinds of model.
+    """
+    from tokenizers import Tokenizer
+
+    path = student / "tokenizer.json"
+    if not path.is_file():
+        return
+    literal = Tokenizer.from_file(str(path)).encode_batch(texts, add_special_tokens=False)
+    for text, ours, theirs in zip(texts, tokens, literal, strict=True):
+        if ours != theirs.ids:
+            raise TrainingError(
+                f"{path}: openMind would train {len(theirs.ids)} tokens where evaluation would see other tokens "
+                f"({len(ours)}) in {text[:40]!r}…. Train on the student as published."
+            )
 
 
 def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
@@ -303,7 +325,7 @@ def _unless(default: Any, value: Any) -> Any:
 def yaml_text(keys: dict[str, Any]) -> str:
     """YAML 1.1, as openMind's PyYAML reads it: a learning rate written 1e-05 would be a text there."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.version = (1, 1)  # type: ignore[assignment]
+    yaml.version = (1, 1)
     yaml.default_flow_style = False
     text = StringIO()
     yaml.dump(keys, text)
@@ -410,7 +432,8 @@ def check_written(job: Job, rows: int, output: Path, log_path: Path) -> _State:
 
 def last_lines(log_path: Path) -> str:
     """Where the log lies and how it ends, in one line."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", log_path.read_text(errors="replace")) if line.strip()]
+    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
+    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
     return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"
 
 
