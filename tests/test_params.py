@@ -189,7 +189,6 @@ def test_a_judge_without_address_or_model_is_refused(strategy: str, project_para
 
 
 NOT_BUILT = [
-    pytest.param("train.backend", "openmind", "'openmind' is not built yet. Built: trl.", id="trainer"),
     pytest.param("evaluate.backend", "vllm", "'vllm' is not built yet. Built: hf.", id="vllm"),
     pytest.param(
         "evaluate.backend", "local-completions", "'local-completions' is not built yet. Built: hf.", id="served"

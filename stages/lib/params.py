@@ -8,7 +8,7 @@ known name:
 The schema knows more than is built, so that a profile can be written down before all of it runs. ``read_params`` checks
 the schema; ``load_params``, which the stages call, also refuses what is not built:
 
-    params.yaml: filter.strategy: 'both' is not built yet. Built: rule.
+    params.yaml: evaluate.backend: 'vllm' is not built yet. Built: hf.
 
     python -m stages.lib.params params.yaml                      # only check it, as a stage would
     python -m stages.lib.params --profile profiles/article.yaml  # the schema alone, and what is not built
@@ -414,7 +414,7 @@ def load_params(path: Path) -> Params:
 
 
 def not_built(params: Params) -> dict[str, list[str]]:
-    """The values that the schema knows and no stage can do yet, by key: ``{"filter.strategy": ["both"]}``."""
+    """The values that the schema knows and no stage can do yet, by key: ``{"evaluate.backend": ["vllm"]}``."""
     chosen: dict[str, list[str]] = {
         "filter.strategy": [params.filter.strategy],
         "train.backend": [params.train.backend],
