@@ -215,16 +215,16 @@ def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> 
     """
     dataset = json.dumps([sample(each, job.train.openmind) for each in conversations], ensure_ascii=False, indent=1)
     files = {
-        "train.yaml": yaml_text(training_yaml(job, scratch)),
-        f"{job.arm.dataset}.json": dataset,
-        "dataset_info.json": json.dumps(dataset_info(job, scratch), ensure_ascii=False, indent=1),
+        scratch / "train.yaml": yaml_text(training_yaml(job, scratch)).encode(),
+        scratch / f"{job.arm.dataset}.json": dataset.encode(),
+        scratch / "dataset_info.json": json.dumps(dataset_info(job, scratch), ensure_ascii=False, indent=1).encode(),
     }
-    same = all((scratch / name).is_file() and (scratch / name).read_text() == text for name, text in files.items())
+    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
     if job.train.openmind.overwrite_output_dir or not same:
         shutil.rmtree(scratch, ignore_errors=True)
-    for name, text in files.items():
-        with writing(scratch / name) as file:
-            file.write(text.encode())
+    for path, content in files.items():
+        with writing(path) as file:
+            file.write(content)
 
 
 def sample(conversation: Conversation, settings: OpenMind) -> dict[str, Any]:
@@ -402,6 +402,8 @@ def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(GRACE_S)
