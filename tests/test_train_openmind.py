@@ -24,7 +24,7 @@ from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params, prompt_text, read_params
 from stages.lib.trainers import Conversation, Job, TrainingError, openmind
 from stages.train import main as train
-from tests.workspace import ROOT, write_changed_params
+from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 SYSTEM = "Think first. 先想。"
@@ -543,6 +543,40 @@ def test_openminds_log_stays_and_its_scratch_folder_goes(trained: tuple[Path, Re
     assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
     assert "***** Running training *****" in (folder / ".cache" / "training" / "filtered.log").read_text()
     assert "***** Running training *****" in result.stderr
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_gives_the_same_bytes_again(trained: tuple[Path, Result]) -> None:
+    folder, _ = trained
+    before = {path: path.read_bytes() for path in [*(folder / "model").iterdir(), *folder.glob("model.*")]}
+    shutil.rmtree(folder / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        result = CliRunner().invoke(train, train_options(folder, folder / "params.yaml"))
+    assert result.exit_code == 0, result.output
+    assert {path for path in before if path.read_bytes() != before[path]} == set()
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
+    tmp_path: Path, older_student: Path
+) -> None:
+    workspace = Workspace.of_the_repository(tmp_path / "space", older_student)
+    workspace.change({"train.backend": "openmind", "train.finetuning_type": "full"})
+    assert {"convert@filtered", "train@filtered", "evaluate@filtered"} <= workspace.repro("evaluate@filtered")
+    trained_on = json.loads((workspace.folder / "data" / "sharegpt" / "filtered" / "filtered.json").read_bytes())
+    system = trained_on[0]["system"]
+    assert system
+    for line in (workspace.folder / "data" / "eval" / "filtered.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["prompt"] == (
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            f"<|im_start|>user\n{system}\n\n{row['question']}<|im_end|>\n<|im_start|>assistant\n"
+        )
+    workspace.change({"train.openmind.extra": {"max_grad_norm": 0.5}})
+    assert "train@filtered" in workspace.run("dvc", "status", "train@filtered")
 
 
 def encoded(job: Job, rows: list[Conversation]) -> list[dict[str, list[int]]]:
