@@ -24,7 +24,7 @@ CACHES := XDG_CACHE_HOME PIP_CACHE_DIR HF_HOME MODELSCOPE_CACHE TORCH_EXTENSIONS
   DVC_SITE_CACHE_DIR
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
-export PYTHONPATH := $(CURDIR)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-slow test-openmind openmind-env lint bench format repro train evaluate compare report retry forecast \
