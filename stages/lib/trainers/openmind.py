@@ -1,0 +1,488 @@
+"""openMind's own fine-tuning, run in its own environment: its YAML and dataset are written, its weights fetched.
+
+In:   a job (trainers/__init__.py), train.openmind of params.yaml
+Out:  job.out                       final weights, tokenizer, and the chat template that was trained with
+      .cache/training/ARM.log       all that openMind said; it streams to stderr too
+      .cache/training/ARM/          while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
+
+openMind is started by ``train.openmind.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. The
+whole environment passes to it: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, NNODES, RANK, MASTER_ADDR, HCCL_… Its exit
+code is 0 even where it fails, so a training has succeeded when the weights and all its steps are written, not before.
+
+What was read in release 1.0.0 and shapes this module:
+- unknown keys of the YAML are fatal, ``template`` among them; the template follows from the kind of model;
+- a sample's ``system`` text is ignored; a fixed sentence stands in its place (``system_prompt: in_user_turn``);
+- prompt and answer are tokenized apart, the end token follows the answer, and only these two bear a loss;
+- whatever is longer than cutoff_len is cut, prompt and answer: such rows are left out here before it sees them.
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+
+from stages.lib.command import Interrupted, project_root
+from stages.lib.params import OpenMind
+from stages.lib.records import writing
+from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+
+log = logging.getLogger("distillery.train")
+
+LAST_LINES = 5  # of its log, in an error
+GRACE_S = 30.0  # for torchrun to end its workers
+SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
+TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
+
+# openMind's template "qwen" with its own sentence; {system} and {before} say where a system text of ours goes
+_SENTENCE = "You are a helpful assistant."
+_OURS = "messages[0]['role'] == 'system'"
+_TEMPLATE = (
+    "<|im_start|>system\n{system}<|im_end|>\n"
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "<|im_start|>{{ message['role'] }}\n{before}{{ message['content'] }}<|im_end|>\n"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class _LogEntry(BaseModel):
+    step: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    train_loss: float | None = None
+
+
+class _State(BaseModel):
+    """What trainer_state.json says of a training that ended."""
+
+    global_step: int
+    max_steps: int
+    epoch: float
+    log_history: list[_LogEntry]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A conversation and the lengths that openMind gives it, in tokens."""
+
+    conversation: Conversation
+    prompt_tokens: int
+    answer_tokens: int  # its end token among them
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.answer_tokens
+
+    def fits(self, cutoff_len: int) -> bool:
+        """Whether openMind leaves it whole; its division in floats cuts some rows of just this length."""
+        return self.tokens <= cutoff_len and int(cutoff_len * (self.answer_tokens / self.tokens)) >= self.answer_tokens
+
+
+def train(job: Job) -> Trained:
+    """Train with openMind, take over the weights; the conversations longer than ``arm.cutoff_len`` are left out."""
+    from transformers import AutoTokenizer
+
+    settings = job.train.openmind
+    check_student(job.student)
+    scratch = project_root() / ".cache" / "training" / job.name
+    command = command_line(settings, scratch / "train.yaml")
+    tokenizer = AutoTokenizer.from_pretrained(job.student)
+    tokenizer.chat_template = chat_template(settings.system_prompt)
+    rows = _fitting(job, tokenizer)
+    write_inputs(job, [row.conversation for row in rows], scratch)
+    log_path = scratch.with_suffix(".log")
+    with registered(settings, scratch):
+        launch(command, environment(command[0], job, scratch), log_path)
+    state = check_written(job, len(rows), scratch / "output", log_path)
+    _save(job, scratch / "output", tokenizer)
+    shutil.rmtree(scratch)
+    return _trained(job, state, rows, log_path)
+
+
+def check_student(folder: Path) -> None:
+    """TrainingError where openMind's transformers would misread the student without a word."""
+    config = json.loads((folder / "config.json").read_bytes())
+    rope = config.get("rope_parameters") or {}
+    plain = rope.get("rope_type", "default") == "default" and rope.get("rope_theta", 10000.0) == 10000.0
+    if "rope_theta" not in config and not plain:
+        raise TrainingError(
+            f"{folder}/config.json: its rope_parameters are in the form of transformers 5, which openMind's older one "
+            "does not read. Train on the student as published."
+        )
+
+
+def command_line(settings: OpenMind, yaml_path: Path) -> list[str]:
+    """How openMind is started on a YAML: ``{yaml}`` stands for its path, else ``train PATH`` follows the command."""
+    text = settings.command or os.environ.get("OPENMIND_CLI") or "openmind-cli"
+    words = [text] if Path(text).is_file() else shlex.split(text)
+    program = shutil.which(words[0]) if words else None
+    if program is None:
+        raise TrainingError(
+            f"train.backend: openmind: no program '{text}'. Install openMind ('make openmind-env'), and name its "
+            "openmind-cli in OPENMIND_CLI or in train.openmind.command."
+        )
+    program = str(Path(program).absolute())
+    check_release(settings, Path(program))
+    if any("{yaml}" in word for word in words):
+        return [program, *(word.replace("{yaml}", str(yaml_path)) for word in words[1:])]
+    return [program, *words[1:], "train", str(yaml_path)]
+
+
+def check_release(settings: OpenMind, program: Path) -> None:
+    """TrainingError where another release stands beside the program than params are written for.
+
+    Nothing is said where none is found there: a wrapper, a container, an editable install.
+    """
+    packages = program.parents[1].glob("lib/python*/site-packages/openmind-*.dist-info")
+    releases = [path.name.removeprefix("openmind-").removesuffix(".dist-info") for path in packages]
+    if settings.version != "git" and releases and settings.version not in releases:
+        raise TrainingError(
+            f"train.openmind.version: {settings.version}, but {program} belongs to openMind {releases[0]}. Set version "
+            "git, template qwen, or install that release."
+        )
+
+
+def chat_template(system_prompt: str) -> str:
+    """The chat template (Jinja) that gives a prompt of evaluation the text of openMind's training prompts."""
+    if system_prompt == "as_system":
+        system = f"{{{{ messages[0]['content'] if {_OURS} else '{_SENTENCE}' }}}}"
+        before = ""
+    else:
+        system = _SENTENCE
+        before = f"{{% if loop.index0 == 1 and {_OURS} %}}{{{{ messages[0]['content'] }}}}{SEPARATOR}{{% endif %}}"
+    return _TEMPLATE.replace("{system}", system).replace("{before}", before)
+
+
+def _fitting(job: Job, tokenizer: Any) -> list[_Row]:
+    """The conversations that openMind would leave whole."""
+    messages = [conversation.messages() for conversation in job.conversations]
+    prompts = [tokenizer.apply_chat_template(m[:-1], add_generation_prompt=True, tokenize=False) for m in messages]
+    answers = [conversation.assistant for conversation in job.conversations]
+    texts = prompts + answers
+    tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    check_tokens(job.student, texts, tokens)
+    pairs = zip(tokens[: len(prompts)], tokens[len(prompts) :], strict=True)
+    rows = [_Row(each, len(p), len(a) + 1) for each, (p, a) in zip(job.conversations, pairs, strict=True)]
+    fitting = [row for row in rows if row.fits(job.arm.cutoff_len)]
+    if len(fitting) < len(rows):
+        log.warning("train: %d of %d rows are over cutoff_len and left out", len(rows) - len(fitting), len(rows))
+    if not fitting:
+        raise TrainingError(
+            f"arms.{job.name}.cutoff_len: all {len(rows)} conversations are longer than {job.arm.cutoff_len} tokens "
+            f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
+        )
+    return fitting
+
+
+def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> None:
+    """TrainingError where openMind's transformers would train other tokens than those that ours will ask with.
+
+    The older one does what tokenizer.json says; transformers 5 knows better for some kinds of model.
+    """
+    from tokenizers import Tokenizer
+
+    path = student / "tokenizer.json"
+    if not path.is_file():
+        return
+    literal = Tokenizer.from_file(str(path)).encode_batch(texts, add_special_tokens=False)
+    for text, ours, theirs in zip(texts, tokens, literal, strict=True):
+        if ours != theirs.ids:
+            raise TrainingError(
+                f"{path}: openMind would train {len(theirs.ids)} tokens where evaluation would see other tokens "
+                f"({len(ours)}) in {text[:40]!r}…. Train on the student as published."
+            )
+
+
+def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
+    """Write train.yaml, the dataset and its description; what an interrupted training left is begun anew.
+
+    With ``overwrite_output_dir: false`` its checkpoints stay, and openMind resumes from them, where YAML and dataset
+    are still the same to the byte.
+    """
+    dataset = json.dumps([sample(each, job.train.openmind) for each in conversations], ensure_ascii=False, indent=1)
+    files = {
+        scratch / "train.yaml": yaml_text(training_yaml(job, scratch)).encode(),
+        scratch / f"{job.arm.dataset}.json": dataset.encode(),
+        scratch / "dataset_info.json": json.dumps(dataset_info(job, scratch), ensure_ascii=False, indent=1).encode(),
+    }
+    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
+    if job.train.openmind.overwrite_output_dir or not same:
+        shutil.rmtree(scratch, ignore_errors=True)
+    for path, content in files.items():
+        with writing(path) as file:
+            file.write(content)
+
+
+def sample(conversation: Conversation, settings: OpenMind) -> dict[str, Any]:
+    """A conversation as openMind reads it, its system text where params say."""
+    in_turn = settings.system_prompt == "in_user_turn" and conversation.system
+    user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
+    turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
+    return turns if settings.system_prompt == "in_user_turn" else {"system": conversation.system} | turns
+
+
+def dataset_info(job: Job, scratch: Path) -> dict[str, Any]:
+    """The entry by which openMind finds the dataset and its fields."""
+    columns = {"messages": "conversations"}
+    if job.train.openmind.system_prompt == "as_system":
+        columns["system"] = "system"
+    entry = {
+        "local_path": str(scratch),
+        "file_name": f"{job.arm.dataset}.json",
+        "formatting": "sharegpt",
+        "columns": columns,
+        "tags": TAGS | {"system_tag": "system"},
+    }
+    return {job.arm.dataset: entry}
+
+
+def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
+    """Every key of openMind's YAML; what is as openMind has it by itself is left to it."""
+    params, arm, settings = job.train, job.arm, job.train.openmind
+    keys: dict[str, Any] = {
+        "model_name_or_path": str(job.student.resolve()),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": params.finetuning_type,
+        "deepspeed": deepspeed_file(settings.deepspeed),
+        "dataset": arm.dataset,
+        "custom_dataset_info": None if settings.merge_into else _from_root(scratch / "dataset_info.json"),
+        "cutoff_len": arm.cutoff_len,
+        "template": settings.template,
+        "output_dir": str(scratch / "output"),
+        "logging_steps": settings.logging_steps,
+        "save_steps": settings.save_steps,
+        "overwrite_output_dir": settings.overwrite_output_dir,
+        "per_device_train_batch_size": params.per_device_train_batch_size,
+        "learning_rate": arm.learning_rate,
+        "lr_scheduler_type": params.lr_scheduler_type,
+        "warmup_ratio": params.warmup_ratio,
+        "bf16": params.bf16,
+        "max_steps": arm.max_steps,
+        "num_train_epochs": None if arm.max_steps else arm.num_train_epochs,
+        "gradient_accumulation_steps": _unless(1, params.gradient_accumulation_steps),
+        "weight_decay": _unless(0.0, params.weight_decay),
+        "use_gradient_checkpointing": _unless(True, params.gradient_checkpointing),
+        "use_cpu": _unless(False, job.run.device == "cpu"),
+        "seed": params.seed,
+    }
+    keys |= lora_keys(job) if params.finetuning_type == "lora" else {}
+    if twice := sorted(keys.keys() & settings.extra):
+        raise TrainingError(f"train.openmind.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
+    return {key: value for key, value in keys.items() if value is not None} | settings.extra
+
+
+def lora_keys(job: Job) -> dict[str, Any]:
+    """openMind's names for the adapters' settings."""
+    lora = job.train.lora
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+    return {
+        "lora_rank": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "lora_target_modules": "all" if modules == "all-linear" else modules,
+    }
+
+
+def deepspeed_file(name: str | None) -> str | None:
+    """The path of DeepSpeed's settings: in this project, or in the checkout of openMind that OPENMIND_SRC names."""
+    if name is None:
+        return None
+    folders = [project_root(), *([Path(os.environ["OPENMIND_SRC"])] if os.environ.get("OPENMIND_SRC") else [])]
+    for folder in folders:
+        if (folder / name).is_file():
+            return str((folder / name).resolve())
+    raise TrainingError(
+        f"train.openmind.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name one, "
+        "profiles/deepspeed/zero2.json for example, or set OPENMIND_SRC to a checkout of openMind that has it."
+    )
+
+
+def _from_root(path: Path) -> str:
+    """As openMind, started in the project's folder, finds it: the key is a list, split at commas."""
+    return path.relative_to(project_root()).as_posix()
+
+
+def _unless(default: Any, value: Any) -> Any:
+    """None for what openMind does by itself: a key that is not written cannot be unknown to a version."""
+    return None if value == default else value
+
+
+def yaml_text(keys: dict[str, Any]) -> str:
+    """YAML 1.1, as openMind's PyYAML reads it: a learning rate written 1e-05 would be a text there."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.version = (1, 1)
+    yaml.default_flow_style = False
+    text = StringIO()
+    yaml.dump(keys, text)
+    return text.getvalue()
+
+
+@contextmanager
+def registered(settings: OpenMind, scratch: Path) -> Iterator[None]:
+    """For a version without ``custom_dataset_info``: our entry in its own dataset_info.json, for as long as it trains.
+
+    A backup lies beside it meanwhile; one that a killed run left is the file as it was, and is kept to.
+    """
+    if settings.merge_into is None:
+        yield
+        return
+    info = Path(settings.merge_into)
+    if not info.is_file():
+        raise TrainingError(f"train.openmind.merge_into: {info}: no such file. Name openMind's dataset_info.json.")
+    backup = info.with_name(f"{info.name}.before-distillery")
+    if not backup.exists():
+        shutil.copy2(info, backup)
+    ours = json.loads((scratch / "dataset_info.json").read_bytes())
+    with writing(info) as file:
+        file.write(json.dumps(json.loads(backup.read_bytes()) | ours, ensure_ascii=False, indent=2).encode())
+    try:
+        yield
+    finally:
+        backup.replace(info)
+
+
+def environment(program: str, job: Job, scratch: Path) -> dict[str, str]:
+    """Ours and all that is set for the cards, with what openMind needs to be found and to speak."""
+    own = {
+        "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # its torchrun before ours
+        "HF_DATASETS_CACHE": str(scratch / "datasets"),  # its datasets is older than ours
+        "OPENMIND_HIDE_STACKTRACE": "FALSE",
+        "TRANSFORMERS_VERBOSITY": "info",  # then the Trainer says how many rows and which batch it sees
+    }
+    threads = {"OMP_NUM_THREADS": str(job.run.threads)} if job.run.device == "cpu" else {}
+    return dict(os.environ) | own | threads
+
+
+def launch(command: list[str], environment: dict[str, str], log_path: Path) -> None:
+    """Run openMind to its end; what it says goes to stderr and to the log. How it went is seen in what it wrote."""
+    log.info("train: %s (log: %s)", shlex.join(command), log_path)
+    with (
+        log_path.open("wb", buffering=0) as file,
+        subprocess.Popen(
+            command,
+            cwd=project_root(),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+        _ended_with_us(process),
+    ):
+        assert process.stdout is not None
+        while said := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
+            file.write(said)
+            sys.stderr.buffer.write(said)
+            sys.stderr.flush()
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("train: stopped, and openMind with it. 'dvc repro' trains again.")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(GRACE_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_written(job: Job, rows: int, output: Path, log_path: Path) -> _State:
+    """The state of a training that left whole weights after all its steps on all rows; else TrainingError."""
+    try:
+        state = _State.model_validate_json((output / "trainer_state.json").read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        raise TrainingError(f"train: openMind did not finish. {last_lines(log_path)}") from error
+    wanted = job.arm.max_steps or state.max_steps
+    if state.global_step != wanted or not list(output.glob("*.safetensors")):
+        raise TrainingError(
+            f"train: openMind ended at step {state.global_step} of {wanted}, or without weights. {last_lines(log_path)}"
+        )
+    seen = logged(log_path, "Num examples")
+    if seen not in (None, rows):
+        raise TrainingError(f"train: openMind trained on {seen} of {rows} rows. See {log_path} for what it dropped.")
+    return state
+
+
+def last_lines(log_path: Path) -> str:
+    """Where the log lies and how it ends, in one line."""
+    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
+    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
+    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"
+
+
+def logged(log_path: Path, name: str) -> int | None:
+    """A count that the Trainer logs when it begins, such as ``Num examples = 1,000``; the last, if it began twice."""
+    found = re.findall(rf"{name}[^=\n]*= ([0-9,]+)", log_path.read_text(errors="replace"))
+    return int(found[-1].replace(",", "")) if found else None
+
+
+def _save(job: Job, output: Path, tokenizer: Any) -> None:
+    """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
+    job.out.mkdir(parents=True)
+    if job.train.finetuning_type == "lora":
+        _merge(job.student, output, job.out)
+    else:
+        for path in [*output.glob("*.safetensors*"), *output.glob("generation_config.json")]:
+            shutil.move(path, job.out / path.name)
+        config = json.loads((output / "config.json").read_bytes())
+        config.pop("_name_or_path", None)  # a path of this machine
+        (job.out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer.save_pretrained(job.out)
+
+
+def _merge(student: Path, adapter: Path, out: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(student), str(adapter))
+    model.merge_and_unload().save_pretrained(out)
+
+
+def _trained(job: Job, state: _State, rows: list[_Row], log_path: Path) -> Trained:
+    batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
+    points = [
+        LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
+        for entry in state.log_history
+        if entry.loss is not None
+    ]
+    # with fewer steps than logging_steps there is the mean over all of them alone
+    means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
+    return Trained(
+        rows=len(rows),
+        rows_too_long=len(job.conversations) - len(rows),
+        steps=state.global_step,
+        epochs=round(state.epoch, 4),
+        tokens_seen=round(sum(row.tokens for row in rows) * state.epoch),
+        tokens_trained=round(sum(row.answer_tokens for row in rows) * state.epoch),
+        effective_batch=logged(log_path, "Total train batch size") or batch,
+        losses=points or means,
+    )

@@ -1,0 +1,696 @@
+"""The openMind trainer: what it writes for openMind, how it starts it, what it believes.
+
+The tests marked ``openmind`` train for real with release 1.0.0 on the CPU (``make test-openmind``). The others need no
+openMind: where a program must be started, it is a shell script that does one thing.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from stages.lib.command import project_root
+from stages.lib.params import ParamsError, load_params, prompt_text, read_params
+from stages.lib.trainers import Conversation, Job, TrainingError, openmind
+from stages.train import main as train
+from tests.workspace import ROOT, Workspace, write_changed_params
+
+PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
+SYSTEM = "Think first. 先想。"
+ZERO2 = "profiles/deepspeed/zero2.json"
+Params = Callable[..., Path]
+
+# what openMind itself makes of a YAML's dataset, by its own code
+ENCODE = """
+import json, sys
+from openmind.flow.arguments import get_all_args
+from openmind.flow.datasets.loader import get_dataset
+from openmind.flow.datasets.template import TEMPLATES
+from openmind.flow.model.loader import get_config, get_tokenizer
+from openmind.flow.model.model_registry import get_template_type
+dataset_args, model_args, training_args, finetune_args = get_all_args(sys.argv[1])
+tokenizer, _ = get_tokenizer(model_args), get_config(model_args)
+template = TEMPLATES[get_template_type(model_args)]
+rows = get_dataset(dataset_args, training_args, finetune_args, tokenizer, template)
+print(json.dumps([{"ids": row["input_ids"], "labels": row["labels"]} for row in rows]))
+"""
+
+
+def sums(count: int) -> list[Conversation]:
+    return [
+        Conversation(
+            SYSTEM, f"What is {n} + 5?", f"<think>\n\n{n} + 5 = {n + 5}</think>\n\n<answer>\n\n{n + 5}</answer>"
+        )
+        for n in range(count)
+    ]
+
+
+def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
+    """A dataset's folder as convert writes it."""
+    folder.mkdir()
+    samples = [
+        {
+            "system": row.system,
+            "conversations": [{"from": "user", "value": row.user}, {"from": "assistant", "value": row.assistant}],
+        }
+        for row in rows
+    ]
+    (folder / f"{folder.name}.json").write_text(json.dumps(samples))
+    (folder / "dataset_info.json").write_text(json.dumps({folder.name: {"tags": openmind.TAGS | {"system_tag": "s"}}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny student in the form in which Qwen2.5 is published: its normalizer, its way of splitting, its class."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import Qwen2Tokenizer
+
+    folder = tmp_path_factory.mktemp("older") / "student"
+    shutil.copytree(tiny_student, folder)
+    qwen = Qwen2Tokenizer().backend_tokenizer
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = qwen.normalizer, qwen.pre_tokenizer, qwen.decoder
+    rows = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = list(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])[3 : 3 + 256]
+    trainer = trainers.BpeTrainer(vocab_size=rows, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["The answer is 12. 7 + 5 = 12 先想 thinking things think"], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"}))
+    return folder
+
+
+def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
+    """params.yaml with openMind on the tiny student, and these values."""
+    ours = {
+        "train.backend": "openmind",
+        "train.finetuning_type": "full",
+        "train.student.source": "path",
+        "train.student.name": str(student),
+        "run.threads": 1,
+    }
+    write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
+    return path
+
+
+@pytest.fixture
+def openmind_params(tmp_path: Path, older_student: Path) -> Params:
+    """``openmind_params({"train.openmind.extra": {…}})``: the path of params for openMind with these values."""
+    return lambda changes=None: changed_params(tmp_path / "params.yaml", older_student, changes)
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project's folder is tmp_path, as it is the repository where dvc runs the stage."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("OPENMIND_CLI", raising=False)
+    monkeypatch.delenv("OPENMIND_SRC", raising=False)
+
+
+@pytest.fixture
+def job(tmp_path: Path, openmind_params: Params) -> Callable[..., Job]:
+    """``job({"train.bf16": True}, rows=sums(3))``: a training of the arm 'filtered', not begun."""
+
+    def make(changes: dict[str, Any] | None = None, rows: list[Conversation] | None = None) -> Job:
+        params = load_params(openmind_params(changes))
+        arm = params.arms["filtered"]
+        student = Path(params.train.student.name)
+        return Job("filtered", rows or sums(10), student, params.train, arm, params.run, tmp_path / "model")
+
+    return make
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """``program("exit 0")``: a shell script of this body as OPENMIND_CLI."""
+
+    def write(body: str) -> Path:
+        path = tmp_path / "bin" / "openmind-cli"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("OPENMIND_CLI", str(path))
+        return path
+
+    return write
+
+
+def yaml_of(job: Job) -> dict[str, Any]:
+    return openmind.training_yaml(job, project_root() / ".cache" / "training" / job.name)
+
+
+# --- what openMind is asked
+
+
+def test_the_articles_yaml_is_written_key_by_key(
+    tmp_path: Path, older_student: Path, development_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    article = YAML(typ="safe").load(development_data.parent / "article" / "train.yaml")
+    monkeypatch.setenv("OPENMIND_SRC", str(tmp_path / "checkout"))
+    (tmp_path / "checkout" / "examples" / "deepspeed").mkdir(parents=True)
+    (tmp_path / "checkout" / article["deepspeed"]).write_text("{}")
+    params = read_params(ROOT / "profiles" / "article.yaml")
+    arm = params.arms["filtered"]
+    ours = yaml_of(Job("filtered", sums(1), older_student, params.train, arm, params.run, tmp_path / "model"))
+    paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
+    assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
+        key: value for key, value in article.items() if key not in paths
+    }
+    assert set(ours) == {*article, "custom_dataset_info"}
+    assert ours["deepspeed"].endswith(article["deepspeed"])
+
+
+def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
+    assert "template" not in yaml_of(job())
+    git = {"version": "git", "template": "qwen"}
+    assert yaml_of(job({f"train.openmind.{key}": value for key, value in git.items()}))["template"] == "qwen"
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"template": "qwen"}, "release 1.0.0 refuses the key template"),
+        ({"system_prompt": "as_system"}, "release 1.0.0 drops the system text"),
+        ({"version": "git"}, "set template: qwen"),
+    ],
+)
+def test_what_a_version_cannot_do_is_refused_before_it_runs(
+    openmind_params: Params, changes: dict[str, Any], complaint: str
+) -> None:
+    path = openmind_params({f"train.openmind.{key}": value for key, value in changes.items()})
+    with pytest.raises(ParamsError, match=complaint):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    "value", [1e-5, 1e-05, 2.5e-7, 1e22, 3.0, "no", "1e5", "none", True, None, [1, "on"], "工作: a"]
+)
+def test_the_yaml_means_the_same_to_the_reader_that_openmind_has(value: Any) -> None:
+    pyyaml = importlib.import_module("yaml")
+    read = pyyaml.safe_load(openmind.yaml_text({"key": value}))["key"]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_an_epoch_or_steps_but_not_both(job: Callable[..., Job]) -> None:
+    assert yaml_of(job())["num_train_epochs"] == 1.0
+    assert "max_steps" not in yaml_of(job())
+    steps = yaml_of(job({"arms.filtered.max_steps": 125}))
+    assert (steps["max_steps"], "num_train_epochs" in steps) == (125, False)
+
+
+def test_further_keys_are_added_and_none_is_set_twice(job: Callable[..., Job]) -> None:
+    assert yaml_of(job({"train.openmind.extra": {"max_grad_norm": 0.5}}))["max_grad_norm"] == 0.5
+    with pytest.raises(TrainingError, match="extra: learning_rate: "):
+        yaml_of(job({"train.openmind.extra": {"learning_rate": 0.5}}))
+
+
+def test_deepspeeds_settings_are_looked_for_here_then_in_the_checkout(
+    tmp_path: Path, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"train.openmind.deepspeed": ZERO2}
+    with pytest.raises(TrainingError, match=f"no file {ZERO2} in "):
+        yaml_of(job(changes))
+    monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
+    assert yaml_of(job(changes))["deepspeed"] == str(ROOT / ZERO2)
+    (tmp_path / "profiles" / "deepspeed").mkdir(parents=True)
+    shutil.copy(ROOT / ZERO2, tmp_path / ZERO2)
+    assert yaml_of(job(changes))["deepspeed"] == str(tmp_path / ZERO2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "cutoff_len", "whole"),
+    [
+        (700, 324, 1024, True),
+        (701, 324, 1024, False),
+        (1473, 27, 1500, False),  # 1500 * (27 / 1500) is 26.999… in floats: openMind would cut the end token
+        (1472, 27, 1500, True),
+    ],
+)
+def test_a_row_fits_where_openmind_leaves_it_whole(prompt: int, answer: int, cutoff_len: int, whole: bool) -> None:
+    assert openmind._Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
+
+
+def test_a_student_that_its_older_transformers_would_misread_is_refused(tmp_path: Path, older_student: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(older_student, student)
+    openmind.check_student(student)
+    config = json.loads((student / "config.json").read_bytes())
+    config["rope_parameters"]["rope_theta"] = 1000000.0
+    (student / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError, match="the form of transformers 5"):
+        openmind.check_student(student)
+    (student / "config.json").write_text(json.dumps(config | {"rope_theta": 1000000.0}))
+    openmind.check_student(student)
+
+
+def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
+    tmp_path: Path, tiny_student: Path, job: Callable[..., Job]
+) -> None:
+    """The tiny student's own tokenizer.json splits as GPT-2 does; transformers 5 gives any Qwen2 the way of Qwen2."""
+    other = job({"train.student.name": str(tiny_student)})
+    with pytest.raises(TrainingError, match=r"tokenizer\.json: .* evaluation would see other tokens"):
+        openmind._fitting(other, tokenizer_with(tiny_student, "in_user_turn"))
+
+
+# --- how it is started, and what is believed of it
+
+
+def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None = None) -> list[str]:
+    dataset = tmp_path / "sums"
+    if not dataset.exists():
+        write_sharegpt(dataset, rows or sums(10))
+    options = {"dataset": dataset, "model": tmp_path / "model", "metrics": tmp_path / "model.json"}
+    options |= {"loss": tmp_path / "model.csv", "params": params}
+    return ["--arm", "filtered", *(text for name, path in options.items() for text in (f"--{name}", str(path)))]
+
+
+def error_of(result: Result, tmp_path: Path) -> str:
+    """The error of a training that failed, the last line on stderr; no model may be left."""
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 1, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert not (tmp_path / "model").exists()
+    return line.removeprefix("Error: ")
+
+
+def test_a_program_that_ends_with_0_and_wrote_nothing_has_failed_and_is_quoted(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    program(
+        "echo beginning; printf '10%%\\r20%%\\r'; echo; echo '    ^^^^'; echo 'ValueError: no such card' >&2; exit 0"
+    )
+    result = CliRunner().invoke(train, train_options(tmp_path, openmind_params()))
+    log_path = tmp_path / ".cache" / "training" / "filtered.log"
+    assert error_of(result, tmp_path) == (
+        f"train: openMind did not finish. {log_path} ends: beginning | 10% | 20% | ValueError: no such card"
+    )
+    assert "20%" in result.stderr, "its progress was to be seen while it ran"
+
+
+def test_weights_before_the_last_step_are_no_success(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    output = tmp_path / ".cache" / "training" / "filtered" / "output"
+    state = json.dumps({"global_step": 2, "max_steps": 5, "epoch": 0.4, "log_history": []})
+    program(f"mkdir -p {output}; touch {output}/model.safetensors; echo '{state}' > {output}/trainer_state.json")
+    result = CliRunner().invoke(train, train_options(tmp_path, openmind_params()))
+    assert error_of(result, tmp_path).startswith("train: openMind ended at step 2 of 5")
+
+
+def test_the_settings_of_the_cards_reach_it_and_its_own_programs_come_first(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"ASCEND_RT_VISIBLE_DEVICES": "0,1", "NPROC_PER_NODE": "2", "NNODES": "4", "RANK": "3"}
+    given |= {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29501", "HCCL_CONNECT_TIMEOUT": "1800"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    path = program("env")
+    CliRunner().invoke(train, train_options(tmp_path, openmind_params()))
+    lines = (tmp_path / ".cache" / "training" / "filtered.log").read_text().splitlines()
+    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert {name: said[name] for name in given} == given
+    assert said["PATH"].split(":")[0] == str(path.parent)
+    assert said["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("words", ["{} train", "{} --then --yaml_file {{yaml}}"])
+def test_the_command_of_params_goes_before_the_variable(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], words: str
+) -> None:
+    program("echo wrong")
+    other = tmp_path / "bin" / "other"
+    other.write_text('#!/bin/sh\necho "asked: $*"\n')
+    other.chmod(0o755)
+    command = words.format(other).removesuffix(" train")
+    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.openmind.command": command})))
+    said = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
+    yaml = tmp_path / ".cache" / "training" / "filtered" / "train.yaml"
+    assert (
+        said
+        == f"asked: {words.removeprefix('{} ').replace('{{yaml}}', str(yaml))}{'' if 'yaml' in words else f' {yaml}'}\n"
+    )
+
+
+def test_a_program_that_is_not_there_is_told_in_one_line(
+    tmp_path: Path, openmind_params: Params, refuses: Callable[..., str]
+) -> None:
+    params = openmind_params({"train.openmind.command": "no-such-openmind"})
+    line = refuses(train, *train_options(tmp_path, params))
+    assert "no program 'no-such-openmind'" in line
+    assert "make openmind-env" in line
+
+
+def test_another_release_than_params_say_is_refused(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
+) -> None:
+    program("exit 0")
+    (tmp_path / "lib" / "python3.10" / "site-packages" / "openmind-1.1.0.dist-info").mkdir(parents=True)
+    line = refuses(train, *train_options(tmp_path, openmind_params()))
+    assert line.startswith("train.openmind.version: 1.0.0, but ")
+    assert "belongs to openMind 1.1.0" in line
+
+
+def test_an_entry_stands_in_its_own_file_while_it_trains_and_no_longer(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    info, seen = tmp_path / "its_info.json", tmp_path / "seen.json"
+    info.write_text('{"theirs": {"hub_url": "a/b"}}')
+    program(f"cp {info} {seen}; cp $2 {tmp_path}/seen.yaml")
+    before = info.read_bytes()
+    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.openmind.merge_into": str(info)})))
+    assert set(json.loads(seen.read_text())) == {"theirs", "filtered"}
+    assert "custom_dataset_info" not in (tmp_path / "seen.yaml").read_text()
+    assert info.read_bytes() == before
+    assert not list(tmp_path.glob("its_info.json.*"))
+
+
+def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, job: Callable[..., Job]) -> None:
+    info = tmp_path / "its_info.json"
+    info.write_text('{"theirs": {}, "left_by_the_killed_run": {}}')
+    (tmp_path / "its_info.json.before-distillery").write_text('{"theirs": {}}')
+    (tmp_path / "dataset_info.json").write_text('{"filtered": {}}')
+    settings = job({"train.openmind.merge_into": str(info)}).train.openmind
+    with openmind.registered(settings, tmp_path):
+        assert set(json.loads(info.read_text())) == {"theirs", "filtered"}
+    assert info.read_text() == '{"theirs": {}}'
+
+
+@pytest.mark.parametrize(("changes", "stays"), [({}, True), ({"train.seed": 4}, False)])
+def test_checkpoints_stay_only_for_the_same_training(
+    tmp_path: Path, job: Callable[..., Job], changes: dict[str, Any], stays: bool
+) -> None:
+    scratch = tmp_path / ".cache" / "training" / "filtered"
+    keep = {"train.openmind.overwrite_output_dir": False}
+    openmind.write_inputs(job(keep), sums(3), scratch)
+    (scratch / "output" / "checkpoint-2").mkdir(parents=True)
+    openmind.write_inputs(job(keep | changes), sums(3), scratch)
+    assert (scratch / "output" / "checkpoint-2").exists() is stays
+    openmind.write_inputs(job(), sums(3), scratch)
+    assert not (scratch / "output").exists(), "overwrite_output_dir: true begins anew"
+
+
+def test_no_worker_outlives_a_stopped_stage(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    program(f"sleep 300 & echo $! > {tmp_path}/worker; wait")
+    command = [sys.executable, "-m", "stages.train", *train_options(tmp_path, openmind_params())]
+    stage = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "worker").exists() and (tmp_path / "worker").read_text().strip()):
+        assert stage.poll() is None, stage.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stage.send_signal(signal.SIGTERM)
+    _, said = stage.communicate(timeout=60)
+    assert stage.returncode == 130
+    assert said.splitlines()[-1].startswith("Error: train: stopped, and openMind with it.")
+    worker = int((tmp_path / "worker").read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(worker, 0)
+            time.sleep(0.05)
+
+
+# --- the prompt of training is the prompt of evaluation
+
+
+def tokenizer_with(student: Path, system_prompt: str) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.chat_template = openmind.chat_template(system_prompt)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("system_prompt", "expected"),
+    [
+        ("as_system", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "in_user_turn",
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            "<|im_start|>user\nS\n\nQ<|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_a_system_text_stands_where_it_was_trained(older_student: Path, system_prompt: str, expected: str) -> None:
+    tokenizer = tokenizer_with(older_student, system_prompt)
+    question = {"role": "user", "content": "Q"}
+    with_system = [{"role": "system", "content": "S"}, question]
+    assert tokenizer.apply_chat_template(with_system, tokenize=False, add_generation_prompt=True) == expected
+    plain = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+    assert plain == expected.replace("S\n\n", "").replace("system\nS", "system\nYou are a helpful assistant.")
+
+
+@pytest.mark.parametrize("system_prompt", ["as_system", "in_user_turn"])
+def test_a_few_shot_prompt_has_the_system_text_once_before_its_first_question(
+    older_student: Path, system_prompt: str
+) -> None:
+    tokenizer = tokenizer_with(older_student, system_prompt)
+    first, second = sums(2)
+    shots = [*first.messages(), {"role": "user", "content": second.user}]
+    few = tokenizer.apply_chat_template(shots, tokenize=False, add_generation_prompt=True)
+    assert few.startswith(tokenizer.apply_chat_template(first.messages(), tokenize=False))
+    assert few.endswith(f"<|im_start|>user\n{second.user}<|im_end|>\n<|im_start|>assistant\n")
+    assert few.count(SYSTEM) == 1
+
+
+# --- the real openMind
+
+
+@pytest.fixture(scope="session")
+def real_program() -> Path:
+    """openMind's own program; without it the tests are skipped, but never where CI=true."""
+    if not PROGRAM.is_file():
+        missing = f"no {PROGRAM.relative_to(ROOT)}: 'make openmind-env' makes it"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return PROGRAM
+
+
+@pytest.fixture
+def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENMIND_CLI", str(real_program))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Result]]:
+    """A folder in which an arm was trained for real: two epochs of ten rows of which one is too long."""
+    folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
+    folder.mkdir()
+    rows = sums(10)
+    rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
+    changes = {"arms.filtered.num_train_epochs": 2.0, "train.per_device_train_batch_size": 2}
+    params = changed_params(folder / "params.yaml", older_student, changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.setenv("OPENMIND_CLI", str(real_program))
+        yield folder, CliRunner().invoke(train, train_options(folder, params, rows))
+
+
+@pytest.mark.openmind
+def test_openmind_trains_and_its_weights_load_and_answer(trained: tuple[Path, Result], older_student: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, result = trained
+    assert result.exit_code == 0, result.output
+    saved = folder / "model"
+    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (saved, older_student))
+    weights, before = model.state_dict(), student.state_dict()
+    assert weights.keys() == before.keys()
+    assert any(not weights[name].equal(before[name]) for name in weights)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    prompt = tokenizer.apply_chat_template(sums(1)[0].messages()[:-1], add_generation_prompt=True, return_tensors="pt")
+    answer = model.generate(**prompt, max_new_tokens=4, do_sample=False)
+    assert answer.shape[1] > prompt["input_ids"].shape[1]
+    assert str(older_student) not in (saved / "config.json").read_text(), "a path of the machine"
+    assert {path.name for path in saved.iterdir()} <= {
+        *("model.safetensors", "config.json", "generation_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+
+
+@pytest.mark.openmind
+def test_openminds_training_is_counted(trained: tuple[Path, Result]) -> None:
+    folder, _ = trained
+    metrics = json.loads((folder / "model.json").read_text())
+    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
+    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (10, 2.0, 2)
+    assert metrics["last_loss"] < metrics["first_loss"]
+    points = (folder / "model.csv").read_text().splitlines()[1:]
+    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 11)]
+    assert metrics["tokens_trained"] < metrics["tokens_seen"]
+
+
+@pytest.mark.openmind
+def test_openminds_log_stays_and_its_scratch_folder_goes(trained: tuple[Path, Result]) -> None:
+    folder, result = trained
+    assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
+    assert "***** Running training *****" in (folder / ".cache" / "training" / "filtered.log").read_text()
+    assert "***** Running training *****" in result.stderr
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_gives_the_same_bytes_again(trained: tuple[Path, Result]) -> None:
+    folder, _ = trained
+    before = {path: path.read_bytes() for path in [*(folder / "model").iterdir(), *folder.glob("model.*")]}
+    shutil.rmtree(folder / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        result = CliRunner().invoke(train, train_options(folder, folder / "params.yaml"))
+    assert result.exit_code == 0, result.output
+    assert {path for path in before if path.read_bytes() != before[path]} == set()
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
+    tmp_path: Path, older_student: Path
+) -> None:
+    workspace = Workspace.of_the_repository(tmp_path / "space", older_student)
+    workspace.change({"train.backend": "openmind", "train.finetuning_type": "full"})
+    assert {"convert@filtered", "train@filtered", "evaluate@filtered"} <= workspace.repro("evaluate@filtered")
+    trained_on = json.loads((workspace.folder / "data" / "sharegpt" / "filtered" / "filtered.json").read_bytes())
+    system = trained_on[0]["system"]
+    assert system
+    for line in (workspace.folder / "data" / "eval" / "filtered.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["prompt"] == (
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            f"<|im_start|>user\n{system}\n\n{row['question']}<|im_end|>\n<|im_start|>assistant\n"
+        )
+    workspace.change({"train.openmind.extra": {"max_grad_norm": 0.5}})
+    assert "train@filtered" in workspace.run("dvc", "status", "train@filtered")
+
+
+def encoded(job: Job, rows: list[Conversation]) -> list[dict[str, list[int]]]:
+    """The tokens and labels that openMind's own code makes of what we write for it."""
+    scratch = project_root() / ".cache" / "training" / job.name
+    openmind.write_inputs(job, rows, scratch)
+    command = [str(PROGRAM.parent / "python"), "-c", ENCODE, str(scratch / "train.yaml")]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, list[int]]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
+    job: Callable[..., Job], older_student: Path
+) -> None:
+    long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
+    rows = [*sums(2), long]
+    tokenizer = tokenizer_with(older_student, "in_user_turn")
+    for row, seen in zip(rows, encoded(job({"arms.filtered.cutoff_len": 4096}), rows), strict=True):
+        answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
+        assert seen["ids"] == prompt + answer
+        assert seen["labels"] == [-100] * len(prompt) + answer
+        shot = {"role": "user", "content": "And 1 + 1?"}
+        few = tokenizer.apply_chat_template([*row.messages(), shot], add_generation_prompt=True, return_dict=False)
+        assert few[: len(seen["ids"])] == seen["ids"], "a few-shot prompt does not begin as training did"
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job], older_student: Path) -> None:
+    row = sums(1)[0]
+    tokens = len(encoded(job(), [row])[0]["ids"])
+    tokenizer = tokenizer_with(older_student, "in_user_turn")
+    for cutoff_len in range(tokens - 1, tokens + 2):
+        shorter = job({"arms.filtered.cutoff_len": cutoff_len}, [row])
+        whole = len(encoded(shorter, [row])[0]["ids"]) == tokens
+        if whole:
+            assert [each.tokens for each in openmind._fitting(shorter, tokenizer)] == [tokens]
+        else:
+            with pytest.raises(TrainingError, match="all 1 conversations are longer"):
+                openmind._fitting(shorter, tokenizer)
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train.openmind.extra": {"no_such_key": 1}}, "not used by the HfArgumentParser: ['no_such_key']"),
+        (
+            {"train.openmind.version": "git", "train.openmind.template": "qwen"},
+            "not used by the HfArgumentParser: ['template']",
+        ),
+    ],
+)
+def test_a_yaml_that_openmind_refuses_fails_with_its_last_words(
+    tmp_path: Path, openmind_params: Params, changes: dict[str, Any], reason: str
+) -> None:
+    line = error_of(CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes))), tmp_path)
+    assert line.startswith("train: openMind did not finish. ")
+    assert reason in line
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_takes_the_entry_from_its_own_file_and_no_last_checkpoint_is_written(
+    tmp_path: Path, openmind_params: Params, real_program: Path
+) -> None:
+    info = next(real_program.parents[1].glob("lib/python*/site-packages/openmind/flow/configs/dataset_info.json"))
+    before = info.read_bytes()
+    changes = {"train.openmind.merge_into": str(info), "train.openmind.extra": {"save_strategy": "no"}}
+    result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
+    assert result.exit_code == 0, result.output
+    assert info.read_bytes() == before
+    assert "checkpoint-" not in (tmp_path / ".cache" / "training" / "filtered.log").read_text()
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openminds_adapter_is_merged_into_the_weights(
+    tmp_path: Path, openmind_params: Params, older_student: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    changes = {"train.finetuning_type": "lora", "arms.filtered.max_steps": 2, "train.openmind.logging_steps": 3}
+    result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
+    assert result.exit_code == 0, result.output
+    assert not list((tmp_path / "model").glob("adapter*"))
+    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (tmp_path / "model", older_student))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not model.state_dict()[name].equal(student.state_dict()[name])
+    assert json.loads((tmp_path / "model.json").read_text())["first_loss"] > 0
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_trains_with_zero_2_on_two_processes(
+    tmp_path: Path, openmind_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(ROOT / ".cache" / "torch_extensions_openmind"))
+    monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
+    torchrun = (
+        f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 -m openmind.cli.train.run_train --yaml_file {{yaml}}"
+    )
+    changes: dict[str, Any] = {"train.openmind.deepspeed": ZERO2, "train.openmind.command": torchrun}
+    changes |= {"arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
+    result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["steps"], metrics["effective_batch"]) == (4, 2)
+    assert metrics["last_loss"] < metrics["first_loss"]
+    assert "zero" in (tmp_path / ".cache" / "training" / "filtered.log").read_text().lower()
