@@ -1,0 +1,49 @@
+""".ci/run and the Makefile beneath it: both runs count, the closing line sums up, the caller's environment stays."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = "12 passed, 41 deselected, 1 warning in 240.12s (0:04:00)"
+BAD = "3 failed, 400 passed, 2 skipped, 5 deselected in 600.12s (0:10:00)"
+
+
+@pytest.mark.parametrize(
+    ("test", "openmind", "closing", "status"),
+    [
+        ((GOOD, 0), (GOOD, 0), "24 passed, 0 failed, 0 errors, 0 skipped (2 of 2 runs)", 0),
+        ((BAD, 2), (GOOD, 0), "412 passed, 3 failed, 0 errors, 2 skipped (2 of 2 runs)", 2),
+        ((GOOD, 0), (BAD, 2), "412 passed, 3 failed, 0 errors, 2 skipped (2 of 2 runs)", 1),
+        ((GOOD, 0), ("no environment", 2), "12 passed, 0 failed, 0 errors, 0 skipped (1 of 2 runs)", 1),
+        (
+            ("lint failed", 2),
+            ("1 passed, 1 error in 1.00s", 1),
+            "1 passed, 0 failed, 1 errors, 0 skipped (1 of 2 runs)",
+            1,
+        ),
+    ],
+)
+def test_ci_fails_where_a_run_fails_and_sums_both_up(
+    tmp_path: Path, test: tuple[str, int], openmind: tuple[str, int], closing: str, status: int
+) -> None:
+    make = tmp_path / "make"
+    make.write_text(
+        f'#!/bin/sh\n[ "$CI" = true ] || exit 99\n[ "$1" = test ] && {{ echo "{test[0]}"; exit {test[1]}; }}\n'
+        f'echo "{openmind[0]}"; exit {openmind[1]}\n'
+    )
+    make.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == closing
+    assert done.returncode == status
+
+
+def test_make_keeps_what_the_caller_has_in_the_python_path() -> None:
+    """CANN's set_env.sh puts the packages there without which an NPU runs nothing."""
+    environment = os.environ | {"PYTHONPATH": "/opt/cann/python"}
+    command = ["make", "--eval", "shown: ; @echo $$PYTHONPATH", "shown"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{ROOT}:/opt/cann/python"
