@@ -73,6 +73,40 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
     assert not [path for path in touched if any(word in path for word in untouched)]
 
 
+def test_another_judge_and_another_marking_prompt_touch_the_filter_alone(workspace: Workspace) -> None:
+    asked = workspace.asked()
+    workspace.change({"filter.judge.embedded.slip_share": 0.5})
+    assert workspace.repro() == {"filter"}, "the rule decides here: the rows stay as they are"
+    workspace.add("stages/prompts/strict_teacher.txt", "\n")
+    assert workspace.repro() == {"filter"}
+    assert workspace.asked() == asked
+
+
+@pytest.mark.slow
+def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itself(workspace: Workspace) -> None:
+    rows = [
+        {"question": f"What is {n} + {n}?", "solution": str(2 * n), "deepseek_attempt": f"The answer is {2 * n}."}
+        | {"deepseek_thinking_trajectory": f"{n} + {n} = {2 * n}"}
+        for n in range(100, 108)
+    ]
+    (workspace.folder / "s1k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arm = {"dataset": "s1k", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+    workspace.change(
+        {
+            "collect_s1k.s1k": {"origin": "file", "path": "s1k.jsonl"},
+            "datasets.s1k": {"rows": "data/s1k.jsonl"},
+            "arms.s1k": arm,
+        }
+    )
+    of_s1k = {"collect-s1k@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
+    assert workspace.repro() == of_s1k | {"compare", "report"}
+    (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
+    workspace.change({"distill.prompt": "short"})
+    executed = workspace.repro()
+    assert "distill" in executed
+    assert not executed & (of_s1k | {"collect", "evaluate-base"})
+
+
 def make_an_answer_unsure(workspace: Workspace) -> None:
     """From now on the first answer in the store is one in which nobody can read a number."""
     path = workspace.folder / "data" / "store" / "answers.jsonl"
