@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from stages.lib.command import DistilleryError, Interrupted
+from stages.lib.command import Interrupted
 from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.answer_file import AnswerFile
 from stages.lib.teacher.backends import Endpoint
@@ -150,7 +150,7 @@ class _Asking:
         self._store = store
         self._spending = spending
         self._asked = asked
-        self._refusal: DistilleryError | None = None
+        self._refusal: Exception | None = None
         self._interrupted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
@@ -209,7 +209,7 @@ class _Asking:
                 await self._pace.rest(ELSEWHERE_S if elsewhere else 0)
         except Stopped:
             pass
-        except DistilleryError as refusal:  # the store or the requests cannot be read any more
+        except Exception as refusal:  # the store or the requests cannot be read any more
             await self._refuse(refusal)
         await self._queue.put(None)
 
@@ -260,7 +260,7 @@ class _Asking:
             self._end(key, None)
         except Stopped:
             self._end(key, None)
-        except DistilleryError as refusal:
+        except Exception as refusal:
             await self._refuse(refusal)
             self._end(key, None)
         except asyncio.CancelledError:
@@ -274,7 +274,7 @@ class _Asking:
         try:
             await self._store.put(key, request, body)
             self._count(answer)
-        except DistilleryError as refusal:
+        except Exception as refusal:
             await self._refuse(refusal)
         finally:
             self._unwritten.release()
@@ -284,8 +284,8 @@ class _Asking:
         self._store.release(key)
         self._spending.ended(key, answer)
 
-    async def _refuse(self, refusal: DistilleryError) -> None:
-        """No question can have an answer, or none can be kept."""
+    async def _refuse(self, refusal: Exception) -> None:
+        """Nothing more can be asked or kept. Whatever the fault, what is in flight is paid for and received first."""
         self._refusal = self._refusal or refusal
         await self._stop()
 
