@@ -40,6 +40,10 @@ log = logging.getLogger("distillery.asking")
 
 SAMPLING = ("temperature", "top_p", "max_tokens")
 ELSEWHERE_S = 0.2  # between two looks for answers that another process asks for
+NO_USAGE = (
+    "the server states no tokens with its answers ('usage'), so what they cost is not known and run.budget cannot be "
+    "kept. Set run.stream to false if it is true, else run.budget to null; what was received is kept."
+)
 BREATH = 1000  # stored requests that the feeder passes over before others may work
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -268,6 +272,8 @@ class _Asking:
             raise
         else:
             self._group.create_task(self._keep(key, request, body, answer))
+            if self._spending.is_blind_to(answer):
+                await self._refuse(TeacherError(f"{self._stage}: {NO_USAGE}"))
             await self._unwritten.acquire()
 
     async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer) -> None:
