@@ -13,6 +13,7 @@ from aiohttp import web
 from stages.lib.params import load_params
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request
 from stages.lib.teacher.store import open_store
+from stages.lib.teacher.transfer import exported, import_answers
 from tests.teacher_desk import Desk, Serve, completion, good, prompted, question, reset
 
 
@@ -454,3 +455,25 @@ def test_what_is_in_flight_is_kept_when_the_questions_cannot_be_read_any_more(de
         ask_missing(respondent, requests, params.run, store, Asked())
     assert len(server.asked) >= 2
     assert desk.stored() == len(server.asked)
+
+
+def test_what_came_after_the_store_was_replaced_is_rescued_beside_it(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        if desk.store.exists() and not replaced:
+            copy = desk.store.with_name("saved by an editor")
+            copy.write_bytes(desk.store.read_bytes())
+            replaced.append(copy.replace(desk.store))
+        return completion()
+
+    replaced: list[Path] = []
+    server = serve(route)
+    desk.use(server)
+    desk.ask(*(question(number) for number in range(12)))
+    line = desk.refused()
+    (rescued,) = desk.store.parent.glob("answers.rescued.*.jsonl")
+    assert f"make store-import FILE={rescued}" in line
+    import_answers(rescued, desk.store, exported)
+    assert desk.stored() == len(server.asked) >= 4
+    desk.run()
+    assert len(server.asked) == 12
