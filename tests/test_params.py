@@ -76,6 +76,10 @@ WRONG_VALUES = [
     pytest.param(
         {"collect.contamination.benchmarks.mmlu": ""}, "collect.contamination.benchmarks.mmlu: String", id="no path"
     ),
+    pytest.param({"distill.teacher.extra_body": {"n": 2}}, "distill.teacher: extra_body holds 'n'", id="one choice"),
+    pytest.param(
+        {"distill.teacher.extra_body": {"until": float("inf")}}, "distill.teacher.extra_body.until", id="no JSON"
+    ),
     pytest.param(
         {"distill.teacher.extra_body": {"model": "x"}}, "distill.teacher: extra_body holds 'model'", id="no extra"
     ),

@@ -3,12 +3,17 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from stages.lib.params import load_params
+from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request
+from stages.lib.teacher.store import open_store
+from stages.lib.teacher.transfer import exported, import_answers
 from tests.teacher_desk import Desk, Serve, completion, good, prompted, question, reset
 
 
@@ -422,3 +427,53 @@ def test_a_strange_usage_costs_no_answer(desk: Desk, serve: Serve, usage: Any) -
     desk.run()
     assert desk.distilled()[0]["usage"] == (usage or {})
     assert (desk.metrics()["completion_tokens"], desk.metrics()["prompt_tokens"]) == (0, 0)
+
+
+def test_what_is_in_flight_is_kept_when_the_questions_cannot_be_read_any_more(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return completion()
+
+    server = serve(route)
+    desk.use(server)
+    desk.set(concurrency=2)
+    named = desk.arguments()
+    params = load_params(Path(named[named.index("--params") + 1]))
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variable)
+    passes = 0
+
+    def requests() -> Iterator[dict[str, Any]]:
+        nonlocal passes
+        passes += 1
+        for number in range(12):
+            if passes == 2 and number == 6:  # the disk gives the file no more, while the first answers are on their way
+                raise OSError(5, "Input/output error")
+            messages = [{"role": "user", "content": f"What is {number} + 1?"}]
+            yield chat_request(respondent.identity, params.distill.teacher, messages, sample=0)
+
+    with open_store(desk.store) as store, pytest.raises(OSError, match="Input/output error"):
+        ask_missing(respondent, requests, params.run, store, Asked())
+    assert len(server.asked) >= 2
+    assert desk.stored() == len(server.asked)
+
+
+def test_what_came_after_the_store_was_replaced_is_rescued_beside_it(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        if desk.store.exists() and not replaced:
+            copy = desk.store.with_name("saved by an editor")
+            copy.write_bytes(desk.store.read_bytes())
+            replaced.append(copy.replace(desk.store))
+        return completion()
+
+    replaced: list[Path] = []
+    server = serve(route)
+    desk.use(server)
+    desk.ask(*(question(number) for number in range(12)))
+    line = desk.refused()
+    (rescued,) = desk.store.parent.glob("answers.rescued.*.jsonl")
+    assert f"make store-import FILE={rescued}" in line
+    import_answers(rescued, desk.store, exported)
+    assert desk.stored() == len(server.asked) >= 4
+    desk.run()
+    assert len(server.asked) == 12

@@ -191,6 +191,24 @@ def test_a_budget_without_a_price_is_one_line_before_any_call(desk: Desk, serve:
     assert server.asked == []
 
 
+@pytest.mark.parametrize("max_tokens", [None, 500])
+def test_a_budget_that_cannot_be_kept_stops_the_run_at_the_first_answers(
+    priced: Desk, serve: Serve, max_tokens: int | None
+) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return completion(usage=None)
+
+    server = serve(route)
+    priced.use(server)
+    priced.set(concurrency=4, max_tokens=max_tokens, budget=1.0)
+    priced.ask(*(question(number) for number in range(40)))
+    assert priced.refused().startswith("distill: the server states no tokens with its answers ('usage')")
+    assert 1 <= len(server.asked) == priced.stored() <= 8
+    priced.set(budget=None)
+    priced.run()
+    assert len(server.asked) == 40
+
+
 def test_a_free_model_keeps_within_any_budget_and_is_not_slowed_down(desk: Desk, serve: Serve) -> None:
     server = serve(dear)
     desk.use(server)

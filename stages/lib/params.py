@@ -72,6 +72,7 @@ OF_A_REQUEST = {
     "temperature",
     "top_p",
     "max_tokens",
+    "n",
     "stream",
     "stream_options",
 }
@@ -166,7 +167,7 @@ class Teacher(Section):
     temperature: Annotated[float, Field(ge=0)] | None
     top_p: Share | None
     max_tokens: Count | None
-    extra_body: dict[str, Any]
+    extra_body: dict[str, JsonValue]
     embedded: EmbeddedTeacher
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from stages.lib.command import DistilleryError, Interrupted
+from stages.lib.command import Interrupted
 from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.answer_file import AnswerFile
 from stages.lib.teacher.backends import Endpoint
@@ -40,6 +40,10 @@ log = logging.getLogger("distillery.asking")
 
 SAMPLING = ("temperature", "top_p", "max_tokens")
 ELSEWHERE_S = 0.2  # between two looks for answers that another process asks for
+NO_USAGE = (
+    "the server states no tokens with its answers ('usage'), so what they cost is not known and run.budget cannot be "
+    "kept. Set run.stream to false if it is true, else run.budget to null; what was received is kept."
+)
 BREATH = 1000  # stored requests that the feeder passes over before others may work
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -150,7 +154,7 @@ class _Asking:
         self._store = store
         self._spending = spending
         self._asked = asked
-        self._refusal: DistilleryError | None = None
+        self._refusal: Exception | None = None
         self._interrupted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
@@ -209,7 +213,7 @@ class _Asking:
                 await self._pace.rest(ELSEWHERE_S if elsewhere else 0)
         except Stopped:
             pass
-        except DistilleryError as refusal:  # the store or the requests cannot be read any more
+        except Exception as refusal:  # the store or the requests cannot be read any more
             await self._refuse(refusal)
         await self._queue.put(None)
 
@@ -260,7 +264,7 @@ class _Asking:
             self._end(key, None)
         except Stopped:
             self._end(key, None)
-        except DistilleryError as refusal:
+        except Exception as refusal:
             await self._refuse(refusal)
             self._end(key, None)
         except asyncio.CancelledError:
@@ -268,13 +272,15 @@ class _Asking:
             raise
         else:
             self._group.create_task(self._keep(key, request, body, answer))
+            if self._spending.is_blind_to(answer):
+                await self._refuse(TeacherError(f"{self._stage}: {NO_USAGE}"))
             await self._unwritten.acquire()
 
     async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer) -> None:
         try:
             await self._store.put(key, request, body)
             self._count(answer)
-        except DistilleryError as refusal:
+        except Exception as refusal:
             await self._refuse(refusal)
         finally:
             self._unwritten.release()
@@ -284,8 +290,8 @@ class _Asking:
         self._store.release(key)
         self._spending.ended(key, answer)
 
-    async def _refuse(self, refusal: DistilleryError) -> None:
-        """No question can have an answer, or none can be kept."""
+    async def _refuse(self, refusal: Exception) -> None:
+        """Nothing more can be asked or kept. Whatever the fault, what is in flight is paid for and received first."""
         self._refusal = self._refusal or refusal
         await self._stop()
 

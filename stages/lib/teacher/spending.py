@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from stages.lib.params import Price
-from stages.lib.teacher.pricing import cost, money
+from stages.lib.teacher.pricing import Tokens, cost, money, tokens
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 
 TEMPLATE_TOKENS = 64  # what a chat template may put around a message; a text itself has no more tokens than bytes
@@ -81,6 +81,11 @@ class Spending:
     def cost(self, answer: Answer) -> float:
         """What an answer cost."""
         return cost(answer.usage, self.price) if self.price else 0.0
+
+    def is_blind_to(self, answer: Answer) -> bool:
+        """Whether there is a budget and the answer does not say what it takes from it."""
+        costs = self.price and max(self.price.input, self.price.cached_input, self.price.output)
+        return bool(self._budget and costs) and tokens(answer.usage) == Tokens()
 
     async def change(self) -> None:
         """Wait until a call has ended or the run is ending."""

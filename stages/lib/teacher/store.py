@@ -167,17 +167,25 @@ class AnswerStore(AnswerFile):
                 return []
             with _locked(self._lock, self._path):
                 with self._reading:
-                    self._check_place()
+                    self._check_place(lines)
                     _repair(self._descriptor, self._path)
                     errors = [self._append(line) for line in lines]
                     self.refresh()
                 os.fsync(self._descriptor)
             return errors
 
-    def _check_place(self) -> None:
+    def _check_place(self, lines: list[bytes]) -> None:
         """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-            raise StoreError(f"{self._path}: another file took its place while it was in use. Run the stage again.")
+            rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
+            with rescued.open("ab") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            raise StoreError(
+                f"{self._path}: another file took its place while it was in use. What came since is in {rescued}: "
+                f"'make store-import FILE={rescued}' takes it into the store. Then run the stage again."
+            )
 
     def _append(self, line: bytes) -> OSError | None:
         """Write a whole line or, where that fails, none of it: the next one would be written on to half of it."""
