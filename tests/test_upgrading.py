@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.workspace import ALL, ROOT, Workspace
+from tests.workspace import ALL, DATASETS, ROOT, Workspace
 
-STEP = re.compile(r"evaluate-base|every evaluate|every training|the trainings|everything|nothing|distill|filter|report")
+STEP = re.compile(
+    r"evaluate-base|every convert|every evaluate|every training|the trainings|everything|nothing|distill|filter|report"
+)
 STAGES = {
+    "every convert": DATASETS,
     "every evaluate": {stage for stage in ALL if stage.startswith("evaluate@")},
     "every training": {stage for stage in ALL if stage.startswith("train@")},
     "the trainings": {stage for stage in ALL if stage.startswith("train@")},
@@ -62,8 +65,8 @@ def test_an_edit_runs_again_what_the_table_says(workspace: Workspace, files: lis
 
 
 def test_the_table_is_read_whole() -> None:
-    assert len(list(rows())) == 10
-    assert len(list(edits())) == 10, "one row is about params, one makes two edits"
+    assert len(list(rows())) == 12
+    assert len(list(edits())) == 12, "one row is about params, one makes two edits"
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
