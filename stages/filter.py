@@ -74,8 +74,9 @@ def main(
     params = load_params(params_path)
     rows = Rows(distilled_path)
     tally = Tally()
+    bench = Bench(params.filter)
     with ExitStack() as stack:
-        bench = Bench(params.filter)
+        stack.callback(bench.write_run_facts, params)  # what was paid is said of a run that was stopped, too
         if params.filter.strategy != "rule" or params.filter.judge_audit_share:
             bench.call_the_judge(rows, params, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
@@ -88,7 +89,6 @@ def main(
         tally.check(distilled_path)
     write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed))
     write_json(metrics_path, tally.metrics())
-    bench.write_run_facts(params)
     log.info("filter: kept %d of %d (%s)", tally.kept, tally.rows, tally.reasons())
 
 

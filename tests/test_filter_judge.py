@@ -552,6 +552,7 @@ def test_a_budget_holds_for_the_judge(desk: Desk, judge: Callable[[Reply], Serve
     )
     assert "went into 3 of 6" in line
     assert len(server.asked) == 3
+    assert (desk.facts()["bought"], desk.facts()["paid_now"]) == (3, 9.0), "what was paid is said of a stopped run, too"
     desk.set(budget=20.0)
     desk.run()
     assert len(server.asked) == 6

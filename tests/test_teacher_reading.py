@@ -32,6 +32,8 @@ def body(message: dict[str, Any] | None = None, **more: Any) -> bytes:
         # both fields: the older one
         ({"reasoning_content": "old", "reasoning": "new", "content": "2"}, "old", "2"),
         ({"reasoning_content": "", "reasoning": "new", "content": "2"}, "new", "2"),
+        ({"reasoning_content": "\n", "reasoning": "new", "content": "2"}, "new", "2"),
+        ({"reasoning_content": "\n", "content": "<think>1</think>2"}, "1", "2"),
         # a thought was split off by the server: tags left in the content are the answer's own
         ({"reasoning_content": "1", "content": "write </think> here"}, "1", "write </think> here"),
         # only the first closing tag ends the thought
@@ -146,3 +148,10 @@ def test_a_stream_is_joined_in_order_with_what_its_last_events_bring() -> None:
     assert (answer.reasoning, answer.response) == ("1 + 1 = 2", "答案是 2")
     assert (answer.finish_reason, answer.model, answer.usage) == ("stop", "deepseek-r1", {"completion_tokens": 9})
     assert answer.failure is None
+
+
+@pytest.mark.parametrize("before", ["", "\n\n", ": keep-alive\n\n", "id: 1\n", "event: message\n", "retry: 3000\n\n"])
+def test_a_stream_may_begin_with_any_field_of_an_event(before: str) -> None:
+    event = {"choices": [{"delta": {"reasoning_content": "1", "content": "2"}, "finish_reason": "stop"}]}
+    answer = read_body(f"{before}data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+    assert (answer.reasoning, answer.response) == ("1", "2")

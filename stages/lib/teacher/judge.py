@@ -16,7 +16,7 @@ from typing import Any, Literal
 from stages.lib.params import Judge as JudgeParams
 from stages.lib.params import ParamsError, Run, prompt_text
 from stages.lib.records import Distilled
-from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, price_of
+from stages.lib.teacher.asking import Asked, Requests, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.client import TeacherError
 from stages.lib.teacher.marking import read_mark
 from stages.lib.teacher.progress import Standing
@@ -52,12 +52,9 @@ class Judge:
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Two rounds: every row that is not marked yet, then those whose reply could not be read."""
-        first, second = Asked(), Asked()
-        ask_missing(self._respondent, lambda: (self._request(row, 0) for row in rows()), self._run, store, first)
-        self._add(first)
-        ask_missing(self._respondent, lambda: self._second_round(rows, store), self._run, store, second)
-        self._add(second)
-        self.standing.from_store = second.standing.from_store - first.standing.bought
+        first = self._round(lambda: (self._request(row, 0) for row in rows()), store)
+        second = self._round(lambda: self._second_round(rows, store), store)
+        self.standing.from_store = second.from_store - first.bought
 
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked for."""
@@ -93,7 +90,13 @@ class Judge:
         key = request_key(self._request(row, sample))
         return store.body(key) if key in store else None
 
-    def _add(self, asked: Asked) -> None:
+    def _round(self, requests: Requests, store: AnswerStore) -> Standing:
+        asked = Asked()
+        try:
+            ask_missing(self._respondent, requests, self._run, store, asked)
+        finally:  # what was paid is said of a run that was stopped, too
+            self.standing.bought += asked.standing.bought
+            self.standing.cost += asked.standing.cost
         missing = Counter(failed.reason for failed in asked.failed.values() if failed.reason != FOR_GOOD)
         if missing:
             kinds = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
@@ -101,8 +104,7 @@ class Judge:
                 f"filter: {missing.total()} marks of the judge were not received ({kinds}). Those that were are kept: "
                 "run the stage again to ask for the rest."
             )
-        self.standing.bought += asked.standing.bought
-        self.standing.cost += asked.standing.cost
+        return asked.standing
 
 
 def _read(body: bytes) -> Literal["right", "wrong"] | None:

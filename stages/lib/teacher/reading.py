@@ -10,12 +10,14 @@ A streamed body is read as it came, event by event (https://html.spec.whatwg.org
 What is stored is the raw body; everything here is derived from it, so a better reader needs no new call.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+STREAM_BEGINS = re.compile(rb"\s*(?:data|event|id|retry)?:")  # a field of an event, or a comment
 FINISHED = ("stop", "eos", "unknown")
 # the server gave up, not the model: "insufficient_system_resource" is DeepSeek's word for it
 INTERRUPTED = ("insufficient_system_resource", "error", "abort")
@@ -64,10 +66,11 @@ def read_body(body: bytes) -> Answer:
         completion = _Completion.model_validate(_joined_events(body) if _is_stream(body) else orjson.loads(body))
     except orjson.JSONDecodeError as error:
         raise BodyError("not_json" if body.strip() else "empty_body") from error
-    except (ValidationError, TypeError, AttributeError) as error:  # the latter two: an event of another shape
+    except (ValidationError, TypeError, AttributeError, KeyError) as error:  # but the first: an event of another shape
         raise BodyError("no_choices") from error
     choice = completion.choices[0]
-    reasoning = choice.message.reasoning_content or choice.message.reasoning or ""
+    named = (choice.message.reasoning_content, choice.message.reasoning)
+    reasoning = next((text for text in named if text and text.strip()), "")
     response = choice.message.content or ""
     if not reasoning:
         reasoning, response = _inline_thought(response)
@@ -85,7 +88,7 @@ def read_body(body: bytes) -> Answer:
 
 
 def _is_stream(body: bytes) -> bool:
-    return body.lstrip()[:5].startswith((b"data:", b":", b"event"))
+    return bool(STREAM_BEGINS.match(body))
 
 
 def _joined_events(body: bytes) -> dict[str, Any]:
