@@ -108,6 +108,12 @@ class PlannedCalls:
         """The requests alone."""
         return (request for _, _, request in self)
 
+    def changed(self) -> DataError:
+        """What to say where a call is among them now that was not when they were asked."""
+        return DataError(
+            f"{self._path}: the questions changed while they were asked. Run the stage again: it asks for what is new."
+        )
+
 
 class Tally:
     """The counts of the rows so far, and what all their answers cost, were they bought now."""
@@ -184,7 +190,10 @@ def write_outcomes(
         try:
             with writing(distilled_path) as distilled:
                 for question, sample, request in calls:
-                    row, usage = outcome(question, sample, request_key(request), store, asked)
+                    key = request_key(request)
+                    if key not in asked.failed and key not in store:
+                        raise calls.changed()
+                    row, usage = outcome(question, sample, key, store, asked)
                     tally.add(row, usage)
                     file = distilled if isinstance(row, Distilled) else failures
                     file.write(row.model_dump_json().encode() + b"\n")

@@ -477,3 +477,18 @@ def test_what_came_after_the_store_was_replaced_is_rescued_beside_it(desk: Desk,
     assert desk.stored() == len(server.asked) >= 4
     desk.run()
     assert len(server.asked) == 12
+
+
+def test_a_question_that_was_added_while_the_stage_asked_is_one_line(desk: Desk, serve: Serve) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        if "9 + 9" not in content:
+            desk.ask(question(0), question(1, "9 + 9"))
+        return completion()
+
+    server = serve(route)
+    desk.use(server)
+    desk.set(concurrency=1)
+    desk.ask(question(0))
+    assert desk.refused().startswith(f"{desk.folder / 'questions.jsonl'}: the questions changed while they were asked")
+    desk.run()
+    assert len(server.asked) == 2
