@@ -81,7 +81,7 @@ def output_of(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None, f"no end within {timeout_s:.0f} s"
+        return None, f"no end within {timeout_s:g} s"
     except OSError as error:
         return None, str(error)
     return done.returncode, done.stdout.decode("utf-8", "replace")

@@ -12,6 +12,7 @@ requests are a HEAD to each hub that something must be fetched from, with 3 s fo
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -30,8 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the profile in hand")
     path = parser.parse_args(arguments).params
     findings = list(guarded("doctor", lambda: look(path)))
-    print(table(findings), summary(findings), sep="\n\n")
+    say(f"{table(findings)}\n\n{summary(findings)}\n")
     return int(any(finding.state == FAIL for finding in findings))
+
+
+def say(text: str) -> None:
+    """Print, whatever the terminal's encoding, and whether or not anybody reads on (``make doctor | head``)."""
+    data = text.encode(sys.stdout.encoding or "utf-8", "replace")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
 
 
 def look(path: Path) -> Iterator[Finding]:
