@@ -23,7 +23,11 @@ from stages.lib.doctor import Finding, ascend, guarded, ok, output_of
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-key-that-nobody-may-see"
 NPU = {"run.device": "npu"}
-ON_A_HUB = {"train.student.source": "hub", "train.student.name": "someone/tiny-1M"}
+ON_A_HUB = {
+    "train.student.source": "hub",
+    "train.student.name": "someone/tiny-1M",
+    "train.student.revision": "0123456789012345678901234567890123456789",
+}
 OPENAI = {"distill.teacher.backend": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1"}
 CARDS = """\
 +------------------------------------------------------------------------------------------------+
@@ -413,6 +417,30 @@ def test_a_hub_is_sent_one_head_and_nothing_else(machine: Machine, hub: tuple[st
     assert asked == ["HEAD /"]
 
 
+@pytest.mark.parametrize(
+    ("source", "variable"), [("modelscope", "MODELSCOPE_ENDPOINT"), ("modelers", "OPENMIND_HUB_ENDPOINT")]
+)
+def test_the_other_hubs_too(machine: Machine, hub: tuple[str, list[str]], source: str, variable: str) -> None:
+    machine.environment[variable], asked = hub
+    machine.program("git-lfs", "")
+    said = machine.doctor(ON_A_HUB | {"train.student.source": source})
+    assert said.rows["download someone/tiny-1M"] == Row("ok", f"{hub[0]} answers", "")
+    assert asked == ["HEAD /"]
+    assert said.code == 0, said.text
+
+
+def test_modelers_without_git_lfs_fails(machine: Machine) -> None:
+    machine.environment["OPENMIND_HUB_ENDPOINT"] = "http://127.0.0.1:9"
+    machine.environment["PATH"] = str(machine.bin)
+    row = machine.doctor(ON_A_HUB | {"train.student.source": "modelers"}).rows["student"]
+    assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is here")
+
+
+def test_a_students_revision_that_is_left_open_is_a_warning(machine: Machine) -> None:
+    assert "student" not in machine.doctor(ON_A_HUB).rows
+    assert machine.doctor(ON_A_HUB | {"train.student.revision": None}).rows["student"].state == "warn"
+
+
 def test_nothing_is_asked_where_nothing_is_downloaded(machine: Machine, hub: tuple[str, list[str]]) -> None:
     machine.environment["HF_ENDPOINT"] = machine.environment["MODELSCOPE_ENDPOINT"] = hub[0]
     machine.doctor()
@@ -422,10 +450,8 @@ def test_nothing_is_asked_where_nothing_is_downloaded(machine: Machine, hub: tup
 def test_a_copy_in_the_hubs_cache_needs_no_hub(machine: Machine, hub: tuple[str, list[str]]) -> None:
     machine.environment["HF_ENDPOINT"] = hub[0]
     repository = machine.home / "huggingface" / "hub" / "models--someone--tiny-1M"
-    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot = repository / "snapshots" / ON_A_HUB["train.student.revision"]
     snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
     for name in ("config.json", "model.safetensors"):
         (snapshot / name).write_text(json.dumps({}))
     assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"] == Row("ok", f"a copy is here: {snapshot}", "")

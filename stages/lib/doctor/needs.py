@@ -4,12 +4,14 @@ The only network calls of the doctor are here: a HEAD to each hub that something
 """
 
 import os
+import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from stages.lib.command import DistilleryError, project_root
@@ -95,6 +97,7 @@ def key(what: str, teacher: Teacher, params: Params, variable: str) -> Finding:
 
 def downloads(params: Params) -> Iterator[Finding]:
     """What comes from a hub: here already, or the hub answers, or not."""
+    yield from pinned(params.train.student)
     wanted = list(named_downloads(params))
     answers = heads({endpoint(item.hub) for item in wanted if not item.copy})
     for item in wanted:
@@ -109,6 +112,16 @@ def downloads(params: Params) -> Iterator[Finding]:
             yield ok(what, f"{address} answers")
     if not wanted:
         yield ok("downloads", "not needed")
+
+
+def pinned(student: Student) -> Iterator[Finding]:
+    """Whether a hub's student is the same one next month, and whether Modelers' can be fetched at all."""
+    if student.source in ENDPOINTS and student.revision is None:
+        found = "train.student.revision is null: the hub's newest, which may change"
+        yield warn("student", found, "set it to a commit or a tag of that repository")
+    programs = shutil.which("git") and shutil.which("git-lfs")
+    if student.source == "modelers" and not (programs or find_spec("openmind_hub") or local_student(student)):
+        yield fail("student", "neither git-lfs nor openmind_hub is here", "install git-lfs (git-lfs.com)")
 
 
 def named_downloads(params: Params) -> Iterator[Download]:
@@ -145,8 +158,6 @@ def local_student(student: Student) -> Path | None:
 
 def package_folder(name: str) -> Path | None:
     """The folder of an installed package, which is not imported."""
-    from importlib.util import find_spec
-
     spec = find_spec(name.partition(".")[0])
     return Path(spec.origin).parent if spec and spec.origin else None
 

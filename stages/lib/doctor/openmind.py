@@ -54,7 +54,7 @@ def runs(command: list[str]) -> Finding:
     return fail(
         "openmind",
         f"'{command[0]} env': {last_line(text)} (exit code {code})",
-        "rm -r .venv-openmind && make openmind-env",
+        f"{command[0]} env; or make openmind-env",
     )
 
 
