@@ -27,12 +27,14 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
+.PHONY: help doctor setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
   report retry forecast seeds clean prune remote push pull store store-export store-import store-article
 
 ##@ Start here
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
+	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 demo: setup ## run the whole chain on this machine, and compare with the committed run

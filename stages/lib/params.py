@@ -262,9 +262,9 @@ class Convert(Section):
 
 
 class Student(Section):
-    """Whose weights are trained: a package that ships them, a folder, a ModelScope or a Hugging Face id."""
+    """Whose weights are trained: a package that ships them, a folder, an id on ModelScope, Modelers or a hub."""
 
-    source: Literal["package", "path", "modelscope", "hub"]
+    source: Literal["package", "path", "modelscope", "modelers", "hub"]
     name: str
     revision: str | None
 

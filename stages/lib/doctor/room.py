@@ -1,0 +1,118 @@
+"""Disk and memory against what this profile's training takes: estimates, from the number of the student's weights.
+
+Measured: SmolLM2-135M on a CPU, LoRA 2.5 GB of memory and full 4.2 GB; the last checkpoint of a 7B, with the
+optimizer's state, some 91 GB. The rest is weights times bytes.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.lib.command import project_root
+from stages.lib.doctor import Finding, fail, ok, warn
+from stages.lib.doctor.needs import local_student
+from stages.lib.params import Params
+
+GB = 1e9
+LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
+OPTIMIZER = 12  # bytes a weight, in a checkpoint of mixed precision: fp32 weights and Adam's two moments
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def disk(params: Params) -> Iterator[Finding]:
+    """Room for the weights of the arms that are not trained yet, the student's, and openMind's last checkpoint."""
+    free, needed = float(shutil.disk_usage(project_root()).free), disk_needed(params)
+    if needed is None:
+        yield ok("disk", f"{free / GB:.1f} GB free; what is needed cannot be told from '{params.train.student.name}'")
+    elif free < needed:
+        shortage = f"{free / GB:.1f} GB free, about {needed / GB:.1f} GB needed"
+        yield fail("disk", shortage, "make room ('dvc gc --workspace' drops old results), or move the project")
+    else:
+        yield ok("disk", f"{free / GB:.1f} GB free, about {needed / GB:.1f} GB needed")
+
+
+def memory(params: Params) -> Iterator[Finding]:
+    """Memory of the host, the limit of a container included; a card's own is not looked at."""
+    free, needed = memory_available(), memory_needed(params)
+    if free is None:
+        yield ok("memory", "this system does not say how much there is")
+    elif needed is not None and free < needed:
+        shortage = f"{free / GB:.1f} GB available, about {needed / GB:.1f} GB needed"
+        yield warn("memory", shortage, "close other programs, or set train.finetuning_type: lora or a smaller batch")
+    else:
+        yield ok("memory", f"{free / GB:.1f} GB available" + (f", about {needed / GB:.1f} GB needed" if needed else ""))
+
+
+def disk_needed(params: Params) -> float | None:
+    """Bytes that are still to be written, or None where the student's size is not known."""
+    weights = number_of_weights(params)
+    if weights is None:
+        return None
+    train, model = params.train, weights * (2 if params.train.bf16 else 4)
+    untrained = [arm for arm in params.arms if not (project_root() / "models" / arm / "config.json").is_file()]
+    checkpoint = train.backend == "openmind" and train.finetuning_type == "full"
+    kept = checkpoint and train.openmind.extra.get("save_strategy") != "no"
+    copies = len(untrained) + (local_student(train.student) is None)
+    return LIBRARIES + model * copies + (weights * OPTIMIZER if kept and untrained else 0)
+
+
+def memory_needed(params: Params) -> float | None:
+    """Bytes on the host: all of the training on a CPU; with a card, the weights once, on their way there."""
+    weights = number_of_weights(params)
+    if weights is None:
+        return None
+    if params.run.device == "cpu":
+        full = params.train.finetuning_type == "full"
+        return LIBRARIES + weights * (4 + OPTIMIZER if full else 4)
+    return LIBRARIES + weights * (2 if params.train.bf16 else 4)
+
+
+def number_of_weights(params: Params) -> float | None:
+    """As the student's name says (7B, 135M), else as its files weigh."""
+    student = params.train.student
+    folder = local_student(student)
+    names = [Path(student.name).name, *(path.stem for path in sorted(folder.glob("*.gguf")))] if folder else []
+    for name in [*names, student.name]:
+        found = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", name)
+        if found:
+            return float(found[1]) * (1e9 if found[2] == "B" else 1e6)
+    return weights_in(folder) if folder else None
+
+
+def weights_in(folder: Path) -> float | None:
+    """The files' bytes through the bytes of one weight, as config.json has its type."""
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    kind = str(config.get("dtype") or config.get("torch_dtype"))
+    return size / (2 if kind.endswith("float16") else 4) if size else None
+
+
+def memory_available() -> float | None:
+    """Bytes: what the system has to give, and no more than a container's limit."""
+    found = [_system_memory(), *(_limit(file) for file in LIMITS)]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _system_memory() -> float | None:
+    try:
+        return (
+            float(re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)[0]) * 1024
+        )
+    except (OSError, IndexError):
+        names = os.sysconf_names  # another system than Linux: all there is, for what is free is not said
+        if "SC_PHYS_PAGES" in names:
+            return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+        return None
+
+
+def _limit(file: Path) -> float | None:
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):  # no such file, or 'max'
+        return None

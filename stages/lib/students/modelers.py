@@ -1,0 +1,129 @@
+"""A student from Modelers (modelers.cn), by id and revision: with openmind_hub where that is installed, else with git.
+
+git-lfs: the repository is cloned without its weights, these are fetched and moved to their places, and ``.git`` goes,
+so that they lie on the disk once. The folder, ``.cache/students/OWNER--NAME-REVISION``, is then used as it stands and
+Modelers not asked again; remove it for a branch's newer commit. OPENMIND_HUB_ENDPOINT names a mirror.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+from stages.lib.command import project_root
+from stages.lib.params import Student
+from stages.lib.students import TOKENIZER_FILES, StudentError
+
+log = logging.getLogger("distillery.students")
+
+# what stands in a repository for a file that git-lfs keeps (github.com/git-lfs/git-lfs, docs/spec.md)
+POINTER = re.compile(rb"\Aversion https://git-lfs\S*\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
+POINTER_BYTES = 1024
+OTHERWISE = "Without a network, set source: path and name a local folder."
+
+
+def folder(student: Student) -> Path:
+    """The downloaded repository."""
+    return _download(student, files=None)
+
+
+def tokenizer_folder(student: Student) -> Path:
+    """The repository's small files alone; all of it where that is here."""
+    return _download(student, files=TOKENIZER_FILES)
+
+
+def kept(student: Student) -> Path:
+    """Where a clone of the student lies, or would."""
+    name = f"{student.name}-{student.revision or 'main'}".replace("/", "--")
+    return project_root() / ".cache" / "students" / name
+
+
+def _download(student: Student, files: list[str] | None) -> Path:
+    if kept(student).is_dir():
+        return kept(student)
+    if importlib.util.find_spec("openmind_hub"):
+        return _with_openmind_hub(student, files)
+    if not (shutil.which("git") and shutil.which("git-lfs")):
+        raise StudentError(
+            "train.student.source: modelers needs git and git-lfs, or the package openmind_hub. Install git-lfs, or "
+            "set source: path and name a local folder."
+        )
+    return _with_git(student, files)
+
+
+def _with_openmind_hub(student: Student, files: list[str] | None) -> Path:
+    try:
+        client = importlib.import_module("openmind_hub")
+        return Path(client.snapshot_download(student.name, revision=student.revision, allow_patterns=files))
+    except Exception as error:  # the client raises its own and requests' errors alike
+        raise _gave_none(student, f"{type(error).__name__}: {error!s:.200}") from error
+
+
+def _with_git(student: Student, files: list[str] | None) -> Path:
+    whole = kept(student)
+    out = whole if files is None else whole.with_name(f"{whole.name}-tokenizer")
+    if out.is_dir():
+        return out
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        _clone(student, unfinished)
+        _fetch(student, unfinished, files)
+        shutil.rmtree(unfinished / ".git")
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def _clone(student: Student, out: Path) -> None:
+    """The repository at the student's revision, with pointers where git-lfs has files."""
+    endpoint = (os.environ.get("OPENMIND_HUB_ENDPOINT") or "https://modelers.cn").rstrip("/")
+    log.info("students: cloning %s/%s", endpoint, student.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _git(student, "clone", "--quiet", f"{endpoint}/{student.name}.git", str(out))
+    if student.revision:
+        _git(student, "-C", str(out), "checkout", "--quiet", "--detach", student.revision)
+    log.info("students: commit %s", _git(student, "-C", str(out), "rev-parse", "HEAD").strip())
+
+
+def _fetch(student: Student, out: Path, files: list[str] | None) -> None:
+    """Put the files in the pointers' places; without those that are not asked for, lest they be taken for files."""
+    pointers = {path: oid for path in sorted(out.rglob("*")) if (oid := _pointer(path))}
+    wanted = {path for path in pointers if files is None or any(fnmatch(path.name, name) for name in files)}
+    if wanted:
+        names = ",".join(path.relative_to(out).as_posix() for path in sorted(wanted))
+        _git(student, "-C", str(out), "lfs", "fetch", "--include", names, "origin", "HEAD")
+    for path, oid in pointers.items():
+        if path not in wanted:
+            path.unlink()
+            continue
+        stored = out / ".git" / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+        if not stored.is_file():
+            raise _gave_none(student, f"git-lfs: no {path.name}")
+        stored.replace(path)  # moved and not copied: it may be 15 GB
+
+
+def _pointer(path: Path) -> str | None:
+    """The hash in a pointer of git-lfs; None where the file is no pointer."""
+    if ".git" in path.parts or not path.is_file() or path.stat().st_size > POINTER_BYTES:
+        return None
+    found = POINTER.match(path.read_bytes())
+    return found[1].decode() if found else None
+
+
+def _git(student: Student, *arguments: str) -> str:
+    environment = os.environ | {"GIT_LFS_SKIP_SMUDGE": "1", "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise _gave_none(student, f"git: {said:.200}")
+    return done.stdout
+
+
+def _gave_none(student: Student, why: str) -> StudentError:
+    return StudentError(f"train.student.name: Modelers gave no '{student.name}' ({why}). {OTHERWISE}")
