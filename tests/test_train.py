@@ -10,7 +10,8 @@ import pytest
 from click.testing import Result
 
 from stages.convert import main as convert
-from stages.lib.records import Distilled, write_rows
+from stages.lib.records import Distilled, read_rows, write_rows
+from stages.lib.trainers import TooLong
 from stages.train import main as train
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
@@ -63,7 +64,8 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train_options(tmp_path: Path, dataset: Path, params: Path, name: str = "model") -> list[object]:
     paths = ["--dataset", dataset, "--model", tmp_path / name, "--metrics", tmp_path / f"{name}.json"]
-    return ["--arm", "filtered", *paths, "--loss", tmp_path / f"{name}.csv", "--params", params]
+    paths += ["--left-out", tmp_path / f"{name}.left_out.jsonl", "--loss", tmp_path / f"{name}.csv"]
+    return ["--arm", "filtered", *paths, "--params", params]
 
 
 def weights_digest(folder: Path) -> str:
@@ -122,7 +124,8 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     params = load_params(Path("params.yaml"))
     rows = read_dataset(dataset)
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, dataset)
+    markers = params.convert.markers
+    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, markers, dataset)
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
     trainer = _trainer(job, model, tokenizer, rows, str(dataset / "scratch"))
     row = trainer.train_dataset[0]
@@ -141,7 +144,13 @@ def test_rows_over_cutoff_len_are_left_out_and_counted(tmp_path: Path, tiny_para
     runs(convert, *paths, "--params", tiny_params())
     runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
     metrics = json.loads((tmp_path / "model.json").read_text())
-    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
+    assert (metrics["in"], metrics["rows"], metrics["rows_too_long"]) == (10, 9, 1)
+    assert metrics["left_out"] == {"too_long": 1, "cannot_be_shortened": 0}
+    assert metrics["share_over_cutoff_len"] == 0.1
+    (left_out,) = read_rows(tmp_path / "model.left_out.jsonl", TooLong, "")
+    assert (left_out.id, left_out.reason, left_out.user) == ("filtered/3", "too_long", "What is 3 + 5?")
+    assert left_out.tokens > left_out.cutoff_len == 512
+    assert "so so so" in left_out.assistant
 
 
 def test_a_dataset_that_is_too_long_altogether_is_refused(
@@ -211,3 +220,18 @@ def test_a_student_that_is_no_installed_package_is_named(
     line = refuses(train, *train_options(tmp_path, dataset, project_params({"train.student.name": "no_such_package"})))
     assert "no_such_package" in line
     assert "make setup" in line
+
+
+def test_shortened_rows_are_trained_on_and_counted_apart(tmp_path: Path, tiny_params: Params, runs: Runs) -> None:
+    rows = distilled(10)
+    rows[3] = rows[3].model_copy(update={"reasoning": "So it goes on. " * 500})
+    rows[4] = rows[4].model_copy(update={"reasoning": "so " * 2000})
+    write_rows(tmp_path / "rows.jsonl", rows)
+    paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    params = tiny_params({"train.on_too_long": "shorten_reasoning"})
+    runs(convert, *paths, "--params", params)
+    runs(train, *train_options(tmp_path, tmp_path / "long", params))
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["rows"], metrics["rows_shortened"], metrics["rows_too_long"]) == (9, 1, 1)
+    assert metrics["left_out"] == {"too_long": 0, "cannot_be_shortened": 1}
+    assert metrics["share_over_cutoff_len"] == 0.2

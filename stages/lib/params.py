@@ -311,6 +311,7 @@ class Train(Section):
 
     backend: Literal["trl", "openmind"]
     student: Student
+    on_too_long: Literal["drop", "error", "shorten_reasoning"]
     finetuning_type: Literal["full", "lora"]
     lora: Lora
     per_device_train_batch_size: Count

@@ -1,19 +1,29 @@
 """TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU."""
 
-import logging
 import sys
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.command import project_root
 from stages.lib.devices import check_device
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.length import Fitting, fitting
 
-log = logging.getLogger("distillery.train")
+
+@dataclass(frozen=True)
+class _Row:
+    """A conversation and its tokens, the chat template's among them."""
+
+    conversation: Conversation
+    tokens: int
+
+    def fits(self, cutoff_len: int) -> bool:
+        return self.tokens <= cutoff_len
 
 
 def train(job: Job) -> Trained:
-    """Train, merge, save; the conversations longer than ``arm.cutoff_len`` are left out, none is cut."""
+    """Train, merge, save; no conversation is cut at ``arm.cutoff_len``: see length.py."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -23,40 +33,29 @@ def train(job: Job) -> Trained:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    fitting, lengths = _fitting(job, tokenizer)
+    dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
     # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
     model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
     scratches = project_root() / ".cache" / "training"
     scratches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{job.name}-", dir=scratches) as scratch:
-        trainer = _trainer(job, model, tokenizer, fitting, scratch)
+        trainer = _trainer(job, model, tokenizer, [row.conversation for row in dataset.rows], scratch)
         trainer.train()
         _save(trainer, tokenizer, job)
-    return _trained(job, trainer, lengths)
+    return _trained(job, trainer, dataset)
 
 
-def _fitting(job: Job, tokenizer: Any) -> tuple[list[Conversation], list[int]]:
-    """The conversations that fit into cutoff_len, and their lengths in tokens."""
-    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in job.conversations]
-    for row, text in zip(job.conversations, texts, strict=True):
+def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
+    """The conversations with their lengths; TrainingError where the template would not train all of an answer."""
+    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in conversations]
+    for row, text in zip(conversations, texts, strict=True):
         if row.assistant.strip() not in text:  # templates of some reasoning models drop what </think> ends
             raise TrainingError(
                 f"{job.student}: its chat template leaves out part of the answer ({row.assistant[:40]!r}…). "
                 "Choose other convert.markers, or another student."
             )
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    pairs = [
-        (row, length) for row, length in zip(job.conversations, lengths, strict=True) if length <= job.arm.cutoff_len
-    ]
-    if len(pairs) < len(lengths):
-        left_out = len(lengths) - len(pairs)
-        log.warning("train: %d of %d rows are over cutoff_len and left out", left_out, len(lengths))
-    if not pairs:
-        raise TrainingError(
-            f"arms.{job.name}.cutoff_len: all {len(lengths)} conversations are longer than {job.arm.cutoff_len} tokens "
-            f"(the shortest has {min(lengths)}). Raise it."
-        )
-    return [row for row, _ in pairs], [length for _, length in pairs]
+    tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [_Row(row, len(ids)) for row, ids in zip(conversations, tokens, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
@@ -116,16 +115,17 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     tokenizer.save_pretrained(job.out)
 
 
-def _trained(job: Job, trainer: Any, lengths: list[int]) -> Trained:
+def _trained(job: Job, trainer: Any, dataset: Fitting[_Row]) -> Trained:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
     trained_per_epoch = sum(label != -100 for labels in trainer.train_dataset["labels"] for label in labels)
     return Trained(
-        rows=len(lengths),
-        rows_too_long=len(job.conversations) - len(lengths),
+        rows=len(dataset.rows),
+        rows_shortened=dataset.shortened,
+        left_out=dataset.left_out,
         steps=state.global_step,
         epochs=round(float(state.epoch), 4),
-        tokens_seen=round(sum(lengths) * state.epoch),
+        tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
         tokens_trained=round(trained_per_epoch * state.epoch),
         effective_batch=job.train.per_device_train_batch_size
         * job.train.gradient_accumulation_steps
