@@ -1,5 +1,6 @@
 """TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU."""
 
+import logging
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from stages.lib.command import project_root
 from stages.lib.devices import check_device
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.length import Fitting, fitting
+
+log = logging.getLogger("distillery.train")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ def train(job: Job) -> Trained:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
+    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
     dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
     # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
     model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
@@ -40,9 +44,44 @@ def train(job: Job) -> Trained:
     scratches.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{job.name}-", dir=scratches) as scratch:
         trainer = _trainer(job, model, tokenizer, [row.conversation for row in dataset.rows], scratch)
+        check_end_is_trained(job, trainer.train_dataset["labels"], tokenizer)
         trainer.train()
         _save(trainer, tokenizer, job)
     return _trained(job, trainer, dataset)
+
+
+def end_of_turn(job: Job, tokenizer: Any) -> str:
+    """The special token that the chat template writes after an answer: what a trained student stops at.
+
+    TrainingError where there is none. It is not always the tokenizer's own: Qwen2.5-7B names <|endoftext|>, which its
+    template never writes, so that generation would go on after every answer.
+    """
+    row = job.conversations[0]
+    text = tokenizer.apply_chat_template(row.messages(), tokenize=False)
+    after = tokenizer(text.rpartition(row.assistant.strip())[2], add_special_tokens=False)["input_ids"]
+    ends = [token for token in tokenizer.convert_ids_to_tokens(after) if token in _special(tokenizer)]
+    if not ends:
+        raise TrainingError(
+            f"{job.student}: its chat template writes no special token after an answer, so the student would never "
+            "learn to stop. Choose another student, or give it a chat template that does."
+        )
+    if ends[0] != tokenizer.eos_token:
+        log.warning("train: the student will stop at %s, not at %s", ends[0], tokenizer.eos_token)
+    return str(ends[0])
+
+
+def _special(tokenizer: Any) -> set[str]:
+    return {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+
+
+def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
+    """TrainingError where a row's loss leaves out the end of its turn."""
+    without = sum(tokenizer.eos_token_id not in row for row in labels)
+    if without:
+        raise TrainingError(
+            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} bears no loss, so the student "
+            "would not learn to stop. Choose another student."
+        )
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
