@@ -139,6 +139,8 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
     try:
         trained: Trained = trainer.train(job)
         check_weights(unfinished)
+        if not trained.losses:
+            raise TrainingError(f"train: {name} was trained for no step. Raise arms.{name}.num_train_epochs.")
         shutil.rmtree(out, ignore_errors=True)
         unfinished.rename(out)
     finally:

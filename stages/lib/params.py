@@ -307,7 +307,10 @@ class OpenMind(Section):
 
 
 class Train(Section):
-    """What the trainings of all arms share."""
+    """What the trainings of all arms share.
+
+    ``save_steps`` and ``resume`` are for TRL's checkpoints, which shape no result; openMind has its own two of them.
+    """
 
     backend: Literal["trl", "openmind"]
     student: Student
@@ -322,6 +325,8 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     bf16: bool
     seed: Seed
+    save_steps: Count | None
+    resume: bool
     openmind: OpenMind
 
 

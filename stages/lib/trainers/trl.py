@@ -2,14 +2,17 @@
 
 import logging
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from stages.lib.command import project_root
 from stages.lib.devices import check_device
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder
 from stages.lib.trainers.length import Fitting, fitting
+from stages.lib.trainers.resources import Size, check_disk, check_memory, check_weights_there, memory_told
 
 log = logging.getLogger("distillery.train")
 
@@ -31,6 +34,7 @@ def train(job: Job) -> Trained:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
     check_device(job.run.device)
+    check_weights_there(job.student)
     torch.set_num_threads(job.run.threads)
     set_seed(job.train.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
@@ -38,16 +42,51 @@ def train(job: Job) -> Trained:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
     tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
     dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
-    # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
-    model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-    scratches = project_root() / ".cache" / "training"
-    scratches.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{job.name}-", dir=scratches) as scratch:
-        trainer = _trainer(job, model, tokenizer, [row.conversation for row in dataset.rows], scratch)
+    conversations = [row.conversation for row in dataset.rows]
+    with scratch_folder(job, conversations) as scratch, memory_told(job):
+        check_needs(job, scratch)
+        # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
+        model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+        trainer = _trainer(job, model, tokenizer, conversations, str(scratch))
         check_end_is_trained(job, trainer.train_dataset["labels"], tokenizer)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=_text(last_checkpoint(scratch)))
         _save(trainer, tokenizer, job)
     return _trained(job, trainer, dataset)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def check_needs(job: Job, scratch: Path) -> None:
+    """TrainingError where disk or memory cannot be enough; the weights are not loaded for it."""
+    size = reckoned(job)
+    check_disk(job, size, scratch)
+    check_memory(job, size)
+
+
+def reckoned(job: Job) -> Size:
+    """The parameters of the student and of its adapters, counted on a model without values."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
+        if job.train.finetuning_type == "lora":
+            with _refused_by_trl():
+                model = get_peft_model(model, _adapter(job))
+    numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
+
+
+@contextmanager
+def _refused_by_trl() -> Iterator[None]:
+    """Name the params in what TRL and peft raise, such as for target modules that the student does not have."""
+    try:
+        yield
+    except ValueError as error:
+        raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Mend the train section.") from error
 
 
 def end_of_turn(job: Job, tokenizer: Any) -> str:
@@ -99,7 +138,6 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> li
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
     from datasets import Dataset
-    from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     params, arm = job.train, job.arm
@@ -121,29 +159,34 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         completion_only_loss=True,
         logging_steps=1,
         disable_tqdm=not sys.stderr.isatty(),
-        save_strategy="no",
+        save_strategy="steps" if params.save_steps else "no",
+        save_steps=params.save_steps or 1,
+        save_total_limit=1,
         report_to="none",
         dataloader_pin_memory=False,
     )
-    lora = params.lora
-    adapter = LoraConfig(
+    rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
+    with _refused_by_trl():
+        return SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=_adapter(job) if params.finetuning_type == "lora" else None,
+        )
+
+
+def _adapter(job: Job) -> Any:
+    from peft import LoraConfig
+
+    lora = job.train.lora
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
-    try:
-        return SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=adapter if params.finetuning_type == "lora" else None,
-        )
-    except ValueError as error:  # such as target modules that the student does not have
-        raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Mend the train section.") from error
 
 
 def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
