@@ -335,3 +335,35 @@ def test_a_template_without_an_end_token_is_refused(
     template.write_text(template.read_text().replace("<|im_end|>", ""))
     params = tiny_params({"train.student.name": str(student)})
     assert "writes no special token after an answer" in refuses(train, *train_options(tmp_path, dataset, params))
+
+
+def test_the_metrics_account_for_rows_steps_and_tokens(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
+) -> None:
+    from transformers import AutoTokenizer
+
+    from stages.train import read_dataset
+
+    params = {"arms.filtered.num_train_epochs": 2.0, "train.gradient_accumulation_steps": 2}
+    runs(train, *train_options(tmp_path, dataset, tiny_params(params)))
+    metrics = json.loads((tmp_path / "model.json").read_bytes())
+    tokenizer, rows = AutoTokenizer.from_pretrained(tiny_student), read_dataset(dataset)
+    answers = [tokenizer(row.assistant + "<|im_end|>\n")["input_ids"] for row in rows]
+    prompts = [tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True) for row in rows]
+    trained = 2 * sum(map(len, answers))
+    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "model.csv").open())]
+    assert metrics == {
+        "in": 10,
+        "rows": 10,
+        "rows_shortened": 0,
+        "rows_too_long": 0,
+        "left_out": {"too_long": 0, "cannot_be_shortened": 0},
+        "steps": 4,
+        "epochs": 2.0,
+        "tokens_seen": trained + 2 * sum(len(prompt["input_ids"]) for prompt in prompts),
+        "tokens_trained": trained,
+        "effective_batch": 8,
+        "share_over_cutoff_len": 0.0,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
