@@ -1,11 +1,14 @@
 """Train one arm: the student, on one dataset.
 
 In:   data/sharegpt/DATASET, the student's weights
-Out:  models/ARM/                   weights (merged, safetensors), tokenizer and the chat template of the training
-      metrics/train/ARM.json        rows, steps, epochs and tokens that it really saw, first and last loss
-      metrics/train/ARM.loss.csv    step,loss,learning_rate
+Out:  models/ARM/                     weights (merged, safetensors), tokenizer and the chat template of the training
+      data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, and why:
+                                      {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
+      metrics/train/ARM.json          rows, steps, epochs and tokens that it really saw, first and last loss
+      metrics/train/ARM.loss.csv      step,loss,learning_rate
 
-Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --metrics M.json --loss L.csv
+Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
+        --loss L.csv
 """
 
 import csv
@@ -15,18 +18,19 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Params, ParamsError, Tags, load_params
-from stages.lib.records import DataError, read_json, write_json, writing
+from stages.lib.records import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
-from stages.lib.trainers import Conversation, Job, Trained, TrainingError
+from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
 
 log = logging.getLogger("distillery.train")
 
@@ -48,17 +52,25 @@ class _Entry(BaseModel):
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
+@click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are too long, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="What was trained, written.")
 @click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
 @params_option
 @one_line_errors
 def main(
-    arm_name: str, dataset_path: Path, model_path: Path, metrics_path: Path, loss_path: Path, params_path: Path
+    arm_name: str,
+    dataset_path: Path,
+    model_path: Path,
+    left_out_path: Path,
+    metrics_path: Path,
+    loss_path: Path,
+    params_path: Path,
 ) -> None:
     params = load_params(params_path)
     conversations = read_dataset(dataset_path)
     started = time.monotonic()
     trained = train_arm(arm_name, conversations, params, model_path)
+    write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     write_json(metrics_path, summary(trained, len(conversations)))
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
@@ -121,11 +133,14 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         train=params.train,
         arm=params.arms[name],
         run=params.run,
+        markers=params.convert.markers,
         out=unfinished,
     )
     try:
         trained: Trained = trainer.train(job)
         check_weights(unfinished)
+        if not trained.losses:
+            raise TrainingError(f"train: {name} was trained for no step. Raise arms.{name}.num_train_epochs.")
         shutil.rmtree(out, ignore_errors=True)
         unfinished.rename(out)
     finally:
@@ -156,11 +171,33 @@ def write_loss(path: Path, trained: Trained) -> None:
 
 
 def summary(trained: Trained, conversations: int) -> dict[str, Any]:
-    """The metrics: what was seen, the share of the dataset over the arm's cutoff_len, the first and last loss."""
+    """The metrics: what was seen and what left out, the share over cutoff_len, the first and last loss.
+
+    DataError unless ``in = rows + left out``.
+    """
+    left_out = len(trained.left_out)
+    if conversations != trained.rows + left_out:
+        raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a fault of train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
-    facts["share_over_cutoff_len"] = round(trained.rows_too_long / conversations, 4)
-    return facts | {"first_loss": round(losses[0]["loss"], 4), "last_loss": round(losses[-1]["loss"], 4)}
+    del facts["left_out"]
+    return {
+        "in": conversations,
+        "rows": facts.pop("rows"),
+        "rows_shortened": facts.pop("rows_shortened"),
+        "rows_too_long": left_out,
+        "left_out": by_reason(trained.left_out),
+        **facts,
+        "share_over_cutoff_len": round((left_out + trained.rows_shortened) / conversations, 4),
+        "first_loss": round(losses[0]["loss"], 4),
+        "last_loss": round(losses[-1]["loss"], 4),
+    }
+
+
+def by_reason(left_out: list[TooLong]) -> dict[str, int]:
+    """How many were left out for each reason, those that never occurred among them."""
+    found = Counter(row.reason for row in left_out)
+    return {reason: found[reason] for reason in get_args(TooLong.model_fields["reason"].annotation)}
 
 
 def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) -> None:

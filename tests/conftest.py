@@ -134,6 +134,28 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny student in the form in which Qwen2.5 is published: its normalizer, its way of splitting, its class."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import Qwen2Tokenizer
+
+    folder = tmp_path_factory.mktemp("older") / "student"
+    shutil.copytree(tiny_student, folder)
+    qwen = Qwen2Tokenizer().backend_tokenizer
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = qwen.normalizer, qwen.pre_tokenizer, qwen.decoder
+    rows = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = list(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])[3 : 3 + 256]
+    trainer = trainers.BpeTrainer(vocab_size=rows, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["The answer is 12. 7 + 5 = 12 先想 thinking things think"], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"}))
+    return folder
+
+
 @pytest.fixture
 def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Callable[..., Path]:
     """``project_params`` with the tiny student for the real one."""

@@ -253,6 +253,7 @@ def test_the_lengths_are_those_that_the_training_sees(
 
     folder = converted(*TEXTS)
     outs = ["--model", tmp_path / "m", "--metrics", tmp_path / "train.json", "--loss", tmp_path / "loss.csv"]
+    outs += ["--left-out", tmp_path / "left_out.jsonl"]
     params = tiny_params({"arms.filtered.num_train_epochs": 1.0, "arms.filtered.cutoff_len": 2048})
     runs(train, "--arm", "filtered", "--dataset", folder, *outs, "--params", params)
     assert metrics_beside(folder)["tokens"]["sum"] == json.loads((tmp_path / "train.json").read_bytes())["tokens_seen"]

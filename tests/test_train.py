@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from click.testing import Result
 
 from stages.convert import main as convert
-from stages.lib.records import Distilled, write_rows
+from stages.lib.records import Distilled, read_rows, write_rows
+from stages.lib.trainers import TooLong
 from stages.train import main as train
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
@@ -63,7 +65,8 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train_options(tmp_path: Path, dataset: Path, params: Path, name: str = "model") -> list[object]:
     paths = ["--dataset", dataset, "--model", tmp_path / name, "--metrics", tmp_path / f"{name}.json"]
-    return ["--arm", "filtered", *paths, "--loss", tmp_path / f"{name}.csv", "--params", params]
+    paths += ["--left-out", tmp_path / f"{name}.left_out.jsonl", "--loss", tmp_path / f"{name}.csv"]
+    return ["--arm", "filtered", *paths, "--params", params]
 
 
 def weights_digest(folder: Path) -> str:
@@ -122,7 +125,8 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     params = load_params(Path("params.yaml"))
     rows = read_dataset(dataset)
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, dataset)
+    markers = params.convert.markers
+    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, markers, dataset)
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
     trainer = _trainer(job, model, tokenizer, rows, str(dataset / "scratch"))
     row = trainer.train_dataset[0]
@@ -141,7 +145,13 @@ def test_rows_over_cutoff_len_are_left_out_and_counted(tmp_path: Path, tiny_para
     runs(convert, *paths, "--params", tiny_params())
     runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
     metrics = json.loads((tmp_path / "model.json").read_text())
-    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
+    assert (metrics["in"], metrics["rows"], metrics["rows_too_long"]) == (10, 9, 1)
+    assert metrics["left_out"] == {"too_long": 1, "cannot_be_shortened": 0}
+    assert metrics["share_over_cutoff_len"] == 0.1
+    (left_out,) = read_rows(tmp_path / "model.left_out.jsonl", TooLong, "")
+    assert (left_out.id, left_out.reason, left_out.user) == ("filtered/3", "too_long", "What is 3 + 5?")
+    assert left_out.tokens > left_out.cutoff_len == 512
+    assert "so so so" in left_out.assistant
 
 
 def test_a_dataset_that_is_too_long_altogether_is_refused(
@@ -211,3 +221,149 @@ def test_a_student_that_is_no_installed_package_is_named(
     line = refuses(train, *train_options(tmp_path, dataset, project_params({"train.student.name": "no_such_package"})))
     assert "no_such_package" in line
     assert "make setup" in line
+
+
+def test_shortened_rows_are_trained_on_and_counted_apart(tmp_path: Path, tiny_params: Params, runs: Runs) -> None:
+    rows = distilled(10)
+    rows[3] = rows[3].model_copy(update={"reasoning": "So it goes on. " * 500})
+    rows[4] = rows[4].model_copy(update={"reasoning": "so " * 2000})
+    write_rows(tmp_path / "rows.jsonl", rows)
+    paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    params = tiny_params({"train.on_too_long": "shorten_reasoning"})
+    runs(convert, *paths, "--params", params)
+    runs(train, *train_options(tmp_path, tmp_path / "long", params))
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["rows"], metrics["rows_shortened"], metrics["rows_too_long"]) == (9, 1, 1)
+    assert metrics["left_out"] == {"too_long": 0, "cannot_be_shortened": 1}
+    assert metrics["share_over_cutoff_len"] == 0.2
+
+
+def changed_student(student: Path, folder: Path, **tokens: str) -> Path:
+    """A copy of a student with other special tokens, and the eos of its config and generation_config to match."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    shutil.copytree(student, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, token in tokens.items():
+        setattr(tokenizer, name, token)
+    tokenizer.save_pretrained(folder)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | ids))
+    GenerationConfig(**ids).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param({}, id="eos ends the turn, as in Qwen2.5-7B-Instruct"),
+        pytest.param({"eos_token": "<|endoftext|>"}, id="eos is none of the template's, as in Qwen2.5-7B"),
+        pytest.param({"pad_token": "<|im_end|>"}, id="padding looks like the end of a turn, as in SmolLM2"),
+    ],
+)
+def test_a_trained_student_gives_its_answer_and_stops(
+    tmp_path: Path,
+    dataset: Path,
+    tiny_params: Params,
+    tiny_student: Path,
+    runs: Runs,
+    tokens: dict[str, str],
+    kind: str,
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.train import read_dataset
+
+    student = changed_student(tiny_student, tmp_path / "student", **tokens)
+    samples = json.loads((dataset / "sums.json").read_bytes())
+    (dataset / "sums.json").write_text(json.dumps([samples[0], samples[0]]))
+    changes: dict[str, object] = {"train.student.name": str(student), "train.finetuning_type": kind}
+    changes |= {"arms.filtered.max_steps": 80, "arms.filtered.learning_rate": 0.01, "train.lora.r": 64}
+    runs(train, *train_options(tmp_path, dataset, tiny_params(changes)))
+
+    saved = tmp_path / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert tokenizer.eos_token == "<|im_end|>"
+    stops = json.loads((saved / "generation_config.json").read_bytes())["eos_token_id"]
+    assert end in (stops if isinstance(stops, list) else [stops])
+    row = read_dataset(dataset)[0]
+    prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_tensors="pt")
+    said = model.generate(**prompt, max_new_tokens=300, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(said) == row.assistant + "<|im_end|>"
+
+
+def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.lib.params import load_params
+    from stages.lib.trainers import Job
+    from stages.lib.trainers.trl import _trainer
+    from stages.train import read_dataset
+
+    student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
+    params, rows = load_params(tiny_params()), read_dataset(dataset)
+    markers = params.convert.markers
+    job = Job("filtered", rows, student, params.train, params.arms["filtered"], params.run, markers, tmp_path / "m")
+    tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
+    trainer = _trainer(job, model, tokenizer, rows, str(tmp_path / "scratch"))
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
+
+
+def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
+    from stages.lib.params import load_params
+    from stages.lib.students import student_tokenizer
+    from stages.lib.trainers import Conversation, Job
+    from stages.lib.trainers.trl import end_of_turn
+
+    params = load_params(Path("params.yaml"))
+    rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
+    job = Job("filtered", rows, Path("smollm2"), params.train, arm, params.run, markers, Path("model"))
+    assert end_of_turn(job, student_tokenizer(params.train.student)) == "<|im_end|>"
+
+
+def test_a_template_without_an_end_token_is_refused(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, refuses: Callable[..., str]
+) -> None:
+    student = changed_student(tiny_student, tmp_path / "student")
+    template = student / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>", ""))
+    params = tiny_params({"train.student.name": str(student)})
+    assert "writes no special token after an answer" in refuses(train, *train_options(tmp_path, dataset, params))
+
+
+def test_the_metrics_account_for_rows_steps_and_tokens(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
+) -> None:
+    from transformers import AutoTokenizer
+
+    from stages.train import read_dataset
+
+    params = {"arms.filtered.num_train_epochs": 2.0, "train.gradient_accumulation_steps": 2}
+    runs(train, *train_options(tmp_path, dataset, tiny_params(params)))
+    metrics = json.loads((tmp_path / "model.json").read_bytes())
+    tokenizer, rows = AutoTokenizer.from_pretrained(tiny_student), read_dataset(dataset)
+    answers = [tokenizer(row.assistant + "<|im_end|>\n")["input_ids"] for row in rows]
+    prompts = [tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True) for row in rows]
+    trained = 2 * sum(map(len, answers))
+    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "model.csv").open())]
+    assert metrics == {
+        "in": 10,
+        "rows": 10,
+        "rows_shortened": 0,
+        "rows_too_long": 0,
+        "left_out": {"too_long": 0, "cannot_be_shortened": 0},
+        "steps": 4,
+        "epochs": 2.0,
+        "tokens_seen": trained + 2 * sum(len(prompt["input_ids"]) for prompt in prompts),
+        "tokens_trained": trained,
+        "effective_batch": 8,
+        "share_over_cutoff_len": 0.0,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }

@@ -71,28 +71,6 @@ def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny student in the form in which Qwen2.5 is published: its normalizer, its way of splitting, its class."""
-    from tokenizers import Tokenizer, models, trainers
-    from transformers import Qwen2Tokenizer
-
-    folder = tmp_path_factory.mktemp("older") / "student"
-    shutil.copytree(tiny_student, folder)
-    qwen = Qwen2Tokenizer().backend_tokenizer
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = qwen.normalizer, qwen.pre_tokenizer, qwen.decoder
-    rows = json.loads((folder / "config.json").read_bytes())["vocab_size"]
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = list(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])[3 : 3 + 256]
-    trainer = trainers.BpeTrainer(vocab_size=rows, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(["The answer is 12. 7 + 5 = 12 先想 thinking things think"], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"}))
-    return folder
-
-
 def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
     """params.yaml with openMind on the tiny student, and these values."""
     ours = {
@@ -127,8 +105,8 @@ def job(tmp_path: Path, openmind_params: Params) -> Callable[..., Job]:
     def make(changes: dict[str, Any] | None = None, rows: list[Conversation] | None = None) -> Job:
         params = load_params(openmind_params(changes))
         arm = params.arms["filtered"]
-        student = Path(params.train.student.name)
-        return Job("filtered", rows or sums(10), student, params.train, arm, params.run, tmp_path / "model")
+        student, markers = Path(params.train.student.name), params.convert.markers
+        return Job("filtered", rows or sums(10), student, params.train, arm, params.run, markers, tmp_path / "model")
 
     return make
 
@@ -164,7 +142,8 @@ def test_the_articles_yaml_is_written_key_by_key(
     (tmp_path / "checkout" / article["deepspeed"]).write_text("{}")
     params = read_params(ROOT / "profiles" / "article.yaml")
     arm = params.arms["filtered"]
-    ours = yaml_of(Job("filtered", sums(1), older_student, params.train, arm, params.run, tmp_path / "model"))
+    markers, out = params.convert.markers, tmp_path / "model"
+    ours = yaml_of(Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out))
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
     assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
         key: value for key, value in article.items() if key not in paths
@@ -273,7 +252,7 @@ def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None 
     if not dataset.exists():
         write_sharegpt(dataset, rows or sums(10))
     options = {"dataset": dataset, "model": tmp_path / "model", "metrics": tmp_path / "model.json"}
-    options |= {"loss": tmp_path / "model.csv", "params": params}
+    options |= {"left-out": tmp_path / "model.left_out.jsonl", "loss": tmp_path / "model.csv", "params": params}
     return ["--arm", "filtered", *(text for name, path in options.items() for text in (f"--{name}", str(path)))]
 
 
@@ -618,7 +597,7 @@ def test_openmind_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job], 
         shorter = job({"arms.filtered.cutoff_len": cutoff_len}, [row])
         whole = len(encoded(shorter, [row])[0]["ids"]) == tokens
         if whole:
-            assert [each.tokens for each in openmind._fitting(shorter, tokenizer)] == [tokens]
+            assert [each.tokens for each in openmind._fitting(shorter, tokenizer).rows] == [tokens]
         else:
             with pytest.raises(TrainingError, match="all 1 conversations are longer"):
                 openmind._fitting(shorter, tokenizer)

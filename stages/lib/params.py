@@ -308,10 +308,14 @@ class OpenMind(Section):
 
 
 class Train(Section):
-    """What the trainings of all arms share."""
+    """What the trainings of all arms share.
+
+    ``save_steps`` and ``resume`` are for TRL's checkpoints, which shape no result; openMind has its own two of them.
+    """
 
     backend: Literal["trl", "openmind"]
     student: Student
+    on_too_long: Literal["drop", "error", "shorten_reasoning"]
     finetuning_type: Literal["full", "lora"]
     lora: Lora
     per_device_train_batch_size: Count
@@ -322,6 +326,8 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     bf16: bool
     seed: Seed
+    save_steps: Count | None
+    resume: bool
     openmind: OpenMind
 
 

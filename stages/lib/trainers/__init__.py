@@ -6,9 +6,11 @@ template, merged and as safetensors, into ``job.out``.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stages.lib.command import DistilleryError
-from stages.lib.params import Arm, Run, Train
+from stages.lib.params import Arm, Markers, Run, Train
+from stages.lib.records import Row
 
 
 class TrainingError(DistilleryError):
@@ -29,9 +31,23 @@ class Conversation:
         return [{"role": role, "content": content} for role, content in turns if content]
 
 
+class TooLong(Row):
+    """A conversation that is not trained on: its ``id`` is its dataset and its place there, from 0.
+
+    ``cannot_be_shortened``: too long even with one sentence of its reasoning, or without markers around it.
+    """
+
+    reason: Literal["too_long", "cannot_be_shortened"]
+    tokens: int
+    cutoff_len: int
+    system: str
+    user: str
+    assistant: str
+
+
 @dataclass(frozen=True)
 class Job:
-    """A training: what on, from which weights, how, where to."""
+    """A training: what on, from which weights, how, where to; ``markers`` say where the reasoning is."""
 
     name: str
     conversations: list[Conversation]
@@ -39,6 +55,7 @@ class Job:
     train: Train
     arm: Arm
     run: Run
+    markers: Markers
     out: Path
 
 
@@ -53,10 +70,14 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss."""
+    """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
+
+    ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on.
+    """
 
     rows: int
-    rows_too_long: int
+    rows_shortened: int
+    left_out: list[TooLong]
     steps: int
     epochs: float
     tokens_seen: int

@@ -13,7 +13,7 @@ What was read in release 1.0.0 and shapes this module:
 - unknown keys of the YAML are fatal, ``template`` among them; the template follows from the kind of model;
 - a sample's ``system`` text is ignored; a fixed sentence stands in its place (``system_prompt: in_user_turn``);
 - prompt and answer are tokenized apart, the end token follows the answer, and only these two bear a loss;
-- whatever is longer than cutoff_len is cut, prompt and answer: such rows are left out here before it sees them.
+- whatever is longer than cutoff_len is cut, prompt and answer: length.py sees to such rows before openMind does.
 """
 
 import json
@@ -39,6 +39,7 @@ from stages.lib.command import Interrupted, project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.length import Fitting, fitting
 
 log = logging.getLogger("distillery.train")
 
@@ -93,7 +94,7 @@ class _Row:
 
 
 def train(job: Job) -> Trained:
-    """Train with openMind, take over the weights; the conversations longer than ``arm.cutoff_len`` are left out."""
+    """Train with openMind, take over the weights; no conversation is cut at ``arm.cutoff_len``: see length.py."""
     from transformers import AutoTokenizer
 
     settings = job.train.openmind
@@ -102,15 +103,15 @@ def train(job: Job) -> Trained:
     command = command_line(settings, scratch / "train.yaml")
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     tokenizer.chat_template = chat_template(settings.system_prompt)
-    rows = _fitting(job, tokenizer)
-    write_inputs(job, [row.conversation for row in rows], scratch)
+    dataset = _fitting(job, tokenizer)
+    write_inputs(job, [row.conversation for row in dataset.rows], scratch)
     log_path = scratch.with_suffix(".log")
     with registered(settings, scratch):
         launch(command, environment(command[0], job, scratch), log_path)
-    state = check_written(job, len(rows), scratch / "output", log_path)
+    state = check_written(job, len(dataset.rows), scratch / "output", log_path)
     _save(job, scratch / "output", tokenizer)
     shutil.rmtree(scratch)
-    return _trained(job, state, rows, log_path)
+    return _trained(job, state, dataset, log_path)
 
 
 def check_student(folder: Path) -> None:
@@ -167,25 +168,19 @@ def chat_template(system_prompt: str) -> str:
     return _TEMPLATE.replace("{system}", system).replace("{before}", before)
 
 
-def _fitting(job: Job, tokenizer: Any) -> list[_Row]:
-    """The conversations that openMind would leave whole."""
-    messages = [conversation.messages() for conversation in job.conversations]
+def _fitting(job: Job, tokenizer: Any) -> Fitting[_Row]:
+    """The conversations that openMind leaves whole, some of them made so."""
+    return fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+
+
+def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
+    messages = [conversation.messages() for conversation in conversations]
     prompts = [tokenizer.apply_chat_template(m[:-1], add_generation_prompt=True, tokenize=False) for m in messages]
-    answers = [conversation.assistant for conversation in job.conversations]
-    texts = prompts + answers
+    texts = prompts + [conversation.assistant for conversation in conversations]
     tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     check_tokens(job.student, texts, tokens)
     pairs = zip(tokens[: len(prompts)], tokens[len(prompts) :], strict=True)
-    rows = [_Row(each, len(p), len(a) + 1) for each, (p, a) in zip(job.conversations, pairs, strict=True)]
-    fitting = [row for row in rows if row.fits(job.arm.cutoff_len)]
-    if len(fitting) < len(rows):
-        log.warning("train: %d of %d rows are over cutoff_len and left out", len(rows) - len(fitting), len(rows))
-    if not fitting:
-        raise TrainingError(
-            f"arms.{job.name}.cutoff_len: all {len(rows)} conversations are longer than {job.arm.cutoff_len} tokens "
-            f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
-        )
-    return fitting
+    return [_Row(each, len(p), len(a) + 1) for each, (p, a) in zip(conversations, pairs, strict=True)]
 
 
 def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> None:
@@ -467,7 +462,7 @@ def _merge(student: Path, adapter: Path, out: Path) -> None:
     model.merge_and_unload().save_pretrained(out)
 
 
-def _trained(job: Job, state: _State, rows: list[_Row], log_path: Path) -> Trained:
+def _trained(job: Job, state: _State, dataset: Fitting[_Row], log_path: Path) -> Trained:
     batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     points = [
         LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
@@ -477,12 +472,13 @@ def _trained(job: Job, state: _State, rows: list[_Row], log_path: Path) -> Train
     # with fewer steps than logging_steps there is the mean over all of them alone
     means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
     return Trained(
-        rows=len(rows),
-        rows_too_long=len(job.conversations) - len(rows),
+        rows=len(dataset.rows),
+        rows_shortened=dataset.shortened,
+        left_out=dataset.left_out,
         steps=state.global_step,
         epochs=round(state.epoch, 4),
-        tokens_seen=round(sum(row.tokens for row in rows) * state.epoch),
-        tokens_trained=round(sum(row.answer_tokens for row in rows) * state.epoch),
+        tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
+        tokens_trained=round(sum(row.answer_tokens for row in dataset.rows) * state.epoch),
         effective_batch=logged(log_path, "Total train batch size") or batch,
         losses=points or means,
     )

@@ -1,0 +1,115 @@
+"""A training's scratch folder, where checkpoints wait in case it is killed.
+
+It lies outside DVC's outs, which are deleted before a stage runs, and under $DVC_ROOT:
+
+    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: what is gone on from
+    .cache/training/ARM/DIGEST/lock             held by the process that trains
+
+DIGEST is of all that shapes the weights, so a checkpoint of other rows, params or a student of other bytes is never
+gone on from. A training that ends well takes away its own folder and what killed ones of its arm left.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stages.lib.command import project_root
+from stages.lib.trainers import Conversation, Job, TrainingError
+
+log = logging.getLogger("distillery.train")
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
+# what says where from, how often and how, and not what is learnt
+_SHAPELESS = {"student", "on_too_long", "save_steps", "resume", "openmind"}
+
+
+@contextmanager
+def scratch_folder(job: Job, rows: list[Conversation]) -> Iterator[Path]:
+    """The folder of this very training, held while it runs; gone after it, unless it failed and left a checkpoint."""
+    arm = project_root() / ".cache" / "training" / job.name
+    folder = arm / digest(job, rows)
+    if not job.train.resume and not _held_by_another(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if not _take(lock):
+            raise TrainingError(
+                f"{folder}: another process trains '{job.name}' on the same rows and params. Wait for it, or end it."
+            )
+        try:
+            yield folder
+            _remove_abandoned(arm)
+            shutil.rmtree(folder)
+        finally:
+            if not list(folder.glob("checkpoint-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+            if arm.is_dir() and not list(arm.iterdir()):
+                arm.rmdir()
+
+
+def digest(job: Job, rows: list[Conversation]) -> str:
+    """Of all that shapes the weights; a student's files count by name, size and time: 15 GB are not read for it."""
+    files = sorted(path for path in job.student.iterdir() if path.is_file())
+    shaping: dict[str, Any] = {
+        "rows": [asdict(row) for row in rows],
+        "train": job.train.model_dump(exclude=_SHAPELESS),
+        "arm": job.arm.model_dump(exclude={"dataset", "cutoff_len"}),
+        "student": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "device": job.run.device,
+        "versions": [version(library) for library in LIBRARIES],
+    }
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; those that were being written when the process died are removed."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        if _is_whole(checkpoint):
+            log.info("train: going on from step %d (%s)", _step(checkpoint), checkpoint)
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether its last file was written: the Trainer writes its state after weights, optimizer and random numbers."""
+    try:
+        return "global_step" in json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _take(lock: Any) -> bool:
+    """Whether the lock is ours now; the kernel drops it with the process, however that ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held_by_another(folder: Path) -> bool:
+    if not (folder / "lock").is_file():
+        return False
+    with (folder / "lock").open("w") as lock:
+        return not _take(lock)
+
+
+def _remove_abandoned(arm: Path) -> None:
+    """Remove what killed trainings of this arm left; our own folder and those that train now are held."""
+    for lock in arm.glob("*/lock"):
+        if not _held_by_another(lock.parent):
+            log.info("train: removed the checkpoints of another training of this arm (%s)", lock.parent)
+            shutil.rmtree(lock.parent)

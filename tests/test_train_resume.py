@@ -1,0 +1,236 @@
+"""A training that is killed goes on where it was, and says before it begins what it lacks. A tiny student, for real."""
+
+import fcntl
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.lib.params import load_params
+from stages.lib.trainers import Job, TrainingError
+from stages.lib.trainers.checkpoints import digest, last_checkpoint
+from stages.lib.trainers.resources import Size, check_disk, check_memory, memory_told
+from stages.lib.trainers.trl import reckoned
+from stages.train import main as train
+from tests.test_train_openmind import sums, write_sharegpt
+from tests.workspace import ROOT
+
+Params = Callable[..., Path]
+OFTEN = {"train.save_steps": 5, "arms.filtered.max_steps": 60, "run.threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def options(tmp_path: Path, params: Path, name: str = "model") -> list[str]:
+    if not (tmp_path / "sums").exists():
+        write_sharegpt(tmp_path / "sums", sums(10))
+    paths = {"dataset": tmp_path / "sums", "model": tmp_path / name, "metrics": tmp_path / f"{name}.json"}
+    paths |= {"left-out": tmp_path / f"{name}.jsonl", "loss": tmp_path / f"{name}.csv", "params": params}
+    return ["--arm", "filtered", *(text for key, path in paths.items() for text in (f"--{key}", str(path)))]
+
+
+def scratch(tmp_path: Path) -> Path:
+    return tmp_path / ".cache" / "training" / "filtered"
+
+
+def kill_after_a_checkpoint(arguments: list[str], tmp_path: Path) -> Path:
+    """Start a training, kill it as the kernel would once a checkpoint is whole; the checkpoint."""
+    process = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (found := list(scratch(tmp_path).glob("*/checkpoint-*/trainer_state.json"))):
+        assert process.poll() is None, "it ended before it wrote a checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    return found[0].parent
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = tiny_params({**OFTEN, "train.finetuning_type": kind, "train.lora.dropout": 0.1})
+    arguments = options(tmp_path, params)
+    runs(train, *options(tmp_path, params, "undisturbed"))
+    kill_after_a_checkpoint(arguments, tmp_path)
+    assert not (tmp_path / "model").exists()
+    (folder,) = scratch(tmp_path).iterdir()
+    newest = last_checkpoint(folder)
+    assert newest is not None
+    torn = folder / "checkpoint-59"  # as where it is killed while it writes one
+    shutil.copytree(newest, torn)
+    (torn / "trainer_state.json").unlink()
+    caplog.set_level(logging.INFO, "distillery")
+    runs(train, *arguments)
+    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    for path in (tmp_path / "undisturbed").iterdir():
+        assert path.read_bytes() == (tmp_path / "model" / path.name).read_bytes(), path.name
+    for suffix in ("json", "csv"):
+        assert (tmp_path / f"model.{suffix}").read_bytes() == (tmp_path / f"undisturbed.{suffix}").read_bytes()
+    assert not scratch(tmp_path).exists(), "checkpoints were to be deleted on success"
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[..., Job]:
+    """``job({"train.save_steps": 5})``: a training of ten sums, not begun."""
+
+    def make(changes: dict[str, Any] | None = None) -> Job:
+        params = load_params(tiny_params(changes))
+        arm, markers = params.arms["filtered"], params.convert.markers
+        student = tmp_path / "student"
+        shutil.copytree(tiny_student, student, dirs_exist_ok=True)
+        return Job("filtered", sums(10), student, params.train, arm, params.run, markers, tmp_path / "out" / "model")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "shapes"),
+    [
+        ({"train.seed": 4}, True),
+        ({"train.lora.r": 4}, True),
+        ({"arms.filtered.learning_rate": 0.5}, True),
+        ({"arms.filtered.max_steps": 7}, True),
+        ({"train.per_device_train_batch_size": 1}, True),
+        ({"train.save_steps": 7}, False),
+        ({"train.resume": False}, False),
+        ({"train.openmind.logging_steps": 9}, False),
+        ({"run.concurrency": 3}, False),
+    ],
+)
+def test_another_training_is_known_by_all_that_shapes_its_weights(
+    job: Callable[..., Job], change: dict[str, Any], shapes: bool
+) -> None:
+    rows = sums(10)
+    assert (digest(job(change), rows) != digest(job(), rows)) is shapes
+
+
+def test_other_rows_or_another_student_make_another_training(job: Callable[..., Job]) -> None:
+    one, rows = job(), sums(10)
+    before = digest(one, rows)
+    assert digest(one, rows) == before
+    assert digest(one, rows[::-1]) != before
+    assert digest(one, [replace(rows[0], system="Other."), *rows[1:]]) != before
+    weights = one.student / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    assert digest(one, rows) != before
+
+
+def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
+    tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+) -> None:
+    stale = scratch(tmp_path) / "0123456789abcdef"
+    (stale / "checkpoint-5").mkdir(parents=True)
+    (stale / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
+    (stale / "lock").touch()
+    caplog.set_level(logging.INFO, "distillery")
+    runs(train, *options(tmp_path, tiny_params({"train.save_steps": 1})))
+    assert "going on from" not in caplog.text
+    assert not scratch(tmp_path).exists()
+
+
+def test_resume_false_begins_anew(
+    tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "distillery")
+    arguments = options(tmp_path, tiny_params(OFTEN))
+    kill_after_a_checkpoint(arguments, tmp_path)
+    runs(train, *options(tmp_path, tiny_params(OFTEN | {"train.resume": False})))
+    assert "going on from" not in caplog.text
+    assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
+
+
+def test_a_training_that_runs_already_is_not_run_twice(
+    tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
+) -> None:
+    arguments = options(tmp_path, tiny_params(OFTEN))
+    checkpoint = kill_after_a_checkpoint(arguments, tmp_path)
+    with (checkpoint.parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = refuses(train, *arguments)
+    assert "another process trains 'filtered' on the same rows and params" in line
+    assert checkpoint.is_dir()
+
+
+@pytest.mark.parametrize("present", [[], ["model-00001-of-00002.safetensors"]])
+def test_missing_weights_are_named_before_anything_is_loaded(
+    tmp_path: Path, job: Callable[..., Job], tiny_params: Params, refuses: Callable[..., str], present: list[str]
+) -> None:
+    student = job().student
+    (student / "model.safetensors").unlink()
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    if present:
+        (student / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    for name in present:
+        (student / name).touch()
+    line = refuses(train, *options(tmp_path, tiny_params({"train.student.name": str(student)})))
+    assert line.startswith(f"{student}: 1 files of its weights are missing, ")
+    assert ("model-00002-of-00002" in line) is bool(present)
+
+
+def test_the_reckoned_size_is_that_of_the_model(job: Callable[..., Job]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    full, lora = job({"train.finetuning_type": "full"}), job({"train.lora.r": 8})
+    count = AutoModelForCausalLM.from_pretrained(full.student).num_parameters()
+    assert reckoned(full) == Size(count, count)
+    # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
+    adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
+    assert reckoned(lora) == Size(count + adapters, adapters)
+
+
+def test_too_little_disk_is_told_with_what_to_do(tmp_path: Path, job: Callable[..., Job]) -> None:
+    often, size = job({"train.save_steps": 5}), Size(10**9, 10**15)
+    with pytest.raises(TrainingError, match=r"2 checkpoints\. Make room, or set train\.save_steps: null\.$"):
+        check_disk(often, size, tmp_path / "scratch")
+    check_disk(job(), replace(size, parameters=10**3), tmp_path / "scratch")
+    with pytest.raises(TrainingError, match=r"GiB are free there\. filtered needs .* 0 checkpoints\. Make room\.$"):
+        check_disk(job(), Size(10**15, 1), tmp_path / "scratch")
+
+
+def test_the_memory_is_said_and_refused_where_the_device_has_less(
+    job: Callable[..., Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "distillery")
+    check_memory(job(), Size(2**28, 2**20))
+    assert "at least 1.0 GiB of memory" in caplog.text
+    with pytest.raises(TrainingError, match=r"needs .* GiB for weights, gradients and optimizer, and cpu has "):
+        check_memory(job(), Size(10**15, 1))
+
+
+def test_memory_that_runs_out_names_the_params_to_turn(job: Callable[..., Job]) -> None:
+    import torch
+
+    full = job({"train.finetuning_type": "full"})
+    with pytest.raises(TrainingError) as caught, memory_told(full):
+        torch.empty(2**60)
+    line = str(caught.value)
+    assert line.startswith("train: filtered: cpu is out of memory. Lower train.per_device_train_batch_size")
+    for param in ("gradient_checkpointing: true", "finetuning_type: lora", "arms.filtered.cutoff_len"):
+        assert param in line
+    small = job({"train.per_device_train_batch_size": 1, "train.gradient_checkpointing": True})
+    with pytest.raises(TrainingError, match=r"out of memory\. Lower arms.filtered.cutoff_len\.$"), memory_told(small):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    with pytest.raises(RuntimeError, match="shapes"), memory_told(small):
+        raise RuntimeError("shapes do not match")
+
+
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
+    tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
+) -> None:
+    params = tiny_params({"train.lora.target_modules": ["no_such_module"]})
+    assert "TRL refuses these params" in refuses(train, *options(tmp_path, params))
+    assert not scratch(tmp_path).exists()
