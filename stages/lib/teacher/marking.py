@@ -11,7 +11,7 @@ from typing import Literal
 Mark = Literal["right", "wrong"]
 
 # "否则" and "一致性" are other words; after "是部分" and the like comes a hedge
-YES = r"是的?+(?!部分|基本|大致|大体|非|指)(?:[^\w\n]*一致)?|一致(?!性|与否|吗)|yes(?![a-z])"
+YES = r"是的?+(?!部分|基本|大致|大体|非|指)(?:[^\w\n]*一致)?|(?:完全)?+一致(?!性|与否|吗)|yes(?![a-z])"
 NO = r"是?不(?:一致|相同|同)|不是|否(?!则|定|认)|no(?![a-z])"
 MARK = rf"(?:(?P<wrong>{NO})|(?P<right>{YES}))"
 # every repetition is possessive, so that a reply of 100,000 asterisks is read as fast as any other
