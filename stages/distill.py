@@ -210,7 +210,7 @@ def outcome(
     """The row of one call, and the usage of what was received for it."""
     fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
     failed = asked.failed.get(key)
-    if failed:
+    if failed and key not in store:  # else another process had more luck meanwhile
         return Failure(**fields, reason=failed.reason, status=failed.status, attempts=failed.attempts), {}
     try:
         answer = read_body(store.body(key))

@@ -155,3 +155,10 @@ def test_a_stream_may_begin_with_any_field_of_an_event(before: str) -> None:
     event = {"choices": [{"delta": {"reasoning_content": "1", "content": "2"}, "finish_reason": "stop"}]}
     answer = read_body(f"{before}data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
     assert (answer.reasoning, answer.response) == ("1", "2")
+
+
+def test_half_a_character_costs_no_answer() -> None:
+    message = rb'{"reasoning_content": "\ud83d\ude00 \ud83d!", "content": "\ude00 2"}'
+    raw = b'{"choices": [{"message": ' + message + b', "finish_reason": "stop"}]}'
+    answer = read_body(raw)
+    assert (answer.reasoning, answer.response) == ("😀 \ufffd!", "\ufffd 2")

@@ -17,6 +17,10 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+# half of an escaped pair: a first half without its second, or a second without its first
+LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 STREAM_BEGINS = re.compile(rb"\s*(?:data|event|id|retry)?:")  # a field of an event, or a comment
 FINISHED = ("stop", "eos", "unknown")
 # the server gave up, not the model: "insufficient_system_resource" is DeepSeek's word for it
@@ -63,7 +67,7 @@ class _Completion(BaseModel):
 def read_body(body: bytes) -> Answer:
     """The answer in a body; BodyError where the body is empty, not JSON, holds no choice, or broke off."""
     try:
-        completion = _Completion.model_validate(_joined_events(body) if _is_stream(body) else orjson.loads(body))
+        completion = _Completion.model_validate(_joined_events(body) if _is_stream(body) else _loads(body))
     except orjson.JSONDecodeError as error:
         raise BodyError("not_json" if body.strip() else "empty_body") from error
     except (ValidationError, TypeError, AttributeError, KeyError) as error:  # but the first: an event of another shape
@@ -87,6 +91,17 @@ def read_body(body: bytes) -> Answer:
     )
 
 
+def _loads(text: bytes) -> Any:
+    """JSON; where half a character is escaped in it (a lone surrogate of a broken emoji), a mark in its place."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        mended = LONE_SURROGATE.sub(rb"\\ufffd", text)
+        if mended == text:
+            raise
+        return orjson.loads(mended)
+
+
 def _is_stream(body: bytes) -> bool:
     return bool(STREAM_BEGINS.match(body))
 
@@ -97,7 +112,7 @@ def _joined_events(body: bytes) -> dict[str, Any]:
     rest: dict[str, Any] = {"finish_reason": None, "model": None, "usage": None}
     for line in body.splitlines():
         if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
-            _join_event(orjson.loads(line[5:]), texts, rest)
+            _join_event(_loads(line[5:]), texts, rest)
     if rest["finish_reason"] is None:
         raise BodyError("broken_off")
     message = {name: "".join(pieces) for name, pieces in texts.items()}
