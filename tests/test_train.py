@@ -367,3 +367,19 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
+
+
+def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from stages.lib.params import load_params
+    from stages.lib.trainers import Conversation, Job, TrainingError
+    from stages.lib.trainers.trl import check_end_is_trained
+
+    params, tokenizer = load_params(Path("params.yaml")), AutoTokenizer.from_pretrained(tiny_student)
+    rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
+    job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"))
+    end = tokenizer.eos_token_id
+    check_end_is_trained(job, [[-100, 7, end]], tokenizer)
+    with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> bears no loss"):
+        check_end_is_trained(job, [[-100, 7, end], [-100, 7, -100]], tokenizer)

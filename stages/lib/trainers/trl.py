@@ -36,15 +36,15 @@ def train(job: Job) -> Trained:
     check_device(job.run.device)
     check_weights_there(job.student)
     torch.set_num_threads(job.run.threads)
-    set_seed(job.train.seed)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
     dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
     conversations = [row.conversation for row in dataset.rows]
     with scratch_folder(job, conversations) as scratch, memory_told(job):
         check_needs(job, scratch)
+        set_seed(job.train.seed)  # the adapters begin at random
         # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
         trainer = _trainer(job, model, tokenizer, conversations, str(scratch))
