@@ -17,7 +17,7 @@ from typing import Literal
 
 from stages.lib.answers.chinese import NUMERAL, numeral_value
 from stages.lib.answers.units import PERCENT, SYMBOLS, UNIT, Unit, unit
-from stages.lib.answers.words import IN_WORDS, words_value
+from stages.lib.answers.words import BEFORE_COUNT, COUNT, IN_WORDS, words_value
 
 LONGEST = 200  # digits: a longer number is nobody's answer, and reading it costs more the longer it is
 MAGNITUDES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -124,6 +124,12 @@ def spelled_in(text: str) -> list[Quantity]:
             joined = _joined(found[-1], quantity, text) if quantity and found else None
             found[-1:] = [joined] if joined else [*found[-1:], *([quantity] if quantity else [])]
     return found
+
+
+def worded_in(text: str) -> list[Quantity]:
+    """Numbers in English words that count something: three slices; not the two of them."""
+    matches = (match for match in COUNT.finditer(text) if not BEFORE_COUNT.search(text, 0, match.start()))
+    return [quantity for match in matches if (quantity := spelled_at(text, match.start()))]
 
 
 def _single(text: str) -> Iterator[Quantity]:

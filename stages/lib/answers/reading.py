@@ -73,6 +73,7 @@ LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; 
         ("<<", r"<<[^<>\n]{0,200}>>"),
     )
 ]
+MAY_HOLD_NUMBER = re.compile(r"[\d二两三四五六七八九十百半]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten)\b")
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
 RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
 
@@ -346,7 +347,7 @@ def _result(response: Response, index: int) -> Reading | None:
     """The result that a sentence states: by a conclusion, in bold, or after an equals sign."""
     sentence = response.sentences[index]
     text = sentence.text
-    if is_question(sentence.text) or not re.search(r"[\d二两三四五六七八九十百半]", text):
+    if is_question(sentence.text) or not MAY_HOLD_NUMBER.search(text):
         return None
     following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
     if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):

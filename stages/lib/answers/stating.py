@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in
+from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in, worded_in
 from stages.lib.answers.units import Unit
 from stages.lib.answers.wording import (
     AFTER_SCENE,
@@ -45,7 +45,7 @@ def bold_quantities(text: str) -> list[Quantity]:
             continue
         inside = quantities_in(text[span.start(1) : span.end() + 16])  # its unit may stand outside
         inside = [quantity for quantity in inside if quantity.start < len(content)]
-        found += inside or spelled_in(content)
+        found += inside or spelled_in(content) or worded_in(content)
     return found
 
 
@@ -83,7 +83,7 @@ def meant(sentence: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
     equation = _after_equals(sentence, asked) if EQUALS.search(sentence) else ()
     if equation:
         return equation
-    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence))
+    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence) or worded_in(sentence))
     values = distinct(found)
     if len(values) <= 1 or HEDGE.search(sentence):
         return values

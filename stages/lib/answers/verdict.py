@@ -65,7 +65,7 @@ def rule_verdict(question: str, response: str, answer: str) -> Verdict:
 
 
 def read_gold(answer: str) -> Gold:
-    """A gold answer's quantity or expression; it is data, so it is written in digits or in Chinese numerals."""
+    """A gold answer's quantity or expression; it is data, so it is written in digits or in numerals."""
     text = normalise(answer.rpartition("####")[2].strip())
     text = text.strip("$") if text.endswith("$") else text
     if is_plain(text):
