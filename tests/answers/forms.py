@@ -257,6 +257,34 @@ BELOW_ZERO: list[Form] = [
     ("8 = 8, so it is 8 degrees under the zero mark.", "-8", "unsure"),
     ("老师负责8个班。所以一共 8 个班。", "8", "right"),
 ]
+SHARE = "What percentage of the class is absent?"
+SHARES: list[Form] = [
+    ("2 ÷ 5 = 0.4, so the answer is **0.4**.", "40", "unsure", SHARE),
+    ("所以请假的占 **五分之二**！", "40", "unsure", "全班请假的占百分之几？"),
+    ("The answer is **2/5**.", "40", "unsure", SHARE),
+    ("答案是 **40%**。\n\n所以请假的占全班的五分之二呢！", "40", "right", "全班请假的占百分之几？"),
+    ("The answer is **0.3**.", "40", "wrong", SHARE),
+    ("The answer is **0.4**.", "40", "wrong"),
+    ("The answer is **40%**.", "40", "right", SHARE),
+]
+LATER_TOTALS: list[Form] = [
+    ("5×30=150，5×50=250，加起来 **400米**。", "250", "unsure"),
+    ("5×30=150，5×50=250，加起来 **400米**。", "400", "right"),
+    ("5×30=150，5×50=250，一共是400米。", "400", "right"),
+    ("5 × 30 = 150 and 5 × 50 = 250, altogether **400** m.", "400", "right"),
+    ("5 × 30 = 150 and 5 × 50 = 250, altogether **400** m.", "250", "unsure"),
+    ("150 + 250 = 400 m altogether over 2 days.", "400", "right"),
+    ("150+250=400米，一共走了2天。", "400", "right"),
+]
+SMALLER_NUMBERS: list[Form] = [
+    ("把大数变小：60,000 写成 60。60 - 24 = **36**，所以还剩 **36** 箱。", "36000", "unsure"),
+    ("60万变成60。60 - 24 = **36**，所以还剩 **36** 份。", "360000", "unsure"),
+    ("60 - 24 = 36, so **36** are left.", "3600", "wrong"),
+    ("So it is **36 thousand**.", "36000", "right"),
+    ("So **36 kg** are left.", "36", "right"),
+    ("So **36** are left.", "35000", "wrong"),
+    ("So **-36** is left.", "36", "wrong"),
+]
 BOXES: list[Form] = [
     (r"\boxed{5} or \boxed{6}", "5", "unsure"),
     (r"\boxed{5}, \boxed{6}", "11", "unsure"),

@@ -22,6 +22,7 @@ from stages.lib.answers.wording import (
     ENDS,
     HEDGE,
     IDIOM,
+    LATER_TOTAL,
     LABELLED,
     SIDE_BY_SIDE,
     TOTAL,
@@ -137,7 +138,7 @@ def _after_equals(sentence: str, asked: Asked) -> tuple[Quantity, ...]:
         rest = sentence[quantity.end :]
         if OPERATOR.match(rest) and not rest.lstrip(" *$)").startswith("("):
             return ()
-        restated = CLAUSE.search(rest)
+        restated = CLAUSE.search(rest) or LATER_TOTAL.search(rest)
         later = meant(rest[restated.end() :], asked) if restated else ()
         return later or distinct(_with_alternatives(sentence, quantity))
     return ()

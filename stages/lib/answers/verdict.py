@@ -7,7 +7,7 @@ r"""The verdict by rule: the final answer of a response against the gold one.
 
 Values are compared exactly. Units that change into one another do so (240 minutes are the 4 hours asked for; 39 days
 are not 6 weeks); a unit counts only where both sides have one, the gold answer's being its own or the question's.
-A percent sign is such a unit, so 25 % is 25 where a percentage is the answer, and is never 0.25.
+A percent sign is such a unit, so 25 % is 25 where a percentage is the answer; 0.25 or a quarter is then unsure.
 What is no plain number (``2\sqrt{3}``) goes to math-verify in a process of its own (``expressions``).
 """
 
@@ -29,6 +29,7 @@ SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
 DOLLAR = UNITS["dollar"]
 SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
+NEGATIVE_WORDS = re.compile(r"零下|以下|下面|低于|负|欠|亏|\b(?:below|under|minus|negative|loss|lost|owes?|less)\b")
 HALF_DAY = 12 * 60
 
 
@@ -90,7 +91,10 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
         return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
     if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, gold.quantity):
         return "right"
-    return "unsure" if same is None or _stated_elsewhere(parts, reading, gold.quantity) else "wrong"
+    if same is None or _stated_elsewhere(parts, reading, gold.quantity):
+        return "unsure"
+    otherwise = reading.rule not in SURE and _may_be_said_otherwise(reading.quantity, gold.quantity, parts)
+    return "unsure" if otherwise else "wrong"
 
 
 def _concluded_before(parts: Response, gold: Quantity) -> bool:
@@ -129,10 +133,24 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
     if "pair" in (found.kind, gold.kind) or (found.half and gold.half):
         return _pairs_agree(found, gold, parts.question)
     if found.unit is None or found.unit == gold.unit:
-        return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+        same = found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+        return _share(found, gold, parts) if same is False else same
     if found.value == gold.value and found.unit == DOLLAR and not gold.unit and not SMALL_MONEY.search(parts.question):
         return True  # by far the most common case, told without looking for the unit that is asked for
     return _agrees_in_units(found, found.unit, gold, parts)
+
+
+def _share(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
+    """Whether 1/4 or 0.25 is what a percentage, 25, was asked for: None, for its author may have meant it or not."""
+    shared = found.unit is None and found.value * 100 == gold.value != 0 and parts.asked() == PERCENT
+    return None if shared else False
+
+
+def _may_be_said_otherwise(found: Quantity, gold: Quantity, parts: Response) -> bool:
+    """A minus put in words that nobody reads, or numbers made smaller for a child (50,000 as 50 boxes)."""
+    if gold.value < 0 and found.value == -gold.value:
+        return bool(NEGATIVE_WORDS.search(parts.whole))
+    return found.value != 0 and gold.value in (found.value * 1000, found.value * 10_000)
 
 
 def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Response) -> bool | None:
@@ -206,7 +224,7 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     corrected = bool(CORRECTS.search(rest))
     later = [result for result in parts.results if result.end > reading.end + 1]
     return any(
-        not any(agrees(quantity, gold, parts) for quantity in result.quantities)
+        all(agrees(quantity, gold, parts) is False for quantity in result.quantities)
         for result in later
         if corrected or (reading.rule == "phrase" and result.rule == "conclusion")
     )

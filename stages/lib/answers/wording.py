@@ -55,6 +55,11 @@ CLAUSE = re.compile(
     r"|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
     r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to"
 )
+# a total that the same sentence states after its equations: 4 + 6 = 10, 2 + 3 = 5，加起来 15
+LATER_TOTAL = re.compile(
+    r"(?:加起来|合起来|一共|总共|合计|总计)(?:就?[是有为]|等于|[:：])?(?=[\s*$]{0,4}\d)"
+    r"|\b(?:altogether|in total|in all|together|the total)(?:,| is|:| makes| that makes| that's| it's){0,2}(?=\s[*$]{0,4}\d)"
+)
 HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
 HEDGE = re.compile(r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b")
 
