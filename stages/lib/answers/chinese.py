@@ -18,7 +18,7 @@ NUMERAL = re.compile(
 
 
 def integer(text: str) -> int | None:
-    """The value of a whole numeral, digits allowed in it (1千9百20); None for signs in no numeral's order (万三十十)."""
+    """The value of a whole numeral, with digits in it (1千9百20), too; None for signs in no order (万三十十)."""
     signs = re.findall(r"\d+|\D", text)
     if not any(sign in TENS or sign in MYRIADS for sign in signs):
         return int("".join(str(_digit(sign)) for sign in signs))

@@ -30,14 +30,27 @@ ENGLISH_MIXED = re.compile(
 )
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 # one of these is in every number in English words that is written in digits
-LARGE = ("teen", "twent", "thirt", "fort", "fift", "eight", "ninet", "sixt", "sevent", "eleven", "twelve", "zero")
+LARGE: tuple[str, ...] = (
+    "teen",
+    "twent",
+    "thirt",
+    "fort",
+    "fift",
+    "eight",
+    "ninet",
+    "sixt",
+    "sevent",
+    "eleven",
+    "twelve",
+    "zero",
+)
 LARGE += ("hundred", "thousand", "million")
 IN_LARGE_WORDS = re.compile(rf"(?<![\w-])(?<!\d[ -]){IN_WORDS.pattern}(?!-?[a-z\d]|\s?/)")
 NO_COUNT = re.compile(r"half|hal|third|quarter|(?:four|fif|six|eigh|ten)th|dozen|s\b|^(?:hundred|thousand|[mb]illion)")
 NEGATIVE_WORDS = re.compile(rf"(?:negative\s|minus\s(?=[a-z -]{{1,40}} degree))({IN_WORDS.pattern})")
 BELOW_ZERO = re.compile(
-    rf"(?P<number>\d[\d,.]*|{IN_WORDS.pattern})(?P<degrees>\**\s?(?:°\s?[cf]?|degrees?(?: (?:fahrenheit|celsius))?)?\**)"
-    r"\s?below (?:zero|0)\b"
+    rf"(?P<number>\d[\d,.]*|{IN_WORDS.pattern})"
+    r"(?P<degrees>\**\s?(?:°\s?[cf]?|degrees?(?: (?:fahrenheit|celsius))?)?\**)\s?below (?:zero|0)\b"
 )
 
 

@@ -24,6 +24,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from stages.lib.answers.asides import closes, is_aside
 from stages.lib.answers.endings import body_sentences, is_question
 from stages.lib.answers.numbers import Quantity, quantities_in, spelled_at, spelled_in
 from stages.lib.answers.spelling import normalise
@@ -44,6 +45,7 @@ from stages.lib.answers.wording import (
     REJECTED,
     REJECTS_BEFORE,
     TOTAL,
+    is_listed,
 )
 from stages.lib.answers.words import IN_WORDS
 
@@ -94,7 +96,8 @@ class Reading:
     expression: str | None = None
     end: int = 0  # where in the body it stood
     emphatic: bool = False  # a conclusion in bold, or of a total
-    also: tuple[Quantity, ...] = ()  # other numbers of the same statement
+    concludes: bool = False  # in so many words: so, therefore, in total
+    also: tuple[Quantity, ...] = ()  # other numbers that may be meant: of the same statement, of an aside after it
 
     @property
     def quantity(self) -> Quantity | None:
@@ -153,18 +156,23 @@ class Response:
         return Reading("none")
 
     def numbers(self) -> Iterator[Quantity]:
-        """Every number anywhere in the response, in digits or in words, practice questions included."""
-        yield from quantities_in(self.whole)
-        yield from spelled_in(self.whole)
-        for match in IN_WORDS.finditer(self.whole):
-            quantity = spelled_at(self.whole, match.start())
-            if quantity:
-                yield quantity
+        """Every number anywhere in the response, practice questions included."""
+        return numbers_in(self.whole)
 
 
 def read(response: str, question: str = "") -> Reading:
     """The final answer of a response."""
     return Response(response, question).read()
+
+
+def numbers_in(text: str) -> Iterator[Quantity]:
+    """Every number of a text, in digits or in words."""
+    yield from quantities_in(text)
+    yield from spelled_in(text)
+    for match in IN_WORDS.finditer(text):
+        quantity = spelled_at(text, match.start())
+        if quantity:
+            yield quantity
 
 
 def is_ratio(question: str) -> bool:
@@ -364,17 +372,43 @@ def _result(response: Response, index: int) -> Reading | None:
         return None
     if concludes and FINAL.search(text):
         emphatic = has_bold or bool(TOTAL.search(text))
-        return Reading("conclusion", stated, None, sentence.end, emphatic)
+        return Reading("conclusion", stated, None, sentence.end, emphatic, concludes=True)
     rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
     return Reading(rule, stated, None, sentence.end)
 
 
 def _last_result(response: Response) -> Reading | None:
+    """The last sentence with a result; one before it where that one only adds an aside."""
+    aside = step = None
     for index in range(len(response.sentences) - 1, -1, -1):
         reading = _result(response, index)
-        if reading:
-            return _narrowed(response, index, reading)
-    return None
+        if not reading:
+            continue
+        if aside is None:
+            last = _narrowed(response, index, _with_its_list(response, index, reading))
+            if not _is_aside(response, index, reading):
+                return last
+            aside = last
+        elif not is_aside(response.sentences[index].text, response.question):
+            if reading.concludes or reading.rule == "bold":
+                return replace(_narrowed(response, index, reading), also=aside.quantities)
+            step = step or reading
+    return aside and replace(aside, concludes=False, also=step.quantities if step else ())
+
+
+def _is_aside(response: Response, index: int, reading: Reading) -> bool:
+    """Whether a sentence speaks of another case than the question, or comes after the lesson and concludes nothing."""
+    if is_aside(response.sentences[index].text, response.question):
+        return True
+    return not reading.concludes and any(closes(sentence.text) for sentence in response.sentences[:index])
+
+
+def _with_its_list(response: Response, index: int, reading: Reading) -> Reading:
+    """The last of several labelled values (Ann: **48**, Tom: **32**) leaves open which of them is the answer."""
+    if index == 0 or not all(is_listed(response.sentences[i].text) for i in (index - 1, index)):
+        return reading
+    above = meant(response.sentences[index - 1].text, response.asked)
+    return replace(reading, quantities=distinct(above + reading.quantities)) if above else reading
 
 
 def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
@@ -397,5 +431,6 @@ def _last_number(response: Response) -> Reading | None:
             stated = meant(sentence.text, response.asked)
             if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text):
                 stated = stated[-1:]
-            return Reading("last_number", stated, None, sentence.end)
+            index = response.sentences.index(sentence)
+            return _with_its_list(response, index, Reading("last_number", stated, None, sentence.end))
     return None

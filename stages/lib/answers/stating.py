@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
-from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in, worded_in
+from stages.lib.answers.asides import turns_aside
+from stages.lib.answers.numbers import (
+    MEASURE,
+    Quantity,
+    each_quantity,
+    quantities_in,
+    quantity_at,
+    spelled_in,
+    worded_in,
+)
 from stages.lib.answers.units import Unit
 from stages.lib.answers.wording import (
     AFTER_SCENE,
@@ -22,8 +31,8 @@ from stages.lib.answers.wording import (
     ENDS,
     HEDGE,
     IDIOM,
-    LATER_TOTAL,
     LABELLED,
+    LATER_TOTAL,
     SIDE_BY_SIDE,
     TOTAL,
     VERB,
@@ -33,6 +42,7 @@ Asked = Callable[[], Unit | None]  # the unit that the question asks for
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 EQUALS = re.compile(r"[=≈⇒→]")
+PLACE = re.compile(r"(\d{1,3})(?:st|nd|rd|th)\b")
 OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
 NOT_PLAIN = re.compile(r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-z](?![a-z])|[a-z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-")
 
@@ -86,9 +96,15 @@ def meant(sentence: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
         return equation
     found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence) or worded_in(sentence))
     values = distinct(found)
-    if len(values) <= 1 or HEDGE.search(sentence):
+    if len(values) <= 1 or HEDGE.search(sentence) or _is_split(sentence, found):
         return values
     return next((narrowed for narrowed in _narrowings(sentence, found, asked) if len(narrowed) == 1), values)
+
+
+def _is_split(sentence: str, found: tuple[Quantity, ...]) -> bool:
+    """Whether an aside divides the quantities, so that neither is surely meant: 现在12岁，四年前她是8岁."""
+    start = turns_aside(sentence)
+    return start is not None and found[0].start < start < found[-1].start
 
 
 def is_plain(piece: str) -> bool:
@@ -132,6 +148,9 @@ def _after_equals(sentence: str, asked: Asked) -> tuple[Quantity, ...]:
         start = sign.end()
         while start < len(sentence) and sentence[start] in " \t*$(≈=~>":
             start += 1
+        place = PLACE.match(sentence, start)
+        if place:  # 5th + 1 = 6th
+            return (Quantity(place[1], Fraction(int(place[1])), None, *place.span(1)),)
         quantity = quantity_at(sentence, start)
         if quantity is None or not sentence[start:].strip(" *$"):
             continue
@@ -171,6 +190,8 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
         last = max((match.end() for match in marker.finditer(sentence)), default=None)
         if last is not None:
             after = tuple(quantity for quantity in found if quantity.start >= last)
+            if after and _is_of_another_kind(sentence, after[-1], found, asked):
+                return
             if after:
                 yield distinct(_with_alternatives(sentence, after[0])) if marker is TOTAL else distinct(after)
     wanted = asked()
@@ -186,6 +207,14 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
         yield distinct(
             quantity for quantity in foreground if quantity.unit and quantity.unit.dimension == wanted.dimension
         )
+
+
+def _is_of_another_kind(sentence: str, last: Quantity, found: tuple[Quantity, ...], asked: Asked) -> bool:
+    """Whether the question asks for the unit of another number: 能吃6天，还剩4片, asked for days."""
+    if last.unit or sentence[last.end : last.end + 1] not in MEASURE or last.end >= len(sentence):
+        return False
+    wanted = asked()
+    return wanted is not None and any(quantity.unit == wanted for quantity in found)
 
 
 def _parts(text: str, first: Quantity, second: Quantity) -> bool:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
 from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at
-from stages.lib.answers.reading import Reading, Response, is_ratio
+from stages.lib.answers.reading import Reading, Response, is_ratio, numbers_in
 from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
 from stages.lib.answers.units import PERCENT, UNITS, Unit, mentioned_units
@@ -79,8 +79,6 @@ def read_gold(answer: str) -> Gold:
 
 
 def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "wrong", "unsure"]:
-    if reading.rule == "none":
-        return "unsure"
     if reading.expression or gold.expression:
         same = _same_expression(reading, gold)
         return "unsure" if same is None else "right" if same else "wrong"
@@ -89,7 +87,7 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
         return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
-    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, gold.quantity):
+    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, reading, gold.quantity):
         return "right"
     if same is None or _stated_elsewhere(parts, reading, gold.quantity):
         return "unsure"
@@ -97,9 +95,9 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     return "unsure" if otherwise else "wrong"
 
 
-def _concluded_before(parts: Response, gold: Quantity) -> bool:
+def _concluded_before(parts: Response, reading: Reading, gold: Quantity) -> bool:
     """Whether the gold answer was an emphatic conclusion, and what comes after neither concludes nor builds on it."""
-    results = parts.results
+    results = [result for result in parts.results if result.end <= reading.end]  # none that is an aside
     stated = [index for index, result in enumerate(results) if result.emphatic and _is(result, gold, parts)]
     if not stated:
         return False
@@ -222,23 +220,26 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if not re.search(r"[\d二三四五六七八九十百]", rest):
         return False
     corrected = bool(CORRECTS.search(rest))
-    later = [result for result in parts.results if result.end > reading.end + 1]
-    return any(
-        all(agrees(quantity, gold, parts) is False for quantity in result.quantities)
-        for result in later
-        if corrected or (reading.rule == "phrase" and result.rule == "conclusion")
-    )
+    later = [
+        result
+        for result in parts.results
+        if result.end > reading.end + 1
+        and result.quantity
+        and (corrected or (reading.rule == "phrase" and result.concludes))
+    ]
+    return bool(later) and all(agrees(quantity, gold, parts) is False for quantity in later[-1].quantities)
 
 
 def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:
     """Whether another strong candidate states the gold answer; after a weak rule, whether any number does."""
     stated = [quantity for phrase, _ in parts.statements for quantity in phrase.quantities + phrase.also]
+    stated += reading.also
     if reading.rule == "phrase":
         last = [result for result in parts.results if result.end >= reading.end] or parts.results[-1:]
         stated += [quantity for result in last for quantity in result.quantities]
     elif reading.rule not in SURE:
         stated += [quantity for result in _rivals(parts) for quantity in result.quantities]
-        stated += [] if _is_confirmed(parts, reading) else list(parts.numbers())
+        stated += [] if _is_confirmed(parts, reading, gold) else parts.numbers()
     return any(agrees(quantity, gold, parts) is not False for quantity in stated)
 
 
@@ -247,8 +248,17 @@ def _rivals(parts: Response) -> list[Reading]:
     return [result for result in parts.results if result.rule in ("conclusion", "bold")]
 
 
-def _is_confirmed(parts: Response, reading: Reading) -> bool:
-    """Whether a conclusion in so many words repeats the result before it: 43 - 3 = 40, so there are **40** left."""
-    before = [result for result in parts.results if result.end < reading.end][-1:]
-    value = reading.quantity.value if reading.quantity else None
-    return reading.emphatic and any(result.quantity and result.quantity.value == value for result in before)
+def _is_confirmed(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether a conclusion repeats a result (43 - 3 = 40, so **40** are left), and the gold answer is not behind."""
+    found = reading.quantity
+    if not found or not (reading.concludes or reading.rule == "bold"):
+        return False
+    before = [result.quantity for result in parts.results if result.end < reading.end][-1:]
+    repeats = any(quantity and quantity.value == found.value for quantity in before)
+    if reading.emphatic and repeats:
+        return True
+    sentence = next((each.text for each in parts.sentences if each.end == reading.end), "")
+    equals = re.search(rf"[=≈][\s*$]{{0,4}}{re.escape(found.text)}(?![\d.,]*\d)", sentence)
+    if not (equals or repeats):
+        return False
+    return all(agrees(quantity, gold, parts) is False for quantity in numbers_in(parts.body[reading.end :]))

@@ -58,10 +58,13 @@ CLAUSE = re.compile(
 # a total that the same sentence states after its equations: 4 + 6 = 10, 2 + 3 = 5，加起来 15
 LATER_TOTAL = re.compile(
     r"(?:加起来|合起来|一共|总共|合计|总计)(?:就?[是有为]|等于|[:：])?(?=[\s*$]{0,4}\d)"
-    r"|\b(?:altogether|in total|in all|together|the total)(?:,| is|:| makes| that makes| that's| it's){0,2}(?=\s[*$]{0,4}\d)"
+    r"|\b(?:altogether|in total|in all|together|the total)"
+    r"(?:,| is|:| makes| that makes| that's| it's){0,2}(?=\s[*$]{0,4}\d)"
 )
 HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
 HEDGE = re.compile(r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b")
+LISTED = re.compile(r"\s*(?:[-•+·▪►✅*]|\W)\s+[^=≈\n]{1,40}\d|[^\d\n=≈]{1,24}[:：][\s*$]*-?\d")
+SUMS_UP = re.compile(rf"{FINAL.pattern}|{TOTAL.pattern}|答|结果|合|\b(?:result|answer|sum)\b|[=≈]")
 
 # numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
 IDIOM = re.compile(
@@ -88,3 +91,8 @@ SIDE_BY_SIDE = re.compile(r"(?:和|或者?|还是|与|跟|以及|\band\b|\bor\b)
 LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
 VERB = re.compile(r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$")
 ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
+
+
+def is_listed(line: str) -> bool:
+    """Whether a line is one labelled value of a list, and no sum: - Ann: **48**."""
+    return LISTED.match(line) is not None and not SUMS_UP.search(line)
