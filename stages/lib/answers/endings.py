@@ -44,6 +44,7 @@ RESULT = re.compile(
     r"|(?:所以|因此|一共|总共|共[有赚花卖用需要得是]|总计|合计|就是|等于|得到|剩)[^。！？!?\n]{0,80}[\d二三四五六七八九十百千]"
     r"|(?:so|therefore|thus|hence|total|altogether)\b[^。！？!?\n]{0,80}\d"
 )
+HEADING = re.compile(r"\s*(?:#|\*\*[^*]+\*\*[:：\s]*$)")
 FINAL = re.compile(r"\\boxed|####|最终的?答案|final answer|原题的?答案|^a[:：]")
 SENTENCE = re.compile(r"[^\n。！？!?.]*(?:\.(?!\s)[^\n。！？!?.]*)*(?:[。！？!?]+[*_)）”\"』」]*|\.[*_)\"”]*)?|\n")
 
@@ -96,7 +97,7 @@ def _opening(text: str) -> str | None:
 
 
 def _is_heading(text: str) -> bool:
-    return bool(re.match(r"\s*(?:#|\*\*[^*]+\*\*[:：\s]*$)", text))
+    return HEADING.match(text) is not None
 
 
 def _section_ends(parts: list[str], index: int, heading: bool) -> bool:

@@ -10,13 +10,14 @@ Several *different* values mean that the text leaves it open; the same value twi
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from typing import Any
+from functools import lru_cache
 
 from stages.lib.answers.asides import turns_aside
 from stages.lib.answers.numbers import (
     MEASURE,
     Quantity,
     each_quantity,
+    moved,
     quantities_in,
     quantity_at,
     spelled_in,
@@ -47,7 +48,8 @@ OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|
 NOT_PLAIN = re.compile(r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-z](?![a-z])|[a-z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-")
 
 
-def bold_quantities(text: str) -> list[Quantity]:
+@lru_cache(maxsize=256)
+def bold_quantities(text: str) -> tuple[Quantity, ...]:
     """The quantities within bold spans; a heading in bold (a question, a label with a colon) is none."""
     found: list[Quantity] = []
     for span in BOLD.finditer(text):
@@ -55,9 +57,9 @@ def bold_quantities(text: str) -> list[Quantity]:
         if content.rstrip().endswith(("?", "？", ":", "：")):
             continue
         inside = quantities_in(text[span.start(1) : span.end() + 16])  # its unit may stand outside
-        inside = [quantity for quantity in inside if quantity.start < len(content)]
+        inside = tuple(quantity for quantity in inside if quantity.start < len(content))
         found += inside or spelled_in(content) or worded_in(content)
-    return found
+    return tuple(found)
 
 
 def at_once(piece: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
@@ -167,17 +169,11 @@ def _with_alternatives(piece: str, first: Quantity) -> list[Quantity]:
     """The first quantity and those joined to it by "or", "and", a comma or a dash."""
     found = [first]
     for quantity in each_quantity(piece[first.end :]):
-        start = quantity.start + first.end
-        moved = Quantity(**_fields(quantity, first.end))
-        if not _joined(piece, found[-1], moved) or _is_scene(piece, start, quantity.end + first.end):
+        other = moved(quantity, first.end)
+        if not _joined(piece, found[-1], other) or _is_scene(piece, other.start, other.end):
             break
-        found.append(moved)
+        found.append(other)
     return found
-
-
-def _fields(quantity: Quantity, by: int) -> dict[str, Any]:
-    fields = {name: getattr(quantity, name) for name in ("text", "value", "unit", "scale", "kind", "half")}
-    return fields | {"start": quantity.start + by, "end": quantity.end + by}
 
 
 def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Iterable[tuple[Quantity, ...]]:

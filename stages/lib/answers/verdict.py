@@ -30,6 +30,8 @@ MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z
 DOLLAR = UNITS["dollar"]
 SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
 NEGATIVE_WORDS = re.compile(r"零下|以下|下面|低于|负|欠|亏|\b(?:below|under|minus|negative|loss|lost|owes?|less)\b")
+NUMERAL = re.compile(r"[\d二三四五六七八九十百]")
+PLAIN_GOLD = re.compile(r"-?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})")
 HALF_DAY = 12 * 60
 
 
@@ -56,18 +58,20 @@ def rule_verdict(question: str, response: str, answer: str) -> Verdict:
     parts = Response(response, question)
     reading, gold = parts.read(), read_gold(answer)
     predicted = reading.quantities[0] if reading.quantities else None
-    verdict = Verdict(
-        "unsure",
+    return Verdict(
+        _decide(parts, reading, gold),
         predicted.text if predicted else reading.expression,
         reading.rule,
         reading.quantity.value if reading.quantity else None,
     )
-    return Verdict(_decide(parts, reading, gold), verdict.prediction, verdict.rule, verdict.value)
 
 
 def read_gold(answer: str) -> Gold:
     """A gold answer's quantity or expression; it is data, so it is written in digits or in numerals."""
-    text = normalise(answer.rpartition("####")[2].strip())
+    text = answer.rpartition("####")[2].strip()
+    if PLAIN_GOLD.fullmatch(text):
+        return Gold(Quantity(text, Fraction(int(text.replace(",", "")))), None)
+    text = normalise(text)
     text = text.strip("$") if text.endswith("$") else text
     if is_plain(text):
         found = distinct(quantities_in(text))
@@ -217,7 +221,7 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if reading.rule in ("hashes", "answer_line", "last_number", "bold", "equation", "conclusion"):
         return False
     rest = parts.body[reading.end :]
-    if not re.search(r"[\d二三四五六七八九十百]", rest):
+    if not NUMERAL.search(rest):
         return False
     corrected = bool(CORRECTS.search(rest))
     later = [
