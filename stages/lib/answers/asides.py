@@ -28,8 +28,9 @@ REST = r"剩下的[\s*]*\d|(?:另外|其他|其余)的?[\s*]*\d|the (?:other|rem
 LEAD = r"\W*(?:(?:and|then|but|now|等一下|等等)\b[,，\s]*)?"
 ASIDE = re.compile(
     rf"{LEAD}(?:(?P<time>{TIME})|(?P<more>{MORE})|(?P<case>{CASE}))"
-    rf"|(?:{LEAD}|[^\n]*[,，]\s?)(?P<rest>{REST})"
+    rf"|{LEAD}(?P<rest>{REST})"
 )
+REST_BEHIND = re.compile(rf"[,，]\s?(?P<rest>{REST})")
 CLAUSE = re.compile(rf"[,，]\s?(?:但|而)?(?:{TIME})|[,，]\s?剩下的[\s*]*\d")
 # what the question's last sentence holds where the aside is what it asks for
 ASKED = {
@@ -48,7 +49,7 @@ CLOSES = re.compile(r"(?:听懂|明白|学会|懂|会)了(?:吗|没|嘛)|\b(?:un
 
 def is_aside(sentence: str, question: str) -> bool:
     """Whether a sentence speaks of another time or case than the question's, or of the rest."""
-    found = ASIDE.match(sentence)
+    found = ASIDE.match(sentence) or REST_BEHIND.search(sentence)
     if not found:
         return False
     asked = ASKED[found.lastgroup or ""]

@@ -43,7 +43,7 @@ MARKS: tuple[str, ...] = ("first", "second", "currency", "pair", "decimals", "po
 MARKS += ("percent", "half", "magnitude")
 DIGIT = re.compile(r"\d")
 # a number that nothing about it makes more of: the most, and read without the long pattern
-BARE = re.compile(r"\d+(?=\s?[+=÷≈→]|[)\]}?!;。，！？；、）\n颗只支本条张岁枚朵盒]|\Z)")
+BARE = re.compile(r"\d+(?=\s?\**\s?(?:[+=÷≈→)\]}?!;。，！？；、）\n颗只支本条张岁枚朵盒]|\Z))")
 LEAD = re.compile(r"(?:-\s?)?(?:(?:us|hk|a|c)?[$€£¥]\s?)?(?:-\s?)?\.?$")  # what may stand before a number's first digit
 ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 EVENING = ("下午", "晚上", "傍晚")
@@ -87,6 +87,9 @@ def each_quantity(text: str) -> Iterator[Quantity]:
         if last and not joined:
             yield last
         last = joined or quantity
+        if not last.unit:  # nothing joins it
+            yield last
+            last = None
     if last:
         yield last
 

@@ -84,6 +84,7 @@ EQUATION = re.compile(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五�
 LIST_NUMBER = re.compile(r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}(?:[、)](?=[^\S\n]*[^\s\d])|\.(?=[^\S\n]+\S|[^\s\d.*,)%]))")
 HAS_LIST_NUMBER = re.compile(r"[#>*+| \t\n-]\d{1,2}[、).]")  # tried first, for it is found or not at once
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
+RATIO = re.compile("[Rr]atio|比例|之比|比是|几比几")
 RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
 
 
@@ -194,7 +195,7 @@ def numbers_in(text: str) -> Iterator[Quantity]:
 
 def is_ratio(question: str) -> bool:
     """Whether a question asks for a ratio, so that "3 to 4" is one."""
-    return any(word in question for word in ("ratio", "Ratio", "比例", "之比", "比是", "几比几"))
+    return ("atio" in question or "比" in question) and RATIO.search(question) is not None
 
 
 def solution(response: str) -> str:
@@ -424,7 +425,8 @@ def _is_aside(response: Response, index: int, reading: Reading) -> bool:
 
 def _with_its_list(response: Response, index: int, reading: Reading) -> Reading:
     """The last of several labelled values (Ann: **48**, Tom: **32**) leaves open which of them is the answer."""
-    if index == 0 or not all(is_listed(response.sentences[i].text) for i in (index - 1, index)):
+    sentences = response.sentences
+    if index == 0 or not is_listed(sentences[index].text) or not is_listed(sentences[index - 1].text):
         return reading
     above = meant(response.sentences[index - 1].text, response.asked)
     return reading._replace(quantities=distinct(above + reading.quantities)) if above else reading

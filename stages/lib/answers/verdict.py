@@ -32,6 +32,7 @@ SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
 NEGATIVE_WORDS = re.compile(r"零下|以下|下面|低于|负|欠|亏|\b(?:below|under|minus|negative|loss|lost|owes?|less)\b")
 NUMERAL = re.compile(r"[\d二三四五六七八九十百]")
 PLAIN_GOLD = re.compile(r"-?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})")
+CHANGES = frozenset({1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800} | {unit.factor for unit in UNITS.values()})
 HALF_DAY = 12 * 60
 
 
@@ -142,10 +143,11 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
     return _agrees_in_units(found, found.unit, gold, parts)
 
 
-def _share(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
+def _share(found: Quantity, gold: Quantity, parts: Response) -> Literal[False] | None:
     """Whether 1/4 or 0.25 is what a percentage, 25, was asked for: None, for its author may have meant it or not."""
-    shared = found.unit is None and found.value * 100 == gold.value != 0 and parts.asked() == PERCENT
-    return None if shared else False
+    if found.unit or not gold.value or found.value * 100 != gold.value:
+        return False
+    return None if parts.asked() == PERCENT else False
 
 
 def _may_be_said_otherwise(found: Quantity, gold: Quantity, parts: Response) -> bool:
@@ -160,7 +162,8 @@ def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Respons
     equal = found.value == gold.value
     wanted = gold.unit or parts.asked()
     if wanted and wanted.dimension == unit.dimension:
-        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+        same = equal if unit == wanted else found.value * unit.factor == gold.value * wanted.factor
+        return same or (None if equal else False)
     if PERCENT in (unit, wanted):
         return equal
     if equal:
@@ -181,13 +184,13 @@ def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None
     """The gold answer has no unit: any of the question's may be meant, and pieces always are."""
     assert found.unit
     smallest = found.value * found.unit.factor
-    if found.unit.dimension == "count":
+    if found.unit.dimension == "count" or not gold.value:
         return smallest == gold.value
-    named = {each for each in mentioned_units(question) if each.dimension == found.unit.dimension}
-    if any(smallest == gold.value * each.factor for each in named):
-        return True
-    seconds = (1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800)
-    return None if any(smallest == gold.value * factor for factor in seconds) else False
+    times = smallest / gold.value
+    if times not in CHANGES:
+        return False
+    named = {each.factor for each in mentioned_units(question) if each.dimension == found.unit.dimension}
+    return True if times in named else None
 
 
 def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
@@ -224,14 +227,13 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if not NUMERAL.search(rest):
         return False
     corrected = bool(CORRECTS.search(rest))
-    later = [
-        result
-        for result in parts.results
-        if result.end > reading.end + 1
-        and result.quantity
-        and (corrected or (reading.rule == "phrase" and result.concludes))
-    ]
-    return bool(later) and all(agrees(quantity, gold, parts) is False for quantity in later[-1].quantities)
+    for index in range(len(parts.sentences) - 1, -1, -1):
+        if parts.sentences[index].end <= reading.end + 1:
+            return False
+        result = parts.result(index)
+        if result and result.quantity and (corrected or (reading.rule == "phrase" and result.concludes)):
+            return agrees(result.quantity, gold, parts) is False
+    return False
 
 
 def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:

@@ -1,5 +1,7 @@
 """The words by which an answer is known, in English (lower case) and Chinese: one pattern a kind, its words below it.
 
+A ``(?=[…])`` in front holds the first letters of what follows it: so at most places a search fails at once.
+
 ``PHRASE`` announces an answer; ``REJECTED`` and what follows it say that a mentioned one does not stand; ``CONCLUDES``
 and ``TOTAL`` make a result of a sentence; ``IDIOM`` and the scene's patterns tell the numbers that are none.
 """
@@ -31,8 +33,8 @@ REJECTS_BEFORE = re.compile(
     r"|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)"
 )
 CORRECTS = re.compile(
-    r"等等|等一下|哎呀|不对|[数算看写说]?错了|更正|应该是|其实是|算错"
-    r"|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)"
+    r"(?=[等哎不数算看写说错更应其woacsin])(?:等等|等一下|哎呀|不对|[数算看写说]?错了|更正|应该是|其实是|算错"
+    r"|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,))"
 )
 DENIES = re.compile(r"[\s*]*(?:不是|not\b(?! only))")
 BUT = re.compile(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)")
@@ -42,13 +44,14 @@ FINAL = re.compile(
     r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion"
 )
 CONCLUDES = re.compile(
-    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是"
+    r"(?=[所因于那这一总共合加最结也得就剩还需sthafrcmlgni])"
+    r"(?:所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是"
     r"|剩下|还剩|还有|需要"
-    r"|\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b"
+    r"|\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b)"
 )
 TOTAL = re.compile(
-    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和"
-    r"|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)"
+    r"(?=[一总共合atgi])(?:一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和"
+    r"|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,))"
 )
 CLAUSE = re.compile(
     r"所以|因此|也就是说?|即|那么|这样|于是|剩下|还剩"
