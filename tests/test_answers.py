@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from stages.lib.answers import rule_verdict
-from stages.lib.answers.endings import OPENS_CHINESE, body
+from stages.lib.answers.endings import OPENS_CHINESE, RESULT, body
 from stages.lib.answers.expressions import Worker
 from stages.lib.answers.numbers import quantities_in, quantity_at
 from stages.lib.answers.spelling import normalise
-from stages.lib.answers.wording import CONCLUDES, CORRECTS, TOTAL
+from stages.lib.answers.wording import CONCLUDES, CORRECTS, FINAL, TOTAL
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
 
@@ -154,7 +154,9 @@ class TestEndings:
 
 
 @pytest.mark.parametrize(
-    "pattern", [CONCLUDES, TOTAL, CORRECTS, OPENS_CHINESE], ids=["concludes", "total", "corrects", "opens"]
+    "pattern",
+    [CONCLUDES, FINAL, TOTAL, CORRECTS, RESULT, OPENS_CHINESE],
+    ids=["concludes", "final", "total", "corrects", "result", "opens"],
 )
 def test_the_letters_that_a_pattern_looks_for_first_hide_none_of_its_words(pattern: re.Pattern[str]) -> None:
     letters, words = re.findall(r"\(\?=\[([^\]]+)\]\)", pattern.pattern)[0], pattern.pattern.partition("])")[2]

@@ -45,6 +45,7 @@ LARGE: tuple[str, ...] = (
     "zero",
 )
 LARGE += ("hundred", "thousand", "million")
+LATIN = re.compile("[a-z]{4}")
 IN_LARGE_WORDS = re.compile(rf"(?<![\w-])(?<!\d[ -]){IN_WORDS.pattern}(?!-?[a-z\d]|\s?/)")
 NO_COUNT = re.compile(r"half|hal|third|quarter|(?:four|fif|six|eigh|ten)th|dozen|s\b|^(?:hundred|thousand|[mb]illion)")
 NEGATIVE_WORDS = re.compile(rf"(?:negative\s|minus\s(?=[a-z -]{{1,40}} degree))({IN_WORDS.pattern})")
@@ -62,7 +63,7 @@ def in_digits(text: str) -> str:
         text = BELOW_ZERO.sub(lambda found: f"-{_value(found['number'])}{found['degrees']}", text)
     if "negative " in text or "minus " in text:
         text = NEGATIVE_WORDS.sub(lambda found: f"-{_value(found[1])}", text)
-    if any(word in text for word in LARGE):
+    if LATIN.search(text) and any(word in text for word in LARGE):
         text = IN_LARGE_WORDS.sub(lambda found: _large(found.group()), text)
         text = ENGLISH_MIXED.sub(_sum, text)
     return text

@@ -42,9 +42,9 @@ ASKED_OF_A_RESULT = re.compile(
     r"(?:对[吗吧不]|对了[吗吧]|是[吗吧不]|没错吧|right|correct|okay|see|明白|懂)[^?？]{0,6}[?？]"
 )
 RESULT = re.compile(
-    r"[=≈]\s{0,3}[*$\\(\[]{0,4}-?[$¥€£]?\.?\d|\*\*[^*\n]{0,40}\d[^*\n]{0,80}\*\*|\\boxed|####|答案|answer\b"
+    r"(?=[=≈*\\#答a所因一总共合就等得剩sth])(?:[=≈]\s{0,3}[*$\\(\[]{0,4}-?[$¥€£]?\.?\d|\*\*[^*\n]{0,40}\d[^*\n]{0,80}\*\*|\\boxed|####|答案|answer\b"
     r"|(?:所以|因此|一共|总共|共[有赚花卖用需要得是]|总计|合计|就是|等于|得到|剩)[^。！？!?\n]{0,80}[\d二三四五六七八九十百千]"
-    r"|(?:so|therefore|thus|hence|total|altogether)\b[^。！？!?\n]{0,80}\d"
+    r"|(?:so|therefore|thus|hence|total|altogether)\b[^。！？!?\n]{0,80}\d)"
 )
 HEADING = re.compile(r"\s*(?:#|\*\*[^*]+\*\*[:：\s]*$)")
 FINAL = re.compile(r"\\boxed|####|最终的?答案|final answer|原题的?答案|^a[:：]")

@@ -14,7 +14,9 @@ r"""Finding the final answer in a response: the rules, from the surest to the we
 | ``last_number`` | the last number, where there is no result at all | it is one of several parts |
 
 Where a solution is marked (``<answer>``, ``<|begin_of_solution|>``) only that is read, and first what a tutor adds
-after the answer is cut off (``endings``). A reading of several values is no reading: unsure is better than wrong.
+after the answer is cut off (``endings``). A last result that tells of another time or case gives way to the conclusion
+before it (``asides``); the last of several labelled values leaves open which is meant. A reading of several values is
+no reading: unsure is better than wrong.
 """
 
 import re
@@ -83,6 +85,7 @@ NOT_THAT = re.compile(r"\W*(?:不对|不是)")
 EQUATION = re.compile(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五六七八九十两]")
 LIST_NUMBER = re.compile(r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}(?:[、)](?=[^\S\n]*[^\s\d])|\.(?=[^\S\n]+\S|[^\s\d.*,)%]))")
 HAS_LIST_NUMBER = re.compile(r"[#>*+| \t\n-]\d{1,2}[、).]")  # tried first, for it is found or not at once
+SENTENCE_ENDS = re.compile(r"[\n。！？!?]|\. ")
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
 RATIO = re.compile("[Rr]atio|比例|之比|比是|几比几")
 RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
@@ -329,8 +332,7 @@ def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
         return
     for match in list(PHRASE.finditer(text))[-MOST:]:
         piece, end = _piece(text, match.end())
-        start = max(text.rfind(mark, 0, match.start()) for mark in ("\n", "。", "！", "？", "!", "?", ". ")) + 1
-        if REJECTED.search(text[max(start, match.start() - 60) : match.start()]) or _is_denied(text, piece, end):
+        if _is_rejected(text, match.start()) or _is_denied(text, piece, end):
             continue
         but = BUT.search(piece)
         piece = but[1] if but else MARKS_BEFORE.sub("", piece)
@@ -340,6 +342,12 @@ def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
         if stated or expression:
             also = () if EQUALS.search(piece) else tuple(quantities_in(piece))
             yield Reading("phrase", stated, expression, end, also=also), _is_taken_back(text, end)
+
+
+def _is_rejected(text: str, start: int) -> bool:
+    """Whether the sentence before a phrase speaks of a wrong answer, or somebody else's."""
+    before = text[max(0, start - 60) : start]
+    return REJECTED.search(before) is not None and REJECTED.search(SENTENCE_ENDS.split(before)[-1]) is not None
 
 
 def _is_taken_back(text: str, end: int) -> bool:

@@ -72,8 +72,7 @@ def normalise(text: str) -> str:
     """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case."""
     text = text.lower()
     if not text.isascii():
-        if OTHER_SIGNS.search(text):
-            text = text.translate(ONE_SIGN)
+        text = OTHER_SIGNS.sub(_one_sign, text)
         if VULGAR_SIGN.search(text):
             text = FRACTION_SIGN.sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
     if "\\" in text:
@@ -84,6 +83,11 @@ def normalise(text: str) -> str:
         if sign in text:
             text = spelled.sub(spelling, text)
     return IN_PARTS.sub(_in_digits, text) if "分之" in text else text
+
+
+def _one_sign(found: re.Match[str]) -> str:
+    sign = ONE_SIGN[ord(found.group())]
+    return chr(sign) if sign else ""
 
 
 def _in_digits(found: re.Match[str]) -> str:

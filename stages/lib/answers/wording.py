@@ -41,7 +41,8 @@ BUT = re.compile(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)")
 BUT_WRONG = re.compile(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)")
 
 FINAL = re.compile(
-    r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion"
+    r"(?=[f最thsai所因综总一])"
+    r"(?:final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion)"
 )
 CONCLUDES = re.compile(
     r"(?=[所因于那这一总共合加最结也得就剩还需sthafrcmlgni])"
