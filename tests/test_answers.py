@@ -4,6 +4,7 @@ The tables are in ``tests/answers``; "unsure" is the right verdict where a perso
 """
 
 import json
+import re
 import threading
 import time
 from fractions import Fraction
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from stages.lib.answers import rule_verdict
-from stages.lib.answers.endings import body
+from stages.lib.answers.endings import OPENS_CHINESE, RESULT, body
 from stages.lib.answers.expressions import Worker
 from stages.lib.answers.numbers import quantities_in, quantity_at
 from stages.lib.answers.spelling import normalise
+from stages.lib.answers.wording import CONCLUDES, CORRECTS, FINAL, TOTAL
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
 
@@ -149,6 +151,21 @@ class TestEndings:
         lesson = body(normalise("48 + 24 = 72\n\nCheck: 72 - 24 = 48\n\nSo it is 72."))
         assert "24 = 48" not in lesson
         assert lesson.endswith("so it is 72.")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [CONCLUDES, FINAL, TOTAL, CORRECTS, RESULT, OPENS_CHINESE],
+    ids=["concludes", "final", "total", "corrects", "result", "opens"],
+)
+def test_the_letters_that_a_pattern_looks_for_first_hide_none_of_its_words(pattern: re.Pattern[str]) -> None:
+    letters, words = re.findall(r"\(\?=\[([^\]]+)\]\)", pattern.pattern)[0], pattern.pattern.partition("])")[2]
+    slow = re.compile(words)
+    texts = [lesson[3] for lesson in lessons_zh.LESSONS + lessons_en.LESSONS]
+    texts += [row[0] for rows in FORMS.values() for row in rows] + [words.replace("|", " ")]
+    assert letters
+    for text in map(normalise, texts):
+        assert [match.span() for match in pattern.finditer(text)] == [match.span() for match in slow.finditer(text)]
 
 
 HOSTILE = [

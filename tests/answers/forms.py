@@ -211,7 +211,135 @@ ENGLISH_NUMERALS: list[Form] = [
     ("The answer is three and a half hours.", "3.5", "right"),
     ("The answer is a dozen.", "12", "right"),
     ("The answer is seventy-two.", "27", "wrong"),
-    ("The answer is 72.", "seventy-two", "unsure"),
+    ("The answer is 72.", "seventy-two", "right"),
+]
+MIXED_NUMERALS: list[Form] = [
+    ("所以他一共存了 **3万2750元**！", "32750", "right"),
+    ("所以一共走了48万6千步。", "486000", "right"),
+    ("答案是 **7千5百** 块砖。", "7500", "right"),
+    ("所以要搬1千2百40箱。", "1240", "right"),
+    ("一共是 **2千3百50万** 元。", "23500000", "right"),
+    ("答案是两万6千元。", "26000", "right"),
+    ("答案是3亿2000万。", "320000000", "right"),
+    ("答案是6百个。", "600", "right"),
+    ("答案是6百个。", "6", "wrong"),
+    ("所以他一共存了 **3万2千元**！", "32750", "wrong"),
+    ("答案是 **5千克**。", "5", "right", "一共多少千克？"),
+    ("The answer is 2 thousand 4 hundred.", "2400", "right"),
+    ("The answer is 2 thousand 4 hundred.", "400", "wrong"),
+]
+WORDED: list[Form] = [
+    ("30 - 12 = 18. Then she loses four marbles. So she has **thirteen marbles**.", "18", "unsure"),
+    ("Count them: so Ben has **eighteen stickers**.", "18", "right"),
+    ("So the ship sails **four hundred thousand miles** in all.", "400000", "right"),
+    ("So the ship sails **forty thousand four hundred miles** in all.", "400000", "wrong"),
+    ("So there is nothing left: zero grams!", "0", "right"),
+    ("So each child gets **four cookies**.", "4", "right"),
+    ("So each child gets four cookies.", "4", "right"),
+    ("So each child gets **four cookies**.", "5", "wrong"),
+    ("6 × 2 = 12. So that is what the two of them pay.", "12", "right"),
+    ("So the three friends share 21 nuts.", "21", "right"),
+    ("So it takes **two dozen** eggs.", "24", "right"),
+]
+BELOW_ZERO: list[Form] = [
+    ("So at noon it was **6 degrees below zero**.", "-6", "right"),
+    ("So it was six degrees below zero.", "-6", "right"),
+    ("It is 6 degrees Celsius below zero, so cold!", "-6", "right"),
+    ("So the mean is **negative eight**.", "-8", "right"),
+    ("所以平均气温是零度以下8度。", "-8", "right"),
+    ("所以现在是**负的8度**。", "-8", "right"),
+    ("答案是零下的8度。", "-8", "right"),
+    ("所以现在 **零下八度**！", "-8", "right"),
+    ("所以夜里比0度低8度。", "-8", "right"),
+    ("答案是负八。", "-8", "right"),
+    ("所以现在 **零下八度**！", "8", "wrong"),
+    ("所以还在0度以上，是 **8度**。", "8", "right"),
+    ("8 = 8, so it is 8 degrees under the zero mark.", "-8", "unsure"),
+    ("老师负责8个班。所以一共 8 个班。", "8", "right"),
+]
+SHARE = "What percentage of the class is absent?"
+SHARES: list[Form] = [
+    ("2 ÷ 5 = 0.4, so the answer is **0.4**.", "40", "unsure", SHARE),
+    ("所以请假的占 **五分之二**！", "40", "unsure", "全班请假的占百分之几？"),
+    ("The answer is **2/5**.", "40", "unsure", SHARE),
+    ("答案是 **40%**。\n\n所以请假的占全班的五分之二呢！", "40", "right", "全班请假的占百分之几？"),
+    ("The answer is **0.3**.", "40", "wrong", SHARE),
+    ("The answer is **0.4**.", "40", "wrong"),
+    ("The answer is **40%**.", "40", "right", SHARE),
+]
+LATER_TOTALS: list[Form] = [
+    ("5×30=150，5×50=250，加起来 **400米**。", "250", "unsure"),
+    ("5×30=150，5×50=250，加起来 **400米**。", "400", "right"),
+    ("5×30=150，5×50=250，一共是400米。", "400", "right"),
+    ("5 × 30 = 150 and 5 × 50 = 250, altogether **400** m.", "400", "right"),
+    ("5 × 30 = 150 and 5 × 50 = 250, altogether **400** m.", "250", "unsure"),
+    ("150 + 250 = 400 m altogether over 2 days.", "400", "right"),
+    ("150+250=400米，一共走了2天。", "400", "right"),
+]
+SMALLER_NUMBERS: list[Form] = [
+    ("把大数变小：60,000 写成 60。60 - 24 = **36**，所以还剩 **36** 箱。", "36000", "unsure"),
+    ("60万变成60。60 - 24 = **36**，所以还剩 **36** 份。", "360000", "unsure"),
+    ("60 - 24 = 36, so **36** are left.", "3600", "wrong"),
+    ("So it is **36 thousand**.", "36000", "right"),
+    ("So **36 kg** are left.", "36", "right"),
+    ("So **36** are left.", "35000", "wrong"),
+    ("So **-36** is left.", "36", "wrong"),
+]
+AGE = "Ann is 6 years older than Ben, who is 30. How old is Ann now?"
+RISE = "A loaf costs 4 dollars and a cheese twice as much. How much do both cost?"
+DAYS = "24 slices of bread, 4 eaten every day: how many days does the bread last?"
+ASIDES: list[Form] = [
+    ("30 + 6 = 36\n所以安现在 **36岁**。五年后她就 **41岁** 啦！", "36", "right", AGE),
+    ("30 + 6 = 36\n所以安现在 **36岁**。五年后她就 **41岁** 啦！", "41", "unsure", AGE),
+    ("30 + 6 = 36\nSo Ann is **36** now. Five years later she is **41**.", "36", "right", AGE),
+    ("30 + 6 = 36\nSo Ann is **36** now. Five years later she is **41**.", "41", "unsure", AGE),
+    ("30 + 6 = 36\nSo Ann is **36**. Next year she will be **37**!", "37", "right", "How old is Ann next year?"),
+    ("所以安现在36岁，五年前她是31岁。", "31", "unsure", AGE),
+    ("所以一共要 **12元**。\n\n如果再买一个蛋糕，那就一共是 12 + 5 = **17元** 啦。", "17", "unsure", RISE),
+    ("所以一共要 **12元**。\n\n如果再买一个蛋糕，那就一共是 12 + 5 = **17元** 啦。", "12", "right", RISE),
+    ("So both cost **$12**. If she bought another loaf, that would be 12 + 4 = **$16**.", "12", "right", RISE),
+    ("So both cost **$12**. If she bought another loaf, that would be 12 + 4 = **$16**.", "16", "unsure", RISE),
+    ("4 × 2 = 8. If the cheese costs 8, both cost 8 + 4 = 12.", "12", "right", RISE),
+    ("所以不及格的有 **18人**。剩下的12人都及格了。", "18", "right"),
+    ("所以不及格的有 **18人**。剩下的12人都及格了。", "12", "unsure"),
+    ("30 - 18 = 12，所以剩下的 **12人** 及格了。", "12", "right", "How many are left?"),
+    ("面包能吃6天，还剩2片。", "2", "unsure", DAYS),
+    ("所以每条 15 元。听懂了吗？那三条呢？15+15+15=45元哦", "15", "right"),
+    ("每条 15 元，听懂了吗？三条就是 15×3=45 元。所以一共 **45元**。", "45", "right"),
+    ("300 - 50 = 250，250 ÷ 10 = 25\n所以要 25 天！\n\n⚠️ 小心陷阱：300÷10=30，这样就多算了5天哦！", "25", "right"),
+]
+LISTS: list[Form] = [
+    ("所以最后：\n- 小明剩下：**48元**\n- 晚饭花了：**32元**", "32", "unsure"),
+    ("所以最后：\n- 小明剩下：**48元**\n- 晚饭花了：**32元**", "48", "unsure"),
+    ("所以：\n红的：12支\n绿的：9支", "9", "unsure"),
+    ("So in the end:\n- Ann: **12**\n- Ben: **9**", "9", "unsure"),
+    ("So in the end:\n- Ann: **12**\n- Ben: **9**\n- Total: **21**", "21", "right"),
+    ("- 红的：12支\n- 绿的：9支\n- 一共：**21支**", "21", "right"),
+    ("- 红的：12支\n- 绿的：12 - 3 = 9支", "9", "right"),
+    ("- Ann: **12**\n- Ben: **9**\n\nSo Ben has **9**.", "9", "right"),
+]
+ANSWER_FIRST: list[Form] = [
+    (
+        "**答案：90斤**\n\n因为多的60斤是去年的2倍，所以去年是60÷2=30斤。\n加起来：30+60=90斤，所以是90斤。",
+        "90",
+        "right",
+    ),
+    ("**答案：90斤**\n\n多的60斤是去年的2倍，所以去年是60÷2=30斤。", "90", "unsure"),
+    ("The answer is **90**.\n\nHe did 60 ÷ 2 = 30, so 30 at first. So altogether 30 + 60 = 90.", "90", "right"),
+    ("The answer is **90**. Wait, I forgot one. So it is **91**.", "90", "unsure"),
+    ("答案是90。等等，我算错了，所以是 **91**。", "90", "unsure"),
+    ("答：有24个。剩下56个大的，我们扔掉。", "24", "right"),
+    ("The answer is 24. The remaining 56 are big.", "24", "right"),
+]
+REPEATED: list[Form] = [
+    ("一天吃2+2=4片，24÷4=8天。\n\n所以面包可以吃8天。", "4", "wrong"),
+    ("90×2=180，180-96=84，所以赚了 **84元**。", "96", "wrong"),
+    ("He eats 2 + 2 = 4 a day, 24 ÷ 4 = 8. So the bread lasts 8 days.", "4", "wrong"),
+    ("He eats 2 + 2 = 4 a day. So the bread lasts 8 days.", "4", "unsure"),
+    ("24÷4=8天，所以面包可以吃8天。每天吃4片！", "4", "unsure"),
+    ("5th + 1 = 6th, so she jumped 1 place and is 6th.", "6", "right"),
+    ("She jumped 1 place, so she was in 5th + 1 = 6th place.", "6", "right"),
+    ("She jumped 1 place, so she was in 5th + 1 = 6th place.", "1", "wrong"),
 ]
 BOXES: list[Form] = [
     (r"\boxed{5} or \boxed{6}", "5", "unsure"),

@@ -18,24 +18,34 @@ NUMERAL = re.compile(
 
 
 def integer(text: str) -> int | None:
-    """The value of a whole numeral; None for signs in no numeral's order (万三十十)."""
-    if not any(sign in TENS or sign in MYRIADS for sign in text):
-        return int("".join(str(DIGITS[sign]) for sign in text))
+    """The value of a whole numeral, with digits in it (1千9百20), too; None for signs in no order (万三十十)."""
+    signs = re.findall(r"\d+|\D", text)
+    if not any(sign in TENS or sign in MYRIADS for sign in signs):
+        return int("".join(str(_digit(sign)) for sign in signs))
     total = section = digit = 0
-    last_unit = 10**9
-    for sign in text:
-        if sign in DIGITS:
-            digit = DIGITS[sign]
-        elif sign in TENS:
+    last_unit = last_myriad = 10**9
+    for sign in signs:
+        if sign in TENS:
             if TENS[sign] >= last_unit:
                 return None
             section, digit, last_unit = section + (digit or 1) * TENS[sign], 0, TENS[sign]
+        elif sign in MYRIADS:
+            myriad = MYRIADS[sign]
+            if myriad == last_myriad:
+                return None
+            below = section + digit
+            total = total + below * myriad if myriad < last_myriad else (total + below) * myriad  # 3亿5000万, 1万亿
+            section, digit, last_unit, last_myriad = 0, 0, 10**9, myriad
         else:
-            total, section, digit, last_unit = (total + section + digit) * MYRIADS[sign], 0, 0, 10**9
-    if digit and text[-2] not in "零〇十":  # 一百二 is 120, 一万二 is 12,000; 一百零二 is 102
-        unit = TENS.get(text[-2]) or MYRIADS[text[-2]]
+            digit = _digit(sign)
+    if 0 < digit < 10 and signs[-2] not in "零〇十":  # 一百二 is 120, 一万二 is 12,000; 一百零二 is 102
+        unit = TENS.get(signs[-2]) or MYRIADS.get(signs[-2], 10)
         digit *= unit // 10
     return total + section + digit
+
+
+def _digit(sign: str) -> int:
+    return DIGITS[sign] if sign in DIGITS else int(sign)
 
 
 def numeral_value(match: re.Match[str]) -> Fraction | None:

@@ -11,13 +11,13 @@ one is expected.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from stages.lib.answers.chinese import NUMERAL, numeral_value
 from stages.lib.answers.units import PERCENT, SYMBOLS, UNIT, Unit, unit
-from stages.lib.answers.words import IN_WORDS, words_value
+from stages.lib.answers.words import BEFORE_COUNT, COUNT, IN_WORDS, words_value
 
 LONGEST = 200  # digits: a longer number is nobody's answer, and reading it costs more the longer it is
 MAGNITUDES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -36,11 +36,19 @@ QUANTITY = re.compile(
     r"|(?P<magnitude>(?:hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-z])|百万|千万|[万亿千])?"
     rf"[\s*_-]{{0,4}}(?:(?:more|additional|extra|full|whole|total|个|多)\s?)?(?P<unit>{UNIT})?)?"
 )
+UNIT_AFTER = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})")
+PERCENT_AFTER = re.compile(r"\s?(?:%|per ?cent)")
+# what a number has that is more than digits and a unit
+MARKS: tuple[str, ...] = ("first", "second", "currency", "pair", "decimals", "point", "e", "ten", "mixed", "over")
+MARKS += ("percent", "half", "magnitude")
 DIGIT = re.compile(r"\d")
+# a number that nothing about it makes more of: the most, and read without the long pattern
+BARE = re.compile(r"\d+(?=\s?\**\s?(?:[+=÷≈→)\]}?!;。，！？；、）\n颗只支本条张岁枚朵盒]|\Z))")
 LEAD = re.compile(r"(?:-\s?)?(?:(?:us|hk|a|c)?[$€£¥]\s?)?(?:-\s?)?\.?$")  # what may stand before a number's first digit
 ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 EVENING = ("下午", "晚上", "傍晚")
 MORNING = ("上午", "早上", "凌晨", "清晨")
+HALF_ENDS = frozenset("午上晚晨")
 SPACED_SIGN = (*"=≈(:,，：是为于成了到*$[>{+×÷/剩", "is", "are", "to", "equals", "of", "was")
 AT_ONCE = re.compile(r"[\s*_:：\"“'(（]{0,6}(?:大约|约|整整|about |exactly |approximately |just |only )?")
 MEASURE = (
@@ -49,8 +57,7 @@ MEASURE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A number as found in a (normalised) text: ``value`` counts ``unit`` where it has one.
 
     ``scale`` is the number word's (million), already in the value. A ``pair`` is 10:30, a ratio or a time of day.
@@ -66,9 +73,10 @@ class Quantity:
     half: Literal["am", "pm", None] = None
 
 
-def quantities_in(text: str) -> list[Quantity]:
+@lru_cache(maxsize=256)  # a sentence is asked for its numbers again and again
+def quantities_in(text: str) -> tuple[Quantity, ...]:
     """The quantities of a normalised text, in order; what a compound unit joins is one (2 hours 40 minutes)."""
-    return list(each_quantity(text))
+    return tuple(each_quantity(text))
 
 
 def each_quantity(text: str) -> Iterator[Quantity]:
@@ -79,6 +87,9 @@ def each_quantity(text: str) -> Iterator[Quantity]:
         if last and not joined:
             yield last
         last = joined or quantity
+        if not last.unit:  # nothing joins it
+            yield last
+            last = None
     if last:
         yield last
 
@@ -91,7 +102,7 @@ def quantity_at(text: str, position: int = 0) -> Quantity | None:
     for quantity in each_quantity(window):
         if offset + quantity.end > start:
             at_once = offset + quantity.start <= start
-            return _moved(quantity, offset) if at_once else spelled_at(text, start)
+            return moved(quantity, offset) if at_once else spelled_at(text, start)
     return spelled_at(text, start)
 
 
@@ -106,8 +117,7 @@ def spelled_at(text: str, start: int) -> Quantity | None:
         return None
     if value is None:
         return None
-    named = re.compile(rf"[\s*_-]{{0,4}}(?:个|多)?({UNIT})").match(text, end)
-    percent = re.compile(r"\s?(?:%|per ?cent)").match(text, end)
+    named, percent = UNIT_AFTER.match(text, end), PERCENT_AFTER.match(text, end)
     found_unit = PERCENT if percent else unit(named[1]) if named else None
     return Quantity(text[start:end], value, found_unit, start, named.end() if named else end)
 
@@ -126,11 +136,25 @@ def spelled_in(text: str) -> list[Quantity]:
     return found
 
 
+def worded_in(text: str) -> list[Quantity]:
+    """Numbers in English words that count something: three slices; not the two of them."""
+    matches = (match for match in COUNT.finditer(text) if not BEFORE_COUNT.search(text, 0, match.start()))
+    return [quantity for match in matches if (quantity := spelled_at(text, match.start()))]
+
+
 def _single(text: str) -> Iterator[Quantity]:
     position = 0
     while found := DIGIT.search(text, position):
-        lead = LEAD.search(text, max(position, found.start() - 8), found.start())
-        match = QUANTITY.match(text, lead.start() if lead else found.start())
+        start = found.start()
+        lead = LEAD.search(text, max(position, start - 8), start) if _may_lead(text, start) else None
+        bare = BARE.match(text, start) if not lead else None
+        if bare:
+            position = bare.end()
+            value = _plain(bare.group())
+            if value is not None and not text.startswith("第", start - 1):
+                yield Quantity(bare.group(), value, None, start, position, half=_half_of_day(text, start))
+            continue
+        match = QUANTITY.match(text, lead.start() if lead else start)
         if match is None:
             position = found.end()
             continue
@@ -141,6 +165,12 @@ def _single(text: str) -> Iterator[Quantity]:
             yield quantity
 
 
+def _may_lead(text: str, start: int) -> bool:
+    """Whether a sign or a currency may stand before a number: a look at two characters spares most a search."""
+    before = text[max(0, start - 2) : start].rstrip()
+    return before != "" and before[-1] in "-$€£¥."
+
+
 def _is_ordinal(match: re.Match[str], text: str) -> bool:
     """第3天, the 3rd day."""
     return text.startswith("第", match.start() - 1) or (
@@ -149,6 +179,18 @@ def _is_ordinal(match: re.Match[str], text: str) -> bool:
 
 
 def _quantity(match: re.Match[str], text: str) -> Quantity | None:
+    if not any(match.group(*MARKS)):  # digits and perhaps a unit: by far the most, so read without the rest
+        start, end = match.span("whole")
+        named = match["unit"]
+        value = _plain(text[start:end])
+        if value is None:
+            return None
+        found, stop = (unit(named), match.end()) if named else (None, end)
+        return Quantity(text[start:end], value, found, start, stop, half=_half(match, text))
+    return _marked_quantity(match, text)
+
+
+def _marked_quantity(match: re.Match[str], text: str) -> Quantity | None:
     negative = _is_sign(match, text)
     value = _pair(match["pair"]) if match["pair"] else _number(match)
     if value is None:
@@ -175,12 +217,19 @@ def _quantity(match: re.Match[str], text: str) -> Quantity | None:
     )
 
 
+@lru_cache(maxsize=4096)
+def _plain(digits: str) -> Fraction | None:
+    """The value of digits with their separators; None for too many."""
+    digits = digits.replace(",", "").replace(" ", "")
+    return Fraction(int(digits)) if len(digits) <= LONGEST else None
+
+
 def _scaled(value: Fraction, scale: int) -> Fraction:
     return value if scale == 1 else value * scale
 
 
 def _number(match: re.Match[str]) -> Fraction | None:
-    digits = re.sub("[, ]", "", match["whole"] or "0") + (match["decimals"] or match["point"] or "")
+    digits = (match["whole"] or "0").replace(",", "").replace(" ", "") + (match["decimals"] or match["point"] or "")
     if len(digits) > LONGEST or len(match["over"] or "") > LONGEST:
         return None
     value = Fraction(digits) if "." in digits else Fraction(int(digits))
@@ -230,7 +279,14 @@ def _unit(match: re.Match[str], text: str) -> Unit | None:
 def _half(match: re.Match[str], text: str) -> Literal["am", "pm", None]:
     if match["half"]:
         return "am" if match["half"][0] == "a" else "pm"
-    before = text[max(0, match.start() - 4) : match.start()].rstrip(" *")
+    return _half_of_day(text, match.start())
+
+
+def _half_of_day(text: str, start: int) -> Literal["am", "pm", None]:
+    """By the word before a number: 下午3点."""
+    before = text[max(0, start - 4) : start].rstrip(" *")
+    if before[-1:] not in HALF_ENDS:
+        return None
     return "pm" if before.endswith(EVENING) else "am" if before.endswith(MORNING) else None
 
 
@@ -248,7 +304,7 @@ def _joined(first: Quantity, second: Quantity, text: str) -> Quantity | None:
         and re.match(r"分(?!之)", text[second.end : second.end + 2])
     ):
         b = unit("分钟")
-        second = replace(second, unit=b, end=second.end + 1)
+        second = second._replace(unit=b, end=second.end + 1)
     if (
         not (a and b)
         or a.dimension != b.dimension
@@ -262,8 +318,9 @@ def _joined(first: Quantity, second: Quantity, text: str) -> Quantity | None:
     return Quantity(text[first.start : second.end].strip(" *"), value, b, first.start, second.end)
 
 
-def _moved(quantity: Quantity, by: int) -> Quantity:
-    return replace(quantity, start=quantity.start + by, end=quantity.end + by)
+def moved(quantity: Quantity, by: int) -> Quantity:
+    """The quantity of a piece, with its place in the whole."""
+    return quantity._replace(start=quantity.start + by, end=quantity.end + by)
 
 
 def _end(match: re.Match[str] | None, otherwise: int) -> int:

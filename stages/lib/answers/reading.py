@@ -14,16 +14,18 @@ r"""Finding the final answer in a response: the rules, from the surest to the we
 | ``last_number`` | the last number, where there is no result at all | it is one of several parts |
 
 Where a solution is marked (``<answer>``, ``<|begin_of_solution|>``) only that is read, and first what a tutor adds
-after the answer is cut off (``endings``). A reading of several values is no reading: unsure is better than wrong.
+after the answer is cut off (``endings``). A last result that tells of another time or case gives way to the conclusion
+before it (``asides``); the last of several labelled values leaves open which is meant. A reading of several values is
+no reading: unsure is better than wrong.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from stages.lib.answers.asides import closes, is_aside
 from stages.lib.answers.endings import body_sentences, is_question
 from stages.lib.answers.numbers import Quantity, quantities_in, spelled_at, spelled_in
 from stages.lib.answers.spelling import normalise
@@ -44,6 +46,7 @@ from stages.lib.answers.wording import (
     REJECTED,
     REJECTS_BEFORE,
     TOTAL,
+    is_listed,
 )
 from stages.lib.answers.words import IN_WORDS
 
@@ -55,8 +58,6 @@ THOUGHT_END = re.compile(r"</think>|<\|end_of_thought\|>")
 LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; tried where the text has the words
     (word, re.compile(pattern))
     for word, pattern in (
-        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}[、)](?=[^\S\n]*[^\s\d])"),
-        ("", r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}\.(?=[^\S\n]+\S|[^\s\d.*,)%])"),
         ("**", r"(?m:^)[^\S\n]*\*\*\d{1,2}[.、)]\*\*(?=[^\S\n]*\S)"),
         ("(", r"[(](?:\d|[一二三四五六])[)](?=\s?[^\s\d])"),
         ("第", r"第\s?(?:\d{1,2}|[一二三四五六七八九十]{1,3})\s?(?:步|题|问|部分|种方法|个问题|小问)"),
@@ -73,7 +74,20 @@ LABELS: list[tuple[str, re.Pattern[str]]] = [  # numbers that only count steps; 
         ("<<", r"<<[^<>\n]{0,200}>>"),
     )
 ]
+MAY_HOLD_NUMBER = re.compile(r"[\d二两三四五六七八九十百半]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten)\b")
+A_LABEL = re.compile(r"\s*\**a\**\s?[:：]\**\s*(?=\S)")
+MARKS_BEFORE = re.compile(r"^(?:[\s*_:：(\[]|\$(?!-?\s?[\d.]))+")
+SPACED_MINUS = re.compile(r"^-\s(?=[$\d])")
+BLANK = re.compile(r"[\s*_:：$>\[\]\\()|-]{0,40}(?=[^\s*_:：$>\[\]\\()|-])")
+REST = re.compile(r"[^\n。！？!?]{0,400}?(?=[\n。！？!?]|\.(?:\s|\*|$|\")|\Z)")
+ASKS = re.compile(r"\s*吗?[?？]")
+NOT_THAT = re.compile(r"\W*(?:不对|不是)")
+EQUATION = re.compile(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五六七八九十两]")
+LIST_NUMBER = re.compile(r"(?m:^)[#>*+| \t-]{0,20}\d{1,2}(?:[、)](?=[^\S\n]*[^\s\d])|\.(?=[^\S\n]+\S|[^\s\d.*,)%]))")
+HAS_LIST_NUMBER = re.compile(r"[#>*+| \t\n-]\d{1,2}[、).]")  # tried first, for it is found or not at once
+SENTENCE_ENDS = re.compile(r"[\n。！？!?]|\. ")
 TAGS = re.compile(r"</?(?:b|strong)>|__(?=\S)")
+RATIO = re.compile("[Rr]atio|比例|之比|比是|几比几")
 RATIO_WORD = re.compile(r"(?<=\d)\s?(?:to|:|：|比)\s?(?=\d)")
 
 
@@ -84,8 +98,7 @@ class Sentence(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What a rule read: one quantity is an answer, several are none; ``expression`` is text that is no plain number."""
 
     rule: str
@@ -93,7 +106,8 @@ class Reading:
     expression: str | None = None
     end: int = 0  # where in the body it stood
     emphatic: bool = False  # a conclusion in bold, or of a total
-    also: tuple[Quantity, ...] = ()  # other numbers of the same statement
+    concludes: bool = False  # in so many words: so, therefore, in total
+    also: tuple[Quantity, ...] = ()  # other numbers that may be meant: of the same statement, of an aside after it
 
     @property
     def quantity(self) -> Quantity | None:
@@ -106,6 +120,7 @@ class Response:
 
     def __init__(self, response: str, question: str) -> None:
         self.question = question
+        self._results: dict[int, Reading | None] = {}
         text = prepare(solution(response))
         self.whole = RATIO_WORD.sub(":", text) if is_ratio(question) else text
 
@@ -120,6 +135,10 @@ class Response:
 
     def asked(self) -> Unit | None:
         """The unit that the question asks for; looked for only where a sentence leaves open which number is meant."""
+        return self._asked
+
+    @cached_property
+    def _asked(self) -> Unit | None:
         return asked_unit(self.question)
 
     @cached_property
@@ -141,7 +160,13 @@ class Response:
     @cached_property
     def results(self) -> list[Reading]:
         """Every sentence with a result, in order."""
-        return [reading for index in range(len(self.sentences)) if (reading := _result(self, index))]
+        return [reading for index in range(len(self.sentences)) if (reading := self.result(index))]
+
+    def result(self, index: int) -> Reading | None:
+        """The result that a sentence states."""
+        if index not in self._results:
+            self._results[index] = _result(self, index)
+        return self._results[index]
 
     def read(self) -> Reading:
         """By the first rule that finds something."""
@@ -152,13 +177,8 @@ class Response:
         return Reading("none")
 
     def numbers(self) -> Iterator[Quantity]:
-        """Every number anywhere in the response, in digits or in words, practice questions included."""
-        yield from quantities_in(self.whole)
-        yield from spelled_in(self.whole)
-        for match in IN_WORDS.finditer(self.whole):
-            quantity = spelled_at(self.whole, match.start())
-            if quantity:
-                yield quantity
+        """Every number anywhere in the response, practice questions included."""
+        return numbers_in(self.whole)
 
 
 def read(response: str, question: str = "") -> Reading:
@@ -166,9 +186,19 @@ def read(response: str, question: str = "") -> Reading:
     return Response(response, question).read()
 
 
+def numbers_in(text: str) -> Iterator[Quantity]:
+    """Every number of a text, in digits or in words."""
+    yield from quantities_in(text)
+    yield from spelled_in(text)
+    for match in IN_WORDS.finditer(text):
+        quantity = spelled_at(text, match.start())
+        if quantity:
+            yield quantity
+
+
 def is_ratio(question: str) -> bool:
     """Whether a question asks for a ratio, so that "3 to 4" is one."""
-    return any(word in question for word in ("ratio", "Ratio", "比例", "之比", "比是", "几比几"))
+    return ("atio" in question or "比" in question) and RATIO.search(question) is not None
 
 
 def solution(response: str) -> str:
@@ -186,6 +216,8 @@ def solution(response: str) -> str:
 def prepare(text: str) -> str:
     """One spelling, and no numbers that only count steps."""
     text = text.lower()
+    if text[:1].isdigit() or HAS_LIST_NUMBER.search(text):
+        text = LIST_NUMBER.sub(" ", text)
     for word, label in LABELS:
         if word in text:
             text = label.sub(" ", text)
@@ -269,7 +301,7 @@ def _hashes(response: Response) -> Reading | None:
 
 def _answer_line(response: Response) -> Reading | None:
     line, start = _last_line(response.whole)
-    match = re.match(r"\s*\**a\**\s?[:：]\**\s*(?=\S)", line)
+    match = A_LABEL.match(line)
     if not match:
         return None
     rest = line[match.end() :].strip(" *")
@@ -296,19 +328,26 @@ def _phrase(response: Response) -> Reading | None:
 def _phrases(response: Response) -> Iterator[tuple[Reading, bool]]:
     """Every statement of the answer, and whether the next words take it back; none that is only mentioned."""
     text = response.body
+    if "answer" not in text and "答" not in text:
+        return
     for match in list(PHRASE.finditer(text))[-MOST:]:
         piece, end = _piece(text, match.end())
-        start = max(text.rfind(mark, 0, match.start()) for mark in ("\n", "。", "！", "？", "!", "?", ". ")) + 1
-        if REJECTED.search(text[max(start, match.start() - 60) : match.start()]) or _is_denied(text, piece, end):
+        if _is_rejected(text, match.start()) or _is_denied(text, piece, end):
             continue
         but = BUT.search(piece)
-        piece = but[1] if but else re.sub(r"^(?:[\s*_:：(\[]|\$(?!-?\s?[\d.]))+", "", piece)
-        piece = re.sub(r"^-\s(?=[$\d])", "-", piece) if "\n" not in text[match.end() : end - len(piece)] else piece
+        piece = but[1] if but else MARKS_BEFORE.sub("", piece)
+        piece = SPACED_MINUS.sub("-", piece) if "\n" not in text[match.end() : end - len(piece)] else piece
         stated = at_once(piece, response.asked)
         expression = None if stated else _expression(piece)
         if stated or expression:
             also = () if EQUALS.search(piece) else tuple(quantities_in(piece))
             yield Reading("phrase", stated, expression, end, also=also), _is_taken_back(text, end)
+
+
+def _is_rejected(text: str, start: int) -> bool:
+    """Whether the sentence before a phrase speaks of a wrong answer, or somebody else's."""
+    before = text[max(0, start - 60) : start]
+    return REJECTED.search(before) is not None and REJECTED.search(SENTENCE_ENDS.split(before)[-1]) is not None
 
 
 def _is_taken_back(text: str, end: int) -> bool:
@@ -325,17 +364,17 @@ def _expression(piece: str) -> str | None:
 
 def _piece(text: str, start: int) -> tuple[str, int]:
     """The rest of the sentence after "the answer is", or of the next line that has something on it."""
-    blank = re.compile(r"[\s*_:：$>\[\]\\()|-]{0,40}(?=[^\s*_:：$>\[\]\\()|-])").match(text, start)
+    blank = BLANK.match(text, start)
     if blank and "\n" in blank.group():
         start += blank.group().rfind("\n") + 1
-    end = re.compile(r"[^\n。！？!?]{0,400}?(?=[\n。！？!?]|\.(?:\s|\*|$|\")|\Z)").match(text, start)
+    end = REST.match(text, start)
     stop = end.end() if end else min(len(text), start + 400)
     return text[start:stop], stop
 
 
 def _is_denied(text: str, piece: str, end: int) -> bool:
     """Asked (答案是 10 吗？) or denied (the answer is not 10)."""
-    if re.match(r"\s*吗?[?？]", text[end : end + 8]) and not re.search(r"[对是]吗?$|right$|correct$", piece):
+    if ASKS.match(text[end : end + 8]) and not re.search(r"[对是]吗?$|right$|correct$", piece):
         return True
     if DENIES.match(piece) and not re.search("而是|but", piece):
         return True
@@ -346,14 +385,12 @@ def _result(response: Response, index: int) -> Reading | None:
     """The result that a sentence states: by a conclusion, in bold, or after an equals sign."""
     sentence = response.sentences[index]
     text = sentence.text
-    if is_question(sentence.text) or not re.search(r"[\d二两三四五六七八九十百半]", text):
+    if is_question(sentence.text) or not MAY_HOLD_NUMBER.search(text):
         return None
     following = response.sentences[index + 1].text if index + 1 < len(response.sentences) else ""
-    if REJECTS_BEFORE.match(following) or re.search(r"^\W*(?:不对|不是)", text):
+    if REJECTS_BEFORE.match(following) or NOT_THAT.match(text):
         return None
-    has_equation = bool(EQUALS.search(text)) and bool(
-        re.search(r"[=≈⇒→][\s*$(\[\\]{0,6}[-\d.$¥半一二三四五六七八九十两]", text)
-    )
+    has_equation = EQUATION.search(text) is not None
     has_bold = "**" in text and bool(bold_quantities(text))
     concludes = CONCLUDES.search(text)
     if not (has_equation or has_bold or concludes) or (not has_equation and HYPOTHETICAL.match(text)):
@@ -363,27 +400,54 @@ def _result(response: Response, index: int) -> Reading | None:
         return None
     if concludes and FINAL.search(text):
         emphatic = has_bold or bool(TOTAL.search(text))
-        return Reading("conclusion", stated, None, sentence.end, emphatic)
+        return Reading("conclusion", stated, None, sentence.end, emphatic, concludes=True)
     rule = "bold" if has_bold else "equation" if has_equation else "conclusion"
     return Reading(rule, stated, None, sentence.end)
 
 
 def _last_result(response: Response) -> Reading | None:
+    """The last sentence with a result; one before it where that one only adds an aside."""
+    aside = step = None
     for index in range(len(response.sentences) - 1, -1, -1):
-        reading = _result(response, index)
-        if reading:
-            return _narrowed(response, index, reading)
-    return None
+        reading = response.result(index)
+        if not reading:
+            continue
+        if aside is None:
+            last = _narrowed(response, index, _with_its_list(response, index, reading))
+            if not _is_aside(response, index, reading):
+                return last
+            aside = last
+        elif not is_aside(response.sentences[index].text, response.question):
+            if reading.concludes or reading.rule == "bold":
+                return _narrowed(response, index, reading)._replace(also=aside.quantities)
+            step = step or reading
+    return aside and aside._replace(concludes=False, also=step.quantities if step else ())
+
+
+def _is_aside(response: Response, index: int, reading: Reading) -> bool:
+    """Whether a sentence speaks of another case than the question, or comes after the lesson and concludes nothing."""
+    if is_aside(response.sentences[index].text, response.question):
+        return True
+    return not reading.concludes and any(closes(sentence.text) for sentence in response.sentences[:index])
+
+
+def _with_its_list(response: Response, index: int, reading: Reading) -> Reading:
+    """The last of several labelled values (Ann: **48**, Tom: **32**) leaves open which of them is the answer."""
+    sentences = response.sentences
+    if index == 0 or not is_listed(sentences[index].text) or not is_listed(sentences[index - 1].text):
+        return reading
+    above = meant(response.sentences[index - 1].text, response.asked)
+    return reading._replace(quantities=distinct(above + reading.quantities)) if above else reading
 
 
 def _narrowed(response: Response, index: int, reading: Reading) -> Reading:
     """Where a sentence leaves open which of its numbers is meant, the result just before it may tell."""
     if len(reading.quantities) < 2 or HEDGE.search(response.sentences[index].text):
         return reading
-    before = next((found for i in range(index - 1, -1, -1) if (found := _result(response, i))), None)
+    before = next((found for i in range(index - 1, -1, -1) if (found := response.result(i))), None)
     same = [each for each in reading.quantities if before and before.quantity and each.value == before.quantity.value]
     return (
-        replace(reading, quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
+        reading._replace(quantities=tuple(same)) if len(same) == 1 and before and before.rule == "equation" else reading
     )
 
 
@@ -396,5 +460,6 @@ def _last_number(response: Response) -> Reading | None:
             stated = meant(sentence.text, response.asked)
             if len(stated) > 1 and re.search(r"\bfrom\b|从", sentence.text):
                 stated = stated[-1:]
-            return Reading("last_number", stated, None, sentence.end)
+            index = response.sentences.index(sentence)
+            return _with_its_list(response, index, Reading("last_number", stated, None, sentence.end))
     return None

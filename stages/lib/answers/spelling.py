@@ -3,12 +3,13 @@ r"""One spelling for what people write in many ways, so that the rules that read
     normalise("１，０８０元，−5，$\frac12$，½，三分之二")  → "1,080元，-5，$1/2$，1/2，2/3"
 
 Digits, signs and spaces of other widths, thousands separators, fractions in LaTeX, in one character or in Chinese,
-clock times, LaTeX's marks around numbers; all in lower case.
+clock times, LaTeX's marks around numbers; numbers in words by ``digits``; all in lower case.
 """
 
 import re
 
 from stages.lib.answers.chinese import INTEGER, integer
+from stages.lib.answers.digits import in_digits
 
 ONE_SIGN = str.maketrans(
     "０１２３４５６７８９．＋／％＝＄￥（）＊−–—﹣－‒‑∶×✕✖⨯∙·⋅\u00a0\u2009\u202f\u3000\u2002\u2003≒≃∼～",
@@ -26,8 +27,6 @@ SPELLINGS: list[tuple[str, re.Pattern[str], str]] = [
         ("，", r"，(?<=\d，)(?=\d{3}(?!\d))", ","),
         ("：", r"：(?<=\d：)(?=\d)", ":"),
         ("比", r"比(?<=\d比)(?=\d{1,4}(?!\d|\s?[多少大小]))", ":"),
-        ("负", r"负\s?(?=\d)", "-"),
-        ("零下", r"零下\s?(?=\d)", "-"),
         ("minus", r"minus\s(?=\$?\d)", "-"),
         ("negative", r"negative\s(?=\$?\d)", "-"),
         ("个半", r"个半(?<=\d个半)", ".5"),
@@ -73,17 +72,22 @@ def normalise(text: str) -> str:
     """One spelling for digits, signs, spaces, fractions and LaTeX's marks, in lower case."""
     text = text.lower()
     if not text.isascii():
-        if OTHER_SIGNS.search(text):
-            text = text.translate(ONE_SIGN)
+        text = OTHER_SIGNS.sub(_one_sign, text)
         if VULGAR_SIGN.search(text):
             text = FRACTION_SIGN.sub(lambda found: (found[1] + " " if found[1] else "") + VULGAR[found[2]], text)
     if "\\" in text:
         for pattern, spelling in LATEX:
             text = pattern.sub(spelling, text)
+    text = in_digits(text)
     for sign, spelled, spelling in SPELLINGS:
         if sign in text:
             text = spelled.sub(spelling, text)
     return IN_PARTS.sub(_in_digits, text) if "分之" in text else text
+
+
+def _one_sign(found: re.Match[str]) -> str:
+    sign = ONE_SIGN[ord(found.group())]
+    return chr(sign) if sign else ""
 
 
 def _in_digits(found: re.Match[str]) -> str:

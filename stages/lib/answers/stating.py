@@ -10,9 +10,19 @@ Several *different* values mean that the text leaves it open; the same value twi
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from typing import Any
+from functools import lru_cache
 
-from stages.lib.answers.numbers import Quantity, each_quantity, quantities_in, quantity_at, spelled_in
+from stages.lib.answers.asides import turns_aside
+from stages.lib.answers.numbers import (
+    MEASURE,
+    Quantity,
+    each_quantity,
+    moved,
+    quantities_in,
+    quantity_at,
+    spelled_in,
+    worded_in,
+)
 from stages.lib.answers.units import Unit
 from stages.lib.answers.wording import (
     AFTER_SCENE,
@@ -23,6 +33,7 @@ from stages.lib.answers.wording import (
     HEDGE,
     IDIOM,
     LABELLED,
+    LATER_TOTAL,
     SIDE_BY_SIDE,
     TOTAL,
     VERB,
@@ -32,11 +43,13 @@ Asked = Callable[[], Unit | None]  # the unit that the question asks for
 
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 EQUALS = re.compile(r"[=≈⇒→]")
+PLACE = re.compile(r"(\d{1,3})(?:st|nd|rd|th)\b")
 OPERATOR = re.compile(r"[\s*$)]{0,4}(?:[+×÷=≈^!√]|\*\s?\d|[-/]\s?\(?\$?\d|x\s?\d|-\s)")
 NOT_PLAIN = re.compile(r"\\(?!text|[()\[\],;:! %$#&])|[\^√π×÷+_!]|\d[a-z](?![a-z])|[a-z]\d|\)\s?\(|\d\s?\(|-\s?\d+\s?-")
 
 
-def bold_quantities(text: str) -> list[Quantity]:
+@lru_cache(maxsize=256)
+def bold_quantities(text: str) -> tuple[Quantity, ...]:
     """The quantities within bold spans; a heading in bold (a question, a label with a colon) is none."""
     found: list[Quantity] = []
     for span in BOLD.finditer(text):
@@ -44,9 +57,9 @@ def bold_quantities(text: str) -> list[Quantity]:
         if content.rstrip().endswith(("?", "？", ":", "：")):
             continue
         inside = quantities_in(text[span.start(1) : span.end() + 16])  # its unit may stand outside
-        inside = [quantity for quantity in inside if quantity.start < len(content)]
-        found += inside or spelled_in(content)
-    return found
+        inside = tuple(quantity for quantity in inside if quantity.start < len(content))
+        found += inside or spelled_in(content) or worded_in(content)
+    return tuple(found)
 
 
 def at_once(piece: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
@@ -83,11 +96,17 @@ def meant(sentence: str, asked: Asked = lambda: None) -> tuple[Quantity, ...]:
     equation = _after_equals(sentence, asked) if EQUALS.search(sentence) else ()
     if equation:
         return equation
-    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence))
+    found = tuple(bold_quantities(sentence) or quantities_in(sentence) or spelled_in(sentence) or worded_in(sentence))
     values = distinct(found)
-    if len(values) <= 1 or HEDGE.search(sentence):
+    if len(values) <= 1 or HEDGE.search(sentence) or _is_split(sentence, found):
         return values
     return next((narrowed for narrowed in _narrowings(sentence, found, asked) if len(narrowed) == 1), values)
+
+
+def _is_split(sentence: str, found: tuple[Quantity, ...]) -> bool:
+    """Whether an aside divides the quantities, so that neither is surely meant: 现在12岁，四年前她是8岁."""
+    start = turns_aside(sentence)
+    return start is not None and found[0].start < start < found[-1].start
 
 
 def is_plain(piece: str) -> bool:
@@ -131,13 +150,16 @@ def _after_equals(sentence: str, asked: Asked) -> tuple[Quantity, ...]:
         start = sign.end()
         while start < len(sentence) and sentence[start] in " \t*$(≈=~>":
             start += 1
+        place = PLACE.match(sentence, start)
+        if place:  # 5th + 1 = 6th
+            return (Quantity(place[1], Fraction(int(place[1])), None, *place.span(1)),)
         quantity = quantity_at(sentence, start)
         if quantity is None or not sentence[start:].strip(" *$"):
             continue
         rest = sentence[quantity.end :]
         if OPERATOR.match(rest) and not rest.lstrip(" *$)").startswith("("):
             return ()
-        restated = CLAUSE.search(rest)
+        restated = CLAUSE.search(rest) or LATER_TOTAL.search(rest)
         later = meant(rest[restated.end() :], asked) if restated else ()
         return later or distinct(_with_alternatives(sentence, quantity))
     return ()
@@ -147,17 +169,11 @@ def _with_alternatives(piece: str, first: Quantity) -> list[Quantity]:
     """The first quantity and those joined to it by "or", "and", a comma or a dash."""
     found = [first]
     for quantity in each_quantity(piece[first.end :]):
-        start = quantity.start + first.end
-        moved = Quantity(**_fields(quantity, first.end))
-        if not _joined(piece, found[-1], moved) or _is_scene(piece, start, quantity.end + first.end):
+        other = moved(quantity, first.end)
+        if not _joined(piece, found[-1], other) or _is_scene(piece, other.start, other.end):
             break
-        found.append(moved)
+        found.append(other)
     return found
-
-
-def _fields(quantity: Quantity, by: int) -> dict[str, Any]:
-    fields = {name: getattr(quantity, name) for name in ("text", "value", "unit", "scale", "kind", "half")}
-    return fields | {"start": quantity.start + by, "end": quantity.end + by}
 
 
 def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Iterable[tuple[Quantity, ...]]:
@@ -170,6 +186,8 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
         last = max((match.end() for match in marker.finditer(sentence)), default=None)
         if last is not None:
             after = tuple(quantity for quantity in found if quantity.start >= last)
+            if after and _is_of_another_kind(sentence, after[-1], found, asked):
+                return
             if after:
                 yield distinct(_with_alternatives(sentence, after[0])) if marker is TOTAL else distinct(after)
     wanted = asked()
@@ -185,6 +203,14 @@ def _narrowings(sentence: str, found: tuple[Quantity, ...], asked: Asked) -> Ite
         yield distinct(
             quantity for quantity in foreground if quantity.unit and quantity.unit.dimension == wanted.dimension
         )
+
+
+def _is_of_another_kind(sentence: str, last: Quantity, found: tuple[Quantity, ...], asked: Asked) -> bool:
+    """Whether the question asks for the unit of another number: 能吃6天，还剩4片, asked for days."""
+    if last.unit or sentence[last.end : last.end + 1] not in MEASURE or last.end >= len(sentence):
+        return False
+    wanted = asked()
+    return wanted is not None and any(quantity.unit == wanted for quantity in found)
 
 
 def _parts(text: str, first: Quantity, second: Quantity) -> bool:

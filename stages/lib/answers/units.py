@@ -66,10 +66,10 @@ _CHINESE = "|".join(word for word in _LONGEST_FIRST if not word.isascii() and wo
 UNIT = rf"(?:(?:{_ASCII})(?![a-z])|(?:{_CHINESE}))"
 MENTIONED = re.compile(rf"(?<![a-z]){UNIT}|[%$¢]")
 ASKED = re.compile(
-    rf"how (?:many|much)(?: \w+){{0,2}}? (?P<how>{UNIT})"
+    rf"(?=[hip多几以百])(?:how (?:many|much)(?: \w+){{0,2}}? (?P<how>{UNIT})"
     rf"|(?<![a-z])in (?:total )?(?P<in>{UNIT})(?=[^.?]{{0,60}}\?|[.)]?\s*$)"
     rf"|(?P<what>percentage|percent)(?=[^.?]{{0,80}}\?)|(?P<cost>how much (?:money|does|did|do|will|would|is|was)\b)"
-    rf"|(?:多少|几)个?(?P<chinese>{UNIT})|以\s*(?P<by>{UNIT})\s*为单位|(?P<share>百分之几|百分比)",
+    rf"|(?:多少|几)个?(?P<chinese>{UNIT})|以\s*(?P<by>{UNIT})\s*为单位|(?P<share>百分之几|百分比))",
 )
 
 

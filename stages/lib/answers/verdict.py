@@ -7,7 +7,7 @@ r"""The verdict by rule: the final answer of a response against the gold one.
 
 Values are compared exactly. Units that change into one another do so (240 minutes are the 4 hours asked for; 39 days
 are not 6 weeks); a unit counts only where both sides have one, the gold answer's being its own or the question's.
-A percent sign is such a unit, so 25 % is 25 where a percentage is the answer, and is never 0.25.
+A percent sign is such a unit, so 25 % is 25 where a percentage is the answer; 0.25 or a quarter is then unsure.
 What is no plain number (``2\sqrt{3}``) goes to math-verify in a process of its own (``expressions``).
 """
 
@@ -19,7 +19,7 @@ from typing import Literal
 
 from stages.lib.answers.expressions import same_expression
 from stages.lib.answers.numbers import Quantity, quantities_in, quantity_at
-from stages.lib.answers.reading import Reading, Response, is_ratio
+from stages.lib.answers.reading import Reading, Response, is_ratio, numbers_in
 from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
 from stages.lib.answers.units import PERCENT, UNITS, Unit, mentioned_units
@@ -29,6 +29,10 @@ SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
 DOLLAR = UNITS["dollar"]
 SMALL_MONEY = re.compile(r"[Cc]ent|[¢分角毛]")
+NEGATIVE_WORDS = re.compile(r"零下|以下|下面|低于|负|欠|亏|\b(?:below|under|minus|negative|loss|lost|owes?|less)\b")
+NUMERAL = re.compile(r"[\d二三四五六七八九十百]")
+PLAIN_GOLD = re.compile(r"-?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})")
+CHANGES = frozenset({1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800} | {unit.factor for unit in UNITS.values()})
 HALF_DAY = 12 * 60
 
 
@@ -55,18 +59,20 @@ def rule_verdict(question: str, response: str, answer: str) -> Verdict:
     parts = Response(response, question)
     reading, gold = parts.read(), read_gold(answer)
     predicted = reading.quantities[0] if reading.quantities else None
-    verdict = Verdict(
-        "unsure",
+    return Verdict(
+        _decide(parts, reading, gold),
         predicted.text if predicted else reading.expression,
         reading.rule,
         reading.quantity.value if reading.quantity else None,
     )
-    return Verdict(_decide(parts, reading, gold), verdict.prediction, verdict.rule, verdict.value)
 
 
 def read_gold(answer: str) -> Gold:
-    """A gold answer's quantity or expression; it is data, so it is written in digits or in Chinese numerals."""
-    text = normalise(answer.rpartition("####")[2].strip())
+    """A gold answer's quantity or expression; it is data, so it is written in digits or in numerals."""
+    text = answer.rpartition("####")[2].strip()
+    if PLAIN_GOLD.fullmatch(text):
+        return Gold(Quantity(text, Fraction(int(text.replace(",", "")))), None)
+    text = normalise(text)
     text = text.strip("$") if text.endswith("$") else text
     if is_plain(text):
         found = distinct(quantities_in(text))
@@ -78,8 +84,6 @@ def read_gold(answer: str) -> Gold:
 
 
 def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "wrong", "unsure"]:
-    if reading.rule == "none":
-        return "unsure"
     if reading.expression or gold.expression:
         same = _same_expression(reading, gold)
         return "unsure" if same is None else "right" if same else "wrong"
@@ -88,14 +92,17 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
         return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
-    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, gold.quantity):
+    if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, reading, gold.quantity):
         return "right"
-    return "unsure" if same is None or _stated_elsewhere(parts, reading, gold.quantity) else "wrong"
+    if same is None or _stated_elsewhere(parts, reading, gold.quantity):
+        return "unsure"
+    otherwise = reading.rule not in SURE and _may_be_said_otherwise(reading.quantity, gold.quantity, parts)
+    return "unsure" if otherwise else "wrong"
 
 
-def _concluded_before(parts: Response, gold: Quantity) -> bool:
+def _concluded_before(parts: Response, reading: Reading, gold: Quantity) -> bool:
     """Whether the gold answer was an emphatic conclusion, and what comes after neither concludes nor builds on it."""
-    results = parts.results
+    results = [result for result in parts.results if result.end <= reading.end]  # none that is an aside
     stated = [index for index, result in enumerate(results) if result.emphatic and _is(result, gold, parts)]
     if not stated:
         return False
@@ -129,10 +136,25 @@ def agrees(found: Quantity, gold: Quantity, parts: Response) -> bool | None:
     if "pair" in (found.kind, gold.kind) or (found.half and gold.half):
         return _pairs_agree(found, gold, parts.question)
     if found.unit is None or found.unit == gold.unit:
-        return found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+        same = found.value == gold.value or _same_but_for_the_word(found, gold, parts.question)
+        return _share(found, gold, parts) if same is False else same
     if found.value == gold.value and found.unit == DOLLAR and not gold.unit and not SMALL_MONEY.search(parts.question):
         return True  # by far the most common case, told without looking for the unit that is asked for
     return _agrees_in_units(found, found.unit, gold, parts)
+
+
+def _share(found: Quantity, gold: Quantity, parts: Response) -> Literal[False] | None:
+    """Whether 1/4 or 0.25 is what a percentage, 25, was asked for: None, for its author may have meant it or not."""
+    if found.unit or not gold.value or found.value * 100 != gold.value:
+        return False
+    return None if parts.asked() == PERCENT else False
+
+
+def _may_be_said_otherwise(found: Quantity, gold: Quantity, parts: Response) -> bool:
+    """A minus put in words that nobody reads, or numbers made smaller for a child (50,000 as 50 boxes)."""
+    if gold.value < 0 and found.value == -gold.value:
+        return bool(NEGATIVE_WORDS.search(parts.whole))
+    return found.value != 0 and gold.value in (found.value * 1000, found.value * 10_000)
 
 
 def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Response) -> bool | None:
@@ -140,7 +162,8 @@ def _agrees_in_units(found: Quantity, unit: Unit, gold: Quantity, parts: Respons
     equal = found.value == gold.value
     wanted = gold.unit or parts.asked()
     if wanted and wanted.dimension == unit.dimension:
-        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+        same = equal if unit == wanted else found.value * unit.factor == gold.value * wanted.factor
+        return same or (None if equal else False)
     if PERCENT in (unit, wanted):
         return equal
     if equal:
@@ -161,13 +184,13 @@ def _changes_into(found: Quantity, gold: Quantity, question: str) -> bool | None
     """The gold answer has no unit: any of the question's may be meant, and pieces always are."""
     assert found.unit
     smallest = found.value * found.unit.factor
-    if found.unit.dimension == "count":
+    if found.unit.dimension == "count" or not gold.value:
         return smallest == gold.value
-    named = {each for each in mentioned_units(question) if each.dimension == found.unit.dimension}
-    if any(smallest == gold.value * each.factor for each in named):
-        return True
-    seconds = (1, 12, 16, 60, 100, 1000, 3600, 86_400, 604_800)
-    return None if any(smallest == gold.value * factor for factor in seconds) else False
+    times = smallest / gold.value
+    if times not in CHANGES:
+        return False
+    named = {each.factor for each in mentioned_units(question) if each.dimension == found.unit.dimension}
+    return True if times in named else None
 
 
 def _pairs_agree(found: Quantity, gold: Quantity, question: str) -> bool | None:
@@ -201,26 +224,28 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
     if reading.rule in ("hashes", "answer_line", "last_number", "bold", "equation", "conclusion"):
         return False
     rest = parts.body[reading.end :]
-    if not re.search(r"[\d二三四五六七八九十百]", rest):
+    if not NUMERAL.search(rest):
         return False
     corrected = bool(CORRECTS.search(rest))
-    later = [result for result in parts.results if result.end > reading.end + 1]
-    return any(
-        not any(agrees(quantity, gold, parts) for quantity in result.quantities)
-        for result in later
-        if corrected or (reading.rule == "phrase" and result.rule == "conclusion")
-    )
+    for index in range(len(parts.sentences) - 1, -1, -1):
+        if parts.sentences[index].end <= reading.end + 1:
+            return False
+        result = parts.result(index)
+        if result and result.quantity and (corrected or (reading.rule == "phrase" and result.concludes)):
+            return agrees(result.quantity, gold, parts) is False
+    return False
 
 
 def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:
     """Whether another strong candidate states the gold answer; after a weak rule, whether any number does."""
     stated = [quantity for phrase, _ in parts.statements for quantity in phrase.quantities + phrase.also]
+    stated += reading.also
     if reading.rule == "phrase":
         last = [result for result in parts.results if result.end >= reading.end] or parts.results[-1:]
         stated += [quantity for result in last for quantity in result.quantities]
     elif reading.rule not in SURE:
         stated += [quantity for result in _rivals(parts) for quantity in result.quantities]
-        stated += [] if _is_confirmed(parts, reading) else list(parts.numbers())
+        stated += [] if _is_confirmed(parts, reading, gold) else parts.numbers()
     return any(agrees(quantity, gold, parts) is not False for quantity in stated)
 
 
@@ -229,8 +254,17 @@ def _rivals(parts: Response) -> list[Reading]:
     return [result for result in parts.results if result.rule in ("conclusion", "bold")]
 
 
-def _is_confirmed(parts: Response, reading: Reading) -> bool:
-    """Whether a conclusion in so many words repeats the result before it: 43 - 3 = 40, so there are **40** left."""
-    before = [result for result in parts.results if result.end < reading.end][-1:]
-    value = reading.quantity.value if reading.quantity else None
-    return reading.emphatic and any(result.quantity and result.quantity.value == value for result in before)
+def _is_confirmed(parts: Response, reading: Reading, gold: Quantity) -> bool:
+    """Whether a conclusion repeats a result (43 - 3 = 40, so **40** are left), and the gold answer is not behind."""
+    found = reading.quantity
+    if not found or not (reading.concludes or reading.rule == "bold"):
+        return False
+    before = [result.quantity for result in parts.results if result.end < reading.end][-1:]
+    repeats = any(quantity and quantity.value == found.value for quantity in before)
+    if reading.emphatic and repeats:
+        return True
+    sentence = next((each.text for each in parts.sentences if each.end == reading.end), "")
+    equals = re.search(rf"[=≈][\s*$]{{0,4}}{re.escape(found.text)}(?![\d.,]*\d)", sentence)
+    if not (equals or repeats):
+        return False
+    return all(agrees(quantity, gold, parts) is False for quantity in numbers_in(parts.body[reading.end :]))

@@ -1,5 +1,7 @@
 """The words by which an answer is known, in English (lower case) and Chinese: one pattern a kind, its words below it.
 
+A ``(?=[…])`` in front holds the first letters of what follows it: so at most places a search fails at once.
+
 ``PHRASE`` announces an answer; ``REJECTED`` and what follows it say that a mentioned one does not stand; ``CONCLUDES``
 and ``TOTAL`` make a result of a sentence; ``IDIOM`` and the scene's patterns tell the numbers that are none.
 """
@@ -31,32 +33,42 @@ REJECTS_BEFORE = re.compile(
     r"|that'?s (?:wrong|not)|this is (?:wrong|not|incorrect)|wait|oops|sorry|actually|hmm|correction)"
 )
 CORRECTS = re.compile(
-    r"等等|等一下|哎呀|不对|[数算看写说]?错了|更正|应该是|其实是|算错"
-    r"|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,)"
+    r"(?=[等哎不数算看写说错更应其woacsin])(?:等等|等一下|哎呀|不对|[数算看写说]?错了|更正|应该是|其实是|算错"
+    r"|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,))"
 )
 DENIES = re.compile(r"[\s*]*(?:不是|not\b(?! only))")
 BUT = re.compile(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)")
 BUT_WRONG = re.compile(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)")
 
 FINAL = re.compile(
-    r"final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion"
+    r"(?=[f最thsai所因综总一])"
+    r"(?:final|最终|最后|therefore|thus|hence|所以|因此|综上|总共|一共|总之|\bso\b|total|altogether|in conclusion)"
 )
 CONCLUDES = re.compile(
-    r"所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是"
+    r"(?=[所因于那这一总共合加最结也得就剩还需sthafrcmlgni])"
+    r"(?:所以|因此|因而|于是|那么|这样|一共|总共|共[有计赚花卖用需要得是]|总计|合计|加起来|最后|最终|结果|也就是|得到|得出|就是"
     r"|剩下|还剩|还有|需要"
-    r"|\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b"
+    r"|\b(?:so|therefore|thus|hence|total|altogether|finally|result|conclusion|means|left|makes|gives|needs?|in all)\b)"
 )
 TOTAL = re.compile(
-    r"一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和"
-    r"|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,)"
+    r"(?=[一总共合atgi])(?:一共|总共|共[有计赚花卖用需要得是]|总计|合计|总数|总和"
+    r"|\b(?:altogether|(?:a |the )?(?:grand )?total(?: \w+){0,3}?(?: is| of|:)|in all,))"
 )
 CLAUSE = re.compile(
     r"所以|因此|也就是说?|即|那么|这样|于是|剩下|还剩"
     r"|\b(?:so|therefore|thus|hence|that is|i\.e\.|which (?:is|means|equals)|meaning)\b"
     r"|(?:which|that) (?:gives|leaves|makes)|round\w*(?: up| down)? to"
 )
+# a total that the same sentence states after its equations: 4 + 6 = 10, 2 + 3 = 5，加起来 15
+LATER_TOTAL = re.compile(
+    r"(?:加起来|合起来|一共|总共|合计|总计)(?:就?[是有为]|等于|[:：])?(?=[\s*$]{0,4}\d)"
+    r"|\b(?:altogether|in total|in all|together|the total)"
+    r"(?:,| is|:| makes| that makes| that's| it's){0,2}(?=\s[*$]{0,4}\d)"
+)
 HYPOTHETICAL = re.compile(r"^\W*(?:如果|假如|要是|if\b)")
 HEDGE = re.compile(r"可能|也许|或者|或是|还是|不确定|\b(?:or|either|maybe|perhaps|might|depend\w*|not sure)\b")
+LISTED = re.compile(r"\s*(?:[-•+·▪►✅*]|\W)\s+[^=≈\n]{1,40}\d|[^\d\n=≈]{1,24}[:：][\s*$]*-?\d")
+SUMS_UP = re.compile(rf"{FINAL.pattern}|{TOTAL.pattern}|答|结果|合|\b(?:result|answer|sum)\b|[=≈]")
 
 # numbers that set the scene: 7 days a week, 24 hours in a day, 每人 3 个, in 2 months, 3天后
 IDIOM = re.compile(
@@ -83,3 +95,8 @@ SIDE_BY_SIDE = re.compile(r"(?:和|或者?|还是|与|跟|以及|\band\b|\bor\b)
 LABELLED = re.compile(r"[:：][\s*$]*$")  # 总价：64 元
 VERB = re.compile(r"(?:是|等于|得到?|为|变成|\bis|\bare|\bwas|\bequals|\bmakes|\bgives)[\s*$]*(?:只有)?$")
 ENDS = re.compile(r"[\s*$]*[^\s\d,，、;；:：]{0,8}[\s*]*[^\w\s]*\s*$")
+
+
+def is_listed(line: str) -> bool:
+    """Whether a line is one labelled value of a list, and no sum: - Ann: **48**."""
+    return LISTED.match(line) is not None and not SUMS_UP.search(line)

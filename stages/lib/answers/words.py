@@ -42,6 +42,12 @@ PARTS = {
 WORD = "|".join(sorted([*SMALL, *LARGE, *PARTS, "hundred", "dozen"], key=len, reverse=True))
 IN_WORDS = re.compile(rf"(?:an?\s+)?(?:{WORD})s?\b(?:(?:[\s-]|\s+and\s+|\s+and\s+an?\s+){{1,3}}(?:{WORD})s?\b){{0,12}}")
 
+SCENERY = (
+    r"\b(?:the|these|those|both|all|each|every|any|other|next|first|last|another|his|her|their|this|that|no|of|in|for) "
+)
+COUNT = re.compile(rf"(?<!-)\b(?!(?:{'|'.join(PARTS)})s?\b|one\b){IN_WORDS.pattern}")
+BEFORE_COUNT = re.compile(SCENERY + "$")
+
 
 def words_value(text: str) -> Fraction | None:
     """The value of a number in words, as ``IN_WORDS`` finds one; None where the words make no number."""
