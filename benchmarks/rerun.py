@@ -1,0 +1,79 @@
+"""A run of distill for which the store has every answer: its time beside plain reading, and its memory.
+
+    python -m benchmarks.rerun        # four minutes
+
+The whole stage, ``python -m stages.distill``, in a process of its own: 100,000 stored answers of 6 KB, beside parsing
+the same lines with orjson and nothing else; then 10,000 and 1,000,000 short answers. No teacher is there to be asked. A
+peak below that of this process itself, some 80 MB, shows as that.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import orjson
+
+from benchmarks.measuring import machine, measured, table
+from benchmarks.teacher import write_params, write_questions
+from stages.distill import PlannedCalls
+from stages.lib.params import load_params
+from stages.lib.teacher.asking import Respondent
+from stages.lib.teacher.store import request_key
+
+NOBODY = "http://127.0.0.1:9/v1"
+PLAIN = "import orjson, sys\nfor line in open(sys.argv[1], 'rb'): orjson.loads(orjson.loads(line)['body'])"
+HEADS = ["what", "answers", "store", "wall", "CPU", "peak memory"]
+
+
+@click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+@click.option("--long", "long_ones", default=100_000, show_default=True, help="Answers of 6 KB.")
+@click.option("--short", default=1_000_000, show_default=True, help="Short answers, against 10,000 of them.")
+def main(long_ones: int, short: int) -> None:
+    said = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            row(Path(folder), what, count, length)
+            for what, count, length in (
+                ("plain orjson", long_ones, 6_000),
+                ("distill", long_ones, 6_000),
+                ("distill", 10_000, 100),
+                ("distill", short, 100),
+            )
+        ]
+    print(table(HEADS, rows))
+    print(f"\n{said}")
+
+
+def row(folder: Path, what: str, count: int, length: int) -> list[str]:
+    """One measurement."""
+    names = ("questions", "distilled", "failures", "metrics", "store", "params")
+    paths = {name: folder / f"{name}-{count}" for name in names}
+    if not paths["store"].exists():
+        fill(paths, count, length)
+    command = [sys.executable, "-c", PLAIN, str(paths["store"])]
+    if what == "distill":
+        options = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+        command = [sys.executable, "-m", "stages.distill", *options]
+    used = measured(command, folder / "output.log", {"DVC_ROOT": str(folder)})
+    size = f"{paths['store'].stat().st_size / 1e6:.0f} MB"
+    return [what, f"{count:,}", size, f"{used.wall_s:.1f} s", f"{used.cpu_s:.1f} s", f"{used.peak_mb:.0f} MB"]
+
+
+def fill(paths: dict[str, Path], count: int, length: int) -> None:
+    """Questions, params, and a store that has an answer of about this length to each."""
+    write_questions(paths["questions"], count)
+    write_params(paths["params"], NOBODY, concurrency=30)
+    params = load_params(paths["params"])
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "API_KEY")
+    with paths["store"].open("wb") as store:
+        for question, _, request in PlannedCalls(paths["questions"], params.distill, teacher.identity):
+            message = {"reasoning_content": f"{question.id}: 甲 has 3 apples.\n" * (length // 30 + 1), "content": "5"}
+            usage = {"prompt_tokens": 90, "completion_tokens": length // 3}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            body = orjson.dumps({"model": "mock", "choices": [choice], "usage": usage}).decode()
+            store.write(orjson.dumps({"key": request_key(request), "request": request, "body": body}) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
