@@ -1,6 +1,6 @@
 """openMind in its own environment: there, of the right release, running, with versions that its release asks for.
 
-The ranges are those of openMind 1.0.0's own package metadata, extra ``pt``.
+The ranges are those of openMind 1.0.0's own package metadata, extra ``pt``
 (its pins of torch 2.1.0 and torch_npu 2.1.0.post8 are not held against a machine: it trained with torch 2.13.0).
 """
 
