@@ -39,6 +39,6 @@ def test_ci_fails_where_a_run_fails_and_sums_both_up(
 def test_make_keeps_what_the_caller_has_in_the_python_path() -> None:
     """CANN's set_env.sh puts the packages there without which an NPU runs nothing."""
     environment = os.environ | {"PYTHONPATH": "/opt/cann/python"}
-    command = ["make", "--eval", "shown: ; @echo $$PYTHONPATH", "shown"]
+    command = ["make", "--no-print-directory", "--eval", "shown: ; @echo $$PYTHONPATH", "shown"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == f"{ROOT}:/opt/cann/python"
