@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Distill, Params, ParamsError, Price, Run, load_params, prompt_text
+from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
 from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
 from stages.lib.teacher.answer_file import open_answers
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
@@ -86,21 +86,16 @@ class PlannedCalls:
         self._path = questions_path
         self._params = params
         self._identity = identity
-        self._prompt = prompt_text(params.prompt)
-        if "{question}" not in self._prompt:
-            raise ParamsError(
-                f"params.yaml: distill.prompt: stages/prompts/{params.prompt}.txt does not say where the question "
-                "stands. Write {question} into it, or choose another prompt."
-            )
+        self._prompt = slotted_prompt_text("distill.prompt", params.prompt, "question")
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, number of the sample, request. DataError where the file is bad or empty."""
         question = None
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
-            messages = [{"role": "user", "content": self._prompt.replace("{question}", question.question)}]
+            content = self._prompt.replace("{question}", question.question)
             for sample in range(self._params.samples_per_question):
-                yield question, sample, chat_request(self._identity, self._params.teacher, messages, sample)
+                yield question, sample, chat_request(self._identity, self._params.teacher, content, sample)
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
@@ -260,16 +255,8 @@ def summary(asked: Asked, tally: Tally, run: Run) -> str:
 
 def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:
     """What differs from run to run, for no stage to depend on; nothing where the asking did not begin."""
-    standing = asked.standing
-    facts = {
-        "bought": standing.bought,
-        "from_store": standing.from_store,
-        "paid_now": round(standing.cost, 6),
-        "saved_by_store": round(max(0.0, tally.worth - standing.cost), 6),
-        "currency": run.prices.currency,
-        "seconds": round(asked.seconds, 3),
-    }
-    if standing.wanted:
+    if asked.standing.wanted:
+        facts = asked.standing.facts(tally.worth, run.prices.currency) | {"seconds": round(asked.seconds, 3)}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

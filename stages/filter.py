@@ -76,7 +76,7 @@ def main(
     tally = Tally()
     bench = Bench(params.filter)
     with ExitStack() as stack:
-        stack.callback(bench.write_run_facts, params)  # what was paid is said of a run that was stopped, too
+        stack.callback(bench.write_run_facts)  # what was paid is said of a run that was stopped, too
         if params.filter.strategy != "rule" or params.filter.judge_audit_share:
             bench.call_the_judge(rows, params, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
@@ -156,11 +156,10 @@ class Bench:
             return "unsure", "disagreement"
         return rule.verdict, by_rule
 
-    def write_run_facts(self, params: Params) -> None:
+    def write_run_facts(self) -> None:
         """What the judge cost this time, and what the store saved; no stage depends on it."""
         if self._judge:
-            facts = self._judge.run_facts() | {"currency": params.run.prices.currency}
-            write_json(project_root() / "metrics" / "runs" / "filter.json", facts)
+            write_json(project_root() / "metrics" / "runs" / "filter.json", self._judge.run_facts())
 
 
 def _by_rule(row: Distilled) -> Verdict:

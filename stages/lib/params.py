@@ -488,6 +488,17 @@ def prompt_text(name: str) -> str:
         raise ParamsError(f"{path}: not UTF-8 (byte at {error.start}). Save the prompt as UTF-8.") from error
 
 
+def slotted_prompt_text(key: str, name: str, what: str) -> str:
+    """The text of a prompt that says where the ``what`` stands; ``key`` is where params name it."""
+    text = prompt_text(name)
+    if "{question}" not in text:
+        raise ParamsError(
+            f"params.yaml: {key}: stages/prompts/{name}.txt does not say where the {what} stands. "
+            "Write {question} into it, or choose another prompt."
+        )
+    return text
+
+
 def _check_names(params: Params, path: Path) -> None:
     """What one key says of another: each arm's dataset, each pair's arms, each prompt's file."""
     for name, arm in params.arms.items():

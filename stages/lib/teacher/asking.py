@@ -61,17 +61,13 @@ class Respondent:
     @property
     def identity(self) -> str:
         """What stands for the endpoint in the store's keys; no key and no server is needed for it."""
-        name: str = self._backend.identity(self.model)
-        return name
+        return identity_of(self.model)
 
     def connect(self, run: Run) -> AbstractContextManager[Endpoint]:
         """The endpoint, for as long as the block lasts."""
-        endpoint: AbstractContextManager[Endpoint] = self._backend.connect(self.model, run, self.key_variable)
+        backend = _backend_of(self.model)
+        endpoint: AbstractContextManager[Endpoint] = backend.connect(self.model, run, self.key_variable)
         return endpoint
-
-    @property
-    def _backend(self) -> Any:
-        return importlib.import_module(f"stages.lib.teacher.backends.{self.model.backend}")
 
 
 @dataclass
@@ -94,11 +90,22 @@ class Plan:
     prompt_bytes: int  # of the missing
 
 
-def chat_request(identity: str, model: Teacher, messages: list[dict[str, str]], sample: int) -> dict[str, Any]:
-    """A request as it is stored; ``endpoint`` and ``sample`` are not sent, sampling values of null are left out."""
+def identity_of(model: Teacher) -> str:
+    """What stands for a model's endpoint in the store's keys."""
+    identity: str = _backend_of(model).identity(model)
+    return identity
+
+
+def _backend_of(model: Teacher) -> Any:
+    return importlib.import_module(f"stages.lib.teacher.backends.{model.backend}")
+
+
+def chat_request(identity: str, model: Teacher, content: str, sample: int) -> dict[str, Any]:
+    """A user's message as it is stored; ``endpoint`` and ``sample`` are not sent, sampling values of null left out."""
     values = {name: getattr(model, name) for name in SAMPLING}
     sampling = {name: value for name, value in values.items() if value is not None}
     told = sampling | model.extra_body
+    messages = [{"role": "user", "content": content}]
     return {"endpoint": identity, "model": model.model, "messages": messages, **told, "sample": sample}
 
 
@@ -239,8 +246,7 @@ class _Asking:
             if not self._spending.in_flight:
                 standing, currency = self._asked.standing, self._run.prices.currency
                 reached = self._spending.reached(request, currency, standing.wanted, standing.done)
-                self._refusal = TeacherError(f"{self._stage}: {reached}")
-                await self._stop()
+                await self._refuse(TeacherError(f"{self._stage}: {reached}"))
                 raise Stopped
             await self._spending.change()
             if self._stopping.is_set():

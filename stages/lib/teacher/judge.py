@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from stages.lib.params import Judge as JudgeParams
-from stages.lib.params import ParamsError, Run, prompt_text
+from stages.lib.params import Run, slotted_prompt_text
 from stages.lib.records import Distilled
 from stages.lib.teacher.asking import Asked, Requests, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.client import TeacherError
@@ -41,14 +41,9 @@ class Judge:
         self._respondent = Respondent("filter", "filter.judge", params, run.judge_api_key_variable)
         self._identity = self._respondent.identity
         self._price = price_of(self._respondent, run)
-        self._prompt = prompt_text(params.prompt)
+        self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "material")
         self.standing = Standing(wanted=0)
         self.worth = 0.0
-        if "{question}" not in self._prompt:
-            raise ParamsError(
-                f"params.yaml: filter.judge.prompt: stages/prompts/{params.prompt}.txt does not say where the material "
-                "stands. Write {question} into it, or choose another prompt."
-            )
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Two rounds: every row that is not marked yet, then those whose reply could not be read."""
@@ -64,13 +59,7 @@ class Judge:
 
     def run_facts(self) -> dict[str, Any]:
         """What was bought now and what the store saved; complete when every row has its mark."""
-        standing = self.standing
-        return {
-            "bought": standing.bought,
-            "from_store": standing.from_store,
-            "paid_now": round(standing.cost, 6),
-            "saved_by_store": round(max(0.0, self.worth - standing.cost), 6),
-        }
+        return self.standing.facts(self.worth, self._run.prices.currency)
 
     def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
         """With the requests of the first round that were answered: their cost counts for the budget."""
@@ -83,8 +72,7 @@ class Judge:
 
     def _request(self, row: Distilled, sample: int) -> dict[str, Any]:
         material = row.response + BETWEEN + (row.solution or row.answer)
-        messages = [{"role": "user", "content": self._prompt.replace("{question}", material)}]
-        return chat_request(self._identity, self._params, messages, sample)
+        return chat_request(self._identity, self._params, self._prompt.replace("{question}", material), sample)
 
     def _body(self, row: Distilled, sample: int, store: AnswerStore) -> bytes | None:
         key = request_key(self._request(row, sample))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -36,6 +37,16 @@ class Standing:
     def done(self) -> int:
         """How many need nothing more."""
         return self.from_store + self.bought + self.failed
+
+    def facts(self, worth: float, currency: str) -> dict[str, Any]:
+        """What was bought now and what the store saved of all that the answers are ``worth``."""
+        return {
+            "bought": self.bought,
+            "from_store": self.from_store,
+            "paid_now": round(self.cost, 6),
+            "saved_by_store": round(max(0.0, worth - self.cost), 6),
+            "currency": currency,
+        }
 
 
 class Progress:

@@ -9,7 +9,6 @@ A row does not say who was asked what, so both ways the teacher and the prompt a
 ``imported_from`` and states no usage: what it cost is not known.
 """
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stages.lib.params import Distill, prompt_text
 from stages.lib.records import Question, writing
 from stages.lib.teacher.answer_file import AnswerFile, StoreError
-from stages.lib.teacher.asking import chat_request
+from stages.lib.teacher.asking import chat_request, identity_of
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.record import Record
 from stages.lib.teacher.store import request_key
@@ -106,13 +105,12 @@ def _requests(distill: Distill) -> Callable[[str], dict[str, Any]]:
     """From a question to what ``distill`` sends for it; a question that is the whole prompt already is sent so."""
     prompt = prompt_text(distill.prompt)
     before, _, after = prompt.partition("{question}")
-    backend = importlib.import_module(f"stages.lib.teacher.backends.{distill.teacher.backend}")
-    identity = backend.identity(distill.teacher)
+    identity = identity_of(distill.teacher)
 
     def request(question: str) -> dict[str, Any]:
         whole = bool(before) and question.startswith(before) and question.endswith(after)
         content = question if whole else prompt.replace("{question}", question)
-        return chat_request(identity, distill.teacher, [{"role": "user", "content": content}], sample=0)
+        return chat_request(identity, distill.teacher, content, sample=0)
 
     return request
 
