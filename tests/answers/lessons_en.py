@@ -1,13 +1,7 @@
 """Whole lessons in English, as a patient tutor gives them: (question, answer, verdict, text)."""
 
-CLIPS = (
-    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How "
-    "many clips did Natalia sell altogether in April and May?"
-)
-EGGS = (
-    "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She "
-    "sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
-)
+from tests.answers.questions import CLIPS, EGGS
+
 TRAIN = "A train drives 60 miles an hour for 4 hours. How many miles does it drive?"
 LONG_TRIP = "A trip is 240 miles at 60 miles an hour. How many hours does the trip take?"
 SAVINGS = (

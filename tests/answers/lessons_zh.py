@@ -3,14 +3,8 @@
 Written for these tests: headings, bold, emoji, dialogue, checks, likenesses and practice questions after the answer.
 """
 
-CLIPS = (
-    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How "
-    "many clips did Natalia sell altogether in April and May?"
-)
-EGGS = (
-    "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four. She "
-    "sells the remainder at the market for $2 per egg. How much in dollars does she make every day?"
-)
+from tests.answers.questions import CLIPS, EGGS
+
 ROBES = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
 DOWNLOAD = (
     "Carla is downloading a 200 GB file at 2 GB/minute. 40% of the way through, Windows forces a restart "
