@@ -93,8 +93,8 @@ test-openmind: setup openmind-env ## the tests that train with the real openMind
 	python -m pytest -m openmind
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
-bench: setup ## asking, the store, the rules and the filter against other ways (15 minutes of a quiet machine)
-	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.store
+bench: setup ## asking, the rules and the filter against other ways (12 minutes of a quiet machine)
+	python -m benchmarks.teacher && python -m benchmarks.rerun
 	python -m benchmarks.answers && python -m benchmarks.filter
 format: setup ## lay the code out
 	ruff check --fix . && ruff format .

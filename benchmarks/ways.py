@@ -43,28 +43,30 @@ Answers = list[Answer | None]
 
 def article(desk: Desk, questions: list[str]) -> Answers:
     """A new client for every call."""
-    import openai
-
-    def generate(question: str) -> Answer | None:
-        client = openai.OpenAI(api_key=desk.api_key, base_url=desk.base_url)
-        try:
-            return read(question, client.chat.completions.create(**desk.request(question)))
-        except openai.OpenAIError:
-            return None
-
-    with ThreadPoolExecutor(desk.concurrency) as pool:
-        return list(pool.map(generate, questions))
+    return threaded(desk, questions, lambda: sync_client(desk))
 
 
 def threads(desk: Desk, questions: list[str]) -> Answers:
     """One client for all threads."""
+    client = sync_client(desk)
+    return threaded(desk, questions, lambda: client)
+
+
+def sync_client(desk: Desk) -> Any:
+    """The SDK's client as it comes."""
     import openai
 
-    client = openai.OpenAI(api_key=desk.api_key, base_url=desk.base_url)
+    return openai.OpenAI(api_key=desk.api_key, base_url=desk.base_url)
+
+
+def threaded(desk: Desk, questions: list[str], client: Callable[[], Any]) -> Answers:
+    """As many threads as calls at once; ``client`` gives each call its own."""
+    import openai
 
     def generate(question: str) -> Answer | None:
+        asking = client()
         try:
-            return read(question, client.chat.completions.create(**desk.request(question)))
+            return read(question, asking.chat.completions.create(**desk.request(question)))
         except openai.OpenAIError:
             return None
 
