@@ -83,6 +83,7 @@ class Machine:
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "MODELSCOPE_ENDPOINT": "http://127.0.0.1:9",
             "PYTHONPATH": f"{self.site}:{ROOT}",
+            "PYTHONDONTWRITEBYTECODE": "1",  # else a package written twice in a second keeps its first bytecode
         }
 
     def package(self, name: str, version: str, text: str) -> None:
