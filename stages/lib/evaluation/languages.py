@@ -6,9 +6,9 @@ r"""The language that a text is written in, of the eleven that MGSM asks in.
 
 Told first by the script of the prose: numbers, formulas, markers and code are left out. What is left must have
 ``LETTERS`` letters, weighed by how much they say (``WEIGHTS``: a Chinese sign as three Latin letters), and one script
-must have ``SHARE`` of them, or the text is mixed and nothing is told. Japanese is known by its kana. The five languages in
-Latin letters are told apart by py3langid, restricted to them, where it is ``CONFIDENT``; any other language of that
-script (Portuguese) is taken for one of the five. A script of none of the eleven is "other".
+must have ``SHARE`` of them, or the text is mixed and nothing is told. Japanese is known by its kana. The five
+languages in Latin letters are told apart by py3langid, restricted to them, where it is ``CONFIDENT``; any other
+language of that script (Portuguese) is taken for one of the five. A script of none of the eleven is "other".
 """
 
 import re
@@ -23,8 +23,9 @@ OTHER_SCRIPT = 2
 KANA_SHARE = 0.1  # Japanese prose has some 0.5, Chinese none
 LONGEST = 4_000  # characters that are looked at: a language shows long before
 
+# between $5 and $6 stands prose: a formula's last $ follows no space, and no digit follows it
 NO_PROSE = re.compile(
-    r"```.*?(?:```|\Z)|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]{1,200}\$"  # code and formulas
+    r"```.*?(?:```|\Z)|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$(?=\S)[^$\n]{1,200}(?<=\S)\$(?!\d)"  # code, formulas
     r"|<\|[^|\s]{1,40}\|>|</?\w{1,20}>|https?://\S+|\\[a-zA-Z]+|[A-Za-z_]*\d[A-Za-z\d_]*|[A-Za-z]{0,2}[=^]",
     re.DOTALL,
 )

@@ -33,7 +33,9 @@ def _repeats(tail: str, repeats: int, span: int) -> bool:
     """Whether the tail's last ``span`` letters or more are one piece, ``repeats`` times or more."""
     lengths = _match_lengths(tail[::-1])
     return any(
-        piece + same >= max(span, repeats * piece) for piece, same in enumerate(lengths[: len(tail) // repeats + 1]) if piece
+        piece + same >= max(span, repeats * piece)
+        for piece, same in enumerate(lengths[: len(tail) // repeats + 1])
+        if piece
     )
 
 
