@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.languages import WORDS, readings
-from stages.lib.evaluation.languages import LANGUAGES
+from stages.lib.evaluation.languages import LANGUAGES, language_of
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from tests.answers import native
 
@@ -32,6 +32,21 @@ def test_an_answer_in_any_language_is_judged_as_a_person_would(row: native.Nativ
 
 def test_the_table_has_rows_of_each_language() -> None:
     assert set(native.FORMS) == set(LANGUAGES)
+
+
+LESSONS = [pytest.param(language, text, id=language) for language, texts in native.LESSONS.items() for text in texts]
+
+
+@pytest.mark.parametrize(("language", "text"), LESSONS)
+def test_a_whole_answer_is_right_by_what_it_comes_to_and_by_no_number_on_the_way(language: str, text: str) -> None:
+    assert verify(asked_in(language, "18"), text).verdict == "right"
+    assert verify(asked_in(language, "17"), text).verdict == "wrong"
+    assert all(verify(asked_in(language, str(step)), text).verdict != "right" for step in (2, 3, 4, 7, 9, 16, 1800))
+
+
+@pytest.mark.parametrize(("language", "text"), LESSONS)
+def test_a_whole_answer_s_language_is_told(language: str, text: str) -> None:
+    assert language_of(text) == language
 
 
 def task_config(language: str) -> dict[str, Any]:

@@ -192,3 +192,62 @@ FORMS: dict[str, list[tuple[str, str, str]]] = {
 }
 
 ROWS = [Native(language, *row) for language, rows in FORMS.items() for row in rows]
+
+# whole answers to one question (Janet's eggs, MGSM's first), as chat models write them; all come to 18
+LESSONS: dict[str, list[str]] = {
+    "bn": [
+        "ধাপে ধাপে সমাধান করা যাক:\n\n1. **মোট ডিম:** প্রতিদিন ১৬টি\n2. **খাওয়া ও রান্না:** ৩ + ৪ = ৭টি\n"
+        "3. **অবশিষ্ট:** ১৬ - ৭ = ৯টি\n\n"
+        "প্রতিটি ডিম $২ দরে, তাই ৯ × ২ = ১৮ ডলার।\n\n**উত্তর:** জেনেট প্রতিদিন **১৮ ডলার** উপার্জন করেন।",
+        "অবশিষ্ট ডিম 16 - 3 - 4 = 9টি।\n9 × 2 = 18\nসুতরাং, তিনি প্রতিদিন মোট 18 ডলার উপার্জন করেন।",
+    ],
+    "de": [
+        "Gehen wir Schritt für Schritt vor:\n\n1. **Eier pro Tag:** 16\n2. **Verbraucht:** 3 + 4 = 7\n"
+        "3. **Übrig:** 16 − 7 = 9\n"
+        "4. **Einnahmen:** 9 × 2 = 18 Dollar\n\nJanet verdient also täglich **18 Dollar** auf dem Bauernmarkt.",
+        "Sie verkauft $16 - 3 - 4 = 9$ Eier. Bei 2,00 $ pro Ei sind das $9 \\cdot 2{,}00 = 18{,}00$ Dollar.\n\n"
+        "**Antwort:** Sie nimmt jeden Tag 18,00 $ ein.",
+        "Sie verkauft täglich 9 Eier zu je 2 Dollar. Somit beträgt ihr Einkommen 18 Dollar pro Tag.",
+    ],
+    "es": [
+        "Vamos paso a paso:\n\n1. **Huevos al día:** 16\n2. **Usa:** 3 + 4 = 7\n"
+        "3. **Quedan:** 16 - 7 = 9\n\n"
+        "Vende cada huevo a $2, es decir, 9 × 2 = 18.\n\nPor lo tanto, Janet gana **$18** todos los días.",
+        "Quedan 9 huevos. A 2,00 $ cada uno, son 9 × 2,00 = 18,00 $.\n\n**Respuesta:** gana 18,00 $ al día.",
+    ],
+    "fr": [
+        "Procédons étape par étape :\n\n1. **Œufs par jour :** 16\n2. **Utilisés :** 3 + 4 = 7\n"
+        "3. **Restants :** 16 − 7 = 9\n\n"
+        "À 2 $ l'œuf, cela fait 9 × 2 = 18 $.\n\nDonc, Janet gagne **18 $** par jour au marché.",
+        "Il reste 9 œufs. À 2,00 $ chacun, 9 × 2,00 = 18,00 $.\n\n**Réponse :** elle gagne 18,00 $ chaque jour.",
+    ],
+    "ja": [
+        "順番に考えましょう。\n\n1. **卵の数：** 1日16個\n2. **使う数：** 3 + 4 = 7個\n3. **残り：** 16 - 7 = 9個\n\n"
+        "1個2ドルなので、9 × 2 = 18ドルです。\n\nしたがって、彼女は毎日**18ドル**を手に入れています。",
+        "残りは16－3－4＝9個です。9×2＝18なので、答えは１８ドルです。",
+    ],
+    "ru": [
+        "Решим по шагам:\n\n1. **Яиц в день:** 16\n2. **Использует:** 3 + 4 = 7\n"
+        "3. **Остаётся:** 16 − 7 = 9\n\n"
+        "По 2 $ за яйцо это 9 × 2 = 18 $.\n\nТаким образом, Дженет зарабатывает **18 долларов** в день.",
+        "Остаётся 9 яиц. 9 · 2,00 = 18,00 доллара.\n\n**Ответ:** она зарабатывает 18,00 $ каждый день.",
+    ],
+    "sw": [
+        "Tufanye hatua kwa hatua:\n\n1. **Mayai kwa siku:** 16\n2. **Anayotumia:** 3 + 4 = 7\n"
+        "3. **Yanayobaki:** 16 - 7 = 9\n\n"
+        "Kila yai ni $2, kwa hivyo 9 × 2 = 18.\n\nKwa hivyo, Janet anapata **$18** kila siku.",
+        "Yanabaki mayai 9. 9 × 2 = 18.\n\n**Jibu:** anapata dola 18 kila siku.",
+    ],
+    "te": [
+        "దశలవారీగా చూద్దాం:\n\n1. **మొత్తం గుడ్లు:** 16\n2. **వాడినవి:** 3 + 4 = 7\n"
+        "3. **మిగిలినవి:** 16 - 7 = 9\n\n"
+        "ఒక్కో గుడ్డు $2, కాబట్టి 9 × 2 = 18.\n\nకాబట్టి, జనెత్ ప్రతిరోజూ **$18** సంపాదిస్తుంది.",
+        "మిగిలినవి 9 గుడ్లు. 9 × 2 = 18.\n\n**సమాధానం:** ఆమె ప్రతిరోజూ 18 డాలర్లు సంపాదిస్తుంది.",
+    ],
+    "th": [
+        "คิดทีละขั้นตอน:\n\n1. **ไข่ต่อวัน:** 16 ฟอง\n2. **ใช้ไป:** 3 + 4 = 7 ฟอง\n"
+        "3. **เหลือ:** 16 - 7 = 9 ฟอง\n\n"
+        "ขายฟองละ $2 ดังนั้น 9 × 2 = 18\n\nดังนั้น เจเน็ตมีรายได้วันละ **18 ดอลลาร์**",
+        "เหลือไข่ 9 ฟอง 9 × 2 = 18\n\n**คำตอบ:** เธอมีรายได้วันละ 18 ดอลลาร์",
+    ],
+}
