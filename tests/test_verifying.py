@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.lib.answers import rule_verdict
-from stages.lib.answers.languages import WORDS, readings
 from stages.lib.evaluation.languages import LANGUAGES, language_of
+from stages.lib.evaluation.native import WORDS, readings
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from tests.answers import native
 
