@@ -1,8 +1,8 @@
 """Answers in MGSM's languages, written as the rules for English and Chinese read them.
 
-    readings("Die Antwort lautet 1,5.", "de")    → ("the answer is 1.5.",)
+    readings("Die Antwort lautet 1,5.", "de")    → ("Die answer is 1.5.",)
     readings("La respuesta es 1.000.", "es")     → ("La answer is 1000.", "La answer is 1.000.")
-    readings("উত্তর হল ১৮।", "bn")                  → ("answer is 18。",)
+    readings("উত্তর হল ১৮।", "bn")                  → (" answer is 18。",)
 
 Rewritten are native digits, the sentence "the answer is …" as MGSM's own worked examples say it and as students do,
 the words for so, in total, and, or, and the separators in numbers; numbers in words (fünf) are not.
@@ -20,6 +20,7 @@ from stages.lib.answers.reading import solution
 
 NATIVE = str.maketrans("০১২৩৪৫৬৭৮৯౦౧౨౩౪౫౬౭౮౯๐๑๒๓๔๕๖๗๘๙।", "0123456789" * 3 + "。")
 COMMA_IS_DECIMAL = frozenset({"de", "es", "fr", "ru"})
+SPACES = re.compile(" {2,}")
 LAKHS = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
 
 APOSTROPHE = re.compile(r"(?<=\d)['’](?=\d{3}(?!\d))")
@@ -145,14 +146,15 @@ PATTERNS = {language: _patterns(words) for language, words in WORDS.items()}
 def readings(response: str, language: str) -> tuple[str, ...]:
     """The solution's text in the rules' spelling; twice where its numbers can be read in two ways, thousands first.
 
-    An English or Chinese question's response comes back as it is: the rules read both languages in one text.
+    An English or Chinese question's response comes back as it is: the rules read both languages in one text, and they
+    go on to read both here, for students often answer in one of them.
     """
     if language not in WORDS:
         return (response,)
     text = solution(response).translate(NATIVE)
     for pattern, spelling in PATTERNS[language]:
         text = pattern.sub(spelling, text)
-    text = AND.sub(" and ", OR.sub(" or ", text))
+    text = SPACES.sub(" ", AND.sub(" and ", OR.sub(" or ", text)))
     if language not in COMMA_IS_DECIMAL:
         return (LAKHS.sub(lambda found: found.group().replace(",", ""), text),)
     return _with_separators(text)
