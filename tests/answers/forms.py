@@ -405,6 +405,14 @@ REJECTED: list[Form] = [
     ("赛西：答案是10吗？\n爸爸：不对哦，答案是12。", "12", "right"),
     ("答案是10吗？不对。答案是12。", "12", "right"),
     ("Is the answer 10? No! It is **12**.", "12", "right"),
+    ("The answer is not 18.", "18", "unsure"),
+    ("So the answer isn't 18.", "18", "unsure"),
+    ("No, 18 is wrong.", "18", "unsure"),
+    ("18 is not the answer.", "18", "unsure"),
+    ("答案不是18。", "18", "unsure"),
+    ("所以不是18个。", "18", "unsure"),
+    ("The answer is not 20. It is 18.", "18", "right"),
+    ("So the number of eggs that were not sold is 18.", "18", "right"),
 ]
 HEDGED: list[Form] = [
     ("The answer is 5 or 6.", "5", "unsure"),

@@ -23,7 +23,7 @@ from stages.lib.answers.reading import Reading, Response, is_ratio, numbers_in
 from stages.lib.answers.spelling import normalise
 from stages.lib.answers.stating import distinct, is_plain
 from stages.lib.answers.units import PERCENT, UNITS, Unit, mentioned_units
-from stages.lib.answers.wording import CORRECTS
+from stages.lib.answers.wording import CORRECTS, DENIED_AFTER, DENIED_BEFORE
 
 SURE = ("boxed", "hashes", "answer_line")
 MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π]|\d\s?[+*×÷]\s?\d|[+*/^=(]\s?[a-z]\b|\b[a-z]\s?[+*/^=)-]|\d[a-z]\b")
@@ -91,7 +91,8 @@ def _decide(parts: Response, reading: Reading, gold: Gold) -> Literal["right", "
         return "unsure"
     same = agrees(reading.quantity, gold.quantity, parts)
     if same:
-        return "unsure" if _taken_back(parts, reading, gold.quantity) else "right"
+        doubtful = _taken_back(parts, reading, gold.quantity) or _is_denied(parts, reading)
+        return "unsure" if doubtful else "right"
     if reading.rule not in SURE and reading.rule != "phrase" and _concluded_before(parts, reading, gold.quantity):
         return "right"
     if same is None or _stated_elsewhere(parts, reading, gold.quantity):
@@ -234,6 +235,15 @@ def _taken_back(parts: Response, reading: Reading, gold: Quantity) -> bool:
         if result and result.quantity and (corrected or (reading.rule == "phrase" and result.concludes)):
             return agrees(result.quantity, gold, parts) is False
     return False
+
+
+def _is_denied(parts: Response, reading: Reading) -> bool:
+    """Whether the number stands there to be denied: it is not 18; 18 is wrong."""
+    if reading.rule in SURE or reading.quantity is None:
+        return False
+    sentence = next((each.text for each in parts.sentences if each.end >= reading.end), "")
+    before, _, after = sentence.rpartition(reading.quantity.text)
+    return bool(DENIED_BEFORE.search(before) or DENIED_AFTER.match(after))
 
 
 def _stated_elsewhere(parts: Response, reading: Reading, gold: Quantity) -> bool:

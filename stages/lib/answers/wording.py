@@ -37,6 +37,13 @@ CORRECTS = re.compile(
     r"|\b(?:wait|oops|actually|correction|sorry|i made a mistake|should be|no,))"
 )
 DENIES = re.compile(r"[\s*]*(?:不是|not\b(?! only))")
+# right before a number and right after it: only here, for "the eggs that were not sold are 18" denies nothing
+DENIED_BEFORE = re.compile(
+    r"(?:\b(?:is|are|was|were|be|'s)\s+not|\b(?:is|are|was|were)n['’]t|\bcan(?:not|['’]t)\s+be|不是|不会是|不可能是|并非)[\s*$¥€£]*$"
+)
+DENIED_AFTER = re.compile(
+    r"[\s*]*(?:[a-z]+\s)?(?:(?:is|are|was|were)(?:n['’]t|\s+not|\s+wrong|\s+incorrect)\b|\S?(?:不对|是错的|不是答案))"
+)
 BUT = re.compile(r"(?:不是|\bnot)\s?[^,，]{1,30}[,，]\s?(?:而是|but)(.*)")
 BUT_WRONG = re.compile(r"(?:但|可是|but)[^。.]{0,24}(?:不对|错|wrong|not (?:right|correct)|incorrect)")
 
