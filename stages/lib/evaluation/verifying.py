@@ -1,0 +1,77 @@
+"""What a benchmark's question asks, read from lm-eval's document, and our verdict on a response to it.
+
+    asked("mgsm_native_cot_zh", doc, 17)
+    → Asked(id="zh/17", cluster="17", question="…", answer="18", language="zh", reply_language="zh")
+    verify(asked, "…答案是 18。")
+    → Verdict("right", "18", "phrase", 18)
+
+An lm-eval document has no name of its own (but for our held-out questions): it is known by its number in the test set,
+which lm-eval gives with every sample as ``doc_id``.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from stages.lib.answers import Verdict, rule_verdict
+from stages.lib.answers.languages import readings
+from stages.lib.evaluation.languages import LANGUAGES, language_of
+
+MGSM = re.compile(rf"mgsm_(?P<kind>native_cot|direct|en_cot)_(?P<language>{'|'.join(LANGUAGES)})")
+GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its gold ``answer`` (the final value), and the names by which tables know it.
+
+    ``cluster`` is what a question shares with its translations. ``language`` is the question's, ``reply_language`` the
+    one that an answer is expected in (English for MGSM's ``en_cot``, else the same); None where that cannot be told.
+    """
+
+    id: str
+    cluster: str
+    question: str
+    answer: str
+    language: str | None
+    reply_language: str | None
+
+
+def asked(task: str, doc: dict[str, Any], number: int) -> Asked | None:
+    """The question behind a sample of a task: its document and its number in the test set (lm-eval's ``doc_id``).
+
+    None for a task that has no verifier (mmlu and all others than heldout, gsm8k and mgsm).
+    """
+    if task == "heldout":
+        language = language_of(doc["question"])
+        return Asked(doc["id"], doc["id"], doc["question"], doc["answer"], language, language)
+    if GSM8K.fullmatch(task):
+        name, answer = f"gsm8k-test-{number}", doc["answer"].rpartition("####")[2].strip()
+        return Asked(name, name, doc["question"], answer, "en", "en")
+    mgsm = MGSM.fullmatch(task)
+    return _mgsm(mgsm["kind"], mgsm["language"], doc, number) if mgsm else None
+
+
+def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
+    in_english = kind == "en_cot"
+    return Asked(
+        id=f"en_cot_{language}/{number}" if in_english else f"{language}/{number}",
+        cluster=str(number),
+        question=doc["question"],
+        answer=str(doc["answer_number"]),
+        language=language,
+        reply_language="en" if in_english else language,
+    )
+
+
+def verify(asked: Asked, response: str) -> Verdict:
+    """Judge a whole generation, thought and markers included, in any of the benchmarks' languages.
+
+    Where a number can be read in two ways (1.000 in an answer to a German question), both are judged: if they differ,
+    the verdict is unsure, unless the thousand is the gold answer.
+    """
+    verdicts = [rule_verdict(asked.question, text, asked.answer) for text in readings(response, asked.language or "en")]
+    first = verdicts[0]
+    if first.verdict == "right" or all(verdict.verdict == first.verdict for verdict in verdicts):
+        return first
+    return Verdict("unsure", first.prediction, first.rule, first.value)
