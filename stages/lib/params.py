@@ -443,11 +443,11 @@ class Params(Section):
     filter: Filter
     convert: Convert
     train: Train
+    eval_data: EvalData
     evaluate: Evaluate
     compare: Compare
     report: Report
     collect_s1k: dict[Name, S1k]
-    eval_data: EvalData
     datasets: dict[Name, Dataset]
     arms: dict[Name, Arm]
     run: Run
