@@ -433,6 +433,22 @@ class S1k(Section):
     path: FilePath
 
 
+class BenchmarkSource(Section):
+    """Where a benchmark's files come from: a dataset's id on a hub or on ModelScope, or a folder."""
+
+    origin: Literal["hub", "modelscope", "folder"]
+    path: FilePath
+    revision: str | None
+
+
+class EvalData(Section):
+    """The public benchmarks that are gathered for an evaluation without a network; null: not gathered."""
+
+    gsm8k: BenchmarkSource | None
+    mgsm: BenchmarkSource | None
+    mmlu: BenchmarkSource | None
+
+
 class Dataset(Section):
     """A training set: the file of distilled rows that it is made from."""
 
@@ -499,6 +515,7 @@ class Params(Section):
     filter: Filter
     convert: Convert
     train: Train
+    eval_data: EvalData
     evaluate: Evaluate
     compare: Compare
     report: Report
