@@ -26,8 +26,8 @@ class Generated:
     """A whole generation with its thought, and what it was asked for.
 
     ``language`` is the one that the answer is expected in (None where that is not known); ``stops`` are the task's
-    own stop strings, without the end of turn; ``end_marker`` closes a trained student's solution (None for an arm
-    that was not trained to write one).
+    own stop strings (``own_stops``), though generation went on; ``end_marker`` closes a trained student's solution
+    (None for an arm that was not trained to write one).
     """
 
     question: str
@@ -79,6 +79,11 @@ class Audited:
     def verifier(self) -> bool | None:
         """The verifier's score: an unsure verdict counts as not right."""
         return None if self.verdict is None else self.verdict == "right"
+
+
+def own_stops(until: Iterable[str]) -> tuple[str, ...]:
+    """A task's stop strings without those that end a turn in any case (``<|im_end|>``, ``</s>``)."""
+    return tuple(stop for stop in until if not (stop.startswith("<") and stop.endswith(">")))
 
 
 def flags(generated: Generated, verdict: Verdict | None) -> Flags:

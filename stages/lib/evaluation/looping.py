@@ -1,9 +1,53 @@
-"""Whether a text ends in a loop: a piece of it repeated until the limit.
+r"""Whether a text ends in a loop: a piece of it repeated until the limit.
 
-loops("Wait, 5 + 3 = 8. " * 20)  → True
+    loops("Wait, let me check this again. " * 5)                   → True
+    loops("".join(f"Step {n}: add 3.\n" for n in range(1, 40)))    → True: only the counter changes
+    loops("So 3 + 4 = 7.\n3 + 5 = 8.\nThe answer is **8**.")       → False
+
+The tail is a loop where it is one piece over and over, cut anywhere: a piece unchanged, at least ``REPEATS`` times over
+at least ``SPAN`` letters; one in which only numbers change, more often and longer, for a table or a long sum looks the
+same. Numbers count as one letter, spaces and the case of letters do not count. A loop that varies in its words is not
+found, nor one that the text leaves again.
 """
+
+import re
+from collections.abc import Sequence
+
+WINDOW = 6_000  # characters of the tail that are looked at: three times the longest piece that can be found
+REPEATS, SPAN = 3, 60
+COUNTED_REPEATS, COUNTED_SPAN = 10, 150
+MARKER = re.compile(r"(?:<\|[a-z_]+\|>|</?(?:answer|think)>)\s*$")
+SPACE = re.compile(r"\s+")
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 def loops(text: str) -> bool:
     """Whether the text's tail repeats itself."""
-    return False
+    tail = SPACE.sub(" ", MARKER.sub("", text[-WINDOW:])).strip().lower()
+    if _repeats(tail, REPEATS, SPAN):
+        return True
+    return _repeats(NUMBER.sub("0", tail), COUNTED_REPEATS, COUNTED_SPAN)
+
+
+def _repeats(tail: str, repeats: int, span: int) -> bool:
+    """Whether the tail's last ``span`` letters or more are one piece, ``repeats`` times or more."""
+    lengths = _match_lengths(tail[::-1])
+    return any(
+        piece + same >= max(span, repeats * piece)
+        for piece, same in enumerate(lengths[: len(tail) // repeats + 1])
+        if piece
+    )
+
+
+def _match_lengths(text: Sequence[str]) -> list[int]:
+    """For each place, how many letters from there on are the same as at the beginning (Z-function, linear time)."""
+    lengths = [0] * len(text)
+    left = right = 0
+    for place in range(1, len(text)):
+        same = min(right - place, lengths[place - left]) if place < right else 0
+        while place + same < len(text) and text[same] == text[place + same]:
+            same += 1
+        lengths[place] = same
+        if place + same > right:
+            left, right = place, place + same
+    return lengths

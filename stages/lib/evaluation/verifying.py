@@ -2,7 +2,7 @@
 
     asked("mgsm_native_cot_zh", doc, 17)
     → Asked(id="zh/17", cluster="17", question="…", answer="18", language="zh", reply_language="zh")
-    verify(asked, "…答案是 18。")
+    verify(question, "…答案是 18。")
     → Verdict("right", "18", "phrase", 18)
 
 An lm-eval document has no name of its own (but for our held-out questions): it is known by its number in the test set,
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.answers import Verdict, rule_verdict
-from stages.lib.answers.languages import readings
 from stages.lib.evaluation.languages import LANGUAGES, language_of
+from stages.lib.evaluation.native import readings
 
 MGSM = re.compile(rf"mgsm_(?P<kind>native_cot|direct|en_cot)_(?P<language>{'|'.join(LANGUAGES)})")
 GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
@@ -64,14 +64,17 @@ def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
     )
 
 
-def verify(asked: Asked, response: str) -> Verdict:
+def verify(question: Asked, response: str) -> Verdict:
     """Judge a whole generation, thought and markers included, in any of the benchmarks' languages.
 
-    Where a number can be read in two ways (1.000 in an answer to a German question), both are judged: if they differ,
-    the verdict is unsure, unless the thousand is the gold answer.
+    Where a number can be read in two ways (1.000 in an answer to a German question), it is right if as a thousand it
+    is the gold answer, for such digits are no chance; else both readings are judged: if they differ, it is unsure.
     """
-    verdicts = [rule_verdict(asked.question, text, asked.answer) for text in readings(response, asked.language or "en")]
-    first = verdicts[0]
-    if first.verdict == "right" or all(verdict.verdict == first.verdict for verdict in verdicts):
+    thousands, *decimals = readings(response, question.language or "en")
+    first = rule_verdict(question.question, thousands, question.answer)
+    if first.verdict == "right":
+        return first
+    others = (rule_verdict(question.question, text, question.answer) for text in decimals)
+    if all(other.verdict == first.verdict for other in others):
         return first
     return Verdict("unsure", first.prediction, first.rule, first.value)
