@@ -85,6 +85,8 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
 def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     from stages.lib.evaluation.recording import RecordingLM
 
+    # it says before each benchmark that our settings replace the task's own, which is meant
+    logging.getLogger("lm_eval.evaluator").setLevel(logging.ERROR)
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
     model, progress = student_model(asking), Progress()
     student = RecordingLM(model, folder / f"answers_rank{model.rank}.db", asking.think_end_token, progress)

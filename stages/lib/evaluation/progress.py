@@ -20,6 +20,7 @@ class Progress:
         self._every_s = every_s
         self._wanted = self._done = 0
         self._started = self._shown = time.monotonic()
+        self.in_lines = not sys.stderr.isatty()
 
     def begin(self, wanted: int) -> None:
         """So many are asked now; those that were kept from before are not among them."""
@@ -31,7 +32,7 @@ class Progress:
         """One more is here."""
         self._done += 1
         now = time.monotonic()
-        if now - self._shown >= self._every_s and not sys.stderr.isatty():
+        if self.in_lines and now - self._shown >= self._every_s:
             self._shown = now
             rate = self._done / (now - self._started)
             left = duration((self._wanted - self._done) / rate)

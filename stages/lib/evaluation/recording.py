@@ -36,12 +36,12 @@ class Counted:
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         self._progress.begin(len(requests))
-        answers: list[str] = self._model.generate_until(requests)
+        answers: list[str] = self._model.generate_until(requests, disable_tqdm=self._progress.in_lines)
         return answers
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         self._progress.begin(len(requests))
-        answers: list[tuple[float, bool]] = self._model.loglikelihood(requests)
+        answers: list[tuple[float, bool]] = self._model.loglikelihood(requests, disable_tqdm=self._progress.in_lines)
         return answers
 
 
