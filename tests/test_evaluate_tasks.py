@@ -1,5 +1,6 @@
 """Which tasks a benchmark is, by the installed lm-eval; how long they take; the command for several cards."""
 
+import importlib
 import json
 import logging
 import sys
@@ -107,9 +108,8 @@ def test_several_cards_run_the_same_command_through_accelerate(monkeypatch: pyte
 
 
 def test_accelerate_knows_every_word_of_that_command() -> None:
-    from accelerate.commands.launch import launch_command_parser
-
-    parsed = launch_command_parser().parse_args(command("evaluate", 8, ["--arm", "base"])[3:])
+    parser = importlib.import_module("accelerate.commands.launch").launch_command_parser()
+    parsed = parser.parse_args(command("evaluate", 8, ["--arm", "base"])[3:])
     assert (parsed.num_processes, parsed.module, parsed.training_script) == (8, True, "stages.evaluate")
     assert parsed.training_script_args == ["--arm", "base"]
 

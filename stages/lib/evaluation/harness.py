@@ -85,8 +85,7 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
 def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     from stages.lib.evaluation.recording import RecordingLM
 
-    # it says before each benchmark that our settings replace the task's own, which is meant
-    logging.getLogger("lm_eval.evaluator").setLevel(logging.ERROR)
+    quiet_loggers()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
     model, progress = student_model(asking), Progress()
     student = RecordingLM(model, folder / f"answers_rank{model.rank}.db", asking.think_end_token, progress)
@@ -101,6 +100,19 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
         return None
     remove_others(folder)
     return scored
+
+
+def quiet_loggers() -> None:
+    """Keep back what lm-eval and its libraries log of things that are meant, or that hold secrets."""
+    # before each benchmark: that our settings replace the task's own
+    logging.getLogger("lm_eval.evaluator").setLevel(logging.ERROR)
+    # of a server that failed: each request that was under way, with a traceback; and each with its headers, the key too
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("lm_eval.models.api_models").addFilter(_below_error)
+
+
+def _below_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _run(student: Any, found: Loaded, asking: Asking) -> Any:

@@ -8,6 +8,7 @@ holds the 11 tasks with English reasoning too and ``mgsm_direct`` a Spanish copy
 that ``collect`` held out, answered freely, scored by ``rule_verdict``.
 """
 
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -87,8 +88,11 @@ def folder_of_tasks() -> Path:
 
 def loaded(benchmark: Benchmark) -> Loaded:
     """Have lm-eval make the tasks and read their questions; EvaluationError where either cannot be had."""
+    import datasets
     from lm_eval.tasks import TaskManager
 
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     ours = benchmark.folder is not None or benchmark.name == HELDOUT
     folders = [folder_of_tasks() / benchmark.folder] if benchmark.folder else []
     manager = TaskManager(include_path=folders, include_defaults=not ours)
