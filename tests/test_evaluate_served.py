@@ -158,7 +158,7 @@ def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     assert len(server.requests) == asked, "a second run asks for nothing"
 
 
-def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_student: Path) -> None:
+def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_student: Path, runs: Runs) -> None:
     with serving(tiny_student, "distilled-filtered", delay_s=0.3) as server:
         params = params_for(tmp_path, server, {"evaluate.backend": "local-completions"})
         arm = Arm(tmp_path)
@@ -172,8 +172,7 @@ def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_stud
         assert process.wait() == -signal.SIGKILL
         asked = len(server.requests)
         assert 4 <= asked < 6, "it was killed in the midst"
-        done = arm.run(words)
-        assert done.returncode == 0, done.stderr[-2000:]
+        runs(evaluate, *words)
         # two are asked at once: those were under way, and are all that is asked again
         assert len(server.requests) <= 6 + 2
         assert arm.metrics["heldout"]["n"] == 6
