@@ -235,3 +235,9 @@ class TestExamples:
 
     def test_they_can_be_written_as_json(self) -> None:
         assert json.loads(json.dumps(examples(self.ROWS, seed=1)))[0]["question"] == "How much?"
+
+
+def test_the_document_tells_of_every_flag_and_kind_of_example() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    names = [*summary([ROW]), *{row["kind"] for row in examples(TestExamples.ROWS, seed=1)}]
+    assert [name for name in names if f"`{name}`" not in text] == []

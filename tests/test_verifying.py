@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_the_sentence_that_lm_eval_looks_for_is_read_with_the_languages_own_numb
     assert verify(asked_in(language, str(gold)), sentence).verdict == "right", sentence
     assert verify(asked_in(language, str(gold + 1)), sentence).verdict == "wrong", sentence
     assert verify(asked_in(language, str(gold / 1000)), sentence).verdict != "right", sentence
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_repeated_question_s_numbers_do_not_hide_the_answer(development_data: Path, language: str) -> None:
+    """MGSM's questions, each repeated before lm-eval's sentence with its gold answer, and with one more."""
+    pattern = task_config(language)["filter_list"][0]["filter"][0]["regex_pattern"]
+    lines = (development_data / "mgsm" / f"mgsm_{language}.tsv").read_text(encoding="utf-8").splitlines()[::2]
+    verdicts: Counter[tuple[int, str]] = Counter()
+    for text, gold in (line.rsplit("\t", 1) for line in lines):
+        number = int(gold.replace(",", ""))
+        for more in (0, 1):
+            response = text + "\n\n" + re.sub(r"\(.*\)", str(number + more), pattern)
+            question = Asked("", "", text, gold, language, language)
+            verdicts[more, verify(question, response).verdict] += 1
+    assert verdicts[0, "right"] == len(lines)
+    assert verdicts[1, "wrong"] >= 0.98 * len(lines)
 
 
 def test_every_stop_string_is_the_word_before_a_question() -> None:

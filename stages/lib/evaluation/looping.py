@@ -6,7 +6,7 @@ r"""Whether a text ends in a loop: a piece of it repeated until the limit.
 
 The tail is a loop where it is one piece over and over, cut anywhere: a piece unchanged, at least ``REPEATS`` times over
 at least ``SPAN`` letters; one in which only numbers change, more often and longer, for a table or a long sum looks the
-same. Numbers count as one letter, spaces and the case of letters do not count. A loop that varies in its words is not
+same. White space counts as one space, and the case of letters does not count. A loop that varies in its words is not
 found, nor one that the text leaves again.
 """
 
