@@ -1,76 +1,111 @@
-"""Ask one arm the benchmark questions, with lm-eval, and score its answers.
+"""Ask one arm the benchmarks' questions, with lm-eval, and score its answers twice: by lm-eval and by our verifier.
 
-In:   models/ARM (or, for the base arm, the untrained student), data/heldout.jsonl
-Out:  metrics/eval/ARM.json         {"heldout": {"accuracy": 0.36, "n": 200, "cut_off": 3, …}}
-      metrics/eval/ARM.scores.csv   question_id,benchmark,cluster,correct
-      data/eval/ARM.jsonl           every prompt, answer and verdict, with lm-eval's hashes
+In:   models/ARM (or, for the base arm, the untrained student), data/heldout.jsonl, data/eval_data
+Out:  metrics/eval/ARM.json           {"system_prompt": "brief", "heldout": {"headline": "verifier", "value": 0.36, …}}
+      metrics/eval/ARM.scores.csv     question_id,benchmark,cluster,correct
+      data/eval/ARM.jsonl             every prompt, answer, mark and flag, with lm-eval's hashes
+      data/eval/ARM.examples.jsonl    five answers of each kind that the audit counts
 
-Alone:  python -m stages.evaluate --arm filtered --model DIR --heldout H.jsonl --metrics M --scores S --answers A
+Alone:  python -m stages.evaluate --arm filtered --model DIR --heldout H.jsonl --eval-data DIR --metrics M --scores S
+        --answers A --examples E
+
+Killed, it goes on where it was: answers are kept in .cache/evaluation (stages/lib/evaluation/cache.py).
 """
 
 import csv
 import io
+import json
 import logging
+import os
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stages.lib.answers import rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.evaluation.harness import Generation, TaskResult, evaluate
-from stages.lib.evaluation.tasks import heldout_task
+from stages.lib.evaluation.audit import examples
+from stages.lib.evaluation.backends import Asking
+from stages.lib.evaluation.harness import Scored, ask
+from stages.lib.evaluation.launching import launch, wants_several
+from stages.lib.evaluation.scoring import audited, figures, rows, tables
+from stages.lib.evaluation.tasks import chosen
 from stages.lib.params import Params, load_params, prompt_text
 from stages.lib.records import Evaluated, Question, read_some_rows, write_json, write_rows, writing
 from stages.lib.students import StudentError, student_folder
 
 log = logging.getLogger("distillery.evaluate")
 
-RECOUNT = 2  # tokens are counted in the text, which is often split into a few less than were generated
 
-
-@click.command(help="Ask one arm the benchmark questions and score its answers.")
+@click.command(help="Ask one arm the benchmarks' questions and score its answers.")
 @click.option("--arm", "arm_name", required=True, help="'base', or the arm's name in params.yaml.")
 @click.option("--model", "model_path", type=READ, help="The arm's weights, read; the untrained student for 'base'.")
 @click.option("--heldout", "heldout_path", type=READ, required=True, help="Held-out questions, read.")
+@click.option("--eval-data", "eval_data_path", type=READ, help="The folder of gathered benchmarks, read.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Scores, written.")
 @click.option("--scores", "scores_path", type=WRITE, required=True, help="Right or wrong by question, written.")
 @click.option("--answers", "answers_path", type=WRITE, required=True, help="Every answer's text, written.")
+@click.option("--examples", "examples_path", type=WRITE, required=True, help="Answers to look at, written.")
 @params_option
+@click.pass_context
 @one_line_errors
 def main(
+    context: click.Context,
     arm_name: str,
     model_path: Path | None,
     heldout_path: Path,
+    eval_data_path: Path | None,
     metrics_path: Path,
     scores_path: Path,
     answers_path: Path,
+    examples_path: Path,
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
     read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
-    system = system_text(arm_name, params)
+    if wants_several(params.evaluate, params.run):
+        return launch(context, "evaluate", params.run.processes)
+    quiet_bars()
     started = time.monotonic()
-    results = evaluate(
-        model=weights(model_path, params),
-        tasks=[heldout_task(heldout_path, params.evaluate)],
+    asking = asking_of(arm_name, weights(model_path, params), params)
+    benchmarks = [chosen(name, heldout_path) for name in params.evaluate.benchmarks]
+    scored = ask(asking, benchmarks, eval_data_path)
+    if scored is None:  # one of several processes, and not the first
+        return None
+    answers = {each.name: rows(each, asking) for each in scored}
+    write_rows(answers_path, [row for each in answers.values() for row in each])
+    write_examples(examples_path, answers, params.evaluate.seed)
+    write_scores(scores_path, answers)
+    prompt = {"system_prompt": params.convert.system_prompt if asking.system is not None else None}
+    metrics = {each.name: figures(each, answers[each.name], params.evaluate.headline) for each in scored}
+    write_json(metrics_path, prompt | metrics)
+    write_facts(arm_name, scored, time.monotonic() - started, params)
+    for name, each in metrics.items():
+        log.info("evaluate: %s: %s: %.4f of %d (%s)", arm_name, name, each["value"], each["n"], each["headline"])
+    return None
+
+
+def quiet_bars() -> None:
+    """Plain lines instead of bars where stderr is no terminal; read by tqdm when it is imported."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def asking_of(arm_name: str, folder: Path, params: Params) -> Asking:
+    """An arm that gets the system text of the training is one that was told of the markers."""
+    system = system_text(arm_name, params)
+    markers = params.convert.markers if system is not None else None
+    return Asking(
+        arm=arm_name,
+        weights=folder,
         system=system,
+        think_end_token=markers.begin_of_solution if markers else None,
+        end_marker=markers.end_of_solution if markers else None,
         params=params.evaluate,
         run=params.run,
     )
-    rows = [_evaluated(name, generation, params) for name, task in results.items() for generation in task.generations]
-    write_rows(answers_path, rows)
-    write_scores(scores_path, rows)
-    prompt = {"system_prompt": params.convert.system_prompt if system is not None else None}
-    write_json(metrics_path, prompt | {name: scores(task, _of(name, rows)) for name, task in results.items()})
-    facts = {
-        "seconds": round(time.monotonic() - started, 1),
-        "threads": params.run.threads,
-        "device": params.run.device,
-    }
-    write_json(project_root() / "metrics" / "runs" / f"evaluate-{arm_name}.json", facts)
-    log.info("evaluate: %s: %d of %d right", arm_name, sum(row.correct for row in rows), len(rows))
 
 
 def weights(model_path: Path | None, params: Params) -> Path:
@@ -89,54 +124,36 @@ def system_text(arm_name: str, params: Params) -> str | None:
     return prompt_text(params.convert.system_prompt)
 
 
-def _evaluated(benchmark: str, generation: Generation, params: Params) -> Evaluated:
-    doc = generation.doc
-    verdict = rule_verdict(doc["question"], generation.response, doc["answer"])
-    return Evaluated(
-        id=doc["id"],
-        benchmark=benchmark,
-        cluster=doc["id"],
-        question=doc["question"],
-        answer=doc["answer"],
-        prompt=generation.prompt,
-        response=generation.response,
-        prediction=verdict.prediction,
-        verdict=verdict.verdict,
-        decided_by=f"rule:{verdict.rule}",
-        correct=generation.acc == 1.0,
-        tokens=generation.tokens,
-        cut_off=generation.tokens >= params.evaluate.max_gen_toks - RECOUNT,
-        doc_hash=generation.doc_hash,
-        prompt_hash=generation.prompt_hash,
-        target_hash=generation.target_hash,
-    )
-
-
-def _of(benchmark: str, rows: list[Evaluated]) -> list[Evaluated]:
-    return [row for row in rows if row.benchmark == benchmark]
-
-
-def write_scores(path: Path, rows: list[Evaluated]) -> None:
+def write_scores(path: Path, answers: dict[str, list[Evaluated]]) -> None:
     """The small table that arms are compared by."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["question_id", "benchmark", "cluster", "correct"])
-    table.writerows((row.id, row.benchmark, row.cluster, int(row.correct)) for row in rows)
+    for each in answers.values():
+        table.writerows((row.id, row.benchmark, row.cluster, int(row.correct)) for row in each)
     with writing(path) as file:
         file.write(text.getvalue().encode())
 
 
-def scores(task: TaskResult, rows: list[Evaluated]) -> dict[str, Any]:
-    """lm-eval's score, and how many answers were cut off by the limit or could not be read."""
-    return {
-        "accuracy": round(task.acc, 4),
-        "stderr": round(task.stderr, 4) if task.stderr is not None else None,
-        "n": len(rows),
-        "correct": sum(row.correct for row in rows),
-        "unread": sum(row.verdict == "unsure" for row in rows),
-        "cut_off": sum(row.cut_off for row in rows),
-        "tokens_mean": round(sum(row.tokens for row in rows) / len(rows), 1),
+def write_examples(path: Path, answers: dict[str, list[Evaluated]], seed: int) -> None:
+    """Of each benchmark with texts, the examples of the audit."""
+    with writing(path) as file:
+        for name, each in answers.items():
+            texts = [audited(row) for row in each if row.tokens is not None]
+            for example in examples(texts, seed):
+                file.write(json.dumps({"benchmark": name, **example}, ensure_ascii=False).encode() + b"\n")
+
+
+def write_facts(arm_name: str, scored: Sequence[Scored], seconds: float, params: Params) -> None:
+    """What differs from run to run, and lm-eval's own numbers unrounded."""
+    facts: dict[str, Any] = {
+        "seconds": round(seconds, 1),
+        "threads": params.run.threads,
+        "processes": params.run.processes,
+        "device": params.run.device,
+        "lm_eval": tables(scored),
     }
+    write_json(project_root() / "metrics" / "runs" / f"evaluate-{arm_name}.json", facts)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
     return Answers(
         n=len(rows),
         correct=correct,
-        cut_off=sum(row.cut_off for row in rows),
+        cut_off=sum(row.cut_off is True for row in rows),
         unread=sum(row.verdict == "unsure" for row in rows),
         right_samples=[row for row in drawn if row.correct][: params.report.samples],
         wrong_samples=[row for row in drawn if not row.correct][: params.report.samples],

@@ -219,11 +219,6 @@ def test_params_that_do_not_fit_the_schema_name_the_key(machine: Machine) -> Non
     assert "train.batch: unknown key" in machine.doctor_on(params).rows["params"].found
 
 
-def test_what_the_schema_knows_and_no_stage_can_do_is_a_warning(machine: Machine) -> None:
-    row = machine.doctor({"evaluate.backend": "vllm"}).rows["params"]
-    assert (row.state, row.found.partition(": ")[2]) == ("warn", "not built yet: evaluate.backend: vllm")
-
-
 def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
     said = machine.doctor({"train.student.source": "path", "train.student.name": str(folder)})

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
-ALL = {"collect", "distill", "filter", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
 
 
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:

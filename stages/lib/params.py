@@ -8,7 +8,7 @@ known name:
 The schema knows more than is built, so that a profile can be written down before all of it runs. ``read_params`` checks
 the schema; ``load_params``, which the stages call, also refuses what is not built:
 
-    params.yaml: evaluate.backend: 'vllm' is not built yet. Built: hf.
+    params.yaml: train.backend: 'llama-factory' is not built yet. Built: trl, openmind.
 
     python -m stages.lib.params params.yaml                      # only check it, as a stage would
     python -m stages.lib.params --profile profiles/article.yaml  # the schema alone, and what is not built
@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -43,7 +52,26 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Marker = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Benchmark = Literal["heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"]
+BENCHMARKS = ("heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu")
+LM_EVAL = "lm-eval:"  # before the name of any other task, group or tag of lm-eval
+# arguments of lm-eval's model classes that come from other keys of params.yaml
+OF_A_MODEL = {
+    "base_url",
+    "batch_size",
+    "device",
+    "dtype",
+    "header",
+    "max_gen_toks",
+    "max_retries",
+    "model",
+    "num_concurrent",
+    "pretrained",
+    "seed",
+    "think_end_token",
+    "timeout",
+    "tokenizer",
+    "tokenizer_backend",
+}
 # what a server of the protocol may do wrong: first what passes when asked again, then what stays (embedded/faults.py)
 Fault = Literal[
     "rate_limit",
@@ -81,9 +109,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # where the schema knows more than the stages do: what they can do so far
 BUILT: dict[str, tuple[str, ...]] = {
     "train.backend": ("trl", "openmind"),
-    "evaluate.backend": ("hf",),
-    "evaluate.benchmarks": ("heldout",),
 }
+
+
+def _known_benchmark(name: str) -> str:
+    if name not in BENCHMARKS and not (name.startswith(LM_EVAL) and name.removeprefix(LM_EVAL).strip()):
+        raise ValueError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARKS)}; of lm-eval any other: {LM_EVAL}TASK")
+    return name
+
+
+Benchmark = Annotated[str, AfterValidator(_known_benchmark)]
 
 
 class Section(BaseModel):
@@ -332,16 +367,49 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    """What the arms are asked and how they answer."""
+    """What the arms are asked, how they answer, and which score counts.
+
+    ``backend_args`` go to lm-eval's class of that backend as they stand, for example ``{tensor_parallel_size: 8}``.
+    ``num_fewshot`` is by benchmark; one that is not named there gets its task's own number.
+    """
 
     benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
+    headline: Literal["verifier", "lm_eval"]
     backend: Literal["hf", "vllm", "local-completions", "local-chat-completions"]
+    backend_args: dict[str, JsonValue]
     base_prompt: Literal["plain", "same_as_trained"]
+    chat_template: bool
+    num_fewshot: dict[str, Annotated[int, Field(ge=0)]]
     batch_size: Count
     max_gen_toks: Count
     limit: Count | None
     dtype: Literal["float32", "bfloat16", "float16"]
     seed: Seed
+
+    @model_validator(mode="after")
+    def _args_are_further(self) -> "Evaluate":
+        taken = sorted(OF_A_MODEL & set(self.backend_args))
+        if taken:
+            raise ValueError(f"backend_args holds {taken[0]!r}, which other keys say. Take it out of backend_args")
+        return self
+
+    @model_validator(mode="after")
+    def _chat_can(self) -> "Evaluate":
+        if self.backend == "local-chat-completions" and "mmlu" in self.benchmarks:
+            raise ValueError(
+                "mmlu needs log-likelihoods, which local-chat-completions does not give. "
+                "Take local-completions, or leave mmlu out"
+            )
+        if self.backend == "local-chat-completions" and not self.chat_template:
+            raise ValueError("local-chat-completions always asks through a chat template. Set chat_template: true")
+        return self
+
+    @model_validator(mode="after")
+    def _fewshot_is_asked(self) -> "Evaluate":
+        for name in self.num_fewshot:
+            if name not in self.benchmarks:
+                raise ValueError(f"num_fewshot names {name!r}, which is not among the benchmarks")
+        return self
 
 
 class Compare(Section):
@@ -363,6 +431,22 @@ class S1k(Section):
 
     origin: Literal["hub", "modelscope", "file"]
     path: FilePath
+
+
+class BenchmarkSource(Section):
+    """Where a benchmark's files come from: a dataset's id on a hub or on ModelScope, or a folder."""
+
+    origin: Literal["hub", "modelscope", "folder"]
+    path: FilePath
+    revision: str | None
+
+
+class EvalData(Section):
+    """The public benchmarks that are gathered for an evaluation without a network; null: not gathered."""
+
+    gsm8k: BenchmarkSource | None
+    mgsm: BenchmarkSource | None
+    mmlu: BenchmarkSource | None
 
 
 class Dataset(Section):
@@ -411,10 +495,14 @@ class Run(Section):
     stream: bool
     api_key_variable: Variable
     judge_api_key_variable: Variable
+    served_base_url: str | None
+    served_model: Annotated[str, Field(min_length=1)]
+    served_api_key_variable: Variable
     prices: Prices
     budget: Positive | None
     embedded_latency_s: Annotated[float, Field(ge=0)]
     embedded_port: Annotated[int, Field(ge=0, le=65535)]
+    processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 
@@ -427,6 +515,7 @@ class Params(Section):
     filter: Filter
     convert: Convert
     train: Train
+    eval_data: EvalData
     evaluate: Evaluate
     compare: Compare
     report: Report
@@ -448,11 +537,9 @@ def load_params(path: Path) -> Params:
 
 
 def not_built(params: Params) -> dict[str, list[str]]:
-    """The values that the schema knows and no stage can do yet, by key: ``{"evaluate.backend": ["vllm"]}``."""
+    """The values that the schema knows and no stage can do yet, by key: ``{"train.backend": ["…"]}``."""
     chosen: dict[str, list[str]] = {
         "train.backend": [params.train.backend],
-        "evaluate.backend": [params.evaluate.backend],
-        "evaluate.benchmarks": [*params.evaluate.benchmarks],
     }
     missing = {key: [value for value in values if value not in BUILT[key]] for key, values in chosen.items()}
     return {key: values for key, values in missing.items() if values}

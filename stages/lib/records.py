@@ -133,20 +133,34 @@ class Disagreement(Filtered):
 
 
 class Evaluated(Row):
-    """A benchmark question with a student's answer; ``cluster`` is what repeated questions share (here the id)."""
+    """A benchmark question with a student's answer; ``cluster`` is what a question shares with its translations.
+
+    ``task`` is lm-eval's name of it. ``response`` is the whole text generated or, where lm-eval compared the likelihood
+    of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
+    ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
+    question does not arise (stages/lib/evaluation/audit.py).
+    """
 
     benchmark: str
+    task: str
     cluster: str
+    language: str | None
     question: str
     answer: str
     prompt: str
     response: str
     prediction: str | None
-    verdict: Literal["right", "wrong", "unsure"]
+    verdict: Literal["right", "wrong", "unsure"] | None
     decided_by: str
+    lm_eval: bool
     correct: bool
-    tokens: int
-    cut_off: bool
+    tokens: int | None
+    cut_off: bool | None
+    task_stop: bool | None
+    no_end_marker: bool | None
+    unread: bool | None
+    other_language: bool | None
+    looping: bool | None
     doc_hash: str
     prompt_hash: str
     target_hash: str

@@ -1,30 +1,155 @@
-"""Benchmarks as lm-eval task configurations.
+"""Benchmarks as tasks of lm-eval: which they are, where they lie in the installed lm-eval, and on what data.
 
-``heldout`` is ours: the questions that ``collect`` held out, answered freely, scored by ``rule_verdict``.
+    chosen("gsm8k", heldout)                → Benchmark("gsm8k", ["gsm8k"], "gsm8k", "openai/gsm8k")
+    chosen("lm-eval:arc_easy", heldout)     → Benchmark("lm-eval:arc_easy", ["arc_easy"], None, None)
+
+The article's names are lists of unmodified tasks: 11 languages of MGSM each, where lm-eval's tag ``mgsm_cot_native``
+holds the 11 tasks with English reasoning too and ``mgsm_direct`` a Spanish copy. ``heldout`` is ours: the questions
+that ``collect`` held out, answered freely, scored by ``rule_verdict``.
 """
 
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from stages.lib.answers import rule_verdict
-from stages.lib.params import Evaluate
+from stages.lib.evaluation import EvaluationError
+from stages.lib.params import LM_EVAL
 
 END_OF_TURN = ["<|im_end|>"]
+HELDOUT = "heldout"
+LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+# what a task must be scored by, for each question to be right or wrong
+BINARY = ("exact_match", "acc", "acc_norm", "em", "mc1", "acc_mutual_info")
 
 
-def heldout_task(questions: Path, params: Evaluate) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of params.yaml: its tasks, the folder of lm-eval that defines them, the hub id of its data.
+
+    ``folder`` is None where all of lm-eval's tasks must be looked through (most of a minute), or none; ``data`` is None
+    where it is not known before, or is no hub's.
+    """
+
+    name: str
+    tasks: list[str | dict[str, Any]]
+    folder: str | None
+    data: str | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A benchmark's tasks with their questions, as lm-eval made them: ``items`` as asked for, ``tasks`` by name."""
+
+    benchmark: Benchmark
+    items: list[Any]
+    tasks: dict[str, Any]
+    manager: Any
+
+    def questions(self, output_type: str, limit: int | None) -> int:
+        """How many questions of tasks of that kind are asked."""
+        sizes = [len(task.eval_docs) for task in self.tasks.values() if output_type == task.OUTPUT_TYPE]
+        return sum(min(size, limit or size) for size in sizes)
+
+
+KNOWN = {
+    "mgsm_cot_native": ([f"mgsm_native_cot_{code}" for code in LANGUAGES], "mgsm/native_cot", "juletxara/mgsm"),
+    "mgsm_direct": ([f"mgsm_direct_{code}" for code in LANGUAGES], "mgsm/direct", "juletxara/mgsm"),
+    "gsm8k": (["gsm8k"], "gsm8k", "openai/gsm8k"),
+    "mmlu": (["mmlu"], "mmlu/default", "cais/mmlu"),
+}
+
+
+def chosen(name: str, heldout: Path) -> Benchmark:
+    """The benchmark of that name in ``evaluate.benchmarks``."""
+    if name == HELDOUT:
+        return Benchmark(name, [heldout_task(heldout)], None, None)
+    if name in KNOWN:
+        tasks, folder, data = KNOWN[name]
+        return Benchmark(name, [*tasks], folder, data)
+    task = name.removeprefix(LM_EVAL)
+    for _, folder, data in KNOWN.values():
+        # a task of these by its own name; a tag is gathered from all folders, so it is never taken from here
+        if (folder_of_tasks() / folder / f"{task}.yaml").is_file() and not task.startswith("_"):
+            return Benchmark(name, [task], folder, data)
+    return Benchmark(name, [task], None, None)
+
+
+def folder_of_tasks() -> Path:
+    """Where the installed lm-eval keeps its tasks; nothing of it is imported."""
+    spec = find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise EvaluationError("lm-eval: not installed in this environment. Run 'make setup'.")
+    return Path(spec.origin).parent / "tasks"
+
+
+def loaded(benchmark: Benchmark) -> Loaded:
+    """Have lm-eval make the tasks and read their questions; EvaluationError where either cannot be had."""
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    ours = benchmark.folder is not None or benchmark.name == HELDOUT
+    folders = [folder_of_tasks() / benchmark.folder] if benchmark.folder else []
+    manager = TaskManager(include_path=folders, include_defaults=not ours)
+    unknown = [task for task in benchmark.tasks if isinstance(task, str) and task not in manager.all_tasks]
+    if unknown:
+        close = get_close_matches(unknown[0], manager.all_tasks, n=1)
+        hint = f"Did you mean '{close[0]}'?" if close else "'python -m lm_eval ls tasks' lists them."
+        raise EvaluationError(f"evaluate.benchmarks: lm-eval has no task '{unknown[0]}'. {hint}")
+    try:
+        items = [item for task in benchmark.tasks for item in _as_list(manager._load_spec(task))]
+        tasks = manager.load(items)["tasks"]
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"evaluate.benchmarks: the questions of '{benchmark.name}' cannot be had ({_first_line(error)}). "
+            "Gather them with 'make eval-data', or set HF_ENDPOINT to a mirror of the hub."
+        ) from error
+    return Loaded(benchmark, items, dict(sorted(tasks.items())), manager)
+
+
+def _as_list(item: Any) -> list[Any]:
+    """A tag is made into a list of tasks, a task or a group into itself."""
+    return item if isinstance(item, list) else [item]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def refuse_unanswerable(found: Loaded, backend: str) -> None:
+    """EvaluationError where the backend cannot be asked that way, or a question would be neither right nor wrong."""
+    for name, task in found.tasks.items():
+        if backend == "local-chat-completions" and task.OUTPUT_TYPE != "generate_until":
+            raise EvaluationError(
+                f"evaluate.benchmarks: '{name}' needs log-likelihoods, which {backend} does not give. "
+                "Take local-completions, or leave it out."
+            )
+        metrics = {entry["metric"] for entry in task.config.metric_list or [] if isinstance(entry["metric"], str)}
+        if metrics and not metrics & set(BINARY):
+            raise EvaluationError(
+                f"evaluate.benchmarks: '{name}' is scored by {', '.join(sorted(metrics))}, so no question is right or "
+                f"wrong and arms cannot be compared. Take a task with one of {', '.join(BINARY)}."
+            )
+
+
+def heldout_task(questions: Path) -> dict[str, Any]:
     """The held-out questions as a generation task; metric ``acc`` is 1 where the final answer is right."""
     return {
-        "task": "heldout",
+        "task": HELDOUT,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(questions)}},
+        "dataset_kwargs": {"data_files": {"test": str(questions.resolve())}},
         "test_split": "test",
         "output_type": "generate_until",
         "doc_to_text": "{{question}}",
         "doc_to_target": "{{answer}}",
         "process_results": score,
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "generation_kwargs": {"until": END_OF_TURN, "max_gen_toks": params.max_gen_toks, "do_sample": False},
+        "generation_kwargs": {"until": END_OF_TURN, "do_sample": False},
         "num_fewshot": 0,
         "metadata": {"version": 1.0},
     }

@@ -1,0 +1,129 @@
+"""lm-eval's model of the chosen backend, made from params: ``hf``, ``vllm``, or a served model over HTTP.
+
+    student_model(Asking(arm="filtered", weights=Path("models/filtered"), …))    → lm-eval's own object
+
+It is always made without ``think_end_token``: recording.py says why. ``vllm`` was never run by us: no machine with it
+was at hand.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from stages.lib.devices import check_device, with_index
+from stages.lib.evaluation import EvaluationError, served
+from stages.lib.params import Evaluate, Run
+
+
+@dataclass(frozen=True)
+class Asking:
+    """An arm and all that its asking depends on.
+
+    ``weights`` is the folder of the arm's weights (its tokenizer is needed for a served model too), ``system`` the
+    system text or None; ``think_end_token`` stands before a trained student's solution, ``end_marker`` after it, both
+    None for an arm that was not asked to write them.
+    """
+
+    arm: str
+    weights: Path
+    system: str | None
+    think_end_token: str | None
+    end_marker: str | None
+    params: Evaluate
+    run: Run
+
+
+def student_model(asking: Asking) -> Any:
+    """The model to ask, its weights loaded or its server looked at; EvaluationError where it cannot be had."""
+    makers = {"hf": _hf, "vllm": _vllm, "local-completions": _completions, "local-chat-completions": _chat}
+    arguments = makers[asking.params.backend](asking)
+    from lm_eval.api.registry import get_model
+
+    try:
+        return get_model(asking.params.backend)(**arguments | asking.params.backend_args)
+    except TypeError as error:
+        raise EvaluationError(
+            f"evaluate.backend_args: lm-eval's {asking.params.backend} refuses them ({error}). Mend or remove them."
+        ) from error
+
+
+def refuse_before_loading(asking: Asking) -> None:
+    """EvaluationError for what can be seen before anything is loaded."""
+    if asking.params.backend == "vllm" and find_spec("vllm") is None:
+        raise EvaluationError(
+            "evaluate.backend: vllm is not installed here. Install it in this environment (on Ascend vllm-ascend too), "
+            "serve the model elsewhere and take local-completions, or take hf."
+        )
+    if asking.params.backend.startswith("local-"):
+        served.check(asking.arm, asking.params.backend, asking.run)
+
+
+def positions(weights: Path) -> int | None:
+    """How many tokens the model can hold, prompt and answer together, as its config says."""
+    config = json.loads((weights / "config.json").read_bytes())
+    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(found) if found else None
+
+
+def refuse_too_long(asking: Asking) -> None:
+    """EvaluationError where the limit of an answer leaves no room for a question."""
+    room, limit = positions(asking.weights), asking.params.max_gen_toks
+    if room is not None and limit >= room:
+        raise EvaluationError(
+            f"evaluate.max_gen_toks: {limit}, but the student holds {room} tokens, the question included. Set it lower."
+        )
+
+
+def _hf(asking: Asking) -> dict[str, Any]:
+    import torch
+
+    check_device(asking.run.device)
+    torch.set_num_threads(asking.run.threads)
+    return {
+        "pretrained": _path(asking),
+        "dtype": asking.params.dtype,
+        "device": with_index(asking.run.device),
+        "batch_size": asking.params.batch_size,
+    }
+
+
+def _vllm(asking: Asking) -> dict[str, Any]:
+    return {
+        "pretrained": _path(asking),
+        "dtype": asking.params.dtype,
+        "batch_size": asking.params.batch_size,
+        "seed": asking.params.seed,
+    }
+
+
+def _path(asking: Asking) -> str:
+    """Absolute: a relative path could be a hub's id, and lm-eval would ask the hub for it."""
+    return str(asking.weights.resolve())
+
+
+def _completions(asking: Asking) -> dict[str, Any]:
+    return _served(asking, "completions") | {
+        "tokenizer": _path(asking),
+        "tokenizer_backend": "huggingface",
+        # lm-eval's own 2048 would cut every prompt away to make room for an answer of 4096
+        "max_length": positions(asking.weights) or 32768,
+    }
+
+
+def _chat(asking: Asking) -> dict[str, Any]:
+    return _served(asking, "chat/completions")
+
+
+def _served(asking: Asking, path: str) -> dict[str, Any]:
+    return {
+        "model": served.model_name(asking.arm, asking.run),
+        "base_url": f"{served.base_url(asking.params.backend, asking.run)}/{path}",
+        "header": served.header(asking.run),
+        "batch_size": 1,
+        "num_concurrent": asking.params.batch_size,
+        "max_retries": asking.run.max_attempts,
+        "timeout": round(asking.run.timeout_s),
+        "seed": asking.params.seed,
+    }

@@ -1,0 +1,74 @@
+"""Where an evaluation's answers are kept, so that a killed one goes on and a new score asks nothing.
+
+    .cache/evaluation/ARM/DIGEST/answers_rank0.db    lm-eval's own cache (SQLite), one of each process
+
+lm-eval's key of an answer is the request: the prompt, the stop strings, the limit. DIGEST is of all else that shapes an
+answer: the weights' bytes (15 GB take some ten seconds), the backend with its arguments, the batches, the versions. So
+other weights never get old answers. The folder lies outside DVC's outputs and stays after a finished evaluation, which
+removes those of the same arm's other digests; ``make clean`` removes all.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stages.lib.command import project_root
+from stages.lib.params import Evaluate, Run
+
+log = logging.getLogger("distillery.evaluate")
+
+LIBRARIES = ("lm_eval", "transformers", "torch", "accelerate", "vllm")
+# params that choose, score or name questions, or stand in each request: they make no other answer to the same request
+_SHAPELESS = {"benchmarks", "headline", "base_prompt", "num_fewshot", "max_gen_toks"}
+
+
+def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
+    """The folder of this arm's answers."""
+    served = [run.served_base_url, run.served_model] if params.backend.startswith("local-") else []
+    shaping = {
+        "weights": weights_digest(weights),
+        "evaluate": params.model_dump(exclude=_SHAPELESS),
+        "device": run.device,
+        "processes": run.processes,
+        "served": served,
+        "versions": versions(),
+    }
+    return project_root() / ".cache" / "evaluation" / arm / digest(shaping)
+
+
+def digest(shaping: Mapping[str, Any]) -> str:
+    """Sixteen characters for what shapes an answer."""
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the bytes of every file in the folder: weights, tokenizer, chat template, generation settings."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        with path.open("rb") as file:
+            total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that make an answer, as far as they are installed."""
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def remove_others(folder: Path) -> None:
+    """Remove what other weights or settings of the same arm left."""
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+            log.info("evaluate: removed the kept answers of other weights or settings of this arm (%s)", other)

@@ -1,0 +1,94 @@
+"""How long an evaluation takes, roughly, before it begins; a warning where ``hf`` takes days and a server hours.
+
+warn_of_days(asking, found)    evaluate: 6819 answers of up to 4096 tokens: about 39 hours an arm with hf …
+"""
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.evaluation.backends import Asking
+from stages.lib.evaluation.tasks import Loaded
+
+log = logging.getLogger("distillery.evaluate")
+
+LONG_H = 12.0  # from here on the warning
+STEP_S = 0.04  # a batch's next token with hf on an accelerator; a guess for 7B in bfloat16, not measured
+CPU_STEP_S = 2.4  # the same on two CPU cores, for each billion parameters; measured: 0.3 s with 0.135, batch 50
+SERVED_TOKENS_PER_S = 2000.0  # of all answers together, from one card that serves 7B; a guess, not measured
+ANSWER_TOKENS = 1100  # what an R1-style answer to a question of GSM8K takes; of 995, 524 took over 1024
+READ_TOKENS_PER_S = 5000.0  # of prompts, with hf on an accelerator; a guess, not measured
+CPU_READ_TOKENS_PER_S = 80.0  # the same on two CPU cores, divided by the billions of parameters; a guess
+QUESTION_TOKENS = 150  # of a question with choices
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Hours for one arm: with ``hf`` on this profile's device, and with a model that a server serves."""
+
+    generations: int
+    likelihoods: int
+    hf_h: float
+    served_h: float
+
+
+def forecast(
+    generations: int, likelihoods: int, max_gen_toks: int, batch_size: int, device: str, processes: int, billions: float
+) -> Forecast:
+    """The hours, from what is asked and the rates above.
+
+    ``hf`` answers batch by batch, and a batch takes as long as its longest answer. One answer in a batch that loops or
+    thinks on reaches the limit, so a batch is counted as ``max_gen_toks`` steps:
+
+        hf:     generations / (batch_size × processes), rounded up, × max_gen_toks × seconds a step
+                + likelihoods × 150 tokens / rate of reading
+        served: generations × min(1100, max_gen_toks) tokens / 2000 a second + the same reading on an accelerator
+
+    It is right to a factor of three or so: enough to tell hours from days.
+    """
+    on_cpu = device == "cpu"
+    step_s = CPU_STEP_S * billions if on_cpu else STEP_S
+    read_per_s = CPU_READ_TOKENS_PER_S / billions if on_cpu else READ_TOKENS_PER_S
+    cards = 1 if on_cpu else processes
+    batches = math.ceil(generations / (batch_size * cards))
+    reading = likelihoods * QUESTION_TOKENS
+    hf_s = batches * max_gen_toks * step_s + reading / (read_per_s * cards)
+    served_s = generations * min(ANSWER_TOKENS, max_gen_toks) / SERVED_TOKENS_PER_S + reading / READ_TOKENS_PER_S
+    return Forecast(generations, likelihoods, hf_s / 3600, served_s / 3600)
+
+
+def warn_of_days(asking: Asking, found: list[Loaded]) -> None:
+    """A line in the log where ``hf`` is asked for what takes it more than half a day."""
+    params, run = asking.params, asking.run
+    if params.backend != "hf":
+        return
+    expected = forecast(
+        generations=sum(each.questions("generate_until", params.limit) for each in found),
+        likelihoods=sum(each.questions("multiple_choice", params.limit) for each in found),
+        max_gen_toks=params.max_gen_toks,
+        batch_size=params.batch_size,
+        device=run.device.partition(":")[0],
+        processes=run.processes,
+        billions=billions(asking.weights),
+    )
+    if expected.hf_h > LONG_H:
+        log.warning("evaluate: %s", warning(expected, params.max_gen_toks))
+
+
+def warning(expected: Forecast, max_gen_toks: int) -> str:
+    """What to know, and what to do instead."""
+    return (
+        f"{expected.generations} answers of up to {max_gen_toks} tokens and {expected.likelihoods} choices: about "
+        f"{expected.hf_h:.0f} hours an arm with evaluate.backend: hf, about {expected.served_h:.1f} with a served one "
+        "(vllm, local-completions). Change the backend, or raise batch_size, or set a limit"
+    )
+
+
+def billions(weights: Path) -> float:
+    """How many parameters the files hold: by their size, at two bytes each, or four where the config says float32."""
+    config = json.loads((weights / "config.json").read_bytes())
+    wide = "32" in str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    size = sum(path.stat().st_size for path in weights.glob("*.safetensors"))
+    return max(size / (4 if wide else 2) / 1e9, 0.001)

@@ -1,0 +1,75 @@
+"""Benchmarks' questions from ``data/eval_data``, so that unmodified tasks of lm-eval ask no network.
+
+data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ bear the names of the hub's datasets. ``datasets`` prefers a
+folder of such a name in the working directory to the hub, so that is where lm-eval runs. What is not gathered there is
+asked of the hub, which the log says.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.lib.command import project_root
+from stages.lib.evaluation.tasks import HELDOUT, Benchmark
+
+log = logging.getLogger("distillery.evaluate")
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@contextmanager
+def gathered(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[None]:
+    """Work inside the folder of gathered questions, and without the hub where it has all that is asked.
+
+    To be entered before ``datasets`` is imported, which reads its settings then.
+    """
+    missing = [each.name for each in benchmarks if each.name != HELDOUT and not is_gathered(folder, each)]
+    if missing:
+        log.info(
+            "evaluate: %s: not in %s, so lm-eval asks the hub ('make eval-data' gathers them)",
+            ", ".join(missing),
+            folder or "data/eval_data",
+        )
+    with _variables(_cache() | ({} if missing else OFFLINE)), _inside(folder):
+        yield
+
+
+def is_gathered(folder: Path | None, benchmark: Benchmark) -> bool:
+    """Whether its dataset lies there."""
+    return folder is not None and benchmark.data is not None and (folder / benchmark.data).is_dir()
+
+
+def _cache() -> dict[str, str]:
+    """Where ``datasets`` keeps what it has read: in the project, if nothing else was said."""
+    if os.environ.get("HF_HOME") or os.environ.get("HF_DATASETS_CACHE"):
+        return {}
+    return {"HF_DATASETS_CACHE": str(project_root() / ".cache" / "huggingface" / "datasets")}
+
+
+@contextmanager
+def _variables(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _inside(folder: Path | None) -> Iterator[None]:
+    if folder is None or not folder.is_dir():
+        yield
+        return
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

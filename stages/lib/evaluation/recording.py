@@ -1,0 +1,125 @@
+# ruff: noqa: D102 - the methods are those of lm_eval.api.model.LM, which says what each is for
+"""lm-eval's own model, with its answers kept as they come, and each whole text noted before its thought is taken off.
+
+lm-eval's ``think_end_token`` removes the thought before anyone sees it. Here the model is built without, the cache and
+the notes hold whole texts, and lm-eval is given what lm-eval's own function makes of each, so its scores are those that
+it would have found alone.
+
+    RecordingLM(model, cache, think_end_token, arm)
+      └── CachingLM (lm-eval's): answers by request, in SQLite
+            └── Counted: how far it is
+                  └── model (lm-eval's hf, vllm, local-completions, local-chat-completions)
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.model import LM, CacheHook, CachingLM
+from lm_eval.models.utils import postprocess_generated_text
+
+from stages.lib.evaluation.progress import Progress
+from stages.lib.evaluation.tasks import HELDOUT
+
+
+class Counted:
+    """A model that says how far it is; all else is the model's own."""
+
+    def __init__(self, model: Any, progress: Progress) -> None:
+        self._model = model
+        self._progress = progress
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def set_cache_hook(self, hook: Any) -> None:
+        self._model.set_cache_hook(_CountingHook(hook, self._progress))
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        self._progress.begin(len(requests))
+        answers: list[str] = self._model.generate_until(requests, disable_tqdm=self._progress.in_lines)
+        return answers
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        self._progress.begin(len(requests))
+        answers: list[tuple[float, bool]] = self._model.loglikelihood(requests, disable_tqdm=self._progress.in_lines)
+        return answers
+
+
+class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
+    """Counts each answer that a model hands over to be kept."""
+
+    def __init__(self, hook: Any, progress: Progress) -> None:
+        self.dbdict = hook.dbdict
+        self._progress = progress
+
+    def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        super().add_partial(attr, req, res)
+        self._progress.count()
+
+
+class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
+    """What ``simple_evaluate`` is given. ``think_end_token`` None: texts are scored whole."""
+
+    def __init__(self, model: Any, cache: Path, think_end_token: str | None, progress: Progress) -> None:
+        super().__init__()
+        self._model = model
+        self._cached = CachingLM(Counted(model, progress), str(cache))
+        self._think_end_token = think_end_token
+        self._texts: dict[tuple[str, int], str] = {}
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        texts = self._cached.generate_until(requests)
+        for request, text in zip(requests, texts, strict=True):
+            self._texts[request.task_name, request.doc_id] = text
+        return [self._scored(request.task_name, text) for request, text in zip(requests, texts, strict=True)]
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        answers: list[tuple[float, bool]] = self._cached.loglikelihood(requests)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        answers: list[float] = self._cached.loglikelihood_rolling(requests)
+        return answers
+
+    def _scored(self, task: str, text: str) -> str:
+        if self._think_end_token is None or task == HELDOUT:  # our own reader knows the markers and wants them
+            return text
+        scored: str = postprocess_generated_text(text, stop=None, think_end_token=self._think_end_token)
+        return scored
+
+    def texts(self) -> dict[tuple[str, int], str]:
+        """Each whole text by task and number, of all processes; they must all call this."""
+        gathered = self.gather_object(self._texts, dst=0) or []
+        return {key: text for texts in gathered for key, text in texts.items()}
+
+    @property
+    def rank(self) -> int:
+        return int(self._model.rank)
+
+    @property
+    def world_size(self) -> int:
+        return int(self._model.world_size)
+
+    @property
+    def device(self) -> Any:
+        return self._model.device
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self._model.tokenizer_name)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
+        return self._model.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        template: str | None = self._model.chat_template(chat_template)
+        return template
+
+    def all_gather(self, tensor: Any) -> Any:
+        return self._model.all_gather(tensor)
+
+    def gather_object(self, obj: Any, dst: int = 0) -> Any:
+        return self._model.gather_object(obj, dst=dst)
+
+    def barrier(self) -> None:
+        self._model.barrier()

@@ -1,0 +1,170 @@
+"""From samples to rows, and from rows to the figures of metrics/eval/ARM.json.
+
+rows(scored, asking)      → [Evaluated(id="zh/17", cluster="17", lm_eval=False, correct=True, …)]
+figures(scored, rows, "verifier")
+→ {"headline": "verifier", "value": 0.395, "stderr": 0.0346, "n": 200, "lm_eval": 0.39, …, "languages": {"zh": {…}}}
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import sem
+
+from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, flags, summary
+from stages.lib.evaluation.backends import Asking
+from stages.lib.evaluation.harness import Sample, Score, Scored
+from stages.lib.evaluation.tasks import KNOWN
+from stages.lib.evaluation.verifying import Asked, asked, verify
+from stages.lib.records import Evaluated
+
+Mark = Callable[[Evaluated], bool]
+Count = Callable[[str], int]
+
+
+def rows(scored: Scored, asking: Asking) -> list[Evaluated]:
+    """A row for each sample, judged by the verifier and looked over by the audit where there is a text."""
+    tokens = _token_count(asking)
+    return [_row(scored.name, sample, asking, tokens) for sample in scored.samples]
+
+
+def _token_count(asking: Asking) -> Count:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(asking.weights.resolve()))
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evaluated:
+    question = asked(sample.task, sample.doc, sample.number) if sample.response is not None else None
+    name = f"{sample.task}/{sample.number}"
+    identity = question or Asked(name, name, _question(sample), sample.gold, None, None)
+    verdict = verify(question, sample.response or "") if question else None
+    right = verdict is not None and verdict.verdict == "right"
+    by_verifier = verdict is not None and asking.params.headline == "verifier"
+    return Evaluated(
+        id=identity.id,
+        benchmark=benchmark,
+        task=sample.task,
+        cluster=identity.cluster,
+        language=identity.language,
+        question=identity.question,
+        answer=identity.answer,
+        prompt=sample.prompt,
+        response=sample.response if sample.response is not None else sample.choice or "",
+        prediction=verdict.prediction if verdict else sample.choice,
+        verdict=verdict.verdict if verdict else None,
+        decided_by=f"rule:{verdict.rule}" if verdict and by_verifier else "lm-eval",
+        lm_eval=sample.lm_eval,
+        correct=right if by_verifier else sample.lm_eval,
+        **_audited(sample, identity, asking, tokens, verdict),
+        doc_hash=sample.doc_hash,
+        prompt_hash=sample.prompt_hash,
+        target_hash=sample.target_hash,
+    )
+
+
+def _question(sample: Sample) -> str:
+    text = sample.doc.get("question")
+    return text if isinstance(text, str) and text else sample.prompt
+
+
+def _audited(sample: Sample, identity: Asked, asking: Asking, tokens: Count, verdict: Any) -> dict[str, Any]:
+    """The tokens and the flags of a text; None where likelihoods were compared."""
+    if sample.response is None:
+        return dict.fromkeys(("tokens", *KINDS))
+    generated = Generated(
+        question=identity.question,
+        response=sample.response,
+        tokens=tokens(sample.response),
+        limit=asking.params.max_gen_toks,
+        language=identity.reply_language,
+        stops=sample.stops,
+        end_marker=asking.end_marker,
+    )
+    found = flags(generated, verdict)
+    return {"tokens": generated.tokens, **{kind: getattr(found, kind) for kind in KINDS}}
+
+
+def audited(row: Evaluated) -> Audited:
+    """What the audit sums up, of a row with a text."""
+    found = Flags(**{kind: getattr(row, kind) for kind in KINDS})
+    return Audited(row.id, row.question, row.answer, row.response, row.tokens or 0, found, row.lm_eval, row.verdict)
+
+
+def figures(scored: Scored, found: Sequence[Evaluated], headline: str) -> dict[str, Any]:
+    """The figures of a benchmark: over all of it, then of each language, or of each task of another's several."""
+    only = next(iter(scored.lm_eval.values())) if len(scored.lm_eval) == 1 else None
+    whole = _part(found, scored.group or only or _mean(scored.lm_eval.values(), found), headline)
+    if only is not None or scored.group is not None:
+        return whole
+    parts = {
+        _label(scored.name, task): _part([row for row in found if row.task == task], score, headline)
+        for task, score in scored.lm_eval.items()
+    }
+    return whole | {"languages" if scored.name in KNOWN else "tasks": parts}
+
+
+def _label(benchmark: str, task: str) -> str:
+    return task.rpartition("_")[2] if benchmark in KNOWN else task
+
+
+def _mean(scores: Iterable[Score], found: Sequence[Evaluated]) -> Score:
+    """Over several tasks, of which lm-eval gives no average: the mean of all questions, by problem."""
+    others: dict[str, list[float]] = {}
+    for score in scores:
+        for name, value in score.others.items():
+            others.setdefault(name, []).append(value)
+    return Score(
+        float(np.mean([row.lm_eval for row in found])),
+        standard_error(found, lambda row: row.lm_eval),
+        {name: float(np.mean(values)) for name, values in others.items()},
+    )
+
+
+def _part(found: Sequence[Evaluated], score: Score, headline: str) -> dict[str, Any]:
+    verified = all(row.verdict is not None for row in found)
+    lm_eval = {"lm_eval": _rounded(score.value), "lm_eval_stderr": _rounded(score.stderr)}
+    verifier: dict[str, float | None] = {"verifier": None, "verifier_stderr": None}
+    if verified:
+        right: Mark = lambda row: row.verdict == "right"  # noqa: E731  # it is used twice
+        verifier = {
+            "verifier": _rounded(float(np.mean([right(row) for row in found]))),
+            "verifier_stderr": _rounded(standard_error(found, right)),
+        }
+    counts = headline if verified else "lm_eval"
+    chosen = lm_eval | verifier
+    return {
+        "headline": counts,
+        "value": chosen[counts],
+        "stderr": chosen[f"{counts}_stderr"],
+        "n": len(found),
+        **lm_eval,
+        **{name: _rounded(value) for name, value in sorted(score.others.items())},
+        **verifier,
+        **_summary(found),
+    }
+
+
+def _summary(found: Sequence[Evaluated]) -> dict[str, Any]:
+    if any(row.tokens is None for row in found):
+        return dict.fromkeys(("differ", *KINDS, "tokens_median", "tokens_p95"))
+    return summary([audited(row) for row in found])
+
+
+def standard_error(found: Sequence[Evaluated], mark: Mark) -> float | None:
+    """Of the mean, from the means of the clusters, which are independent; None for fewer than two."""
+    clusters: dict[str, list[bool]] = {}
+    for row in found:
+        clusters.setdefault(row.cluster, []).append(mark(row))
+    means = [float(np.mean(marks)) for marks in clusters.values()]
+    return float(sem(means)) if len(means) > 1 else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def tables(scored: Sequence[Scored]) -> Mapping[str, Any]:
+    """lm-eval's own numbers to the last digit, by benchmark."""
+    return {each.name: each.table for each in scored}

@@ -1,0 +1,69 @@
+"""A model that some server serves under a name: where, under which, with which key, and whether it is there.
+
+run.served_base_url: http://127.0.0.1:8000/v1, run.served_model: "{arm}"    → asks it for 'filtered'
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from stages.lib.command import project_root
+from stages.lib.evaluation import EvaluationError
+from stages.lib.params import Run
+
+LOOK_S = 10.0
+
+
+def check(arm: str, backend: str, run: Run) -> None:
+    """EvaluationError where the server does not answer or does not serve the arm's model under its name."""
+    url, name = f"{base_url(backend, run)}/models", model_name(arm, run)
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=header(run)), timeout=LOOK_S) as answer:
+            served = [entry["id"] for entry in json.load(answer)["data"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{url}: {_reason(error)}. Start the server, or mend run.served_base_url.") from error
+    if name not in served:
+        raise EvaluationError(
+            f"{url}: no model '{name}' is served there, but {', '.join(served) or 'none'}. "
+            "Serve it under that name, or change run.served_model."
+        )
+
+
+def base_url(backend: str, run: Run) -> str:
+    """The address up to /v1; EvaluationError where there is none, or one with a key in it."""
+    if not run.served_base_url:
+        raise EvaluationError(
+            f"run.served_base_url: null, but evaluate.backend: {backend} asks a served model. "
+            "Set it, for example to http://127.0.0.1:8000/v1."
+        )
+    parts = urlsplit(run.served_base_url)
+    if parts.scheme not in ("http", "https") or parts.username or parts.password or parts.query:
+        raise EvaluationError(
+            "run.served_base_url: not a plain http address. Write it without user, password and query; "
+            f"a key belongs in {run.served_api_key_variable}."
+        )
+    return run.served_base_url.rstrip("/")
+
+
+def model_name(arm: str, run: Run) -> str:
+    """The name that the arm is served under."""
+    return run.served_model.replace("{arm}", arm)
+
+
+def header(run: Run) -> dict[str, str]:
+    """What a request carries: the key, where there is one. Never empty, or lm-eval would look for a key by itself."""
+    variable = run.served_api_key_variable
+    key = os.environ.get(variable) or dotenv_values(project_root() / ".env").get(variable)
+    return {"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    if isinstance(error, OSError):
+        return f"cannot be reached ({getattr(error, 'reason', error)})"
+    return "no list of models in the answer"

@@ -1,0 +1,206 @@
+"""A student behind a server, a killed evaluation that goes on, and a cache that knows the weights."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from stages.evaluate import main as evaluate
+from stages.lib.evaluation.cache import weights_digest
+from tests.benchmark_arms import ROOT, Arm
+from tests.completions_server import Completions, serving
+from tests.workspace import write_changed_params
+
+Runs = Callable[..., Result]
+Refuses = Callable[..., str]
+SHORT = {"evaluate.max_gen_toks": 12, "evaluate.batch_size": 2, "run.threads": 1, "run.max_attempts": 1}
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for name in ("OPENAI_API_KEY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(tiny_student: Path) -> Iterator[Completions]:
+    with serving(tiny_student, "distilled-filtered") as found:
+        yield found
+
+
+def params_for(folder: Path, server: Completions | None, changes: dict[str, Any] | None = None) -> Path:
+    path = folder / "params.yaml"
+    served = {"run.served_base_url": server.url, "run.served_model": "distilled-{arm}"} if server else {}
+    write_changed_params(ROOT / "params.yaml", SHORT | served | (changes or {}), path)
+    return path
+
+
+def own_choice_task(folder: Path) -> Path:
+    """A folder of gathered questions in which one subject of MMLU has four."""
+    data = folder / "eval_data" / "cais" / "mmlu"
+    data.mkdir(parents=True)
+    rows = [{"question": f"Is {n} even?", "choices": ["no", "yes", "both", "none"], "answer": 1} for n in range(4)]
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = "".join(f"  - {{split: {split}, path: test.jsonl}}\n" for split in ("test", "dev"))
+    (data / "README.md").write_text(f"---\nconfigs:\n- config_name: anatomy\n  data_files:\n{files}---\n")
+    return folder / "eval_data"
+
+
+def test_a_served_student_scores_as_it_does_on_hf(
+    tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
+) -> None:
+    eval_data = own_choice_task(tmp_path)
+    found = {}
+    for backend in ("hf", "local-completions"):
+        params = params_for(
+            tmp_path, server, {"evaluate.backend": backend, "evaluate.benchmarks": ["heldout", "lm-eval:mmlu_anatomy"]}
+        )
+        arm = Arm(tmp_path)
+        runs(evaluate, *arm.arguments(params, tiny_student, eval_data))
+        found[backend] = ([(row.id, row.response, row.prompt) for row in arm.rows], arm.metrics)
+    assert found["hf"] == found["local-completions"]
+    assert len(server.requests) == 6 + 4 * 4
+    assert {body["model"] for body in server.requests} == {"distilled-filtered"}
+
+
+def test_a_chat_is_asked_with_messages_and_gets_the_same_answers(
+    tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
+) -> None:
+    responses = {}
+    for backend in ("local-completions", "local-chat-completions"):
+        arm = Arm(tmp_path)
+        params = params_for(tmp_path, server, {"evaluate.backend": backend})
+        runs(evaluate, *arm.arguments(params, tiny_student, None))
+        responses[backend] = [row.response for row in arm.rows]
+    assert responses["local-completions"] == responses["local-chat-completions"]
+    assert [message["role"] for message in server.requests[-1]["messages"]] == ["system", "user"]
+
+
+def test_the_key_comes_from_the_environment_and_reaches_no_file(
+    tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVED_KEY", "sk-of-the-served")
+    arm = Arm(tmp_path)
+    changes = {"evaluate.backend": "local-completions", "run.served_api_key_variable": "SERVED_KEY"}
+    runs(evaluate, *arm.arguments(params_for(tmp_path, server, changes), tiny_student, None))
+    assert set(server.keys) == {"Bearer sk-of-the-served"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"sk-of-the-served" in path.read_bytes()]
+
+
+def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs) -> None:
+    arm = Arm(tmp_path)
+    runs(
+        evaluate,
+        *arm.arguments(params_for(tmp_path, server, {"evaluate.backend": "local-completions"}), tiny_student, None),
+    )
+    assert set(server.keys) == {None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"run.served_base_url": None}, "run.served_base_url: null, but evaluate.backend: local-completions asks"),
+        ({"run.served_base_url": "http://me:secret@127.0.0.1/v1"}, "run.served_base_url: not a plain http address"),
+        ({"run.served_base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1/models: cannot be reached ("),
+        ({"run.served_model": "{arm}"}, "no model 'filtered' is served there, but distilled-filtered."),
+        (
+            {"evaluate.backend": "local-chat-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]},
+            "evaluate.benchmarks: 'mmlu_anatomy' needs log-likelihoods, which local-chat-completions does not give.",
+        ),
+        ({"evaluate.backend": "vllm"}, "evaluate.backend: vllm is not installed here."),
+        ({"evaluate.backend": "hf", "evaluate.max_gen_toks": 1024}, "evaluate.max_gen_toks: 1024, but the student"),
+        (
+            {"evaluate.backend": "hf", "evaluate.backend_args": {"no_such": 1}},
+            "evaluate.backend_args: lm-eval's hf refuses them (",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line_before_anything_is_asked(
+    changes: dict[str, Any], expected: str, tmp_path: Path, tiny_student: Path, server: Completions, refuses: Refuses
+) -> None:
+    params = params_for(tmp_path, server, {"evaluate.backend": "local-completions"} | changes)
+    line = refuses(evaluate, *Arm(tmp_path).arguments(params, tiny_student, own_choice_task(tmp_path)))
+    assert expected in line
+    assert "secret" not in line
+    assert not server.requests
+
+
+def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
+    tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
+) -> None:
+    words = Arm(tmp_path).arguments(
+        params_for(tmp_path, server, {"evaluate.backend": "local-completions"}), tiny_student, None
+    )
+    server.failing = True
+    done = Arm(tmp_path).run(words, {"OPENAI_API_KEY": "sk-of-the-served"})
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"Error: {server.url}: the served model failed (ClientResponseError: 500")
+    assert "Traceback" not in done.stderr
+    assert set(server.keys) == {"Bearer sk-of-the-served"}
+    assert "sk-of-the-served" not in done.stderr + done.stdout
+    server.failing = False
+    runs(evaluate, *words)
+    asked = len(server.requests)
+    runs(evaluate, *words)
+    assert len(server.requests) == asked, "a second run asks for nothing"
+
+
+def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_student: Path, runs: Runs) -> None:
+    with serving(tiny_student, "distilled-filtered", delay_s=0.3) as server:
+        params = params_for(tmp_path, server, {"evaluate.backend": "local-completions"})
+        arm = Arm(tmp_path)
+        words = arm.arguments(params, tiny_student, None)
+        command = [sys.executable, "-m", "stages.evaluate", *words]
+        process = subprocess.Popen(command, cwd=ROOT, env=arm.environment(), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(server.requests) < 4 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        asked = len(server.requests)
+        assert 4 <= asked < 6, "it was killed in the midst"
+        runs(evaluate, *words)
+        # two are asked at once: those were under way, and are all that is asked again
+        assert len(server.requests) <= 6 + 2
+        assert arm.metrics["heldout"]["n"] == 6
+
+
+def test_other_weights_get_no_old_answers(
+    tmp_path: Path, tiny_student: Path, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "distillery.evaluate")
+    arm, weights = Arm(tmp_path), tmp_path / "weights"
+    shutil.copytree(tiny_student, weights)
+    words = arm.arguments(params_for(tmp_path, None), weights, None)
+    for _ in range(2):
+        runs(evaluate, *words)
+    assert sum("6 answers to ask for" in line for line in caplog.messages) == 1, "the second run asks for nothing"
+    other_weights(weights)
+    runs(evaluate, *words)
+    assert sum("6 answers to ask for" in line for line in caplog.messages) == 2
+    assert len(list((tmp_path / ".cache" / "evaluation" / "filtered").iterdir())) == 1, "the old ones are gone"
+
+
+def other_weights(folder: Path) -> None:
+    """One byte of the weights, size and time as before."""
+    path = folder / "model.safetensors"
+    before, data = path.stat(), bytearray(path.read_bytes())
+    digest = weights_digest(folder)
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert weights_digest(folder) != digest
