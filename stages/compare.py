@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.evaluation.comparison import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score, Training
 from stages.lib.evaluation.statistics import PairedDifference, holm, paired_difference, proportion
-from stages.lib.evaluation.table import signed
+from stages.lib.evaluation.table import points, signed
 from stages.lib.params import Compare, load_params
 from stages.lib.records import DataError, read_json, write_json, writing
 
@@ -267,8 +267,13 @@ def _far(count: int, count_too: int, share: float) -> bool:
 
 
 def _sentence(pair: Pair) -> str:
-    found = [f"{name} {signed(each.difference)} points, {each.finding}" for name, each in pair.benchmarks.items()]
-    return f"{pair.name}: {'; '.join(found)}"
+    return f"{pair.name}: {'; '.join(_found(name, difference) for name, difference in pair.benchmarks.items())}"
+
+
+def _found(benchmark: str, difference: Difference) -> str:
+    could = f" ({points(difference.detectable)} would have shown)" if difference.detectable else ""
+    said = difference.finding if difference.finding != "no detectable difference" else f"{difference.finding}{could}"
+    return f"{benchmark} {signed(difference.difference)} points, {said}"
 
 
 def write_table(path: Path, comparison: Comparison) -> None:

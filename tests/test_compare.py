@@ -125,7 +125,10 @@ Compared = Callable[..., dict[str, Any]]
 class TestPairs:
     """Two arms on the same questions."""
 
-    def test_the_finding_is_in_words_that_p_bears(self, arms: Callable[..., Run], compared: Compared) -> None:
+    def test_the_finding_is_in_words_that_p_bears(
+        self, arms: Callable[..., Run], compared: Compared, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
         few, many = scores("1" * 10 + "0" * 90), scores("1" * 60 + "0" * 40)
         many_and_3 = scores("1" * 63 + "0" * 37)
         run = arms(few, many, many_and_3)
@@ -138,6 +141,7 @@ class TestPairs:
         }
         assert found["filtered_vs_base"]["low"] > 0
         assert found["base_vs_filtered"]["high"] < 0
+        assert "heldout +3.0 points, no detectable difference (6.5 would have shown)" in caplog.text
         three_more = found["unfiltered_vs_filtered"]
         assert three_more["low"] < 0 < three_more["high"]
         assert three_more["detectable"] > three_more["difference"] == 0.03

@@ -12,7 +12,7 @@ from stages.lib.records import read_json
 
 CAVEAT = (
     "The finding follows p (Holm), which is corrected for the number of differences; detectable is the smallest "
-    "difference in points that so many questions show in four of five cases. The intervals are those of the "
+    "difference, in points, that as many questions would show four times in five. The intervals are those of the "
     "questions; another training of the same arm differs besides."
 )
 AUDIT = {
@@ -51,7 +51,7 @@ def comparison_table(comparison: Comparison) -> str:
             for benchmark, found in pair.benchmarks.items()
         ],
     )
-    return "\n\n".join([arms, " ".join(asked_and_scored(comparison)), differences, CAVEAT])
+    return "\n\n".join([arms, asked_and_scored(comparison), differences, CAVEAT])
 
 
 def scores(comparison: Comparison) -> Iterator[tuple[str, str, Arm, ComparedScore]]:
@@ -76,7 +76,7 @@ def _score_row(benchmark: str, name: str, arm: Arm, score: ComparedScore) -> lis
     ]
 
 
-def asked_and_scored(comparison: Comparison) -> list[str]:
+def asked_and_scored(comparison: Comparison) -> str:
     """Two sentences: with which system text each arm was asked, and whose score counts on which benchmark."""
     prompts: dict[str, list[str]] = {}
     for name, arm in comparison.arms.items():
@@ -84,10 +84,8 @@ def asked_and_scored(comparison: Comparison) -> list[str]:
     headlines: dict[str, list[str]] = {}
     for benchmark, _, _, score in scores(comparison):
         headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
-    return [
-        f"System text: {_by_group(prompts)}.",
-        f"The score is {_by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})}.",
-    ]
+    whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
+    return f"System text: {_by_group(prompts)}. The score is {whose}."
 
 
 def _by_group(groups: dict[str, list[str]]) -> str:
