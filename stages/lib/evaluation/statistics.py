@@ -7,13 +7,13 @@ for each arm, so p < 1 - confidence exactly where the interval leaves 0 out.
 
 Pseudo-clusters are what few discordant pairs need: with 3 questions against 0 of 100 the plain paired t covers 80 %
 where it says 95 %. Agresti and Min (Statistics in Medicine 24, 2005) add half a pair for each arm, Bonett and Price
-(Journal of Educational and Behavioral Statistics 37, 2012) a whole one. Where all discordant pairs fall to one arm,
-the exact coverage of the first falls to 86.5 % (n = 200, 1 % discordant), of the second to 93.7 %, with one and a half
-to 94.5 %, the least over 11 n from 40 to 500, 11 discordances from 1 to 50 % and three splits of them.
+(Journal of Educational and Behavioral Statistics 37, 2012) a whole one. Where all discordant pairs fall to one arm, the
+exact coverage falls to 86.5 % with the first's and normal quantiles, to 93.7 % with the second's and t, and with one
+and a half to 94.5 %: the least over 11 n from 40 to 500, 11 discordances from 1 to 50 % and three splits of them.
 
 Where clusters repeat questions, a pseudo-cluster is as far from 0 as the square root of what those that differ at all
 are, in root mean square: as far as they are themselves is too little with few clusters (86 % with 9 of 11 questions),
-a whole question widens the interval by up to a half without need. Of one question each, both are 1.
+a whole question more than doubles the width without need. Of one question each, all three are 1.
 docs/comparison.md has the table of what was measured.
 """
 
