@@ -94,25 +94,28 @@ def distilled(index: int) -> dict[str, Any]:
     }
 
 
-def evaluated(index: int, correct: bool, benchmark: str) -> Evaluated:
-    return Evaluated(
-        id=f"{benchmark}-{index}",
-        benchmark=benchmark,
-        cluster=f"{benchmark}-{index}",
-        question=f"What is {index} − 1?",
-        answer=str(index - 1),
-        prompt="",
-        response="…",
-        prediction=str(index - 1) if correct else None,
-        verdict="right" if correct else "unsure",
-        decided_by="rule:phrase",
-        correct=correct,
-        tokens=128,
-        cut_off=not correct,
-        doc_hash="",
-        prompt_hash="",
-        target_hash="",
-    )
+def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Evaluated:
+    row = {
+        "id": f"{benchmark}-{index}",
+        "benchmark": benchmark,
+        "task": benchmark,
+        "cluster": f"{benchmark}-{index}",
+        "language": None,
+        "question": f"What is {index} − 1?",
+        "answer": str(index - 1),
+        "prompt": "",
+        "response": "…",
+        "prediction": str(index - 1) if correct else None,
+        "verdict": "right" if correct else "unsure",
+        "decided_by": "rule:phrase",
+        "lm_eval": correct,
+        "correct": correct,
+        "tokens": 128,
+        "cut_off": not correct,
+        **dict.fromkeys(["task_stop", "no_end_marker", "unread", "other_language", "looping"], False),
+        **dict.fromkeys(["doc_hash", "prompt_hash", "target_hash"], ""),
+    }
+    return Evaluated.model_validate(row | changes)
 
 
 def score(value: float, **changes: Any) -> dict[str, Any]:
