@@ -50,8 +50,8 @@ train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
 	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
-compare: setup ## compare the arms and print the table
-	dvc repro compare && python -m stages.lib.evaluation.table metrics/compare.json
+compare: setup ## compare the arms and print the tables
+	@dvc repro compare >&2 && python -m stages.lib.evaluation.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
 retry: setup ## ask again for the rows that failed though their stage succeeded

@@ -1,8 +1,8 @@
-"""Compare the arms: each one's accuracy, and the differences on the same questions, with their intervals.
+"""Compare the arms: each one's score by benchmark, and the differences on the same questions, with their intervals.
 
-In:   metrics/eval (ARM.scores.csv of each arm), metrics/train (ARM.json)
+In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json)
 Out:  metrics/compare.json   {"confidence": 0.95, "arms": {"base": {…}}, "pairs": {"filtered_vs_base": {…}}}
-      metrics/compare.csv    first,second,difference,low,high: for plots
+      metrics/compare.csv    one row a pair and benchmark, for ``dvc plots show metrics/compare.csv``
 
 Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --out C.json --table C.csv
 """
@@ -10,33 +10,22 @@ Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --out
 import csv
 import io
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.evaluation.statistics import paired_difference, proportion
-from stages.lib.evaluation.table import signed
+from stages.lib.evaluation.comparison import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score, Training
+from stages.lib.evaluation.evaluations import Answers, Evaluation, read_evaluation
+from stages.lib.evaluation.statistics import PairedDifference, holm, paired_difference, proportion
+from stages.lib.evaluation.table import points, signed
 from stages.lib.params import Compare, load_params
-from stages.lib.records import DataError, read_json, write_json, writing
+from stages.lib.records import DataError, write_json, writing
 
 log = logging.getLogger("distillery.compare")
 
-Scores = dict[str, bool]
-
-
-class Training(BaseModel):
-    """What the comparison says of an arm's training (metrics/train/ARM.json)."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    rows: int
-    rows_too_long: int
-    steps: int
-    epochs: float
-    tokens_trained: int
+UNLIKE_STEPS, UNLIKE_TOKENS = 0.02, 0.05  # arms that differ by a larger share of steps or trained tokens are marked
 
 
 @click.command(help="Compare the arms on the same questions.")
@@ -48,122 +37,171 @@ class Training(BaseModel):
 @one_line_errors
 def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
-    scores = {name: read_scores(eval_path / f"{name}.scores.csv") for name in ["base", *params.arms]}
-    trainings = {name: read_training(train_path / f"{name}.json") for name in params.arms}
-    comparison = compare(scores, trainings, params.compare)
-    write_json(out_path, comparison)
+    evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
+    comparison = compare(evaluations, params.compare)
+    write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
-    for warning in comparison["warnings"]:
+    for warning in comparison.warnings:
         log.warning("compare: %s", warning)
-    log.info("compare: %s", "; ".join(_sentence(pair) for pair in comparison["pairs"].values()))
+    for pair in comparison.pairs.values():
+        log.info("compare: %s", _sentence(pair))
 
 
-def read_scores(path: Path) -> Scores:
-    """Right or wrong, by benchmark and question."""
-    advice = "Run 'dvc repro evaluate' to rebuild it."
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. {advice}")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a table of scores ({error}). {advice}") from error
-    if not rows or set(rows[0]) != {"question_id", "benchmark", "cluster", "correct"}:
-        raise DataError(f"{path}: not a table of scores with at least one row. {advice}")
-    scores: Scores = {}
-    for line, row in enumerate(rows, start=2):
-        key = f"{row['benchmark']}/{row['question_id']}"
-        if row["correct"] not in ("0", "1") or key in scores:
-            raise DataError(f"{path}:{line}: '{key}' is there already, or 'correct' is not 0 or 1. {advice}")
-        scores[key] = row["correct"] == "1"
-    return scores
+def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
+    """Each arm's scores, each pair's differences, and what makes arms unlike beside what is compared."""
+    pairs = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
+    return Comparison(
+        confidence=params.confidence,
+        arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
+        pairs=_pairs(pairs, evaluations, params.confidence),
+        warnings=[
+            *(warning for name in evaluations for warning in _unlike_shares(name, evaluations[name])),
+            *(warning for first, second in pairs for warning in _unlike(first, second, evaluations)),
+        ],
+    )
 
 
-def read_training(path: Path) -> Training:
-    """The metrics of one arm's training."""
-    advice = "Run 'dvc repro train' to rebuild it."
-    try:
-        return Training.model_validate(read_json(path, advice))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {advice}") from error
+def default_pairs(arms: list[str]) -> list[list[str]]:
+    """Each trained arm against the base; filtered against unfiltered and against control where these are there."""
+    against_base = [[arm, "base"] for arm in arms if arm != "base"]
+    return against_base + [["filtered", other] for other in ("unfiltered", "control") if {"filtered", other} <= {*arms}]
 
 
-def compare(scores: dict[str, Scores], trainings: dict[str, Training], params: Compare) -> dict[str, Any]:
-    """Each arm's accuracy, each pair's difference, and what makes arms unlike beside what is compared."""
+def _arm(evaluation: Evaluation, confidence: float) -> Arm:
+    scores = {name: _compared(score, evaluation.answers[name], confidence) for name, score in evaluation.scores.items()}
+    return Arm(training=evaluation.training, system_prompt=evaluation.system_prompt, benchmarks=scores)
+
+
+def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScore:
+    right, clusters = [answer.correct for answer in answers.values()], [answer.cluster for answer in answers.values()]
+    share = proportion(right, confidence, clusters)
+    interval = {"low": round(share.low, 4), "high": round(share.high, 4), "correct": share.correct}
+    return ComparedScore.model_validate(score.model_dump() | interval)
+
+
+def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], confidence: float) -> dict[str, Pair]:
+    """The differences; their p-values are corrected together, for whoever looks at many will find one by chance."""
+    found = {
+        (first, second, benchmark): difference
+        for first, second in pairs
+        for benchmark, difference in _differences(first, second, evaluations, confidence).items()
+    }
+    corrected = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
     return {
-        "confidence": params.confidence,
-        "arms": {name: _arm(scores[name], trainings.get(name), params.confidence) for name in scores},
-        "pairs": {
-            f"{first}_vs_{second}": _pair(first, second, scores, params.confidence) for first, second in params.pairs
-        },
-        "warnings": [warning for first, second in params.pairs for warning in _unlike(first, second, trainings)],
+        f"{first}_vs_{second}": Pair(
+            first=first,
+            second=second,
+            benchmarks={
+                benchmark: _difference(found[first, second, benchmark], corrected[first, second, benchmark], confidence)
+                for benchmark in evaluations[first].answers
+            },
+        )
+        for first, second in pairs
     }
 
 
-def _arm(scores: Scores, training: Training | None, confidence: float) -> dict[str, Any]:
-    share = proportion(list(scores.values()), confidence)
-    facts: dict[str, Any] = {
-        "accuracy": round(share.accuracy, 4),
-        "low": round(share.low, 4),
-        "high": round(share.high, 4),
-        "correct": share.correct,
-        "n": share.n,
-    }
-    if training:
-        facts |= training.model_dump()
-    return facts
-
-
-def _pair(first: str, second: str, scores: dict[str, Scores], confidence: float) -> dict[str, Any]:
-    if scores[first].keys() != scores[second].keys():
+def _differences(
+    first: str, second: str, evaluations: dict[str, Evaluation], confidence: float
+) -> dict[str, PairedDifference]:
+    one, other = evaluations[first].answers, evaluations[second].answers
+    if {name: answers.keys() for name, answers in one.items()} != {name: rows.keys() for name, rows in other.items()}:
         raise DataError(
-            f"compare.pairs: '{first}' and '{second}' were not asked the same questions. Run 'dvc repro evaluate'."
+            f"compare.pairs: '{first}' and '{second}' were not asked the same questions. "
+            "Run 'dvc repro evaluate-base evaluate'."
         )
-    keys = list(scores[first])
-    result = paired_difference([scores[first][key] for key in keys], [scores[second][key] for key in keys], confidence)
-    detected = result.low > 0 or result.high < 0
-    return {
-        "first": first,
-        "second": second,
-        "difference": round(result.difference, 4),
-        "low": round(result.low, 4),
-        "high": round(result.high, 4),
-        "p": round(result.p, 6),
-        "only_first": result.only_first,
-        "only_second": result.only_second,
-        "n": result.n,
-        "finding": ("better" if result.low > 0 else "worse") if detected else "no detectable difference",
-    }
+    return {name: _paired(one[name], other[name], confidence) for name in one}
 
 
-def _unlike(first: str, second: str, trainings: dict[str, Training]) -> list[str]:
-    """Warnings where two trained arms differ in steps by more than 2 %, or in rows that were left out as too long."""
-    if first not in trainings or second not in trainings:
-        return []
-    one, other = trainings[first], trainings[second]
+def _paired(one: Answers, other: Answers, confidence: float) -> PairedDifference:
+    clusters = [answer.cluster for answer in one.values()]
+    first, second = [answer.correct for answer in one.values()], [other[question].correct for question in one]
+    return paired_difference(first, second, confidence, clusters)
+
+
+def _difference(found: PairedDifference, p_holm: float, confidence: float) -> Difference:
+    finding: Finding = "no detectable difference"
+    if p_holm < 1 - confidence:
+        finding = "better" if found.difference > 0 else "worse"
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(found).items()}
+    return Difference.model_validate(
+        rounded | {"p": round(found.p, 6), "p_holm": round(p_holm, 6), "finding": finding},
+    )
+
+
+def _unlike_shares(name: str, evaluation: Evaluation) -> list[str]:
+    """A warning where a benchmark's score is not the share of right answers that is compared."""
     warnings = []
-    if abs(one.steps - other.steps) > 0.02 * max(one.steps, other.steps):
-        warnings.append(
-            f"{first} was trained for {one.steps} steps, {second} for {other.steps}: "
-            "the difference is not the data's alone"
-        )
-    if one.rows_too_long != other.rows_too_long:
-        warnings.append(f"over cutoff_len were {one.rows_too_long} rows of {first}, {other.rows_too_long} of {second}")
+    for benchmark, score in evaluation.scores.items():
+        answers = evaluation.answers[benchmark]
+        share = sum(answer.correct for answer in answers.values()) / len(answers)
+        if abs(share - score.value) > 0.0001:
+            warnings.append(
+                f"{name}'s score on {benchmark} is {score.value:.4f}, its share of right answers {share:.4f}: "
+                "intervals and differences are those of the share"
+            )
     return warnings
 
 
-def _sentence(pair: dict[str, Any]) -> str:
-    return f"{pair['first']} − {pair['second']}: {signed(pair['difference'])} points, {pair['finding']}"
+def _unlike(first: str, second: str, evaluations: dict[str, Evaluation]) -> list[str]:
+    """Warnings where two arms differ in more than what is compared: their prompts, or how they were trained."""
+    one, other = evaluations[first], evaluations[second]
+    warnings = []
+    if one.system_prompt != other.system_prompt:
+        warnings.append(
+            f"{first} was asked with {_system(one)}, {second} with {_system(other)}: "
+            "the difference is not the training's alone"
+        )
+    if one.training and other.training:
+        warnings += _unlike_trainings((first, one.training), (second, other.training))
+    return warnings
 
 
-def write_table(path: Path, comparison: dict[str, Any]) -> None:
-    """The differences, for ``dvc plots``."""
-    columns = ["first", "second", "difference", "low", "high", "p", "n"]
+def _system(evaluation: Evaluation) -> str:
+    return f"the system text '{evaluation.system_prompt}'" if evaluation.system_prompt else "no system text"
+
+
+def _unlike_trainings(one: tuple[str, Training], other: tuple[str, Training]) -> list[str]:
+    (first, seen), (second, seen_too) = one, other
+    warnings = []
+    if _far(seen.steps, seen_too.steps, UNLIKE_STEPS) or _far(
+        seen.tokens_trained, seen_too.tokens_trained, UNLIKE_TOKENS
+    ):
+        warnings.append(
+            f"{first} was trained for {seen.steps:,} steps on {seen.tokens_trained:,} tokens, {second} for "
+            f"{seen_too.steps:,} on {seen_too.tokens_trained:,}: the difference is not the data's alone"
+        )
+    for what, count, count_too in (
+        ("left out", seen.rows_too_long, seen_too.rows_too_long),
+        ("shortened", seen.rows_shortened, seen_too.rows_shortened),
+    ):
+        if count != count_too:
+            warnings.append(f"over cutoff_len: {count:,} rows of {first} were {what}, {count_too:,} of {second}")
+    return warnings
+
+
+def _far(count: int, count_too: int, share: float) -> bool:
+    return abs(count - count_too) > share * max(count, count_too)
+
+
+def _sentence(pair: Pair) -> str:
+    return f"{pair.name}: {'; '.join(_found(name, difference) for name, difference in pair.benchmarks.items())}"
+
+
+def _found(benchmark: str, difference: Difference) -> str:
+    could = f" ({points(difference.detectable)} would have shown)" if difference.detectable else ""
+    said = difference.finding if difference.finding != "no detectable difference" else f"{difference.finding}{could}"
+    return f"{benchmark} {signed(difference.difference)} points, {said}"
+
+
+def write_table(path: Path, comparison: Comparison) -> None:
+    """The differences, one row a pair and benchmark, for ``dvc plots``."""
+    measured = ["difference", "low", "high", "p", "p_holm", "detectable", "n", "finding"]
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(text, ["pair", "benchmark", *measured], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(comparison["pairs"].values())
+    for pair in comparison.pairs.values():
+        for benchmark, difference in pair.benchmarks.items():
+            table.writerow({"pair": pair.name, "benchmark": benchmark} | difference.model_dump())
     with writing(path) as file:
         file.write(text.getvalue().encode())
 

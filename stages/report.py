@@ -1,8 +1,8 @@
 """Write the page: what came of the run, the counts, the loss curves, and samples to read.
 
-In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm),
-      metrics/collect.json, metrics/distill.json, metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv),
-      metrics/compare.json
+In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm, and its
+      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/distill.json, metrics/filter.json,
+      metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
 Out:  report/index.html   one file, no network needed, named by the hashes of what it was made from
 
 Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
@@ -19,11 +19,12 @@ from typing import TypeVar
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.page import Answers, InputFile, Page, Part, Step, Training, render
+from stages.lib.evaluation.comparison import Arm, Comparison
+from stages.lib.page import Answers, InputFile, Page, Part, Samples, Step, Training, render
 from stages.lib.page.metrics import (
     CollectCounts,
-    Comparison,
     DistillCounts,
+    Example,
     FilterCounts,
     TrainCounts,
     read_losses,
@@ -190,29 +191,60 @@ def read_training(folder: Path, name: str, params: Params) -> Training:
 
 
 def read_answers(folder: Path, name: str, comparison: Comparison, params: Params) -> Answers:
-    """An arm's answers: the counts, which must be those compared, and samples of the right and the wrong ones."""
-    path = folder / f"{name}.jsonl"
-    rows = read_some_rows(path, Evaluated, rebuild("evaluate-base" if name == "base" else f"evaluate@{name}"))
-    correct = sum(row.correct for row in rows)
-    compared = comparison.arms[name]
-    if (correct, len(rows)) != (compared.correct, compared.n):
-        raise DataError(
-            f"{path}: {correct} of {len(rows)} right, where {compared.correct} of {compared.n} were compared. "
-            f"{rebuild('compare')}"
+    """An arm's answers: those drawn from each benchmark's right and wrong ones, and the examples of the audit.
+
+    The answers are as many and as long as it pleases them, so only what is drawn stays in memory.
+    """
+    path, advice = folder / f"{name}.jsonl", rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
+    asked: dict[str, dict[str, bool]] = {}
+    for row in read_rows(path, Evaluated, advice):
+        asked.setdefault(row.benchmark, {})[row.key] = row.correct
+    check_answers(path, asked, comparison.arms[name])
+    keys = {benchmark: drawn(correct, params) for benchmark, correct in asked.items()}
+    wanted = {key for right, wrong in keys.values() for key in (*right, *wrong)}
+    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in wanted}
+    samples = {
+        benchmark: Samples(
+            n=len(correct),
+            correct=sum(correct.values()),
+            right=[rows[key] for key in keys[benchmark][0]],
+            wrong=[rows[key] for key in keys[benchmark][1]],
         )
-    drawn = shuffled(rows, params.report.seed)
-    return Answers(
-        n=len(rows),
-        correct=correct,
-        cut_off=sum(row.cut_off is True for row in rows),
-        unread=sum(row.verdict == "unsure" for row in rows),
-        right_samples=[row for row in drawn if row.correct][: params.report.samples],
-        wrong_samples=[row for row in drawn if not row.correct][: params.report.samples],
-    )
+        for benchmark, correct in asked.items()
+    }
+    examples = examples_file(folder, name)
+    return Answers(samples, list(read_rows(examples, Example, advice)) if examples.is_file() else [])
+
+
+def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) -> None:
+    """The answers of each benchmark are those that were compared."""
+    if not asked:
+        raise DataError(f"{path}: there is nothing in it. {rebuild('compare')}")
+    for benchmark in dict.fromkeys([*compared.benchmarks, *asked]):
+        correct, score = asked.get(benchmark, {}), compared.benchmarks.get(benchmark)
+        found, wanted = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
+        if found != wanted:
+            raise DataError(
+                f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {wanted[0]} of {wanted[1]} were compared. "
+                f"{rebuild('compare')}"
+            )
+
+
+def drawn(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str]]:
+    """Keys of right and of wrong answers, as many as params say: the same order for arms with the same questions."""
+    order = sorted(correct)
+    random.Random(params.report.seed).shuffle(order)
+    right, wrong = [key for key in order if correct[key]], [key for key in order if not correct[key]]
+    return right[: params.report.samples], wrong[: params.report.samples]
+
+
+def examples_file(folder: Path, name: str) -> Path:
+    """Where an arm's examples of what the audit counts are, if there are any."""
+    return folder / f"{name}.examples.jsonl"
 
 
 def shuffled(rows: list[R], seed: int) -> list[R]:
-    """The rows in a random order that only the seed and their keys decide: arms with the same questions share it."""
+    """The rows in a random order that only the seed and their keys decide."""
     order = sorted(rows, key=lambda row: row.key)
     random.Random(seed).shuffle(order)
     return order
@@ -225,6 +257,7 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
         inputs.filtered,
         inputs.rejected,
         *(inputs.answers / f"{name}.jsonl" for name in ["base", *names]),
+        *(path for name in ["base", *names] if (path := examples_file(inputs.answers, name)).is_file()),
         inputs.collect_metrics,
         inputs.distill_metrics,
         inputs.filter_metrics,

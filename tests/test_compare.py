@@ -1,98 +1,34 @@
-"""compare: the figures against ones worked out by hand, the finding's words, and what makes arms unlike."""
+"""compare: what is written of each arm and pair, the finding's words, the default pairs, what makes arms unlike."""
 
 import csv
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 import pytest
 from click.testing import Result
 
-from stages.compare import main
-from stages.lib.evaluation.statistics import paired_difference, proportion
-from stages.lib.evaluation.table import CAVEAT, comparison_table
+from stages.compare import default_pairs, main
+from stages.lib.evaluation.comparison import Comparison
+from stages.lib.evaluation.table import CAVEAT, audit_table, comparison_table
 
+ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
-
-
-def from_cells(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
-    """The answers of two arms from the four cells of their 2 × 2 table."""
-    first = [True] * (both + only_first) + [False] * (only_second + neither)
-    second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
-    return first, second
-
-
-class TestPairedDifference:
-    """Two arms on the same questions."""
-
-    def test_a_table_worked_out_by_hand(self) -> None:
-        # 20 only the first, 5 only the second, of 100. With half a pair more in each cell: 20.5, 5.5, of 102.
-        # mean = 15 / 102 = 0.14706; standard error = sqrt(26 - 15² / 102) / 102 = 0.04782; 1.96 of them = 0.09372
-        result = paired_difference(*from_cells(50, 20, 5, 25), 0.95)
-        assert (result.only_first, result.only_second, result.n) == (20, 5, 100)
-        assert result.difference == pytest.approx(0.15)
-        assert result.low == pytest.approx(0.0533, abs=0.001)
-        assert result.high == pytest.approx(0.2408, abs=0.001)
-        assert result.p == pytest.approx(0.0021, abs=0.0002)
-
-    def test_only_the_discordant_pairs_count(self) -> None:
-        assert paired_difference(*from_cells(75, 20, 5, 0), 0.95) == paired_difference(*from_cells(0, 20, 5, 75), 0.95)
-
-    def test_swapping_the_arms_turns_the_sign(self) -> None:
-        one = paired_difference(*from_cells(50, 20, 5, 25), 0.95)
-        other = paired_difference(*from_cells(50, 5, 20, 25), 0.95)
-        assert (other.difference, other.low, other.high) == pytest.approx((-one.difference, -one.high, -one.low))
-        assert other.p == pytest.approx(one.p)
-
-    def test_three_against_none_of_a_hundred_is_no_detectable_difference(self) -> None:
-        result = paired_difference(*from_cells(50, 3, 0, 47), 0.95)
-        assert result.low < 0 < result.high
-        assert result.p > 0.05
-
-    def test_arms_that_never_differ_have_an_interval_around_zero(self) -> None:
-        result = paired_difference(*from_cells(60, 0, 0, 40), 0.95)
-        assert result.difference == 0
-        assert result.low < 0 < result.high
-        assert result.p == pytest.approx(1)
-
-    @pytest.mark.parametrize("only_first", range(0, 31, 3))
-    @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
-    def test_the_interval_leaves_zero_out_just_where_p_says_so(self, only_first: int, confidence: float) -> None:
-        result = paired_difference(*from_cells(40, only_first, 8, 52 - only_first), confidence)
-        assert (result.low > 0 or result.high < 0) == (result.p < 1 - confidence)
-
-    def test_the_interval_and_p_come_from_the_same_estimate(self) -> None:
-        result = paired_difference(*from_cells(50, 20, 5, 25), 0.95)
-        middle, half = (result.low + result.high) / 2, (result.high - result.low) / 2
-        z = middle / (half / NormalDist().inv_cdf(0.975))
-        assert result.p == pytest.approx(2 * (1 - NormalDist().cdf(z)))
-
-    def test_more_confidence_makes_a_wider_interval(self) -> None:
-        narrow, wide = (paired_difference(*from_cells(50, 20, 5, 25), share) for share in (0.9, 0.99))
-        assert wide.low < narrow.low < narrow.high < wide.high
-
-    def test_arms_of_different_length_cannot_be_paired(self) -> None:
-        with pytest.raises(ValueError, match="shorter"):
-            paired_difference([True, False], [True], 0.95)
-
-
-class TestProportion:
-    """One arm."""
-
-    def test_a_wilson_interval_worked_out_by_hand(self) -> None:
-        # 36 of 100: (0.36 + z²/200 ± z · sqrt(0.36 · 0.64 / 100 + z²/40000)) / (1 + z²/100), z = 1.96
-        result = proportion([True] * 36 + [False] * 64, 0.95)
-        assert (result.accuracy, result.correct, result.n) == (0.36, 36, 100)
-        assert result.low == pytest.approx(0.2727, abs=0.0001)
-        assert result.high == pytest.approx(0.4576, abs=0.0001)
-
-    @pytest.mark.parametrize("correct", [0, 20])
-    def test_an_interval_stays_between_nothing_and_everything_and_has_a_width(self, correct: int) -> None:
-        result = proportion([True] * correct + [False] * (20 - correct), 0.95)
-        assert 0 <= result.low < result.high <= 1
+LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+AUDIT = {
+    "cut_off": 0.25,
+    "task_stop": 0.0,
+    "no_end_marker": None,
+    "unread": 0.1,
+    "other_language": 0.0,
+    "looping": 0.05,
+}
+TRAINING = {"rows": 128, "rows_shortened": 0, "rows_too_long": 0, "steps": 32, "epochs": 1.0, "tokens_trained": 900}
 
 
 def scores(right: str) -> Answers:
@@ -100,147 +36,337 @@ def scores(right: str) -> Answers:
     return {f"q{index}": correct for index, correct in enumerate(right)}
 
 
-class TestCompare:
-    """The stage."""
+def in_each_language(right: str) -> Answers:
+    """``"10"``: two problems in eleven languages, the first answered right in all of them."""
+    return {f"{language}/{problem}": correct for problem, correct in enumerate(right) for language in LANGUAGES}
 
-    @pytest.fixture
-    def arms(self, tmp_path: Path) -> Callable[..., list[object]]:
-        """Write the metrics of the arms; return the stage's arguments without ``--params``."""
 
-        def write(
-            base: Answers, filtered: Answers, unfiltered: Answers, steps: tuple[int, int] = (32, 32)
-        ) -> list[object]:
-            for folder in ("eval", "train"):
-                (tmp_path / folder).mkdir(exist_ok=True)
-            for name, answers in (("base", base), ("filtered", filtered), ("unfiltered", unfiltered)):
-                lines = [f"{key},heldout,{key},{correct}\n" for key, correct in answers.items()]
-                text = "question_id,benchmark,cluster,correct\n" + "".join(lines)
-                (tmp_path / "eval" / f"{name}.scores.csv").write_text(text)
-            for name, count in zip(("filtered", "unfiltered"), steps, strict=True):
-                facts = {"rows": count * 4, "steps": count, "epochs": 1.0, "tokens_trained": 900, "rows_too_long": 0}
-                (tmp_path / "train" / f"{name}.json").write_text(json.dumps(facts))
-            return [
-                *("--eval", tmp_path / "eval", "--train", tmp_path / "train"),
-                *("--out", tmp_path / "compare.json", "--table", tmp_path / "compare.csv"),
-            ]
+def score(answers: Answers, **changes: Any) -> dict[str, Any]:
+    """A benchmark of metrics/eval/ARM.json."""
+    value = round(sum(correct == "1" for correct in answers.values()) / len(answers), 4)
+    both = {"headline": "verifier", "value": value, "n": len(answers), "stderr": 0.1, "verifier_stderr": 0.1}
+    return (
+        both
+        | {"lm_eval": 0.125, "verifier": value, "differ": 1, "tokens_median": 52.0, "tokens_p95": 110.5}
+        | AUDIT
+        | changes
+    )
 
-        return write
 
-    def test_the_finding_is_in_words_that_the_interval_bears(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
+class Run:
+    """The metrics of a run's arms, and the stage's arguments without ``--params``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("eval", "train"):
+            (folder / name).mkdir()
+
+    def arm(self, name: str, benchmarks: dict[str, Answers], system_prompt: str | None = "brief") -> None:
+        lines = [
+            f"{question},{benchmark},{question.split('/')[-1]},{correct}\n"
+            for benchmark, answers in benchmarks.items()
+            for question, correct in answers.items()
+        ]
+        text = "question_id,benchmark,cluster,correct\n" + "".join(lines)
+        (self.folder / "eval" / f"{name}.scores.csv").write_text(text)
+        facts = {benchmark: score(answers) for benchmark, answers in benchmarks.items()}
+        (self.folder / "eval" / f"{name}.json").write_text(json.dumps({"system_prompt": system_prompt} | facts))
+        if name != "base":
+            self.training(name)
+
+    def training(self, name: str, **changes: Any) -> None:
+        (self.folder / "train" / f"{name}.json").write_text(json.dumps(TRAINING | changes))
+
+    @property
+    def arguments(self) -> list[object]:
+        return [
+            *("--eval", self.folder / "eval", "--train", self.folder / "train"),
+            *("--out", self.folder / "compare.json", "--table", self.folder / "compare.csv"),
+        ]
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "compare.json").read_bytes())
+        return found
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        with (self.folder / "compare.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def arms(tmp_path: Path) -> Callable[..., Run]:
+    """``arms(base, filtered, unfiltered)``: a run of these answers to the held-out questions."""
+
+    def write(base: Answers, filtered: Answers, unfiltered: Answers) -> Run:
+        run = Run(tmp_path)
+        for name, answers in (("base", base), ("filtered", filtered), ("unfiltered", unfiltered)):
+            run.arm(name, {"heldout": answers})
+        return run
+
+    return write
+
+
+@pytest.fixture
+def compared(project_params: Callable[..., Path], runs: Callable[..., Result]) -> Callable[..., dict[str, Any]]:
+    """``compared(run, [["filtered", "base"]])``: what the stage writes of a run."""
+
+    def compare(run: Run, pairs: list[list[str]] | None = None, **changes: Any) -> dict[str, Any]:
+        runs(main, *run.arguments, "--params", project_params({"compare.pairs": pairs} | changes))
+        return run.comparison
+
+    return compare
+
+
+Compared = Callable[..., dict[str, Any]]
+
+
+class TestPairs:
+    """Two arms on the same questions."""
+
+    def test_the_finding_is_in_words_that_p_bears(
+        self, arms: Callable[..., Run], compared: Compared, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO")
         few, many = scores("1" * 10 + "0" * 90), scores("1" * 60 + "0" * 40)
         many_and_3 = scores("1" * 63 + "0" * 37)
-        changes = {"compare.pairs": [["filtered", "base"], ["base", "filtered"], ["unfiltered", "filtered"]]}
-        runs(main, *arms(few, many, many_and_3), "--params", project_params(changes))
-        pairs = json.loads((tmp_path / "compare.json").read_bytes())["pairs"]
-        assert {name: pair["finding"] for name, pair in pairs.items()} == {
+        run = arms(few, many, many_and_3)
+        pairs = compared(run, [["filtered", "base"], ["base", "filtered"], ["unfiltered", "filtered"]])["pairs"]
+        found = {name: pair["benchmarks"]["heldout"] for name, pair in pairs.items()}
+        assert {name: each["finding"] for name, each in found.items()} == {
             "filtered_vs_base": "better",
             "base_vs_filtered": "worse",
             "unfiltered_vs_filtered": "no detectable difference",
         }
-        assert pairs["filtered_vs_base"]["low"] > 0
-        assert pairs["base_vs_filtered"]["high"] < 0
-        assert pairs["unfiltered_vs_filtered"]["low"] < 0 < pairs["unfiltered_vs_filtered"]["high"]
+        assert found["filtered_vs_base"]["low"] > 0
+        assert found["base_vs_filtered"]["high"] < 0
+        assert "heldout +3.0 points, no detectable difference (6.5 would have shown)" in caplog.text
+        three_more = found["unfiltered_vs_filtered"]
+        assert three_more["low"] < 0 < three_more["high"]
+        assert three_more["detectable"] > three_more["difference"] == 0.03
+
+    def test_a_difference_among_many_must_be_clearer(self, arms: Callable[..., Run], compared: Compared) -> None:
+        # 12 against 2 of 50: p = 0.014 alone, 0.043 among three that are as large, 0.014 · 3
+        one, other = scores("1" * 20 + "1" * 12 + "0" * 18), scores("1" * 20 + "0" * 12 + "1" * 2 + "0" * 16)
+        run = arms(other, one, one)
+        alone = compared(run, [["filtered", "base"]])["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]
+        assert alone["p"] == alone["p_holm"] < 0.05
+        pairs = [["filtered", "base"], ["base", "filtered"], ["unfiltered", "base"], ["base", "unfiltered"]]
+        among = compared(run, pairs)["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]
+        assert (among["p"], among["low"]) == (alone["p"], alone["low"])
+        assert among["p_holm"] == pytest.approx(4 * alone["p"], rel=0.01)
+        assert (alone["finding"], among["finding"]) == ("better", "no detectable difference")
+
+    def test_each_benchmark_is_compared_by_itself_and_all_are_one_family(
+        self, tmp_path: Path, compared: Compared
+    ) -> None:
+        run = Run(tmp_path)
+        run.arm("base", {"heldout": scores("1" * 10 + "0" * 90), "gsm8k": scores("0011" * 10)})
+        for name in ("filtered", "unfiltered"):
+            run.arm(name, {"heldout": scores("1" * 40 + "0" * 60), "gsm8k": scores("0111" * 10)})
+        pair = compared(run, [["filtered", "base"]])["pairs"]["filtered_vs_base"]["benchmarks"]
+        assert (pair["heldout"]["difference"], pair["gsm8k"]["difference"]) == (0.3, 0.25)
+        assert (pair["heldout"]["n"], pair["gsm8k"]["n"]) == (100, 40)
+        assert pair["gsm8k"]["p_holm"] == pair["gsm8k"]["p"]  # the larger of two
+        assert [row["benchmark"] for row in run.table] == ["heldout", "gsm8k"]
+
+    def test_a_problem_in_eleven_languages_is_one_cluster(self, tmp_path: Path, compared: Compared) -> None:
+        run = Run(tmp_path)
+        for name, right in (("base", "1" * 5 + "0" * 35), ("filtered", "1" * 9 + "0" * 31), ("unfiltered", "0" * 40)):
+            run.arm(name, {"mgsm_direct": in_each_language(right), "heldout": scores(right)})
+        comparison = compared(run, [["filtered", "base"]])
+        pair = comparison["pairs"]["filtered_vs_base"]["benchmarks"]
+        assert (pair["mgsm_direct"]["n"], pair["mgsm_direct"]["clusters"]) == (440, 40)
+        assert (pair["mgsm_direct"]["only_first"], pair["heldout"]["only_first"]) == (44, 4)
+        for name in ("difference", "low", "high", "p", "detectable"):
+            assert pair["mgsm_direct"][name] == pytest.approx(pair["heldout"][name], abs=1e-4)
+        base = comparison["arms"]["base"]["benchmarks"]
+        assert base["mgsm_direct"]["high"] == pytest.approx(base["heldout"]["high"], abs=0.005)
 
     def test_questions_are_paired_by_their_name_whatever_their_order(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
+        self, arms: Callable[..., Run], compared: Compared
     ) -> None:
         answers = scores("1100")
-        turned = dict(reversed(answers.items()))
-        changes = {"compare.pairs": [["filtered", "unfiltered"]]}
-        runs(main, *arms(answers, answers, turned), "--params", project_params(changes))
-        (pair,) = json.loads((tmp_path / "compare.json").read_bytes())["pairs"].values()
-        assert (pair["only_first"], pair["only_second"], pair["n"]) == (0, 0, 4)
+        run = arms(answers, answers, dict(reversed(answers.items())))
+        (pair,) = compared(run, [["filtered", "unfiltered"]])["pairs"].values()
+        found = pair["benchmarks"]["heldout"]
+        assert (found["only_first"], found["only_second"], found["n"]) == (0, 0, 4)
 
-    def test_each_arm_stands_with_its_accuracy_and_its_training(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
+    @pytest.mark.parametrize(
+        ("there", "pairs"),
+        [
+            (["base"], []),
+            (["base", "s1k"], ["s1k base"]),
+            (["base", "filtered"], ["filtered base"]),
+            (
+                ["base", "unfiltered", "filtered", "control"],
+                ["unfiltered base", "filtered base", "control base", "filtered unfiltered", "filtered control"],
+            ),
+        ],
+    )
+    def test_where_params_name_no_pairs_the_usual_ones_are_compared(self, there: list[str], pairs: list[str]) -> None:
+        assert default_pairs(there) == [pair.split() for pair in pairs]
+
+    def test_no_pairs_named_is_another_thing_than_none_wanted(
+        self, arms: Callable[..., Run], compared: Compared
     ) -> None:
-        runs(main, *arms(scores("1000"), scores("1110"), scores("1100")), "--params", project_params())
-        comparison = json.loads((tmp_path / "compare.json").read_bytes())
+        run = arms(scores("10"), scores("11"), scores("11"))
+        assert list(compared(run)["pairs"]) == ["unfiltered_vs_base", "filtered_vs_base", "filtered_vs_unfiltered"]
+        assert compared(run, [])["pairs"] == {}
+        assert run.table == []
+
+
+class TestArms:
+    """What stands of each arm."""
+
+    def test_each_arm_stands_with_its_scores_its_audit_its_prompt_and_its_training(
+        self, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        comparison = compared(arms(scores("1000"), scores("1110"), scores("1100")))
         assert list(comparison["arms"]) == ["base", "unfiltered", "filtered"]
         filtered = comparison["arms"]["filtered"]
-        assert (filtered["accuracy"], filtered["correct"], filtered["n"]) == (0.75, 3, 4)
-        assert (filtered["rows"], filtered["steps"], filtered["tokens_trained"]) == (128, 32, 900)
-        assert "steps" not in comparison["arms"]["base"]
-        assert filtered["low"] < filtered["accuracy"] < filtered["high"]
+        found = filtered["benchmarks"]["heldout"]
+        assert (found["value"], found["correct"], found["n"]) == (0.75, 3, 4)
+        assert (found["headline"], found["verifier"], found["lm_eval"], found["differ"]) == ("verifier", 0.75, 0.125, 1)
+        assert {name: found[name] for name in AUDIT} == AUDIT
+        assert found["low"] < found["value"] < found["high"]
+        assert (filtered["system_prompt"], filtered["training"]) == ("brief", TRAINING)
+        assert comparison["arms"]["base"]["training"] is None
 
-    def test_the_table_for_plots_holds_what_the_comparison_says(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
+    def test_a_score_that_is_no_share_of_right_answers_is_marked(
+        self, arms: Callable[..., Run], compared: Compared
     ) -> None:
-        runs(main, *arms(scores("1000"), scores("1110"), scores("1100")), "--params", project_params())
-        pairs = list(json.loads((tmp_path / "compare.json").read_bytes())["pairs"].values())
-        with (tmp_path / "compare.csv").open(newline="") as file:
-            lines = list(csv.DictReader(file))
-        assert len(lines) == len(pairs) == 3
-        for line, pair in zip(lines, pairs, strict=True):
-            assert line == {name: str(pair[name]) for name in line}
+        run = arms(scores("10"), scores("11"), scores("11"))
+        facts = {"system_prompt": "brief", "heldout": score(scores("10"), value=0.4321)}
+        (run.folder / "eval" / "base.json").write_text(json.dumps(facts))
+        (warning,) = compared(run, [])["warnings"]
+        assert warning.startswith("base's score on heldout is 0.4321, its share of right answers 0.5000: ")
 
-    def test_the_same_scores_give_the_same_bytes(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
-    ) -> None:
-        arguments = [*arms(scores("1000"), scores("1110"), scores("1100")), "--params", project_params()]
-        runs(main, *arguments)
-        first = (tmp_path / "compare.json").read_bytes(), (tmp_path / "compare.csv").read_bytes()
-        runs(main, *arguments)
-        assert first == ((tmp_path / "compare.json").read_bytes(), (tmp_path / "compare.csv").read_bytes())
+    def test_the_same_scores_give_the_same_bytes(self, arms: Callable[..., Run], compared: Compared) -> None:
+        run = arms(scores("1000"), scores("1110"), scores("1100"))
+        written = []
+        for _ in range(2):
+            compared(run)
+            written.append([(run.folder / name).read_bytes() for name in ("compare.json", "compare.csv")])
+        assert written[0] == written[1]
 
-    @pytest.mark.parametrize(("steps", "warned"), [((32, 21), True), ((100, 98), False), ((100, 97), True)])
-    def test_arms_of_unlike_steps_are_marked(
+
+class TestUnlikeArms:
+    """Warnings where arms differ in more than what is compared."""
+
+    PAIRS: ClassVar[list[list[str]]] = [["filtered", "unfiltered"], ["filtered", "base"]]
+
+    @pytest.mark.parametrize(
+        ("filtered", "unfiltered", "warning"),
+        [
+            ({}, {}, None),
+            ({"steps": 100}, {"steps": 98}, None),
+            (
+                {"steps": 100},
+                {"steps": 97},
+                "filtered was trained for 100 steps on 900 tokens, unfiltered for 97 on 900: ",
+            ),
+            ({"tokens_trained": 1000}, {"tokens_trained": 950}, None),
+            (
+                {"tokens_trained": 1000},
+                {"tokens_trained": 949},
+                "filtered was trained for 32 steps on 1,000 tokens, unfiltered for 32 on 949: ",
+            ),
+            ({"rows_too_long": 2}, {}, "over cutoff_len: 2 rows of filtered were left out, 0 of unfiltered"),
+            ({}, {"rows_shortened": 3}, "over cutoff_len: 0 rows of filtered were shortened, 3 of unfiltered"),
+        ],
+    )
+    def test_trainings_that_differ_in_more_than_the_data_are_marked(
         self,
-        steps: tuple[int, int],
-        warned: bool,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        runs: Callable[..., Result],
-        tmp_path: Path,
+        filtered: dict[str, int],
+        unfiltered: dict[str, int],
+        warning: str | None,
+        arms: Callable[..., Run],
+        compared: Compared,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        params = project_params({"compare.pairs": [["filtered", "unfiltered"], ["filtered", "base"]]})
-        runs(main, *arms(scores("10"), scores("11"), scores("11"), steps), "--params", params)
-        warnings = json.loads((tmp_path / "compare.json").read_bytes())["warnings"]
-        sentence = f"filtered was trained for {steps[0]} steps, unfiltered for {steps[1]}: "
-        assert [warning.startswith(sentence) for warning in warnings] == [True] * warned
-        assert [record.levelname for record in caplog.records if "steps" in record.message] == ["WARNING"] * warned
+        run = arms(scores("10"), scores("11"), scores("11"))
+        run.training("filtered", **filtered)
+        run.training("unfiltered", **unfiltered)
+        warnings = compared(run, self.PAIRS)["warnings"]
+        assert [each[: len(warning or "")] for each in warnings] == ([warning] if warning else [])
+        assert [record.levelname for record in caplog.records if record.levelname == "WARNING"] == ["WARNING"] * len(
+            warnings
+        )
+
+    def test_arms_that_were_asked_with_unlike_prompts_are_marked(
+        self, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        run = arms(scores("10"), scores("11"), scores("11"))
+        run.arm("base", {"heldout": scores("10")}, system_prompt=None)
+        (warning,) = compared(run, self.PAIRS)["warnings"]
+        assert warning.startswith("filtered was asked with the system text 'brief', base with no system text: ")
+
+
+class TestPlots:
+    """metrics/compare.csv, for ``dvc plots``."""
+
+    def test_each_pair_and_benchmark_is_a_row_of_what_the_comparison_says(
+        self, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        run = arms(scores("1000"), scores("1110"), scores("1100"))
+        pairs = list(compared(run)["pairs"].values())
+        assert len(run.table) == len(pairs) == 3
+        for row, pair in zip(run.table, pairs, strict=True):
+            assert (row.pop("pair"), row.pop("benchmark")) == (f"{pair['first']} − {pair['second']}", "heldout")
+            assert row == {name: str(pair["benchmarks"]["heldout"][name]) for name in row}
+
+    def test_dvc_draws_each_row_with_its_interval(
+        self, arms: Callable[..., Run], compared: Compared, tmp_path: Path
+    ) -> None:
+        run = arms(scores("1000"), scores("1110"), scores("1100"))
+        compared(run)
+        plots = re.search(r"^ +- (metrics/compare\.csv: .*)$", (ROOT / "dvc.yaml").read_text(), re.MULTILINE)
+        assert plots
+        project = tmp_path / "project"
+        (project / "metrics").mkdir(parents=True)
+        shutil.copy(run.folder / "compare.csv", project / "metrics")
+        (project / "dvc.yaml").write_text(f"stages:\n  compare:\n    cmd: 'true'\n    plots:\n      - {plots[1]}\n")
+        dvc = [sys.executable, "-m", "dvc"]
+        subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=project, check=True)
+        shutil.copytree(ROOT / ".dvc" / "plots", project / ".dvc" / "plots")
+        shown = subprocess.run(
+            [*dvc, "plots", "show", "metrics/compare.csv", "--show-vega"],
+            cwd=project,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        plot = json.loads(shown.stdout)
+        assert [row["pair"] for row in plot["data"]["values"]] == [row["pair"] for row in run.table]
+        fields = set(re.findall(r'"field": "(\w+)"', json.dumps(plot["spec"]) + json.dumps(plot["facet"])))
+        assert {"pair", "benchmark", "difference", "low", "high"} <= fields
+        assert fields <= {*run.table[0], "rev"}
+        assert "DVC_METRIC" not in shown.stdout
+
+
+class TestRefused:
+    """Files that cannot be compared."""
 
     @pytest.mark.parametrize("other", ["111", "1"], ids=["one more", "one less"])
     def test_arms_that_were_asked_different_questions_are_not_compared(
         self,
         other: str,
-        arms: Callable[..., list[object]],
+        arms: Callable[..., Run],
         project_params: Callable[..., Path],
         refuses: Callable[..., str],
-        tmp_path: Path,
     ) -> None:
-        line = refuses(main, *arms(scores("10"), scores("11"), scores(other)), "--params", project_params())
+        run = arms(scores("10"), scores("11"), scores(other))
+        line = refuses(main, *run.arguments, "--params", project_params())
         assert line.startswith("compare.pairs: 'unfiltered' and 'base' were not asked the same questions. ")
-        assert not (tmp_path / "compare.json").exists()
-        assert not (tmp_path / "compare.csv").exists()
+        assert not (run.folder / "compare.json").exists()
+        assert not (run.folder / "compare.csv").exists()
 
     @pytest.mark.parametrize(
         ("file", "content", "complaint"),
         [
-            ("eval/base.scores.csv", None, ": no such file. Run 'dvc repro evaluate'"),
+            ("eval/base.scores.csv", None, ": no such file. Run 'dvc repro evaluate-base evaluate'"),
             ("eval/base.scores.csv", b"", ": not a table of scores with at least one row. "),
             ("eval/base.scores.csv", b"question_id,benchmark,cluster,correct\n", ": not a table of scores with"),
             ("eval/base.scores.csv", b"question_id,benchmark\nq0,heldout\n", ": not a table of scores with"),
@@ -252,11 +378,24 @@ class TestCompare:
                 b"question_id,benchmark,cluster,correct\nq0,heldout,q0,1\nq0,heldout,q0,0\n",
                 ":3: 'heldout/q0' is there already",
             ),
+            ("eval/base.json", None, ": no such file. Run 'dvc repro evaluate-base evaluate'"),
+            ("eval/base.json", b'{"heldout": {}}', ": system_prompt: Field required. "),
+            ("eval/base.json", b'{"system_prompt": null}', ": it does not score the benchmarks of base.scores.csv. "),
+            (
+                "eval/base.json",
+                b'{"system_prompt": null, "heldout": {"headline": "verifier", "n": 2}}',
+                ": heldout.value: Field required. ",
+            ),
+            (
+                "eval/base.json",
+                b'{"system_prompt": null, "heldout": {"headline": "verifier", "value": 0.5, "n": 3}}',
+                ": heldout: n is 3; base.scores.csv has 2. ",
+            ),
             ("train/filtered.json", None, ": no such file. Run 'dvc repro train'"),
             ("train/filtered.json", b'{"rows": 4', ": not JSON ("),
             (
                 "train/filtered.json",
-                b'{"rows": 4, "rows_too_long": 0, "epochs": 1.0, "tokens_trained": 9}',
+                b'{"rows": 4, "rows_shortened": 0, "rows_too_long": 0, "epochs": 1.0, "tokens_trained": 9}',
                 ": steps: Field required. ",
             ),
             ("train/filtered.json", b"[]", ": "),
@@ -267,82 +406,117 @@ class TestCompare:
         file: str,
         content: bytes | None,
         complaint: str,
-        arms: Callable[..., list[object]],
+        arms: Callable[..., Run],
         project_params: Callable[..., Path],
         refuses: Callable[..., str],
-        tmp_path: Path,
     ) -> None:
-        arguments = arms(scores("10"), scores("11"), scores("11"))
+        run = arms(scores("10"), scores("11"), scores("11"))
         if content is None:
-            (tmp_path / file).unlink()
+            (run.folder / file).unlink()
         else:
-            (tmp_path / file).write_bytes(content)
-        line = refuses(main, *arguments, "--params", project_params())
-        assert line.startswith(f"{tmp_path / file}{complaint}")
-        assert not (tmp_path / "compare.json").exists()
+            (run.folder / file).write_bytes(content)
+        line = refuses(main, *run.arguments, "--params", project_params())
+        assert line.startswith(f"{run.folder / file}{complaint}")
+        assert not (run.folder / "compare.json").exists()
 
     def test_an_output_without_space_is_named(
-        self,
-        arms: Callable[..., list[object]],
-        project_params: Callable[..., Path],
-        refuses: Callable[..., str],
-        tmp_path: Path,
+        self, arms: Callable[..., Run], project_params: Callable[..., Path], refuses: Callable[..., str]
     ) -> None:
         if not Path("/dev/full").is_char_device():
             pytest.skip("this system has no /dev/full")
-        arguments = arms(scores("10"), scores("11"), scores("11"))
-        (tmp_path / "compare.csv").symlink_to("/dev/full")
-        line = refuses(main, *arguments, "--params", project_params())
-        assert line.startswith(f"{tmp_path / 'compare.csv'}: No space left on device. ")
+        run = arms(scores("10"), scores("11"), scores("11"))
+        (run.folder / "compare.csv").symlink_to("/dev/full")
+        line = refuses(main, *run.arguments, "--params", project_params())
+        assert line.startswith(f"{run.folder / 'compare.csv'}: No space left on device. ")
         assert Path("/dev/full").is_char_device()
 
 
 class TestTable:
     """The comparison as Markdown."""
 
-    COMPARISON: ClassVar[dict[str, Any]] = {
-        "confidence": 0.95,
-        "arms": {
-            "base": {"accuracy": 0.045, "low": 0.0241, "high": 0.0835, "correct": 9, "n": 200},
-            "filtered": {"accuracy": 0.36, "low": 0.2965, "high": 0.4287, "n": 200, "rows": 85, "steps": 22},
-        },
-        "pairs": {
-            "filtered_vs_base": {
-                "first": "filtered",
-                "second": "base",
-                "difference": 0.315,
-                "low": 0.2439,
-                "high": 0.3792,
-                "p": 0.0,
-                "finding": "better",
-            },
-            "base_vs_filtered": {
-                "first": "base",
-                "second": "filtered",
-                "difference": -0.02,
-                "low": -0.0503,
-                "high": 0.0107,
-                "p": 0.204,
-                "finding": "no detectable difference",
-            },
-        },
+    SCORE: ClassVar[dict[str, Any]] = {"headline": "verifier", "n": 200, "correct": 9, "differ": 3, "lm_eval": 0.04} | {
+        "tokens_median": 52.0,
+        "tokens_p95": 110.5,
+        "cut_off": 0.03,
     }
+    DIFFERENCE: ClassVar[dict[str, Any]] = {"only_first": 65, "only_second": 2, "n": 200, "clusters": 200}
+    COMPARISON = Comparison.model_validate(
+        {
+            "confidence": 0.95,
+            "arms": {
+                "base": {
+                    "training": None,
+                    "system_prompt": None,
+                    "benchmarks": {
+                        "heldout": SCORE | {"value": 0.045, "low": 0.0241, "high": 0.0835, "verifier": 0.045},
+                        "mmlu": {"headline": "lm_eval", "n": 50, "correct": 20, "lm_eval": 0.4}
+                        | {"value": 0.4, "low": 0.27, "high": 0.54},
+                    },
+                },
+                "filtered": {
+                    "training": TRAINING | {"rows": 85, "steps": 22},
+                    "system_prompt": "brief",
+                    "benchmarks": {"heldout": SCORE | {"value": 0.36, "low": 0.2965, "high": 0.4287, "verifier": 0.36}},
+                },
+            },
+            "pairs": {
+                "filtered_vs_base": {
+                    "first": "filtered",
+                    "second": "base",
+                    "benchmarks": {
+                        "heldout": DIFFERENCE
+                        | {"difference": 0.315, "low": 0.2439, "high": 0.3792, "p": 0.0, "p_holm": 0.0}
+                        | {"detectable": 0.0912, "finding": "better"},
+                        "gsm8k": DIFFERENCE
+                        | {"difference": -0.02, "low": -0.0503, "high": 0.0107, "p": 0.204, "p_holm": 0.408}
+                        | {"detectable": None, "finding": "no detectable difference"},
+                    },
+                },
+            },
+            "warnings": [],
+        }
+    )
 
     def test_every_figure_stands_in_its_row(self) -> None:
         assert comparison_table(self.COMPARISON).splitlines() == [
-            "| arm | rows | steps | accuracy | n | 95 % interval |",
-            "|---|---|---|---|---|---|",
-            "| base | – | – | **4.5 %** | 200 | 2.4 – 8.3 |",
-            "| filtered | 85 | 22 | **36.0 %** | 200 | 29.6 – 42.9 |",
+            "| benchmark | arm | rows | steps | score | 95 % interval | n | lm-eval | verifier |",
+            "|---|---|---|---|---|---|---|---|---|",
+            "| heldout | base | – | – | **4.5 %** | 2.4 – 8.3 | 200 | 4.0 | 4.5 |",
+            "| heldout | filtered | 85 | 22 | **36.0 %** | 29.6 – 42.9 | 200 | 4.0 | 36.0 |",
+            "| mmlu | base | – | – | **40.0 %** | 27.0 – 54.0 | 50 | 40.0 | – |",
             "",
-            "| paired difference | points | 95 % interval | p | finding |",
-            "|---|---|---|---|---|",
-            "| filtered − base | **+31.5** | +24.4 – +37.9 | < 0.001 | better |",
-            "| base − filtered | **−2.0** | −5.0 – +1.1 | 0.204 | no detectable difference |",
+            "System text: none (base), brief (filtered). The score is the verifier's (heldout), lm-eval's (mmlu).",
+            "",
+            "| paired difference | benchmark | points | 95 % interval | p | p (Holm) | detectable | finding |",
+            "|---|---|---|---|---|---|---|---|",
+            "| filtered − base | heldout | **+31.5** | +24.4 – +37.9 | < 0.001 | < 0.001 | 9.1 | better |",
+            "| filtered − base | gsm8k | **−2.0** | −5.0 – +1.1 | 0.204 | 0.408 | – | no detectable difference |",
             "",
             CAVEAT,
         ]
 
+    def test_the_audit_has_a_row_where_an_answer_was_generated(self) -> None:
+        assert audit_table(self.COMPARISON).splitlines()[2:] == [
+            "| heldout | base | 3 | 3.0 % | – | – | – | – | – | 52 | 110.5 |",
+            "| heldout | filtered | 3 | 3.0 % | – | – | – | – | – | 52 | 110.5 |",
+        ]
+
     def test_every_line_of_a_table_has_as_many_cells_as_its_head(self) -> None:
-        for table in comparison_table(self.COMPARISON).split("\n\n"):
+        for table in [*comparison_table(self.COMPARISON).split("\n\n"), audit_table(self.COMPARISON)]:
             assert len({len(re.findall(r"\|", line)) for line in table.splitlines()}) == 1
+
+    def test_what_is_printed_holds_the_warnings_too(self, arms: Callable[..., Run], compared: Compared) -> None:
+        run = arms(scores("10"), scores("11"), scores("11"))
+        run.arm("base", {"heldout": scores("10")}, system_prompt=None)
+        warnings = compared(run)["warnings"]
+        printed = subprocess.run(
+            [sys.executable, "-m", "stages.lib.evaluation.table", run.folder / "compare.json"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert len(warnings) == 2
+        assert all(f"* {warning}\n" in printed for warning in warnings)
+        assert "| filtered − base | heldout | **+50.0** |" in printed
+        assert "| heldout | filtered | 1 | 25.0 % |" in printed

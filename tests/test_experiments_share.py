@@ -81,7 +81,7 @@ def test_whole_chains_side_by_side_compute_what_each_of_them_changes(workspace: 
     assert workspace.asked() == before
     assert workspace.times() == times
     shown = json.loads(workspace.run("dvc", "metrics", "diff", "--json", "HEAD", "longer"))
-    steps = shown["metrics/compare.json"]["arms.filtered.steps"]
+    steps = shown["metrics/compare.json"]["arms.filtered.training.steps"]
     assert steps["new"] == 2 * steps["old"]
 
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main as compare
-from stages.lib.evaluation.table import comparison_table
+from stages.lib.evaluation.comparison import Comparison
+from stages.lib.evaluation.table import audit_table, comparison_table
 from stages.lib.page import language, outcome
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
-from stages.lib.page.metrics import Comparison, LossPoint
+from stages.lib.page.metrics import LossPoint
 from stages.lib.records import Distilled, Evaluated, Filtered, Rejected, write_json, write_rows
 from stages.report import main
 
@@ -92,33 +94,35 @@ def distilled(index: int) -> dict[str, Any]:
     }
 
 
-def evaluated(index: int, correct: bool) -> Evaluated:
-    return Evaluated(
-        id=f"heldout-{index}",
-        benchmark="heldout",
-        task="heldout",
-        cluster=f"heldout-{index}",
-        language=None,
-        question=f"What is {index} − 1?",
-        answer=str(index - 1),
-        prompt="",
-        response="…",
-        prediction=str(index - 1) if correct else None,
-        verdict="right" if correct else "unsure",
-        decided_by="rule:phrase",
-        lm_eval=correct,
-        correct=correct,
-        tokens=128,
-        cut_off=not correct,
-        task_stop=False,
-        no_end_marker=False,
-        unread=not correct,
-        other_language=None,
-        looping=False,
-        doc_hash="",
-        prompt_hash="",
-        target_hash="",
-    )
+def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Evaluated:
+    row = {
+        "id": f"{benchmark}-{index}",
+        "benchmark": benchmark,
+        "task": benchmark,
+        "cluster": f"{benchmark}-{index}",
+        "language": None,
+        "question": f"What is {index} − 1?",
+        "answer": str(index - 1),
+        "prompt": "",
+        "response": "…",
+        "prediction": str(index - 1) if correct else None,
+        "verdict": "right" if correct else "unsure",
+        "decided_by": "rule:phrase",
+        "lm_eval": correct,
+        "correct": correct,
+        "tokens": 128,
+        "cut_off": not correct,
+        **dict.fromkeys(["task_stop", "no_end_marker", "unread", "other_language", "looping"], False),
+        **dict.fromkeys(["doc_hash", "prompt_hash", "target_hash"], ""),
+    }
+    return Evaluated.model_validate(row | changes)
+
+
+def score(value: float, **changes: Any) -> dict[str, Any]:
+    """A benchmark of metrics/eval/ARM.json, of 40 questions."""
+    both = {"headline": "verifier", "value": value, "n": 40, "lm_eval": 0.0125, "verifier": value, "differ": 3}
+    audit = {"cut_off": 0.275, "task_stop": 0.0, "no_end_marker": None, "unread": 0.2, "looping": 0.0}
+    return both | audit | {"other_language": None, "tokens_median": 52.5, "tokens_p95": 110.0} | changes
 
 
 def write_rows_and_counts(folder: Path, rejected: int) -> None:
@@ -140,20 +144,31 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     write_json(folder / "metrics/filter.json", counts | {"judge_asked": 0, "rule_by_judge": table})
 
 
-def write_evaluation(folder: Path, name: str, right: int) -> None:
-    """An arm's answers to 40 questions, so many of them right."""
-    rows = [evaluated(index, index < right) for index in range(40)]
+def write_evaluation(folder: Path, name: str, right: int, benchmarks: Sequence[str] = ("heldout",)) -> None:
+    """An arm's answers to 40 questions of each benchmark, so many of them right."""
+    rows = [evaluated(index, index < right, benchmark) for benchmark in benchmarks for index in range(40)]
     write_rows(folder / f"data/eval/{name}.jsonl", rows)
     lines = [("question_id", "benchmark", "cluster", "correct")]
     lines += [(row.id, row.benchmark, row.cluster, str(int(row.correct))) for row in rows]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
+    facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks}
+    system = None if name == "base" else "brief"
+    write_json(folder / f"metrics/eval/{name}.json", {"system_prompt": system} | facts)
+
+
+def write_examples(folder: Path, name: str, **changes: Any) -> None:
+    """An example of each of two kinds, the same answer."""
+    row = {"id": "gsm8k-1", "benchmark": "gsm8k", "question": "How many eggs?", "answer": "7", "response": "Many."}
+    flags = {"tokens": 4096, "lm_eval": True, "verdict": "unsure"}
+    lines = [json.dumps({"kind": kind} | row | flags | changes) for kind in ("differ_lm_eval_only", "cut_off")]
+    (folder / f"data/eval/{name}.examples.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def write_training(folder: Path, name: str, losses: list[str]) -> None:
     """What an arm's training saw, and its loss after each step."""
     steps = 32 if name == "unfiltered" else 22
-    training = {"rows": 4 * steps, "rows_too_long": 0, "steps": steps, "epochs": 1.0, "tokens_trained": 9000}
-    write_json(folder / f"metrics/train/{name}.json", training | {"effective_batch": 4})
+    training = {"rows": 4 * steps, "rows_shortened": 0, "rows_too_long": 0, "steps": steps, "epochs": 1.0}
+    write_json(folder / f"metrics/train/{name}.json", training | {"tokens_trained": 9000, "effective_batch": 4})
     lines = [(str(step), loss, "0.001") for step, loss in enumerate(losses, start=1)]
     write_csv(folder / f"metrics/train/{name}.loss.csv", [("step", "loss", "learning_rate"), *lines])
 
@@ -168,12 +183,12 @@ def write_csv(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
 def made_run(tmp_path: Path, runs: Callable[..., Result], project_params: Callable[..., Path]) -> Callable[..., Path]:
     """``made_run(rejected=4, right={"base": 1})``: the folder of a run with these arms, compared by the stage."""
 
-    def make(rejected: int = 4, right: dict[str, int] | None = None) -> Path:
+    def make(rejected: int = 4, right: dict[str, int] | None = None, benchmarks: Sequence[str] = ("heldout",)) -> Path:
         folder = tmp_path / "run"
         right = right or {"base": 1, "unfiltered": 12, "filtered": 15}
         write_rows_and_counts(folder, rejected)
         for name, count in right.items():
-            write_evaluation(folder, name, count)
+            write_evaluation(folder, name, count, benchmarks)
             write_training(folder, name, ["1.5000", "0.5000", "0.2500"])
         arms = {name: arm for name, arm in ARMS.items() if name in right}
         params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
@@ -221,14 +236,22 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text("\n".join([json.dumps(document), *rest]))
 
 
-def test_the_tables_of_the_page_are_those_of_the_comparison(run: Path, page: Callable[..., str]) -> None:
+@pytest.mark.parametrize("benchmarks", [["heldout"], ["heldout", "gsm8k"]])
+def test_the_tables_of_the_page_are_those_of_the_comparison(
+    benchmarks: list[str], made_run: Callable[..., Path], page: Callable[..., str]
+) -> None:
+    run = made_run(benchmarks=benchmarks)
     shown = [set(row) for row in Parsed(page(run)).rows]
-    comparison = json.loads((run / "metrics/compare.json").read_text())
-    lines = [line for line in comparison_table(comparison).splitlines() if line.startswith("| ")]
-    assert len(lines) == 8
+    comparison = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes())
+    names = {*benchmarks, *(pair.name for pair in comparison.pairs.values())}  # may stand in a line above the row
+    tables = f"{comparison_table(comparison)}\n{audit_table(comparison)}"
+    lines = [line for line in tables.splitlines() if line.startswith("| ")]
+    assert len(lines) == 3 + 3 * 3 * len(benchmarks)
     for line in lines:
         cells = {cell.strip().strip("*") for cell in line.strip("|").split("|")}
-        assert any(cells <= row for row in shown), line
+        assert any(cells - {"benchmark", *names} <= row for row in shown), line
+    for name in names if len(benchmarks) > 1 else names - {"heldout"}:
+        assert any(name in row for row in shown)
 
 
 def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
@@ -239,8 +262,80 @@ def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
     assert sentence.startswith(
         "The filtered arm answers 37.5\u00a0% of 40 questions right: 35.0 points better than base"
     )
-    assert "no detectable difference from unfiltered [" in sentence
+    assert re.search(
+        r"no detectable difference from unfiltered \[.*\], where \d+\.\d points would have shown", sentence
+    )
     assert sentence in Parsed(page(run)).text
+
+
+def test_the_first_sentence_sums_several_benchmarks_up(made_run: Callable[..., Path]) -> None:
+    run = made_run(benchmarks=["heldout", "gsm8k"])
+    document = json.loads((run / "metrics/compare.json").read_bytes())
+    document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["gsm8k"]["finding"] = "worse"
+    assert outcome(Comparison.model_validate(document)) == (
+        "The filtered arm scores 37.5\u00a0% on heldout, 37.5\u00a0% on gsm8k: better than base on all; no detectable "
+        "difference from unfiltered on heldout, worse than unfiltered on gsm8k (95\u00a0% confidence)."
+    )
+
+
+def test_each_score_stands_beside_the_other_and_the_base_s_beside_its_prompt(
+    run: Path, page: Callable[..., str]
+) -> None:
+    parsed = Parsed(page(run))
+    (head,) = [row for row in parsed.rows if "lm-eval" in row]
+    assert head[:8] == ["arm", "rows", "steps", "score", "95 % interval", "n", "lm-eval", "verifier"]
+    (filtered,) = [row for row in parsed.rows if row[:3] == ["filtered", "88", "22"] and "%" in row[3]]
+    assert (filtered[3], filtered[6], filtered[7]) == ("37.5 %", "1.2", "37.5")
+    assert "baseno system text" in parsed.text
+    assert "System text: none (base), brief (unfiltered, filtered)." in parsed.text
+    assert "The score is the verifier's." in parsed.text
+
+
+def test_a_benchmark_without_generated_text_is_not_audited(run: Path, page: Callable[..., str]) -> None:
+    assert 'id="audit"' in page(run)
+
+    def unaudited(document: dict[str, Any]) -> None:
+        for arm in document["arms"].values():
+            found = arm["benchmarks"]["heldout"]
+            nothing = dict.fromkeys([name for name, value in found.items() if name not in KEPT and value is not None])
+            found.update(nothing)
+
+    KEPT = {"headline", "value", "low", "high", "n", "correct", "lm_eval"}
+    edit(run / "metrics/compare.json", unaudited)
+    html = page(run)
+    assert 'id="audit"' not in html
+    assert "#audit" not in html
+
+
+def test_a_benchmark_of_several_languages_is_shown_by_language(run: Path, page: Callable[..., str]) -> None:
+    languages = {"zh": {"value": 0.41, "n": 20}, "sw": {"value": 0.13, "n": 20}}
+    edit(
+        run / "metrics/compare.json",
+        lambda document: document["arms"]["base"]["benchmarks"]["heldout"].update(languages=languages),
+    )
+    parsed = Parsed(page(run))
+    assert "heldout by language" in parsed.text
+    assert ["language", "base", "unfiltered", "filtered"] in parsed.rows
+    assert ["zh", "41.0", "–", "–"] in parsed.rows
+
+
+def test_examples_of_the_audit_stand_under_their_arm(run: Path, page: Callable[..., str]) -> None:
+    assert "Audit: " not in page(run)
+    write_examples(run, "filtered", question="Wie viele Eier?")
+    parsed = Parsed(page(run))
+    assert parsed.text.count("Wie viele Eier?") == 2
+    assert "Audit: differ lm eval only" in parsed.text
+    assert "Audit: cut off" in parsed.text
+    assert str(run / "data/eval/filtered.examples.jsonl") in parsed.text
+
+
+def test_rows_that_were_shortened_or_left_out_stand_beside_those_trained_on(
+    run: Path, page: Callable[..., str]
+) -> None:
+    edit(run / "metrics/train/filtered.json", lambda seen: seen.update(rows_shortened=5, rows_too_long=3))
+    text = Parsed(page(run)).text
+    assert "885 shortened+ 3 left out" in text
+    assert text.count("left out") == 1
 
 
 def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:
@@ -304,6 +399,7 @@ def test_the_page_is_named_by_the_hashes_of_its_inputs(run: Path, page: Callable
 
 def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., str]) -> None:
     everything = {"report.samples": 40}
+    write_examples(run, "base")
     plain = [tag for tag, _ in Parsed(page(run, everything)).tags]
     for name in ("filtered", "rejected"):
         edit(run / f"data/{name}.jsonl", lambda row: row.update(question=HOSTILE, reasoning=HOSTILE, response=HOSTILE))
@@ -312,11 +408,12 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
             run / f"data/eval/{name}.jsonl",
             lambda row: row.update(question=HOSTILE, response=HOSTILE, prediction=HOSTILE),
         )
+    write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
     edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
     parsed = Parsed(page(run, everything))
     assert "script" not in plain
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
-    assert parsed.text.count(HOSTILE) >= 11
+    assert parsed.text.count(HOSTILE) >= 17
     assert not parsed.open
 
 
@@ -383,7 +480,7 @@ def test_a_run_without_trainings_has_a_page(made_run: Callable[..., Path], page:
     run = made_run(right={"base": 1})
     html = page(run, {"arms": {}, "compare.pairs": []})
     assert 'id="training"' not in html
-    assert "Right answers: base 2.5\u00a0%; no arms were compared." in Parsed(html).text
+    assert "Right answers: base 2.5\u00a0% on heldout; no arms were compared." in Parsed(html).text
 
 
 def test_a_curve_of_one_step_and_a_loss_that_diverged_have_a_page(run: Path, page: Callable[..., str]) -> None:
@@ -418,6 +515,7 @@ def test_a_missing_input_is_one_line(
     [
         ("metrics/compare.json", "{", ": not JSON"),
         ("metrics/compare.json", '{"confidence": 0.95}', ": no field 'arms'"),
+        ("data/eval/base.examples.jsonl", '{"id": "a", "kind": "cut_off"}\n', ":1: no field 'benchmark'"),
         ("metrics/collect.json", "[]", ": Input should be"),
         ("metrics/filter.json", '{"in": "all"}', ": field 'in': Input should be a valid integer"),
         ("metrics/train/filtered.loss.csv", "step,loss\n1,0.5\n2,low\n", ":3: field 'loss': Input should be"),
@@ -453,7 +551,19 @@ def test_files_of_different_runs_make_no_page(
     assert "rejected.jsonl: 3 rows, where 4 were counted. Run 'dvc repro filter'" in refuses(main, *arguments(run))
     made_run()
     edit(run / "data/eval/filtered.jsonl", lambda row: row.update(correct=False))
-    assert "14 of 40 right, where 15 of 40 were compared. Run 'dvc repro compare'" in refuses(main, *arguments(run))
+    assert "heldout: 14 of 40 right, where 15 of 40 were compared. Run 'dvc repro compare'" in refuses(
+        main, *arguments(run)
+    )
+
+
+def test_answers_to_another_benchmark_than_was_compared_make_no_page(
+    made_run: Callable[..., Path], refuses: Callable[..., str], arguments: Callable[..., list[object]]
+) -> None:
+    run = made_run(benchmarks=["heldout", "gsm8k"])
+    write_evaluation(run, "filtered", 15, ["heldout"])
+    assert "filtered.jsonl: gsm8k: 0 of 0 right, where 15 of 40 were compared." in refuses(main, *arguments(run))
+    write_evaluation(run, "filtered", 15, ["heldout", "gsm8k", "mmlu"])
+    assert "filtered.jsonl: mmlu: 15 of 40 right, where 0 of 0 were compared." in refuses(main, *arguments(run))
 
 
 def test_an_arm_that_was_not_compared_is_refused(

@@ -413,9 +413,9 @@ class Evaluate(Section):
 
 
 class Compare(Section):
-    """Which pairs of arms are compared (the first minus the second), and at what confidence."""
+    """Which pairs of arms are compared (the first minus the second; null: the usual ones), at what confidence."""
 
-    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
@@ -595,7 +595,7 @@ def _check_names(params: Params, path: Path) -> None:
     if "base" in params.arms:
         raise ParamsError(f"{path}: arms.base: 'base' is the untrained student. Name the arm otherwise.")
     arms = ["base", *params.arms]
-    for name in [name for pair in params.compare.pairs for name in pair]:
+    for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
             raise ParamsError(f"{path}: compare.pairs: no arm '{name}'.{_nearest(name, arms)}")
     prompts = sorted(file.stem for file in PROMPTS.glob("*.txt"))

@@ -1,39 +1,129 @@
-"""The comparison as Markdown: one table of the arms, one of the differences.
+"""The comparison as Markdown: a table of the arms, one of the differences, one of what the audit found.
 
 python -m stages.lib.evaluation.table metrics/compare.json
 """
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from stages.lib.evaluation.comparison import Arm, ComparedScore, Comparison, Score
 from stages.lib.records import read_json
 
-CAVEAT = "The intervals are those of the questions; another training of the same arm differs besides."
+CAVEAT = (
+    "The finding follows p (Holm), which is corrected for the number of differences; detectable is the smallest "
+    "difference, in points, that as many questions would show four times in five. The intervals are those of the "
+    "questions; another training of the same arm differs besides."
+)
+AUDIT = {
+    "differ": "differ",
+    "cut_off": "cut off",
+    "task_stop": "task's stop",
+    "no_end_marker": "no end marker",
+    "unread": "unread",
+    "other_language": "other language",
+    "looping": "looping",
+}
+HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
 
-def comparison_table(comparison: dict[str, Any]) -> str:
-    """Both tables, from what metrics/compare.json holds."""
-    percent = f"{comparison['confidence'] * 100:g} %"
-    lines = [f"| arm | rows | steps | accuracy | n | {percent} interval |", "|---|---|---|---|---|---|"]
-    for name, arm in comparison["arms"].items():
-        rows, steps = arm.get("rows", "–"), arm.get("steps", "–")
-        interval = f"{points(arm['low'])} – {points(arm['high'])}"
-        lines.append(f"| {name} | {rows} | {steps} | **{points(arm['accuracy'])} %** | {arm['n']} | {interval} |")
-    lines += ["", f"| paired difference | points | {percent} interval | p | finding |", "|---|---|---|---|---|"]
-    for pair in comparison["pairs"].values():
-        interval = f"{signed(pair['low'])} – {signed(pair['high'])}"
-        name = f"{pair['first']} − {pair['second']}"
-        lines.append(
-            f"| {name} | **{signed(pair['difference'])}** | {interval} | {p_value(pair['p'])} | {pair['finding']} |"
-        )
-    lines += ["", CAVEAT]
-    return "\n".join(lines)
+def comparison_table(comparison: Comparison) -> str:
+    """The arms and the differences, and what is to be known about them."""
+    interval = f"{comparison.confidence * 100:g} % interval"
+    arms = _table(
+        ["benchmark", "arm", "rows", "steps", "score", interval, "n", "lm-eval", "verifier"],
+        [_score_row(benchmark, name, arm, score) for benchmark, name, arm, score in scores(comparison)],
+    )
+    differences = _table(
+        ["paired difference", "benchmark", "points", interval, "p", "p (Holm)", "detectable", "finding"],
+        [
+            [
+                pair.name,
+                benchmark,
+                f"**{signed(found.difference)}**",
+                f"{signed(found.low)} – {signed(found.high)}",
+                p_value(found.p),
+                p_value(found.p_holm),
+                points(found.detectable),
+                found.finding,
+            ]
+            for pair in comparison.pairs.values()
+            for benchmark, found in pair.benchmarks.items()
+        ],
+    )
+    return "\n\n".join([arms, asked_and_scored(comparison), differences, CAVEAT])
 
 
-def points(share: float) -> str:
-    """A share in per cent."""
-    return f"{share * 100:.1f}"
+def scores(comparison: Comparison) -> Iterator[tuple[str, str, Arm, ComparedScore]]:
+    """Every score with its benchmark and arm, one benchmark after the other."""
+    for benchmark in comparison.benchmarks:
+        for name, arm in comparison.arms.items():
+            if benchmark in arm.benchmarks:
+                yield benchmark, name, arm, arm.benchmarks[benchmark]
+
+
+def _score_row(benchmark: str, name: str, arm: Arm, score: ComparedScore) -> list[str]:
+    return [
+        benchmark,
+        name,
+        str(arm.training.rows) if arm.training else "–",
+        str(arm.training.steps) if arm.training else "–",
+        f"**{points(score.value)} %**",
+        f"{points(score.low)} – {points(score.high)}",
+        str(score.n),
+        points(score.lm_eval),
+        points(score.verifier),
+    ]
+
+
+def asked_and_scored(comparison: Comparison) -> str:
+    """Two sentences: with which system text each arm was asked, and whose score counts on which benchmark."""
+    prompts: dict[str, list[str]] = {}
+    for name, arm in comparison.arms.items():
+        prompts.setdefault(arm.system_prompt or "none", []).append(name)
+    headlines: dict[str, list[str]] = {}
+    for benchmark, _, _, score in scores(comparison):
+        headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
+    whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
+    return f"System text: {_by_group(prompts)}. The score is {whose}."
+
+
+def _by_group(groups: dict[str, list[str]]) -> str:
+    if len(groups) == 1:
+        return next(iter(groups))
+    return ", ".join(f"{what} ({', '.join(names)})" for what, names in groups.items())
+
+
+def audit_table(comparison: Comparison) -> str:
+    """What else was wrong with the answers; an empty text where no answer was generated."""
+    audited = [(benchmark, name, score) for benchmark, name, _, score in scores(comparison) if score.is_audited]
+    rows = [[benchmark, name, *audit_cells(score)] for benchmark, name, score in audited]
+    return _table(["benchmark", "arm", *AUDIT.values(), "tokens", "95 % below"], rows) if rows else ""
+
+
+def audit_cells(score: Score) -> list[str]:
+    """How many answers the two scores differ on, the shares of the faults, the lengths: median and 95th percentile."""
+    shares = [percent(getattr(score, name)) for name in list(AUDIT)[1:]]
+    return [_count(score.differ), *shares, _count(score.tokens_median), _count(score.tokens_p95)]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head, *lines = (f"| {' | '.join(line)} |" for line in (heads, *rows))
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])
+
+
+def _count(number: float | None) -> str:
+    return "–" if number is None else f"{number:g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent with its sign, or a dash."""
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def points(share: float | None) -> str:
+    """A share in per cent, or a dash."""
+    return "–" if share is None else f"{share * 100:.1f}"
 
 
 def signed(share: float) -> str:
@@ -46,5 +136,12 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
+def _shown(comparison: Comparison) -> str:
+    """All that ``make compare`` prints."""
+    warnings = "\n".join(f"* {warning}" for warning in comparison.warnings)
+    parts = [comparison_table(comparison), warnings, audit_table(comparison)]
+    return "\n\n".join(part for part in parts if part)
+
+
 if __name__ == "__main__":
-    print(comparison_table(read_json(Path(sys.argv[1]), "Run 'dvc repro compare' to make it.")))
+    print(_shown(Comparison.model_validate(read_json(Path(sys.argv[1]), "Run 'dvc repro compare' to make it."))))

@@ -8,9 +8,22 @@ Everything that came from a file is escaped (jinja2's autoescape); the same page
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.evaluation.table import CAVEAT, comparison_table, p_value, points, signed
-from stages.lib.page.charts import interval_chart, loss_chart
-from stages.lib.page.metrics import Comparison, FilterCounts, LossPoint, Pair, TrainCounts
+from stages.lib.evaluation.comparison import Arm as ComparedArm
+from stages.lib.evaluation.comparison import ComparedScore, Comparison, Difference, Pair
+from stages.lib.evaluation.table import (
+    AUDIT,
+    CAVEAT,
+    asked_and_scored,
+    audit_cells,
+    audit_table,
+    comparison_table,
+    p_value,
+    points,
+    scores,
+    signed,
+)
+from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
+from stages.lib.page.metrics import Example, FilterCounts, LossPoint, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.records import Evaluated, Filtered, Rejected
 
@@ -54,15 +67,42 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """An arm's answers to the evaluation: the counts, and the samples drawn from the right and the wrong ones."""
+class Samples:
+    """Of an arm's answers to one benchmark: how many are right, and those drawn from the right and the wrong ones."""
 
     n: int
     correct: int
-    cut_off: int
-    unread: int
-    right_samples: list[Evaluated]
-    wrong_samples: list[Evaluated]
+    right: list[Evaluated]
+    wrong: list[Evaluated]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An arm's answers to the evaluation, by benchmark, and examples of what the audit counts."""
+
+    samples: dict[str, Samples]
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """An arm's score on a benchmark, and where it stands in the chart."""
+
+    benchmark: str
+    name: str
+    arm: ComparedArm
+    score: ComparedScore
+    whisker: Whisker
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A difference of two arms on a benchmark, and where it stands in the chart."""
+
+    pair: Pair
+    benchmark: str
+    found: Difference
+    whisker: Whisker
 
 
 @dataclass(frozen=True)
@@ -102,21 +142,53 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": points, "signed": signed, "p_value": p_value, "language": language}
+    environment.filters |= {
+        "points": points,
+        "signed": signed,
+        "p_value": p_value,
+        "language": language,
+        "audit_cells": audit_cells,
+    }
     comparison = page.comparison
+    score_chart, score_rows = _score_rows(comparison)
+    pair_chart, pair_rows = _pair_rows(comparison)
     return environment.get_template("template.html").render(
         page=page,
         outcome=outcome(comparison),
+        asked_and_scored=asked_and_scored(comparison),
         caveat=CAVEAT,
-        markdown=comparison_table(comparison.model_dump(exclude_none=True)),
+        markdown=f"{comparison_table(comparison)}\n\n{audit_table(comparison)}".strip(),
         colours=colours(list(comparison.arms)),
-        arm_chart=interval_chart([(arm.low, arm.accuracy, arm.high) for arm in comparison.arms.values()]),
-        pair_chart=interval_chart(
-            [(pair.low, pair.difference, pair.high) for pair in comparison.pairs.values()], with_zero=True
-        ),
+        score_chart=score_chart,
+        score_rows=score_rows,
+        pair_chart=pair_chart,
+        pair_rows=pair_rows,
+        audit=AUDIT,
+        languages=by_language(comparison),
         losses=loss_chart({name: training.losses for name, training in page.trainings.items()}),
         most_rows=max(step.taken for step in page.flow),
     )
+
+
+def _score_rows(comparison: Comparison) -> tuple[IntervalChart, list[ScoreRow]]:
+    shown = list(scores(comparison))
+    chart = interval_chart([(score.low, score.value, score.high) for *_, score in shown])
+    return chart, [ScoreRow(*row, whisker) for row, whisker in zip(shown, chart.whiskers, strict=True)]
+
+
+def _pair_rows(comparison: Comparison) -> tuple[IntervalChart, list[PairRow]]:
+    shown = [(pair, *each) for pair in comparison.pairs.values() for each in pair.benchmarks.items()]
+    chart = interval_chart([(found.low, found.difference, found.high) for *_, found in shown], with_zero=True)
+    return chart, [PairRow(*row, whisker) for row, whisker in zip(shown, chart.whiskers, strict=True)]
+
+
+def by_language(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
+    """The scores of the benchmarks that are in several languages, by benchmark, language and arm."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for benchmark, name, _, score in scores(comparison):
+        for tongue, of_language in (score.languages or {}).items():
+            found.setdefault(benchmark, {}).setdefault(tongue, {})[name] = of_language.value
+    return found
 
 
 def colours(names: list[str]) -> dict[str, str]:
@@ -125,24 +197,48 @@ def colours(names: list[str]) -> dict[str, str]:
 
 
 def outcome(comparison: Comparison) -> str:
-    """One sentence: the accuracy of the arm that stands first in most pairs, and how it compares with the others."""
+    """One sentence: how the arm that stands first in most pairs scores, and how it compares with the others."""
     firsts = [pair.first for pair in comparison.pairs.values()]
     if not firsts:
-        scores = [f"{name} {points(arm.accuracy)}\u00a0%" for name, arm in comparison.arms.items()]
-        return f"Right answers: {', '.join(scores)}; no arms were compared."
+        found = [f"{name} {_scores_in_words(arm)}" for name, arm in comparison.arms.items()]
+        return f"Right answers: {'; '.join(found)}; no arms were compared."
     # of arms that are first as often, the one named last: pairs go from the baseline to what is asked
     name = max(reversed(firsts), key=firsts.count)
-    arm = comparison.arms[name]
-    found = "; ".join(_finding(pair) for pair in comparison.pairs.values() if pair.first == name)
-    interval = f"{comparison.confidence * 100:g}\u00a0% intervals"
-    return f"The {name} arm answers {points(arm.accuracy)}\u00a0% of {arm.n} questions right: {found} ({interval})."
+    pairs = [pair for pair in comparison.pairs.values() if pair.first == name]
+    level = f"{comparison.confidence * 100:g}\u00a0%"
+    if len(comparison.benchmarks) == 1:
+        (score,) = comparison.arms[name].benchmarks.values()
+        found = [_finding(pair, found) for pair in pairs for found in pair.benchmarks.values()]
+        return (
+            f"The {name} arm answers {points(score.value)}\u00a0% of {score.n} questions right: "
+            f"{'; '.join(found)} ({level} intervals)."
+        )
+    found = [_findings(pair) for pair in pairs]
+    return f"The {name} arm scores {_scores_in_words(comparison.arms[name])}: {'; '.join(found)} ({level} confidence)."
 
 
-def _finding(pair: Pair) -> str:
-    interval = f"[{signed(pair.low)},\u00a0{signed(pair.high)}]"
-    if pair.finding in ("better", "worse"):
-        return f"{points(abs(pair.difference))} points {pair.finding} than {pair.second} {interval}"
-    return f"{pair.finding} from {pair.second} {interval}"
+def _scores_in_words(arm: ComparedArm) -> str:
+    return ", ".join(f"{points(score.value)}\u00a0% on {name}" for name, score in arm.benchmarks.items())
+
+
+def _finding(pair: Pair, found: Difference) -> str:
+    interval = f"[{signed(found.low)},\u00a0{signed(found.high)}]"
+    if found.finding == "no detectable difference":
+        shown = f", where {points(found.detectable)} points would have shown" if found.detectable else ""
+        return f"{found.finding} from {pair.second} {interval}{shown}"
+    return f"{points(abs(found.difference))} points {found.finding} than {pair.second} {interval}"
+
+
+def _findings(pair: Pair) -> str:
+    """``better than base on gsm8k, mmlu, no detectable difference from base on heldout``."""
+    groups: dict[str, list[str]] = {}
+    for benchmark, found in pair.benchmarks.items():
+        groups.setdefault(found.finding, []).append(benchmark)
+    words = {"no detectable difference": "from"}
+    return ", ".join(
+        f"{finding} {words.get(finding, 'than')} {pair.second} on {', '.join(names) if len(groups) > 1 else 'all'}"
+        for finding, names in groups.items()
+    )
 
 
 def language(text: str) -> str:

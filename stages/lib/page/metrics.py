@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.lib.records import DataError, read_json
+from stages.lib.records import DataError, Row, read_json
 
 
 class Metrics(BaseModel):
@@ -58,9 +58,13 @@ class FilterCounts(Metrics):
 
 
 class TrainCounts(Metrics):
-    """metrics/train/ARM.json: what the training really saw; ``tokens_trained`` are those with a loss."""
+    """metrics/train/ARM.json: what the training really saw; ``tokens_trained`` are those with a loss.
+
+    ``rows_shortened`` of the ``rows`` had their reasoning shortened, ``rows_too_long`` others were left out.
+    """
 
     rows: int
+    rows_shortened: int
     rows_too_long: int
     steps: int
     epochs: float
@@ -75,42 +79,25 @@ class LossPoint(Metrics):
     loss: float
 
 
-class ArmScore(Metrics):
-    """An arm of metrics/compare.json, shares between 0 and 1; the base arm has no training."""
+class Example(Row):
+    """A row of data/eval/ARM.examples.jsonl: an answer that shows one ``kind`` of what the audit counts."""
 
-    accuracy: float
-    low: float
-    high: float
-    correct: int
-    n: int
-    rows: int | None = None
-    steps: int | None = None
+    kind: str
+    benchmark: str
+    question: str
+    answer: str
+    response: str
+    tokens: int | None = None
+    lm_eval: bool | None = None
+    verdict: str | None = None
 
-
-class Pair(Metrics):
-    """Two arms of metrics/compare.json on the same questions: the first minus the second."""
-
-    first: str
-    second: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    only_first: int
-    only_second: int
-    finding: str
+    @property
+    def key(self) -> str:
+        """The kind, the benchmark and the question's id: an answer may be an example of several kinds."""
+        return f"{self.kind}/{self.benchmark}/{self.id}"
 
 
-class Comparison(Metrics):
-    """metrics/compare.json."""
-
-    confidence: float
-    arms: dict[str, ArmScore]
-    pairs: dict[str, Pair]
-    warnings: list[str]
-
-
-M = TypeVar("M", bound=Metrics)
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_metrics(path: Path, model: type[M], rebuild: str) -> M:

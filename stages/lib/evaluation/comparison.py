@@ -1,0 +1,128 @@
+"""metrics/compare.json in types: what ``compare`` writes, and the table and the page show.
+
+{"confidence": 0.95,
+ "arms": {"filtered": {"training": {"steps": 30, …}, "system_prompt": "brief", "benchmarks": {"heldout": {…}}}},
+ "pairs": {"filtered_vs_base": {"first": "filtered", "second": "base", "benchmarks": {"heldout": {…}}}},
+ "warnings": ["…"]}
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Finding = Literal["better", "worse", "no detectable difference"]
+
+
+class Part(BaseModel):
+    """A part of the file. Unknown fields pass through unread: a later version may have written them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Training(Part):
+    """What the comparison says of an arm's training (metrics/train/ARM.json)."""
+
+    rows: int
+    rows_shortened: int
+    rows_too_long: int
+    steps: int
+    epochs: float
+    tokens_trained: int
+
+
+class LanguageScore(Part):
+    """A benchmark's score in one of its languages."""
+
+    value: float
+    n: int
+
+
+class Score(Part):
+    """An arm's score on one benchmark (metrics/eval/ARM.json), shares between 0 and 1, and the audit of its answers.
+
+    ``value`` is one of the two other scores, ``headline`` says which. The verifier's is None where a benchmark has
+    none, and of what the audit counts None is what cannot be told, all of it where no text was generated (mmlu).
+    """
+
+    headline: Literal["verifier", "lm_eval"]
+    value: float
+    n: int
+    lm_eval: float | None = None
+    verifier: float | None = None
+    differ: int | None = None
+    cut_off: float | None = None
+    task_stop: float | None = None
+    no_end_marker: float | None = None
+    unread: float | None = None
+    other_language: float | None = None
+    looping: float | None = None
+    tokens_median: float | None = None
+    tokens_p95: float | None = None
+    languages: dict[str, LanguageScore] | None = None
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether there was a text to look at."""
+        return self.tokens_median is not None
+
+
+class ComparedScore(Score):
+    """A score with its interval, and how many of the ``n`` answers were right."""
+
+    low: float
+    high: float
+    correct: int
+
+
+class Arm(Part):
+    """An arm's training, None of the base arm, the name of its system text, and its score on each benchmark."""
+
+    training: Training | None
+    system_prompt: str | None
+    benchmarks: dict[str, ComparedScore]
+
+
+class Difference(Part):
+    """The first minus the second on the same questions of one benchmark.
+
+    ``p_holm`` is corrected for the number of differences that are looked at, and ``finding`` follows it.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    only_first: int
+    only_second: int
+    n: int
+    clusters: int
+    detectable: float | None
+    finding: Finding
+
+
+class Pair(Part):
+    """Two arms and their differences, by benchmark."""
+
+    first: str
+    second: str
+    benchmarks: dict[str, Difference]
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return f"{self.first} − {self.second}"
+
+
+class Comparison(Part):
+    """The whole file."""
+
+    confidence: float
+    arms: dict[str, Arm]
+    pairs: dict[str, Pair]
+    warnings: list[str]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """All that any arm was asked, in their order."""
+        return list(dict.fromkeys(name for arm in self.arms.values() for name in arm.benchmarks))
