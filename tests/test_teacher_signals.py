@@ -215,18 +215,22 @@ def test_a_call_that_waits_for_its_rate_does_not_delay_the_end(desk: Desk, serve
 
 
 def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(desk: Desk, serve: Serve) -> None:
-    server = serve(hang)
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return await (good if content == prompted(question(4)["question"]) else hang)(request, content, attempt)
+
+    server = serve(route)
     desk.use(server)
     desk.ask(*(question(number) for number in range(4)))
     with desk.start("asks") as asks:
         wait_until(lambda: len(server.asked) == 4)
+        desk.ask(*(question(number) for number in range(5)))
         with desk.start("waits") as waits:
-            time.sleep(2)  # it asks nothing, so nothing shows that it has begun
+            wait_until(lambda: desk.stored() == 1)  # what is left are the questions of the other
             waits.send_signal(signal.SIGINT)
             _, said = waits.communicate(timeout=5)
         asks.kill()
     assert waits.returncode == 130, said
-    assert len(server.asked) == 4
+    assert len(server.asked) == 5
 
 
 def test_ctrl_c_before_any_call_is_one_line_too(desk: Desk) -> None:
