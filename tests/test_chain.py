@@ -108,17 +108,6 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
 
 
-def make_an_answer_unsure(workspace: Workspace) -> None:
-    """From now on the first answer in the store is one in which nobody can read a number."""
-    path = workspace.folder / "data" / "store" / "answers.jsonl"
-    first, *others = path.read_text().splitlines(keepends=True)
-    record = json.loads(first)
-    body = json.loads(record["body"])
-    body["choices"][0]["message"] |= {"reasoning_content": "Let me think.", "content": "I cannot say."}
-    path.write_text(json.dumps(record | {"body": json.dumps(body)}) + "\n" + "".join(others))
-    workspace.run("dvc", "repro", "--force", "--single-item", "distill")
-
-
 @pytest.mark.parametrize("year", [1990, 2050])
 def test_a_clock_that_jumps_recomputes_nothing_and_hides_no_edit(workspace: Workspace, year: int) -> None:
     moment = time.mktime((year, 6, 1, 0, 0, 0, 0, 0, 0))
