@@ -197,10 +197,10 @@ def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Callable[..., Path]:
-    """``project_params`` with the tiny student for the real one."""
+    """``project_params`` with the tiny student for the real one, and one thread."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
-        student = {"train.student.source": "path", "train.student.name": str(tiny_student)}
+        student = {"train.student.source": "path", "train.student.name": str(tiny_student), "run.threads": 1}
         return project_params(student | (changes or {}))
 
     return write
