@@ -19,6 +19,7 @@ from tests.teacher_desk import Desk, Route, Serve, completion, good, prompted, q
 
 def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk) -> None:
     size, concurrency = 120, 4
+    in_flight = 3 * concurrency  # twice as many may be received and wait for a disk that is slower than the teacher
     desk.ask(*(question(number) for number in range(size)))
     undisturbed_store, desk.store = desk.store, desk.folder / "undisturbed.jsonl"
     desk.set(concurrency=16)
@@ -36,12 +37,12 @@ def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk
             os.killpg(stage.pid, signal.SIGKILL)
             stage.wait()
             kills += stage.returncode == -signal.SIGKILL
-        assert len(set(desk.requested())) - desk.stored() <= concurrency
+        assert len(set(desk.requested())) - desk.stored() <= in_flight
     assert kills >= 2
     desk.set(embedded_latency_s=0.0)
     desk.run()
     assert set(desk.requested()) == {prompted(question(number)["question"]) for number in range(size)}
-    assert len(desk.requested()) <= size + concurrency * kills
+    assert len(desk.requested()) <= size + in_flight * kills
     assert desk.outputs() == desk.outputs("undisturbed")
 
 
