@@ -85,8 +85,8 @@ store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1
 	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ Development
-test: setup lint ## every check and every test but the slow ones
-	python -m pytest
+test: setup lint ## every check and every test but the slow ones, a process a core
+	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU

@@ -1,6 +1,11 @@
-"""What tests share: changed copies of params.yaml, rows, the development data, stages run or refused, a teacher."""
+"""What tests share: changed copies of params.yaml, rows, the development data, stages run or refused, a teacher.
+
+``make test`` runs them in several processes, the workers of pytest-xdist; ``python -m pytest`` in one. So a test
+writes to its tmp_path alone, and listens on a port that is free.
+"""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +14,43 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 from tests.teacher_desk import KEY, Desk, Route, Serve, Server
 from tests.workspace import ALL, Workspace, write_changed_params
 
 ROOT = Path(__file__).resolve().parents[1]
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny student has nothing for a second thread, which waits in a loop
+if WORKER:
+    for hub in ("HF_HOME", "MODELSCOPE_CACHE"):
+        os.environ[hub] = str(ROOT / ".cache" / "tests" / WORKER / hub.lower())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it."""
+    if WORKER:
+        items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
+Build = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Build], Path]:
+    """``built_once("student", build)``: the folder of that name, built by the first worker that wants it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if WORKER else own
+
+    def folder(name: str, build: Build) -> Path:
+        done = shared / f"{name} is built"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                build(shared / name)
+                done.touch()
+        return shared / name
+
+    return folder
 
 
 @pytest.fixture
@@ -94,12 +131,15 @@ def refuses(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_student(built_once: Callable[[str, Build], Path]) -> Path:
     """A random Qwen2 of two layers with a BPE tokenizer and a ChatML template: the smallest student there is."""
+    return built_once("student", build_tiny_student)
+
+
+def build_tiny_student(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
-    folder = tmp_path_factory.mktemp("student")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -131,7 +171,6 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=fast.pad_token_id,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -158,22 +197,28 @@ def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Callable[..., Path]:
-    """``project_params`` with the tiny student for the real one."""
+    """``project_params`` with the tiny student for the real one, and one thread."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
-        student = {"train.student.source": "path", "train.student.name": str(tiny_student)}
+        student = {"train.student.source": "path", "train.student.name": str(tiny_student), "run.threads": 1}
         return project_params(student | (changes or {}))
 
     return write
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Workspace:
-    """A workspace in which the whole chain ran once and was committed: to look at; ``workspace`` is one to change."""
-    workspace = Workspace.of_the_repository(tmp_path_factory.mktemp("chain") / "a 工作 space", tiny_student)
-    assert workspace.repro() == ALL
-    workspace.commit()
-    return workspace
+def finished(built_once: Callable[[str, Build], Path], tiny_student: Path) -> Workspace:
+    """A workspace in which the whole chain ran once and was committed: to be copied, as ``workspace`` does.
+
+    Nothing may run in it: another worker may be copying it.
+    """
+
+    def build(folder: Path) -> None:
+        workspace = Workspace.of_the_repository(folder, tiny_student)
+        assert workspace.repro() == ALL
+        workspace.commit()
+
+    return Workspace(built_once("a 工作 space", build))
 
 
 @pytest.fixture

@@ -12,22 +12,22 @@ import pytest
 from tests.workspace import ROOT, Workspace, kill
 
 
-def test_every_stage_leaves_what_it_promises(finished: Workspace) -> None:
+def test_every_stage_leaves_what_it_promises(workspace: Workspace) -> None:
     for path in (
         "report/index.html",
         "metrics/compare.json",
         "models/filtered/model.safetensors",
         "data/eval/base.jsonl",
     ):
-        assert (finished.folder / path).is_file(), path
-    assert finished.asked() == 12
-    status = finished.run("git", "status", "--short", "--untracked-files=all", "--", "data", "models", "report")
+        assert (workspace.folder / path).is_file(), path
+    assert workspace.asked() == 12
+    status = workspace.run("git", "status", "--short", "--untracked-files=all", "--", "data", "models", "report")
     assert {Path(line[3:].strip('"')).name for line in status.splitlines()} <= {".gitignore"}, "outputs in git"
 
 
 def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
     before = workspace.times()
-    workspace.change({"run.concurrency": 3, "run.threads": 1})
+    workspace.change({"run.concurrency": 3, "run.threads": 3})
     workspace.add("params.yaml", "# a remark\n")
     assert workspace.repro() == set()
     assert workspace.times() == before
@@ -60,14 +60,14 @@ def test_another_control_touches_neither_the_teacher_nor_the_arms(workspace: Wor
 
 
 def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(workspace: Workspace) -> None:
-    make_an_answer_unsure(workspace)
-    workspace.repro()
     asked, before = workspace.asked(), workspace.times()
-    workspace.change({"filter.on_unsure": "keep"})
+    workspace.change({"filter.strategy": "judge", "filter.judge.embedded.slip_share": 0.5})
     # one step more or less may leave the weights as they were, and the control may be one that was drawn before
     executed = workspace.repro() - {"evaluate@filtered", "convert@control"}
     assert executed == {"filter", "convert@filtered", "train@filtered", "compare", "report"}
-    assert workspace.asked() == asked
+    to_the_judge = workspace.requested()[asked:]
+    assert to_the_judge
+    assert not set(to_the_judge) & set(workspace.messages())
     touched = workspace.touched_since(before)
     assert "data/filtered.jsonl" in touched
     untouched = ("unfiltered", "base", "questions", "heldout", "distill")
@@ -106,17 +106,6 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     executed = workspace.repro()
     assert "distill" in executed
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
-
-
-def make_an_answer_unsure(workspace: Workspace) -> None:
-    """From now on the first answer in the store is one in which nobody can read a number."""
-    path = workspace.folder / "data" / "store" / "answers.jsonl"
-    first, *others = path.read_text().splitlines(keepends=True)
-    record = json.loads(first)
-    body = json.loads(record["body"])
-    body["choices"][0]["message"] |= {"reasoning_content": "Let me think.", "content": "I cannot say."}
-    path.write_text(json.dumps(record | {"body": json.dumps(body)}) + "\n" + "".join(others))
-    workspace.run("dvc", "repro", "--force", "--single-item", "distill")
 
 
 @pytest.mark.parametrize("year", [1990, 2050])
@@ -168,7 +157,7 @@ def test_a_distill_killed_again_and_again_buys_twice_what_was_in_flight_alone(wo
         time.sleep(moments.uniform(0, 1))
         kill(process)
         unanswered = set(workspace.requested()) - set(workspace.stored())
-        assert len(unanswered) <= 2, "no more than run.concurrency"
+        assert len(unanswered) <= 3 * 2, "no more than run.concurrency, and twice that on the way to the disk"
         assert len(workspace.stored()) < 90, "distill was killed, not done"
         in_flight |= unanswered
         assert not (workspace.folder / "data" / "distilled.jsonl").exists(), (

@@ -124,14 +124,14 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
         ("store-article", "FILE is missing: make store-article FILE=r1_distill.txt"),
     ],
 )
-def test_a_target_that_lacks_its_value_says_what_to_type(finished: Workspace, target: str, line: str) -> None:
-    done = finished.try_to_run("make", "-o", ".venv/ready", target)
+def test_a_target_that_lacks_its_value_says_what_to_type(workspace: Workspace, target: str, line: str) -> None:
+    done = workspace.try_to_run("make", "-o", ".venv/ready", target)
     assert done.returncode == 2
     assert re.fullmatch(rf"Makefile:\d+: \*\*\* {re.escape(line)}\.  Stop\.\n", done.stderr), done.stderr
 
 
-def test_pushing_before_the_storage_is_named_says_so(finished: Workspace) -> None:
-    done = finished.try_to_run("make", "-o", ".venv/ready", "push")
+def test_pushing_before_the_storage_is_named_says_so(workspace: Workspace) -> None:
+    done = workspace.try_to_run("make", "-o", ".venv/ready", "push")
     assert done.returncode == 2
     assert "no remote specified" in done.stderr
 

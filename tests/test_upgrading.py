@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,30 @@ def edits() -> Iterator[tuple[list[str], set[str]]]:
             yield [file for file in files if file not in apart], stages_said(general)
 
 
-@pytest.mark.parametrize(("files", "again"), edits(), ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_an_edit_runs_again_what_the_table_says(workspace: Workspace, files: list[str], again: set[str]) -> None:
+@pytest.fixture(scope="module")
+def standing(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the finished workspace that each test leaves as it found it."""
+    folder = tmp_path_factory.mktemp("standing") / "space"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return Workspace(folder)
+
+
+@contextmanager
+def edited(workspace: Workspace, files: list[str]) -> Iterator[None]:
+    """Each of the files is longer by a remark, and then as before."""
+    before = {workspace.folder / file: (workspace.folder / file).read_bytes() for file in files}
     for file in files:
         workspace.add(file, "\n# a remark\n")
-    assert set(status(workspace)) == again
+    yield
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("files", "again"), edits(), ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list[str], again: set[str]) -> None:
+    with edited(standing, files):
+        found = status(standing)
+    assert set(found) == again
 
 
 def test_the_table_is_read_whole() -> None:

@@ -86,6 +86,7 @@ class Workspace:
                 "evaluate.batch_size": 8,
                 "report.samples": 2,
                 "run.embedded_latency_s": 0.0,
+                "run.threads": 1,
             }
         )
         workspace.run("git", "init", "-q")
