@@ -415,6 +415,7 @@ class Run(Section):
     budget: Positive | None
     embedded_latency_s: Annotated[float, Field(ge=0)]
     embedded_port: Annotated[int, Field(ge=0, le=65535)]
+    processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 
