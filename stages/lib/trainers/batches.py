@@ -69,6 +69,8 @@ def filled(dataset: Any, count: int, token: int) -> Any:
     """The Trainer's dataset with so many rows of one token behind it, none of which bears a loss."""
     from datasets import Dataset, concatenate_datasets
 
+    if not count:
+        return dataset
     row = {"input_ids": [token], "labels": [-100], "seq_lengths": [1]}
     names = [name for name in row if name in dataset.column_names]
     rows = dataset.select_columns(names)

@@ -164,7 +164,7 @@ def fit(work: Work) -> Fitted:
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
-            log.info("train: %s: %.1f %% of the places in the batches were padding", job.name, _padding(trainer))
+            _tell(trainer, job)
     return _fitted(trainer, packs, sum(label != -100 for row in labels for label in row))
 
 
@@ -178,8 +178,11 @@ def _order(trainer: Any, job: Job, tokenizer: Any) -> None:
     trainer.data_collator = Counting(trainer.data_collator)
 
 
-def _padding(trainer: Any) -> float:
-    return 100 * float(trainer.data_collator.padding_share)
+def _tell(trainer: Any, job: Job) -> None:
+    """How the rows were spread, over processes and in batches."""
+    state = trainer.accelerator.state
+    facts = state.num_processes, state.distributed_type.value, 100 * trainer.data_collator.padding_share
+    log.info("train: %s: %d processes (%s), %.1f %% of the places in the batches were padding", job.name, *facts)
 
 
 def _text(path: Path | None) -> str | None:
