@@ -147,6 +147,8 @@ def fit(work: Work) -> Fitted:
 
     job = work.job
     torch.set_num_threads(job.run.threads)
+    if job.run.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even where it does not use it
     if job.train.bf16:
         check_bf16(job.run.device)
     tokenizer = _tokenizer(job)
