@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from stages.lib.params import load_params
+from stages.lib.trainers import Job, trl
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.test_train_openmind import write_sharegpt
@@ -145,3 +148,19 @@ def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
     code = f"from stages.lib.trainers.trl_worker import end_with; end_with({gone.pid})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 1
+
+
+def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    """As on a card, where a group of one would cost a copy of the gradients; here the card is the CPU."""
+    options(tmp_path, tiny_student, {})
+    params = load_params(tmp_path / "model.yaml")
+    arm, markers = params.arms["filtered"], params.convert.markers
+    job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "here")
+    here = trl.train(job)
+    work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
+    assert "torch.distributed.run" not in trl.command_line(work)
+    apart = trl._launched(work)
+    assert (apart.steps, apart.losses, apart.tokens_trained) == (here.steps, here.losses, here.tokens_trained)
+    assert difference(tmp_path / "here", tmp_path / "apart") == 0
