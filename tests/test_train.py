@@ -95,6 +95,21 @@ def test_an_arm_is_trained_merged_and_saved_with_its_template(
     assert not list((tmp_path / ".cache" / "training").iterdir()), "the scratch folder was to be removed"
 
 
+def test_the_adapter_is_kept_apart_where_that_is_asked_for(
+    tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    runs(train, *train_options(tmp_path, dataset, tiny_params({"train.lora.keep_adapter": True})))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    student = AutoModelForCausalLM.from_pretrained(tiny_student)
+    apart = PeftModel.from_pretrained(student, tmp_path / "model" / "adapter")
+    tokens = torch.arange(20)[None]
+    assert torch.allclose(merged(tokens).logits, apart(tokens).logits, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_the_same_params_give_the_same_bytes(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str

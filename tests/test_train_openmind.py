@@ -28,7 +28,7 @@ from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 SYSTEM = "Think first. 先想。"
-ZERO2 = "profiles/deepspeed/zero2.json"
+ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 Params = Callable[..., Path]
 
 # what openMind itself makes of a YAML's dataset, by its own code
@@ -199,7 +199,7 @@ def test_further_keys_are_added_and_none_is_set_twice(job: Callable[..., Job]) -
 def test_deepspeeds_settings_are_looked_for_here_then_in_the_checkout(
     tmp_path: Path, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"train.openmind.deepspeed": ZERO2}
+    changes = {"train.deepspeed": ZERO2}
     with pytest.raises(TrainingError, match=f"no file {ZERO2} in "):
         yaml_of(job(changes))
     monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
@@ -665,7 +665,7 @@ def test_openmind_trains_with_zero_2_on_two_processes(
     torchrun = (
         f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 -m openmind.cli.train.run_train --yaml_file {{yaml}}"
     )
-    changes: dict[str, Any] = {"train.openmind.deepspeed": ZERO2, "train.openmind.command": torchrun}
+    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.openmind.command": torchrun}
     changes |= {"arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
     assert result.exit_code == 0, result.output

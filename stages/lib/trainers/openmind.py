@@ -39,6 +39,7 @@ from stages.lib.command import Interrupted, project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.launching import deepspeed_file
 from stages.lib.trainers.length import Fitting, fitting
 
 log = logging.getLogger("distillery.train")
@@ -253,7 +254,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "stage": "sft",
         "do_train": True,
         "finetuning_type": params.finetuning_type,
-        "deepspeed": deepspeed_file(settings.deepspeed),
+        "deepspeed": deepspeed_file(params.deepspeed),
         "dataset": arm.dataset,
         "custom_dataset_info": None if settings.merge_into else _from_root(scratch / "dataset_info.json"),
         "cutoff_len": arm.cutoff_len,
@@ -291,20 +292,6 @@ def lora_keys(job: Job) -> dict[str, Any]:
         "lora_dropout": lora.dropout,
         "lora_target_modules": "all" if modules == "all-linear" else modules,
     }
-
-
-def deepspeed_file(name: str | None) -> str | None:
-    """The path of DeepSpeed's settings: in this project, or in the checkout of openMind that OPENMIND_SRC names."""
-    if name is None:
-        return None
-    folders = [project_root(), *([Path(os.environ["OPENMIND_SRC"])] if os.environ.get("OPENMIND_SRC") else [])]
-    for folder in folders:
-        if (folder / name).is_file():
-            return str((folder / name).resolve())
-    raise TrainingError(
-        f"train.openmind.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name one, "
-        "profiles/deepspeed/zero2.json for example, or set OPENMIND_SRC to a checkout of openMind that has it."
-    )
 
 
 def _from_root(path: Path) -> str:
@@ -444,7 +431,7 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
     job.out.mkdir(parents=True)
     if job.train.finetuning_type == "lora":
-        _merge(job.student, output, job.out)
+        _merge(job, output)
     else:
         for path in [*output.glob("*.safetensors*"), *output.glob("generation_config.json")]:
             shutil.move(path, job.out / path.name)
@@ -454,12 +441,15 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(job.out)
 
 
-def _merge(student: Path, adapter: Path, out: Path) -> None:
+def _merge(job: Job, adapter: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(student), str(adapter))
-    model.merge_and_unload().save_pretrained(out)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(job.student), str(adapter))
+    if job.train.lora.keep_adapter:
+        model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
+        model.save_pretrained(job.out / "adapter")
+    model.merge_and_unload().save_pretrained(job.out)
 
 
 def _trained(job: Job, state: _State, dataset: Fitting[_Row], log_path: Path) -> Trained:
