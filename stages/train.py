@@ -180,7 +180,8 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a fault of train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
-    del facts["left_out"]
+    for name in ("left_out", "resumed_at", "versions"):  # files and runs of their own have them
+        del facts[name]
     return {
         "in": conversations,
         "rows": facts.pop("rows"),
