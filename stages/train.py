@@ -31,6 +31,7 @@ from stages.lib.params import Params, ParamsError, Tags, load_params
 from stages.lib.records import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
 from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.trainers.resources import peak_memory
 
 log = logging.getLogger("distillery.train")
 
@@ -202,12 +203,17 @@ def by_reason(left_out: list[TooLong]) -> dict[str, int]:
 
 
 def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) -> None:
-    """What differs from run to run, for no stage to depend on."""
+    """What differs from run to run, for no stage to depend on; a speed is of the steps that this run made."""
+    share = 1 - trained.resumed_at / trained.steps
     facts = {
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(trained.tokens_seen / seconds, 1),
+        "resumed_at": trained.resumed_at,
+        "tokens_per_second": round(share * trained.tokens_seen / seconds, 1),
+        "tokens_trained_per_second": round(share * trained.tokens_trained / seconds, 1),
+        **peak_memory(params.run.device),
         "threads": params.run.threads,
         "device": params.run.device,
+        "versions": trained.versions,
     }
     write_json(project_root() / "metrics" / "runs" / f"train-{arm}.json", facts)
 

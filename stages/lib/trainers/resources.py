@@ -12,8 +12,10 @@ import json
 import logging
 import math
 import os
+import resource
 import shutil
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from stages.lib.trainers import Job, TrainingError
 log = logging.getLogger("distillery.train")
 
 GIB = 2**30
+MIB = 2**20
 WEIGHT = 4
 STATE = 12
 CHECKPOINT = 16
@@ -172,6 +175,18 @@ def device_memory(device: str) -> int:
     import torch
 
     return int(getattr(torch, kind).mem_get_info(int(index or 0))[1])
+
+
+def peak_memory(device: str) -> dict[str, float | None]:
+    """The most that one process of the training held of the host's memory and, where it was this one, of the card's."""
+    mib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    facts: dict[str, float | None] = {"peak_memory_mib": round(mib)}
+    kind = device.partition(":")[0]
+    if kind != "cpu":
+        backend = getattr(sys.modules.get("torch"), kind, None)  # torch.npu once torch_npu is imported
+        own = backend.max_memory_allocated() if backend is not None else 0
+        facts["peak_card_memory_mib"] = round(own / MIB) if own else None
+    return facts
 
 
 @contextmanager
