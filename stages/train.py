@@ -4,8 +4,10 @@ In:   data/sharegpt/DATASET, the student's weights
 Out:  models/ARM/                     weights (merged, safetensors), tokenizer and the chat template of the training
       data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, and why:
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
-      metrics/train/ARM.json          rows, steps, epochs and tokens that it really saw, first and last loss
+      metrics/train/ARM.json          which student, the rows, steps, epochs and tokens that it really saw, the batch,
+                                      first and last loss: the same on every machine that trains to the same numbers
       metrics/train/ARM.loss.csv      step,loss,learning_rate
+      metrics/runs/train-ARM.json     speed, memory, device, the libraries' versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
         --loss L.csv
@@ -30,6 +32,7 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option, proj
 from stages.lib.params import Params, ParamsError, Tags, load_params
 from stages.lib.records import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
+from stages.lib.students.identity import student_identity
 from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
 from stages.lib.trainers.resources import peak_memory
 
@@ -73,7 +76,8 @@ def main(
     trained = train_arm(arm_name, conversations, params, model_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
-    write_json(metrics_path, summary(trained, len(conversations)))
+    identity = student_identity(params.train.student)
+    write_json(metrics_path, {"student": identity} | summary(trained, len(conversations)))
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
         "train: %s: %d rows, %d steps, loss %.3f → %.3f",

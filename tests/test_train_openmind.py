@@ -820,6 +820,11 @@ def test_openminds_training_is_counted(trained: tuple[Path, Result]) -> None:
     points = (folder / "model.csv").read_text().splitlines()[1:]
     assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 11)]
     assert metrics["tokens_trained"] < metrics["tokens_seen"]
+    assert metrics["student"]["name"] == "student"
+    took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert took["versions"]["openmind"] == "1.0.0"
+    assert took["versions"]["transformers"] == "4.45.2", "openMind's and not ours"
+    assert took["peak_memory_mib"] > 100
 
 
 @pytest.mark.openmind
