@@ -31,7 +31,7 @@ from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 SYSTEM = "Think first. 先想。"
-TWO_EPOCHS = {"arms.filtered.num_train_epochs": 2.0, "train.per_device_train_batch_size": 2}
+FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
 ZERO2 = "profiles/deepspeed/zero2.json"
 # in a script in openMind's place: the folder that its YAML names
 OUTPUT = "out=$(dirname $2)/output"
@@ -282,6 +282,9 @@ def kill_all(stage: subprocess.Popen[Any]) -> None:
     for pid in [stage.pid, *started]:
         os.kill(pid, signal.SIGKILL)
     stage.wait()
+    for pid in started:  # until it is dead it holds the lock
+        while (status := Path(f"/proc/{pid}/status")).exists() and "State:\tZ" not in status.read_text():
+            time.sleep(0.01)
 
 
 def descendants(pid: int) -> list[int]:
@@ -776,12 +779,12 @@ def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(
     real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Result]]:
-    """A folder in which an arm was trained for real: two epochs of ten rows of which one is too long."""
+    """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
     folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
     folder.mkdir()
     rows = sums(10)
     rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
-    params = changed_params(folder / "params.yaml", older_student, TWO_EPOCHS)
+    params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("OPENMIND_CLI", str(real_program))
@@ -815,10 +818,10 @@ def test_openminds_training_is_counted(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     metrics = json.loads((folder / "model.json").read_text())
     assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
-    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (10, 2.0, 2)
+    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (20, 4.0, 2)
     assert metrics["last_loss"] < metrics["first_loss"]
     points = (folder / "model.csv").read_text().splitlines()[1:]
-    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 11)]
+    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 21)]
     assert metrics["tokens_trained"] < metrics["tokens_seen"]
     assert metrics["student"]["name"] == "student"
     took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
@@ -842,17 +845,17 @@ def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
 ) -> None:
     """The tolerance is none, as long as it is one machine's CPU: weights, metrics and loss curve are the same bytes."""
     undisturbed, _ = trained
-    changes = TWO_EPOCHS | {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
+    changes = FOUR_EPOCHS | {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
     params = changed_params(tmp_path / "params.yaml", older_student, changes)
     shutil.copytree(undisturbed / "sums", tmp_path / "sums")
     arguments = train_options(tmp_path, params)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
-    output = found_of(stage, tmp_path, "*/output/checkpoint-*/trainer_state.json").parents[1]
+    output = found_of(stage, tmp_path, "*/output/checkpoint-4").parent  # then the one before is whole
     kill_all(stage)
     assert not (tmp_path / "model").exists()
     newest = last_checkpoint(output)
     assert newest is not None
-    torn = output / "checkpoint-9"  # as where it is killed while it writes one
+    torn = output / "checkpoint-99"  # as where it is killed while it writes one
     shutil.copytree(newest, torn)
     (torn / "trainer_state.json").unlink()
     caplog.set_level("INFO", "distillery")
