@@ -23,7 +23,7 @@ DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 # the article's training YAML, key by key: its value, and the key of profiles/article.yaml that holds it
 TRAIN_YAML = {
     "finetuning_type": ("full", "train.finetuning_type"),
-    "deepspeed": ("examples/deepspeed/ds_z2_config.json", "train.openmind.deepspeed"),
+    "deepspeed": ("examples/deepspeed/ds_z2_config.json", "train.deepspeed"),
     "template": ("qwen", "train.openmind.template"),
     "logging_steps": (1, "train.openmind.logging_steps"),
     "save_steps": (20000, "train.openmind.save_steps"),
@@ -214,6 +214,9 @@ def test_cuda_is_ascend_with_another_trainer_on_another_device() -> None:
     assert [each["backend"] for each in trainers] == ["openmind", "trl"]
     rows = [each["train"].pop("gradient_accumulation_steps") for each in (ascend, cuda)]
     assert rows == [1, 8]  # eight cards, one card: eight rows a step
+    assert [each["run"].pop("processes") for each in (ascend, cuda)] == [8, 1]
+    settings = "profiles/deepspeed/ds_z2_config.json"
+    assert [each["train"].pop("deepspeed") for each in (ascend, cuda)] == [settings, None]
     assert ascend == cuda
 
 

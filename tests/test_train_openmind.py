@@ -32,9 +32,9 @@ from tests.workspace import ROOT, Workspace, write_changed_params
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 SYSTEM = "Think first. 先想。"
 FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
-ZERO2 = "profiles/deepspeed/zero2.json"
 # in a script in openMind's place: the folder that its YAML names
 OUTPUT = "out=$(dirname $2)/output"
+ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 Params = Callable[..., Path]
 
 # what openMind itself makes of a YAML's dataset, by its own code
@@ -205,7 +205,7 @@ def test_further_keys_are_added_and_none_is_set_twice(job: Callable[..., Job]) -
 def test_deepspeeds_settings_are_looked_for_here_then_in_the_checkout(
     tmp_path: Path, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"train.openmind.deepspeed": ZERO2}
+    changes = {"train.deepspeed": ZERO2}
     with pytest.raises(TrainingError, match=f"no file {ZERO2} in "):
         yaml_of(job(changes))
     monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
@@ -604,7 +604,7 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     beside(path, "echo 4 1000000")
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
     assert line.startswith("train: filtered needs 0.0 GiB on each of 4 cards for weights, gradients and optimizer")
-    assert "name DeepSpeed's settings" in line
+    assert "set train.deepspeed: " in line
 
 
 @pytest.mark.parametrize(
@@ -706,7 +706,7 @@ def test_no_worker_outlives_a_stopped_stage(
     stage.send_signal(signal.SIGTERM)
     _, said = stage.communicate(timeout=60)
     assert stage.returncode == 130
-    assert said.splitlines()[-1].startswith("Error: train: stopped, and openMind with it.")
+    assert said.splitlines()[-1].startswith("Error: train: stopped, and its processes with it.")
     worker = int((tmp_path / "worker").read_text())
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
@@ -1010,7 +1010,7 @@ def test_openmind_trains_with_zero_2_on_two_processes(
     torchrun = (
         f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 -m openmind.cli.train.run_train --yaml_file {{yaml}}"
     )
-    changes: dict[str, Any] = {"train.openmind.deepspeed": ZERO2, "train.openmind.command": torchrun}
+    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.openmind.command": torchrun}
     changes |= {"arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
     assert result.exit_code == 0, result.output

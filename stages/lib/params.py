@@ -270,12 +270,13 @@ class Student(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters, merged into the weights when the student is saved."""
+    """Low-rank adapters, merged into the weights when the student is saved; ``keep_adapter`` saves them apart too."""
 
     r: Count
     alpha: Count
     dropout: Share
     target_modules: str | list[str]
+    keep_adapter: bool
 
 
 class OpenMind(Section):
@@ -290,7 +291,6 @@ class OpenMind(Section):
     template: Literal["qwen"] | None
     system_prompt: Literal["as_system", "in_user_turn"]
     merge_into: FilePath | None
-    deepspeed: FilePath | None
     logging_steps: Count
     save_steps: Count
     overwrite_output_dir: bool
@@ -308,9 +308,10 @@ class OpenMind(Section):
 
 
 class Train(Section):
-    """What the trainings of all arms share.
+    """What the trainings of all arms share; ``deepspeed`` is the file of its settings.
 
-    ``save_steps`` and ``resume`` are for TRL's checkpoints, which shape no result; openMind has its own two of them.
+    ``group_by_length`` and ``packing`` are TRL's. So are ``save_steps`` and ``resume`` of its checkpoints, which shape
+    no result; openMind has its own two of them.
     """
 
     backend: Literal["trl", "openmind"]
@@ -321,14 +322,23 @@ class Train(Section):
     per_device_train_batch_size: Count
     gradient_accumulation_steps: Count
     gradient_checkpointing: bool
+    group_by_length: bool
+    packing: bool
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     warmup_ratio: Share
     weight_decay: Annotated[float, Field(ge=0)]
     bf16: bool
+    deepspeed: FilePath | None
     seed: Seed
     save_steps: Count | None
     resume: bool
     openmind: OpenMind
+
+    @model_validator(mode="after")
+    def _one_way_to_spare_padding(self) -> "Train":
+        if self.packing and self.group_by_length:
+            raise ValueError("packing fills rows up to one length, so group_by_length has nothing to do; set one false")
+        return self
 
 
 class Evaluate(Section):
@@ -415,6 +425,7 @@ class Run(Section):
     budget: Positive | None
     embedded_latency_s: Annotated[float, Field(ge=0)]
     embedded_port: Annotated[int, Field(ge=0, le=65535)]
+    processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
 

@@ -62,8 +62,8 @@ def named_files(params: Params) -> Iterator[tuple[str, Path]]:
     for name, source in params.collect_s1k.items():
         if source.origin == "file":
             yield f"collect_s1k.{name}.path", Path(source.path).expanduser()
-    if params.train.backend == "openmind" and params.train.openmind.deepspeed:
-        yield "train.openmind.deepspeed", deepspeed_settings(params.train.openmind.deepspeed)
+    if params.train.deepspeed:
+        yield "train.deepspeed", deepspeed_settings(params.train.deepspeed)
 
 
 def deepspeed_settings(name: str) -> Path:

@@ -68,7 +68,7 @@ def environment(there: Environment, params: Params) -> Iterator[Finding]:
     outside = misfits(there.versions) if release == params.train.openmind.version else []
     if there.torch_error:
         yield fail("openmind env", there.torch_error[:160], "source CANN's set_env.sh, or make openmind-env anew")
-    elif params.train.openmind.deepspeed and "deepspeed" not in there.versions:
+    elif params.train.deepspeed and "deepspeed" not in there.versions:
         yield fail("openmind env", found, f"{there.python} -m pip install 'deepspeed{RANGES['deepspeed']}'")
     elif outside:
         yield warn(

@@ -25,12 +25,14 @@ from typing import Any
 
 from stages.lib.command import project_root
 from stages.lib.trainers import Conversation, Job, TrainingError
+from stages.lib.trainers.launching import deepspeed_file
 
 log = logging.getLogger("distillery.train")
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 # what says where from, how often and how, and not what is learnt
-_SHAPELESS = {"student", "on_too_long", "save_steps", "resume", "openmind"}
+SHAPELESS: dict[str, Any] = dict.fromkeys(("student", "on_too_long", "save_steps", "resume", "openmind"), True)
+SHAPELESS["lora"] = {"keep_adapter"}
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,12 @@ def digest(job: Job, rows: list[Conversation]) -> str:
     """Of all that shapes the weights."""
     shaping: dict[str, Any] = {
         "rows": [asdict(row) for row in rows],
-        "train": job.train.model_dump(exclude=_SHAPELESS),
-        "arm": job.arm.model_dump(exclude={"dataset", "cutoff_len"}),
+        "train": job.train.model_dump(exclude=SHAPELESS),
+        "arm": job.arm.model_dump(exclude={"dataset"} if job.train.packing else {"dataset", "cutoff_len"}),
         "student": files_of(job.student),
         "device": job.run.device,
+        "processes": job.run.processes,  # each has random numbers, and with ZeRO a part of the optimizer, of its own
+        "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,
         "versions": [version(library) for library in LIBRARIES],
     }
     return short_hash(shaping)

@@ -26,9 +26,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,11 +37,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from stages.lib.command import Interrupted, project_root
+from stages.lib.command import project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
 from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
-from stages.lib.trainers.checkpoints import files_of, held_folder, last_checkpoint, short_hash
+from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash
+from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
 from stages.lib.trainers.resources import (
     Sharing,
@@ -58,8 +57,6 @@ from stages.lib.trainers.resources import (
 
 log = logging.getLogger("distillery.train")
 
-LAST_LINES = 5  # of its log, in an error
-GRACE_S = 30.0  # for torchrun to end its workers
 SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
 KINDS = ("qwen2",)  # the model types that release 1.0.0 has a template for (its configs/models.json)
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
@@ -154,7 +151,9 @@ def train(job: Job) -> Trained:
                 shutil.rmtree(output, ignore_errors=True)
             command = command_line(settings, held.folder / "train.yaml")
             with registered(settings, held.folder):
-                launch(command, environment(command[0], job, held.folder), log_path, held.lock)
+                variables = environment(command[0], job, held.folder)
+                # should this process be killed alone, openMind still holds the folder: nobody trains there beside it
+                launch(command, variables, log_path, cwd=project_root(), holds=(held.lock,))
         state = check_written(job, len(rows), ended or output, log_path)
         _save(job, ended or output, tokenizer)
     return _trained(job, state, dataset, log_path, step_of(checkpoint), releases(program))
@@ -194,11 +193,11 @@ def digest(job: Job, rows: list[Conversation], program: str, cards: Cards) -> st
     """Of all that shapes the weights: another release, another number of cards make another training."""
     settings = job.train.openmind.model_dump(exclude=_SHAPELESS)
     settings["extra"] = {key: value for key, value in settings["extra"].items() if not key.startswith("save_")}
-    deepspeed = deepspeed_file(job.train.openmind.deepspeed)
+    deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
             "rows": [sample(row, job.train.openmind) for row in rows],
-            "train": job.train.model_dump(exclude={"student", "on_too_long", "save_steps", "resume", "openmind"}),
+            "train": job.train.model_dump(exclude=SHAPELESS | dict.fromkeys(("group_by_length", "packing"), True)),
             "openmind": settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
             "arm": job.arm.model_dump(exclude={"dataset"}),
@@ -247,7 +246,8 @@ def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
     size = stored_size(job.student, job.train.lora if job.train.finetuning_type == "lora" else None)
     fewer = 'set save_strategy: "no" in train.openmind.extra, which writes none'
     check_room(job, size, scratch, checkpoints_at_once(job, steps), fewer)
-    sharing = Sharing(cards.count, zero_stage(job.train.openmind.deepspeed), job.train.bf16)
+    settings = deepspeed_file(job.train.deepspeed)
+    sharing = Sharing(cards.count, zero_stage(settings) if settings else None, job.train.bf16)
     # on a CPU all ranks lie in the one memory
     there = cards.memory // cards.count if cards.memory and job.run.device == "cpu" else cards.memory
     check_cards(job, size, sharing, there)
@@ -270,14 +270,6 @@ def checkpoints_at_once(job: Job, steps: int) -> int:
     written = math.ceil(job.arm.num_train_epochs if strategy == "epoch" else steps / settings.save_steps)
     limit = settings.extra.get("save_total_limit", None if settings.overwrite_output_dir else 1)
     return min(written, limit + 1) if isinstance(limit, int) else written
-
-
-def zero_stage(name: str | None) -> int | None:
-    """The stage that DeepSpeed's settings name; None where there are none."""
-    path = deepspeed_file(name)
-    if path is None:
-        return None
-    return int(json.loads(Path(path).read_bytes()).get("zero_optimization", {}).get("stage", 0))
 
 
 def has_ended(folder: Path) -> bool:
@@ -434,7 +426,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "stage": "sft",
         "do_train": True,
         "finetuning_type": params.finetuning_type,
-        "deepspeed": deepspeed_file(settings.deepspeed),
+        "deepspeed": deepspeed_file(params.deepspeed),
         "dataset": arm.dataset,
         "custom_dataset_info": None if settings.merge_into else _from_root(scratch / "dataset_info.json"),
         "cutoff_len": arm.cutoff_len,
@@ -474,20 +466,6 @@ def lora_keys(job: Job) -> dict[str, Any]:
         "lora_dropout": lora.dropout,
         "lora_target_modules": "all" if modules == "all-linear" else modules,
     }
-
-
-def deepspeed_file(name: str | None) -> str | None:
-    """The path of DeepSpeed's settings: in this project, or in the checkout of openMind that OPENMIND_SRC names."""
-    if name is None:
-        return None
-    folders = [project_root(), *([Path(os.environ["OPENMIND_SRC"])] if os.environ.get("OPENMIND_SRC") else [])]
-    for folder in folders:
-        if (folder / name).is_file():
-            return str((folder / name).resolve())
-    raise TrainingError(
-        f"train.openmind.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name one, "
-        "profiles/deepspeed/zero2.json for example, or set OPENMIND_SRC to a checkout of openMind that has it."
-    )
 
 
 def _from_root(path: Path) -> str:
@@ -547,57 +525,6 @@ def environment(program: str, job: Job, scratch: Path) -> dict[str, str]:
     return dict(os.environ) | own | threads
 
 
-def launch(command: list[str], environment: dict[str, str], log_path: Path, lock: int) -> None:
-    """Run openMind to its end; what it says goes to stderr and to the log. How it went is seen in what it wrote.
-
-    It holds the scratch folder's lock too: should this process be killed alone, nobody trains there beside it.
-    """
-    log.info("train: %s (log: %s)", shlex.join(command), log_path)
-    with (
-        log_path.open("wb", buffering=0) as file,
-        subprocess.Popen(
-            command,
-            cwd=project_root(),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(lock,),
-        ) as process,
-        _ended_with_us(process),
-    ):
-        assert process.stdout is not None
-        while said := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
-            file.write(said)
-            sys.stderr.buffer.write(said)
-            sys.stderr.flush()
-
-
-@contextmanager
-def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted("train: stopped, and openMind with it. 'dvc repro' trains again.")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(GRACE_S)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def check_written(job: Job, rows: int, output: Path, log_path: Path) -> _State:
     """The state of a training that left whole weights after all its steps on all rows; else TrainingError."""
     try:
@@ -621,13 +548,6 @@ def failure(job: Job, what: str, log_path: Path) -> TrainingError:
     return TrainingError(f"train: {what}. {last_lines(log_path)}")
 
 
-def last_lines(log_path: Path) -> str:
-    """Where the log lies and how it ends, in one line."""
-    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
-    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
-    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"
-
-
 def logged(log_path: Path, name: str) -> int | None:
     """A count that the Trainer logs when it begins, such as ``Num examples = 1,000``; the last, if it began twice."""
     text = log_path.read_text(errors="replace") if log_path.is_file() else ""
@@ -639,7 +559,7 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
     job.out.mkdir(parents=True)
     if job.train.finetuning_type == "lora":
-        _merge(job.student, output, job.out)
+        _merge(job, output)
     else:
         for path in [*output.glob("*.safetensors*"), *output.glob("generation_config.json")]:
             shutil.move(path, job.out / path.name)
@@ -649,12 +569,15 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(job.out)
 
 
-def _merge(student: Path, adapter: Path, out: Path) -> None:
+def _merge(job: Job, adapter: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(student), str(adapter))
-    model.merge_and_unload().save_pretrained(out)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(job.student), str(adapter))
+    if job.train.lora.keep_adapter:
+        model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
+        model.save_pretrained(job.out / "adapter")
+    model.merge_and_unload().save_pretrained(job.out)
 
 
 def _trained(

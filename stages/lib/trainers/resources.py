@@ -216,9 +216,9 @@ def smaller(job: Job) -> str:
         turns.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps as much")
     if not params.gradient_checkpointing:
         turns.append("set train.gradient_checkpointing: true")
-    if params.backend == "openmind" and not params.openmind.deepspeed and job.run.device != "cpu":
+    if params.backend == "openmind" and not params.deepspeed and job.run.device != "cpu":
         turns.append(
-            "name DeepSpeed's settings, profiles/deepspeed/zero2.json, to share the optimizer out over the cards"
+            "set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over the cards"
         )
     if params.finetuning_type == "full":
         turns.append("set train.finetuning_type: lora")

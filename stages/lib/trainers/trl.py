@@ -1,20 +1,35 @@
-"""TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU."""
+"""TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU.
+
+One process on a CPU trains right here. On cards, with ``run.processes`` above 1 or with DeepSpeed, so many processes of
+trl_worker.py train; ours writes them the job, waits, and reads what the first of them says of it.
+
+    .cache/training/ARM/DIGEST/work.json    the job for the processes; beside it result.json or error.txt, from them
+    .cache/training/ARM.log                 all that they said; it streams to stderr too
+"""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.lib.devices import check_device
+from pydantic import TypeAdapter
+
+from stages.lib.devices import check_bf16, check_device, split, visible_cards
+from stages.lib.records import writing
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows_of
 from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder
+from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
 from stages.lib.trainers.resources import Size, check_disk, check_memory, check_weights_there, memory_told
 
 log = logging.getLogger("distillery.train")
+
+WORKER = "stages.lib.trainers.trl_worker"
 
 
 @dataclass(frozen=True)
@@ -28,30 +43,146 @@ class _Row:
         return self.tokens <= cutoff_len
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a training process is told: the job, its rows those that fit; where to go on from; who waits for it."""
+
+    job: Job
+    scratch: Path
+    checkpoint: Path | None
+    stage_pid: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had."""
+
+    steps: int
+    epochs: float
+    packs: int
+    tokens_trained: int
+    losses: list[LossPoint]
+
+
 def train(job: Job) -> Trained:
     """Train, merge, save; no conversation is cut at ``arm.cutoff_len``: see length.py."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-
-    check_device(job.run.device)
+    check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
-    torch.set_num_threads(job.run.threads)
+    check_shares(job)
+    tokenizer = _tokenizer(job)
+    dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+    rows = [row.conversation for row in dataset.rows]
+    with scratch_folder(job, rows) as scratch:
+        work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
+        here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
+        fitted = fit(work) if here else _launched(work)
+    return _trained(job, fitted, dataset)
+
+
+def check_shares(job: Job) -> None:
+    """TrainingError where the processes cannot share a step's rows, or DeepSpeed's settings are not to be used."""
+    processes, batches = job.run.processes, job.train.gradient_accumulation_steps
+    if batches % processes:
+        raise TrainingError(
+            f"run.processes: {processes} cannot share train.gradient_accumulation_steps: {batches}, the batches of a "
+            "step, evenly. Choose a multiple of it: with TRL as many rows make a step on any number of cards."
+        )
+    settings = deepspeed_file(job.train.deepspeed)
+    if settings and zero_stage(settings) > 2:
+        raise TrainingError(
+            f"train.deepspeed: {settings} shares out the weights too, and TRL here saves them from one process. Use "
+            "ZeRO stage 2, profiles/deepspeed/ds_z2_config.json."
+        )
+
+
+def _tokenizer(job: Job) -> Any:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+    return tokenizer
+
+
+def _launched(work: Work) -> Fitted:
+    """Train in processes of their own, each with its share of the cards or threads."""
+    job, scratch = work.job, work.scratch
+    count = job.run.processes
+    log_path = scratch.parent.with_suffix(".log")
+    for name in ("result.json", "error.txt"):
+        (scratch / name).unlink(missing_ok=True)
+    alone = {"device": split(job.run.device)[0], "threads": max(1, job.run.threads // count)}
+    told = replace(work, job=replace(job, run=job.run.model_copy(update=alone)))
+    with writing(scratch / "work.json") as file:
+        file.write(TypeAdapter(Work).dump_json(told))
+    code = launch(command_line(work), environment(told.job, visible_cards(job.run.device, count)), log_path)
+    if (scratch / "error.txt").is_file():
+        raise TrainingError((scratch / "error.txt").read_text())
+    if code or not (scratch / "result.json").is_file():
+        raise TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
+    return TypeAdapter(Fitted).validate_json((scratch / "result.json").read_bytes())
+
+
+def command_line(work: Work) -> list[str]:
+    """One process is started plainly, for a group of one would cost DDP's copy of the gradients."""
+    plain = work.job.run.processes == 1 and work.job.train.deepspeed is None
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    torchrun += ["--nproc-per-node", str(work.job.run.processes)]
+    return [sys.executable, *([] if plain else torchrun), "-m", WORKER, str(work.scratch / "work.json")]
+
+
+def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
+    """Ours, with this code to be found, its cards alone to be seen, and its threads."""
+    code = str(Path(__file__).resolve().parents[3])
+    own = {"PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    if job.run.device == "cpu":
+        own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(job.run.threads)}
+    return dict(os.environ) | own | cards
+
+
+def fit(work: Work) -> Fitted:
+    """Train in this process, alone or as one of several; the first of them saves."""
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    job = work.job
+    torch.set_num_threads(job.run.threads)
+    if job.train.bf16:
+        check_bf16(job.run.device)
+    tokenizer = _tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
-    conversations = [row.conversation for row in dataset.rows]
-    with scratch_folder(job, conversations) as scratch, memory_told(job):
-        check_needs(job, scratch)
+    with memory_told(job):
+        check_needs(job, work.scratch)
         set_seed(job.train.seed)  # the adapters begin at random
         # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-        trainer = _trainer(job, model, tokenizer, conversations, str(scratch))
-        check_end_is_trained(job, trainer.train_dataset["labels"], tokenizer)
-        trainer.train(resume_from_checkpoint=_text(last_checkpoint(scratch)))
-        _save(trainer, tokenizer, job)
-    return _trained(job, trainer, dataset)
+        trainer = _trainer(job, model, tokenizer, job.conversations, str(work.scratch))
+        labels = rows_of(trainer.train_dataset)
+        check_end_is_trained(job, labels, tokenizer)
+        packs = len(trainer.train_dataset)
+        _order(trainer, job, tokenizer)
+        trainer.train(resume_from_checkpoint=_text(work.checkpoint))
+        if trainer.is_world_process_zero():
+            _save(trainer, tokenizer, job)
+            _tell(trainer, job)
+    return _fitted(trainer, packs, sum(label != -100 for row in labels for label in row))
+
+
+def _order(trainer: Any, job: Job, tokenizer: Any) -> None:
+    """Have the trainer see its rows in the order of batches.py, and count what it sees."""
+    rows = trainer.train_dataset
+    order = row_order([len(each) for each in rows["input_ids"]], job.train, job.run.processes)
+    if order:
+        trainer.train_dataset = filled(rows, order.fillers, tokenizer.eos_token_id)
+        trainer._get_train_sampler = lambda dataset=None: order
+    trainer.data_collator = Counting(trainer.data_collator)
+
+
+def _tell(trainer: Any, job: Job) -> None:
+    """How the rows were spread, over processes and in batches."""
+    state = trainer.accelerator.state
+    facts = state.num_processes, state.distributed_type.value, 100 * trainer.data_collator.padding_share
+    log.info("train: %s: %d processes (%s), %.1f %% of the places in the batches were padding", job.name, *facts)
 
 
 def _text(path: Path | None) -> str | None:
@@ -62,6 +193,9 @@ def check_needs(job: Job, scratch: Path) -> None:
     """TrainingError where disk or memory cannot be enough; the weights are not loaded for it."""
     size = reckoned(job)
     check_disk(job, size, scratch)
+    settings = deepspeed_file(job.train.deepspeed)
+    if settings and zero_stage(settings) == 2:  # each card holds its share of the gradients and the moments
+        size = replace(size, trained=-(-size.trained // job.run.processes))
     check_memory(job, size)
 
 
@@ -141,10 +275,13 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     from trl import SFTConfig, SFTTrainer
 
     params, arm = job.train, job.arm
+    packing = params.packing and not leaks(model)
+    if params.packing and not packing:
+        log.warning("train.packing: off: in a %s, packed rows would see each other", type(model).__name__)
     config = SFTConfig(
         output_dir=scratch,
         per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        gradient_accumulation_steps=params.gradient_accumulation_steps // job.run.processes,
         gradient_checkpointing=params.gradient_checkpointing,
         num_train_epochs=arm.num_train_epochs,
         max_steps=arm.max_steps or -1,
@@ -155,7 +292,9 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         bf16=params.bf16,
         use_cpu=job.run.device == "cpu",
         seed=params.seed,
-        max_length=None,  # rows that are too long were left out: nothing is cut
+        max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out: nothing is cut
+        packing=packing,
+        packing_strategy="bfd",  # whole rows
         completion_only_loss=True,
         logging_steps=1,
         disable_tqdm=not sys.stderr.isatty(),
@@ -163,6 +302,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         save_steps=params.save_steps or 1,
         save_total_limit=1,
         report_to="none",
+        deepspeed=deepspeed_file(params.deepspeed),
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
     )
     rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
@@ -192,25 +333,37 @@ def _adapter(job: Job) -> Any:
 def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if job.train.finetuning_type == "lora":
+        if job.train.lora.keep_adapter:
+            model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
+            model.save_pretrained(job.out / "adapter")
         model = model.merge_and_unload()
     model.save_pretrained(job.out)
     tokenizer.save_pretrained(job.out)
 
 
-def _trained(job: Job, trainer: Any, dataset: Fitting[_Row]) -> Trained:
+def _fitted(trainer: Any, packs: int, tokens_trained: int) -> Fitted:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
-    trained_per_epoch = sum(label != -100 for labels in trainer.train_dataset["labels"] for label in labels)
+    return Fitted(
+        steps=state.global_step,
+        epochs=float(state.epoch),
+        packs=packs,
+        tokens_trained=round(tokens_trained * state.epoch),
+        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+    )
+
+
+def _trained(job: Job, fitted: Fitted, dataset: Fitting[_Row]) -> Trained:
+    rows = len(dataset.rows)
+    packs_a_step = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     return Trained(
-        rows=len(dataset.rows),
+        rows=rows,
         rows_shortened=dataset.shortened,
         left_out=dataset.left_out,
-        steps=state.global_step,
-        epochs=round(float(state.epoch), 4),
-        tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
-        tokens_trained=round(trained_per_epoch * state.epoch),
-        effective_batch=job.train.per_device_train_batch_size
-        * job.train.gradient_accumulation_steps
-        * trainer.accelerator.num_processes,
-        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        steps=fitted.steps,
+        epochs=round(fitted.epochs, 4),
+        tokens_seen=round(sum(row.tokens for row in dataset.rows) * fitted.epochs),
+        tokens_trained=fitted.tokens_trained,
+        effective_batch=round(packs_a_step * rows / fitted.packs),  # where rows are packed, their mean number
+        losses=fitted.losses,
     )

@@ -1,0 +1,147 @@
+"""TRL in several processes: they learn what one would, and end with the stage, whatever ends it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from stages.train import main as train
+from tests.test_train_batches import uneven
+from tests.test_train_openmind import write_sharegpt
+from tests.workspace import ROOT, write_changed_params
+
+Params = Callable[..., Path]
+ZERO2 = "profiles/deepspeed/ds_z2_config.json"
+# eleven rows, two epochs, six steps: the processes' last batches are not full
+SHARED: dict[str, Any] = {"train.gradient_accumulation_steps": 2, "train.per_device_train_batch_size": 2}
+SHARED |= {"arms.filtered.num_train_epochs": 2.0, "train.finetuning_type": "full", "run.threads": 2}
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / ZERO2).parent.mkdir(parents=True)
+    shutil.copy(ROOT / ZERO2, tmp_path / ZERO2)
+
+
+def options(tmp_path: Path, student: Path, changes: dict[str, Any], name: str = "model") -> list[str]:
+    if not (tmp_path / "sums").exists():
+        write_sharegpt(tmp_path / "sums", uneven(11))
+    own = {"train.student.source": "path", "train.student.name": str(student)}
+    write_changed_params(ROOT / "params.yaml", own | SHARED | changes, tmp_path / f"{name}.yaml")
+    paths = {"dataset": tmp_path / "sums", "model": tmp_path / name, "metrics": tmp_path / f"{name}.json"}
+    paths |= {"left-out": tmp_path / f"{name}.jsonl", "loss": tmp_path / f"{name}.csv"}
+    paths |= {"params": tmp_path / f"{name}.yaml"}
+    return ["--arm", "filtered", *(text for key, path in paths.items() for text in (f"--{key}", str(path)))]
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of any weight."""
+    from safetensors.torch import load_file
+
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"train.deepspeed": ZERO2}, id="ZeRO-2"),
+        pytest.param({"train.group_by_length": True}, id="by length", marks=pytest.mark.slow),
+        pytest.param({"train.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow),
+        pytest.param({"train.finetuning_type": "lora"}, id="LoRA", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_learn_what_one_learns_from_the_same_rows_in_the_same_order(
+    tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], changes: dict[str, Any]
+) -> None:
+    alone = {name: value for name, value in changes.items() if name != "train.deepspeed"}
+    runs(train, *options(tmp_path, tiny_student, alone, "one"))
+    runs(train, *options(tmp_path, tiny_student, changes | {"run.processes": 2}, "two"))
+    log = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
+    assert f"2 processes ({'DEEPSPEED' if 'train.deepspeed' in changes else 'MULTI_CPU'})" in log
+    one, two = (json.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("one", "two"))
+    assert two == one | {name: pytest.approx(one[name], abs=1e-4) for name in ("first_loss", "last_loss")}
+    assert difference(tmp_path / "one", tiny_student) > 1e-3, "it learnt"
+    assert difference(tmp_path / "one", tmp_path / "two") < 1e-6
+    assert not list((tmp_path / ".cache" / "training").glob("filtered/*"))
+
+
+def test_what_the_processes_cannot_share_is_refused(
+    tmp_path: Path, tiny_student: Path, refuses: Callable[..., str]
+) -> None:
+    line = refuses(train, *options(tmp_path, tiny_student, {"run.processes": 3}))
+    assert line.startswith("run.processes: 3 cannot share train.gradient_accumulation_steps: 2")
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "zero3.json"}))
+    assert "shares out the weights too" in line
+    (tmp_path / "broken.json").write_text("[")
+    line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "broken.json"}))
+    assert line.startswith(f"{tmp_path / 'broken.json'}: no settings of DeepSpeed")
+
+
+def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, tiny_student: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(tiny_student, student)
+    (student / "model.safetensors").write_bytes(b"torn")
+    result = CliRunner().invoke(train, options(tmp_path, student, {"run.processes": 2}))
+    assert result.exit_code == 1
+    *said, line = result.stderr.splitlines()
+    assert line.startswith("Error: train: filtered: SafetensorError: ")
+    assert any("Traceback" in each for each in said), "the processes' own words stream to stderr"
+    assert not processes(tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def processes(tmp_path: Path) -> list[int]:
+    """Those that were started for a training in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if str(tmp_path).encode() in words and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def waited_for(what: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return what()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended_by: signal.Signals) -> None:
+    arguments = options(tmp_path, tiny_student, {"run.processes": 2, "arms.filtered.max_steps": 100_000})
+    log = tmp_path / ".cache" / "training" / "filtered.log"
+    with (tmp_path / "stderr").open("wb") as stderr:
+        stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=stderr)
+    assert waited_for(lambda: log.is_file() and "'loss'" in log.read_text(), 120)
+    assert len(processes(tmp_path)) == 4, "the stage, torchrun and two of them"
+    stage.send_signal(ended_by)
+    stage.wait(60)
+    assert waited_for(lambda: not processes(tmp_path), 60)
+    if ended_by != signal.SIGKILL:
+        assert "train: stopped, and its processes with it." in (tmp_path / "stderr").read_text()
+
+
+def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    code = f"from stages.lib.trainers.trl_worker import end_with; end_with({gone.pid})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 1
