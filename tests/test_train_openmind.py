@@ -532,6 +532,24 @@ def test_a_card_holds_what_zero_leaves_it(sharing: Sharing, trained: float, gib:
 
 
 @pytest.mark.parametrize(
+    ("line", "sharing"),
+    [
+        ("4, ZeRO-2", Sharing(4, 2, True)),
+        ("8, ZeRO-2", Sharing(8, 2, True)),
+        ("16, ZeRO-2", Sharing(16, 2, True)),
+        ("any number, no DeepSpeed", Sharing(8, None, True)),
+    ],
+)
+def test_the_docs_have_the_memory_that_is_reckoned_for_a_7b(line: str, sharing: Sharing) -> None:
+    parameters = 7_615_616_512  # Qwen2.5-7B
+    weights, states = sharing.bytes_per_card(Size(parameters, parameters))
+    text = (ROOT / "docs" / "ascend.md").read_text()
+    row = next(each for each in text.splitlines() if each.startswith(f"| {line} |"))
+    assert f"| {(weights + states) / 2**30:.1f} GiB" in row
+    assert row.endswith(f"| {weights / 2**30:.1f} |")
+
+
+@pytest.mark.parametrize(
     ("changes", "cards", "steps", "checkpoints"),
     [
         ({"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20000}, 8, 125, 1),
