@@ -65,6 +65,25 @@ def test_an_npu_is_found_by_torch_npu_and_without_cann_one_line_says_so(tmp_path
     assert line.endswith("Source CANN's set_env.sh; 'make doctor' looks for it.")
 
 
+def test_a_stage_runs_on_a_cpu_beside_a_torch_npu_without_cann(tmp_path: Path) -> None:
+    """torch imports by itself what says that it is a backend, and fails with it."""
+    (tmp_path / "torch_npu.py").write_text("def _autoload(): raise ImportError('libhccl.so: cannot open')")
+    entry = tmp_path / "torch_npu-2.12.0.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-npu\nVersion: 2.12.0\n")
+    (entry / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
+    variables = {name: value for name, value in os.environ.items() if name != "TORCH_DEVICE_BACKEND_AUTOLOAD"}
+    variables |= {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    body = "import torch; print('imported')"
+    stage = f"from stages.lib.command import one_line_errors\n@one_line_errors\ndef main(): {body}\nmain()"
+    plain, ours = (
+        subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+        for code in (body, stage)
+    )
+    assert "libhccl.so" in plain.stderr
+    assert ours.stdout == "imported\n", ours.stderr
+
+
 def test_bf16_on_a_cpu_without_it_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     check_bf16("cpu")

@@ -53,6 +53,8 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        # where torch_npu is installed and CANN is not, torch cannot be imported otherwise; devices.py loads it for npu
+        os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         logging.basicConfig(stream=sys.stderr, format="%(message)s")
         logging.getLogger("distillery").setLevel(logging.INFO)
         try:
