@@ -83,6 +83,8 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     for suffix in ("json", "csv"):
         assert (tmp_path / f"model.{suffix}").read_bytes() == (tmp_path / f"undisturbed.{suffix}").read_bytes()
     assert not scratch(tmp_path).exists(), "checkpoints were to be deleted on success"
+    took = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert took["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
 
 
 @pytest.fixture

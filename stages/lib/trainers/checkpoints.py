@@ -105,16 +105,17 @@ def short_hash(shaping: dict[str, Any]) -> str:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; those that were being written when the process died are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if _is_whole(checkpoint):
-            log.info("train: going on from step %d (%s)", _step(checkpoint), checkpoint)
+            log.info("train: going on from step %d (%s)", step_of(checkpoint), checkpoint)
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def step_of(checkpoint: Path | None) -> int:
+    """The step that a training goes on from; 0 where it begins at the beginning."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _is_whole(checkpoint: Path) -> bool:

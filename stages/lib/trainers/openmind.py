@@ -41,7 +41,7 @@ from stages.lib.command import project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
 from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
-from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash
+from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
 from stages.lib.trainers.resources import (
@@ -284,11 +284,6 @@ def has_ended(folder: Path) -> bool:
     except (FileNotFoundError, ValidationError):
         return False
     return state.global_step >= state.max_steps
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The step that a training went on from; 0 where it began at the beginning."""
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def command_line(settings: OpenMind, yaml_path: Path) -> list[str]:
