@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,13 +150,19 @@ def test_the_articles_yaml_is_written_key_by_key(
     params = read_params(ROOT / "profiles" / "article.yaml")
     arm = params.arms["filtered"]
     markers, out = params.convert.markers, tmp_path / "model"
-    ours = yaml_of(Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out))
+    asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
+    ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
     assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
         key: value for key, value in article.items() if key not in paths
     }
     assert set(ours) == {*article, "custom_dataset_info"}
     assert ours["deepspeed"].endswith(article["deepspeed"])
+    # the one key that release 1.0.0 refuses is the one left out for it
+    release = {"version": "1.0.0", "template": None, "system_prompt": "in_user_turn"}
+    older = params.train.model_copy(update={"openmind": params.train.openmind.model_copy(update=release)})
+    left_out = ours.items() - yaml_of(replace(asked, train=older)).items()
+    assert left_out == {("template", "qwen")}
 
 
 def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
