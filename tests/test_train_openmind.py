@@ -625,7 +625,7 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     arguments = train_options(tmp_path, openmind_params({"run.device": "npu", "train.bf16": True}))
     CliRunner().invoke(train, arguments)
     assert "at least 0.00 GiB on each of 4 cards (weights 0.00, " in caplog.text
-    assert "a card has 1.0" in caplog.text
+    assert "there are 1.0" in caplog.text
     beside(path, "echo 4 1000000")
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
     assert line.startswith("train: filtered needs 0.0 GiB on each of 4 cards for weights, gradients and optimizer")

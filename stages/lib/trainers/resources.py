@@ -154,11 +154,12 @@ def check_cards(job: Job, size: Size, sharing: Sharing, there: int | None) -> No
     """Say what each card will hold; TrainingError where it has not so much, as far as ``there`` is known (bytes)."""
     weights, states = sharing.bytes_per_card(size)
     zero = f"ZeRO-{sharing.stage}" if sharing.stage else "no ZeRO"
-    has = "a card's memory is not known here" if there is None else f"a card has {there / GIB:.1f}"
+    has = "its memory is not known here" if there is None else f"there are {there / GIB:.1f}"
     log.info(
-        "train: %s: at least %.2f GiB on each of %d cards (weights %.2f, gradients and optimizer %.2f, %s), and more "
+        "train: %s: at least %.2f GiB on each of %d %s (weights %.2f, gradients and optimizer %.2f, %s), and more "
         "with longer rows; %s",
-        *(job.name, (weights + states) / GIB, sharing.cards, weights / GIB, states / GIB, zero, has),
+        *(job.name, (weights + states) / GIB, sharing.cards, "ranks" if job.run.device == "cpu" else "cards"),
+        *(weights / GIB, states / GIB, zero, has),
     )
     if there is not None and weights + states > there:
         raise TrainingError(
