@@ -4,8 +4,10 @@ In:   data/sharegpt/DATASET, the student's weights
 Out:  models/ARM/                     weights (merged, safetensors), tokenizer and the chat template of the training
       data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, and why:
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
-      metrics/train/ARM.json          rows, steps, epochs and tokens that it really saw, first and last loss
+      metrics/train/ARM.json          which student, the rows, steps, epochs and tokens that it really saw, the batch,
+                                      first and last loss: the same on every machine that trains to the same numbers
       metrics/train/ARM.loss.csv      step,loss,learning_rate
+      metrics/runs/train-ARM.json     speed, memory, device, the libraries' versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
         --loss L.csv
@@ -30,7 +32,9 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option, proj
 from stages.lib.params import Params, ParamsError, Tags, load_params
 from stages.lib.records import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
+from stages.lib.students.identity import student_identity
 from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.trainers.resources import peak_memory
 
 log = logging.getLogger("distillery.train")
 
@@ -72,7 +76,8 @@ def main(
     trained = train_arm(arm_name, conversations, params, model_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
-    write_json(metrics_path, summary(trained, len(conversations)))
+    identity = student_identity(params.train.student)
+    write_json(metrics_path, {"student": identity} | summary(trained, len(conversations)))
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
         "train: %s: %d rows, %d steps, loss %.3f → %.3f",
@@ -180,7 +185,8 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a fault of train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
-    del facts["left_out"]
+    for name in ("left_out", "resumed_at", "versions"):  # files and runs of their own have them
+        del facts[name]
     return {
         "in": conversations,
         "rows": facts.pop("rows"),
@@ -201,12 +207,17 @@ def by_reason(left_out: list[TooLong]) -> dict[str, int]:
 
 
 def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) -> None:
-    """What differs from run to run, for no stage to depend on."""
+    """What differs from run to run, for no stage to depend on; a speed is of the steps that this run made."""
+    share = 1 - trained.resumed_at / trained.steps
     facts = {
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(trained.tokens_seen / seconds, 1),
+        "resumed_at": trained.resumed_at,
+        "tokens_per_second": round(share * trained.tokens_seen / seconds, 1),
+        "tokens_trained_per_second": round(share * trained.tokens_trained / seconds, 1),
+        **peak_memory(params.run.device),
         "threads": params.run.threads,
         "device": params.run.device,
+        "versions": trained.versions,
     }
     write_json(project_root() / "metrics" / "runs" / f"train-{arm}.json", facts)
 

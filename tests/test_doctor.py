@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stages.lib.doctor import Finding, ascend, guarded, ok, output_of
+from stages.lib.doctor import Finding, ascend, guarded, ok, output_of, room
+from stages.lib.params import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-key-that-nobody-may-see"
@@ -334,6 +335,31 @@ def test_torch_npu_that_nobody_published_a_match_for_is_a_warning(machine: Machi
 def test_hidden_cards_fail(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8", cards=1)
     assert "sees 1 cards, run.device needs npu:1" in machine.doctor({"run.device": "npu:1"}).rows["torch_npu"].found
+
+
+@pytest.mark.parametrize("cards", ["0, 1", "3,2", "0-3"])
+def test_cards_that_would_be_read_otherwise_are_a_warning(machine: Machine, cards: str) -> None:
+    machine.npu("2.1.0", "2.1.0.post8")
+    assert "cards" not in machine.doctor(NPU).rows
+    machine.environment["ASCEND_RT_VISIBLE_DEVICES"] = cards
+    assert machine.doctor(NPU).rows["cards"].state == "warn"
+
+
+def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) -> None:
+    machine.npu("2.1.0", "2.1.0.post8")
+    assert "hosts" not in machine.doctor(NPU).rows
+    machine.environment |= {"NNODES": "2", "RANK": "1", "MASTER_ADDR": "10.0.0.1"}
+    assert machine.doctor(NPU).rows["hosts"][:2] == ("fail", "NNODES=2, and not set: MASTER_PORT")
+    machine.environment["MASTER_PORT"] = "29500"
+    assert machine.doctor(NPU).rows["hosts"].state == "warn"
+    machine.environment["HCCL_CONNECT_TIMEOUT"] = "1800"
+    assert machine.doctor(NPU).rows["hosts"] == Row("ok", "2, met at 10.0.0.1:29500", "")
+
+
+def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on() -> None:
+    article = read_params(ROOT / "profiles" / "article.yaml")
+    assert article.run.processes == 8
+    assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
 
 
 def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:

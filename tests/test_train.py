@@ -367,6 +367,7 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
     prompts = [tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True) for row in rows]
     trained = 2 * sum(map(len, answers))
     losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "model.csv").open())]
+    assert metrics.pop("student")["name"] == tiny_student.name
     assert metrics == {
         "in": 10,
         "rows": 10,

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +25,16 @@ from ruamel.yaml import YAML
 from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params, prompt_text, read_params
 from stages.lib.trainers import Conversation, Job, TrainingError, openmind
+from stages.lib.trainers.checkpoints import last_checkpoint
+from stages.lib.trainers.resources import Sharing, Size, stored_size
 from stages.train import main as train
 from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 SYSTEM = "Think first. 先想。"
+FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
+# in a script in openMind's place: the folder that its YAML names
+OUTPUT = "out=$(dirname $2)/output"
 ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 Params = Callable[..., Path]
 
@@ -143,13 +150,19 @@ def test_the_articles_yaml_is_written_key_by_key(
     params = read_params(ROOT / "profiles" / "article.yaml")
     arm = params.arms["filtered"]
     markers, out = params.convert.markers, tmp_path / "model"
-    ours = yaml_of(Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out))
+    asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
+    ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
     assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
         key: value for key, value in article.items() if key not in paths
     }
     assert set(ours) == {*article, "custom_dataset_info"}
     assert ours["deepspeed"].endswith(article["deepspeed"])
+    # the one key that release 1.0.0 refuses is the one left out for it
+    release = {"version": "1.0.0", "template": None, "system_prompt": "in_user_turn"}
+    older = params.train.model_copy(update={"openmind": params.train.openmind.model_copy(update=release)})
+    left_out = ours.items() - yaml_of(replace(asked, train=older)).items()
+    assert left_out == {("template", "qwen")}
 
 
 def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
@@ -222,17 +235,20 @@ def test_a_row_fits_where_openmind_leaves_it_whole(prompt: int, answer: int, cut
     assert openmind._Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
 
 
-def test_a_student_that_its_older_transformers_would_misread_is_refused(tmp_path: Path, older_student: Path) -> None:
+def test_a_student_that_its_older_transformers_would_misread_is_refused(
+    tmp_path: Path, older_student: Path, job: Callable[..., Job]
+) -> None:
     student = tmp_path / "student"
     shutil.copytree(older_student, student)
-    openmind.check_student(student)
+    other = job({"train.student.name": str(student)})
+    openmind.check_student(other)
     config = json.loads((student / "config.json").read_bytes())
     config["rope_parameters"]["rope_theta"] = 1000000.0
     (student / "config.json").write_text(json.dumps(config))
     with pytest.raises(TrainingError, match="the form of transformers 5"):
-        openmind.check_student(student)
+        openmind.check_student(other)
     (student / "config.json").write_text(json.dumps(config | {"rope_theta": 1000000.0}))
-    openmind.check_student(student)
+    openmind.check_student(other)
 
 
 def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
@@ -254,6 +270,35 @@ def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None 
     options = {"dataset": dataset, "model": tmp_path / "model", "metrics": tmp_path / "model.json"}
     options |= {"left-out": tmp_path / "model.left_out.jsonl", "loss": tmp_path / "model.csv", "params": params}
     return ["--arm", "filtered", *(text for name, path in options.items() for text in (f"--{name}", str(path)))]
+
+
+def found_of(stage: subprocess.Popen[Any], tmp_path: Path, pattern: str) -> Path:
+    """What a running stage writes in its scratch folder, as soon as it is there."""
+    deadline = time.monotonic() + 120
+    while not (found := sorted((tmp_path / ".cache" / "training" / "filtered").glob(pattern))):
+        assert stage.poll() is None, "it ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return found[0]
+
+
+def kill_all(stage: subprocess.Popen[Any]) -> None:
+    """Kill a stage and all that it started, as a machine that goes down does."""
+    started = descendants(stage.pid)
+    assert started
+    for pid in [stage.pid, *started]:
+        os.kill(pid, signal.SIGKILL)
+    stage.wait()
+    for pid in started:  # until it is dead it holds the lock
+        while (status := Path(f"/proc/{pid}/status")).exists() and "State:\tZ" not in status.read_text():
+            time.sleep(0.01)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started (Linux)."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for text in texts for child in text.split()]
+    return [each for child in children for each in (child, *descendants(child))]
 
 
 def error_of(result: Result, tmp_path: Path) -> str:
@@ -283,9 +328,8 @@ def test_a_program_that_ends_with_0_and_wrote_nothing_has_failed_and_is_quoted(
 def test_weights_before_the_last_step_are_no_success(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
 ) -> None:
-    output = tmp_path / ".cache" / "training" / "filtered" / "output"
     state = json.dumps({"global_step": 2, "max_steps": 5, "epoch": 0.4, "log_history": []})
-    program(f"mkdir -p {output}; touch {output}/model.safetensors; echo '{state}' > {output}/trainer_state.json")
+    program(f"{OUTPUT}; mkdir $out; touch $out/model.safetensors; echo '{state}' > $out/trainer_state.json")
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params()))
     assert error_of(result, tmp_path).startswith("train: openMind ended at step 2 of 5")
 
@@ -317,7 +361,7 @@ def test_the_command_of_params_goes_before_the_variable(
     command = words.format(other).removesuffix(" train")
     CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.openmind.command": command})))
     said = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
-    yaml = tmp_path / ".cache" / "training" / "filtered" / "train.yaml"
+    (yaml,) = (tmp_path / ".cache" / "training" / "filtered").glob("*/train.yaml")
     assert (
         said
         == f"asked: {words.removeprefix('{} ').replace('{{yaml}}', str(yaml))}{'' if 'yaml' in words else f' {yaml}'}\n"
@@ -368,18 +412,309 @@ def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, jo
     assert info.read_text() == '{"theirs": {}}'
 
 
-@pytest.mark.parametrize(("changes", "stays"), [({}, True), ({"train.seed": 4}, False)])
-def test_checkpoints_stay_only_for_the_same_training(
-    tmp_path: Path, job: Callable[..., Job], changes: dict[str, Any], stays: bool
+# --- a training that was killed
+
+
+KEPT = {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
+
+
+def of(changes: dict[str, Any], job: Callable[..., Job], **others: Any) -> str:
+    """The digest of a training with these changes."""
+    usual: dict[str, Any] = {"rows": sums(3), "program": "/nowhere/bin/openmind-cli", "cards": openmind.Cards(1, None)}
+    return openmind.digest(job(changes), **(usual | others))
+
+
+@pytest.mark.parametrize(
+    ("change", "shapes"),
+    [
+        ({"train.seed": 4}, True),
+        ({"arms.filtered.learning_rate": 0.5}, True),
+        ({"arms.filtered.cutoff_len": 999}, True),
+        ({"train.openmind.logging_steps": 9}, True),
+        ({"train.openmind.extra": {"max_grad_norm": 0.5}}, True),
+        ({"train.openmind.extra": {"save_total_limit": 3}}, False),
+        ({"train.openmind.save_steps": 7}, False),
+        ({"train.openmind.overwrite_output_dir": False}, False),
+        ({"train.openmind.command": "other-cli"}, False),
+        ({"train.save_steps": 7}, False),
+        ({"run.concurrency": 3}, False),
+    ],
+)
+def test_another_openmind_training_is_known_by_all_that_shapes_its_weights(
+    job: Callable[..., Job], change: dict[str, Any], shapes: bool
 ) -> None:
-    scratch = tmp_path / ".cache" / "training" / "filtered"
-    keep = {"train.openmind.overwrite_output_dir": False}
-    openmind.write_inputs(job(keep), sums(3), scratch)
-    (scratch / "output" / "checkpoint-2").mkdir(parents=True)
-    openmind.write_inputs(job(keep | changes), sums(3), scratch)
-    assert (scratch / "output" / "checkpoint-2").exists() is stays
-    openmind.write_inputs(job(), sums(3), scratch)
-    assert not (scratch / "output").exists(), "overwrite_output_dir: true begins anew"
+    assert (of(change, job) != of({}, job)) is shapes
+
+
+def test_other_rows_cards_or_releases_make_another_openmind_training(tmp_path: Path, job: Callable[..., Job]) -> None:
+    (tmp_path / "lib" / "python3.10" / "site-packages" / "torch-2.1.0.dist-info").mkdir(parents=True)
+    kinds: list[dict[str, Any]] = [{}, {"rows": sums(4)}, {"rows": sums(3)[::-1]}, {"cards": openmind.Cards(8, None)}]
+    kinds += [{"program": str(tmp_path / "bin" / "openmind-cli")}]
+    assert len({of({}, job, **kind) for kind in kinds}) == len(kinds)
+
+
+def test_checkpoints_are_kept_to_go_on_from_or_not_at_all(job: Callable[..., Job]) -> None:
+    assert "save_total_limit" not in yaml_of(job())
+    assert yaml_of(job(KEPT))["save_total_limit"] == 1
+    assert yaml_of(job(KEPT | {"train.openmind.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
+
+
+@pytest.mark.parametrize("where", ["output", "output/checkpoint-5"])
+def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
+    tmp_path: Path, openmind_params: Params, older_student: Path, program: Callable[[str], Path], where: str
+) -> None:
+    entry = {"step": 5, "loss": 0.5, "learning_rate": 0.0}
+    state = json.dumps({"global_step": 5, "max_steps": 5, "epoch": 1.0, "log_history": [entry]})
+    place = f"{OUTPUT.removesuffix('output')}{where}"
+    program(
+        f"{place}; mkdir -p $out; cp {older_student}/* $out; echo '{state}' > $out/trainer_state.json; kill -9 $PPID"
+    )
+    params = openmind_params(KEPT | {"train.per_device_train_batch_size": 2})
+    arguments = train_options(tmp_path, params)
+    done = subprocess.run([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "model").exists()
+    abandoned = tmp_path / ".cache" / "training" / "filtered" / "0123456789abcdef"
+    (abandoned / "output" / "checkpoint-5").mkdir(parents=True)
+    (abandoned / "lock").touch()
+    program("echo no training was needed; exit 1")
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (older_student / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 5
+    assert not (tmp_path / ".cache" / "training" / "filtered").exists(), "what killed trainings left was to go"
+
+
+def test_nobody_trains_beside_an_openmind_that_outlived_its_stage(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
+) -> None:
+    program(f"echo $$ > {tmp_path}/pid; exec sleep 300")
+    arguments = train_options(tmp_path, openmind_params())
+    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
+        assert stage.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stage.kill()
+    stage.wait()
+    try:
+        assert "another process trains 'filtered' on the same rows and params" in refuses(train, *arguments)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+# --- what is reckoned and refused before it starts
+
+
+def test_the_parameters_are_counted_in_the_files_of_the_student(older_student: Path, job: Callable[..., Job]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    count = AutoModelForCausalLM.from_pretrained(older_student).num_parameters()
+    assert stored_size(older_student, None) == Size(count, count)
+    lora = job({"train.lora.r": 8, "train.lora.target_modules": "all-linear"}).train.lora
+    # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
+    adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
+    assert stored_size(older_student, lora) == Size(count + adapters, adapters)
+    named = lora.model_copy(update={"target_modules": ["q_proj"]})
+    assert stored_size(older_student, named).trained == 2 * 8 * 128
+
+
+@pytest.mark.parametrize(
+    ("sharing", "trained", "gib"),
+    [  # of a parameter: 16 bytes as it is trained; 2 of weights and 14 shared out by ZeRO-2
+        (Sharing(8, None, True), 1.0, (4, 12)),
+        (Sharing(8, 1, True), 1.0, (2, 2 + 12 / 8)),
+        (Sharing(8, 2, True), 1.0, (2, 14 / 8)),
+        (Sharing(16, 2, True), 1.0, (2, 14 / 16)),
+        (Sharing(8, 3, True), 1.0, (2 / 8, 14 / 8)),
+        (Sharing(8, 2, False), 1.0, (4, 16 / 8)),
+        (Sharing(1, None, True), 0.0, (2, 0)),
+        (Sharing(1, None, False), 0.0, (4, 0)),
+        (Sharing(8, 2, True), 0.01, (2, 0.14 / 8)),
+    ],
+)
+def test_a_card_holds_what_zero_leaves_it(sharing: Sharing, trained: float, gib: tuple[float, float]) -> None:
+    assert sharing.bytes_per_card(Size(10**6, int(trained * 10**6))) == pytest.approx([10**6 * each for each in gib])
+
+
+@pytest.mark.parametrize(
+    ("line", "sharing"),
+    [
+        ("4, ZeRO-2", Sharing(4, 2, True)),
+        ("8, ZeRO-2", Sharing(8, 2, True)),
+        ("16, ZeRO-2", Sharing(16, 2, True)),
+        ("any number, no DeepSpeed", Sharing(8, None, True)),
+    ],
+)
+def test_the_docs_have_the_memory_that_is_reckoned_for_a_7b(line: str, sharing: Sharing) -> None:
+    parameters = 7_615_616_512  # Qwen2.5-7B
+    weights, states = sharing.bytes_per_card(Size(parameters, parameters))
+    text = (ROOT / "docs" / "ascend.md").read_text()
+    row = next(each for each in text.splitlines() if each.startswith(f"| {line} |"))
+    assert f"| {(weights + states) / 2**30:.1f} GiB" in row
+    assert row.endswith(f"| {weights / 2**30:.1f} |")
+
+
+@pytest.mark.parametrize(
+    ("changes", "cards", "steps", "checkpoints"),
+    [
+        ({"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20000}, 8, 125, 1),
+        ({"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20}, 8, 125, 7),
+        (KEPT | {"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20}, 8, 125, 2),
+        ({"arms.filtered.max_steps": 125, "train.openmind.extra": {"save_strategy": "no"}}, 8, 125, 0),
+        ({"arms.filtered.num_train_epochs": 3.0, "train.openmind.extra": {"save_strategy": "epoch"}}, 8, 375, 3),
+        ({"train.openmind.save_steps": 20000}, 8, 125, 1),
+        ({"train.openmind.save_steps": 20000, "train.gradient_accumulation_steps": 4}, 8, 31, 1),
+        ({"train.openmind.extra": {"dataloader_drop_last": True}}, 2000, 0, 0),
+    ],
+)
+def test_steps_and_checkpoints_are_counted_as_the_trainer_does(
+    job: Callable[..., Job], changes: dict[str, Any], cards: int, steps: int, checkpoints: int
+) -> None:
+    ours = {"train.per_device_train_batch_size": 1, "train.gradient_accumulation_steps": 1}
+    planned = job(ours | {"arms.filtered.num_train_epochs": 1.0} | changes)
+    assert openmind.planned_steps(planned, 1000, cards) == steps
+    assert openmind.checkpoints_at_once(planned, steps) == checkpoints
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "count"),
+    [
+        ({}, [], 1),
+        ({"NPROC_PER_NODE": "8"}, [], 8),
+        ({"NPROC_PER_NODE": "8", "NNODES": "2"}, [], 16),
+        ({"ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3"}, [], 4),
+        ({"ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3", "NNODES": "2"}, [], 8),
+        ({"NPROC_PER_NODE": "8"}, ["--nproc_per_node", "2"], 2),
+        ({}, ["--nproc-per-node=2"], 2),
+    ],
+)
+def test_the_cards_are_those_that_torchrun_will_use(
+    job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    words: list[str],
+    count: int,
+) -> None:
+    for name in ("NPROC_PER_NODE", "NNODES", "ASCEND_RT_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert openmind.cards_of(job({"run.device": "npu"}), "/nowhere/openmind-cli", words) == openmind.Cards(count, None)
+
+
+def beside(program: Path, body: str) -> None:
+    """A shell script as the python of openMind's environment."""
+    path = program.with_name("python")
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_each_cards_memory_is_said_and_too_little_refused(
+    tmp_path: Path,
+    openmind_params: Params,
+    program: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "distillery")
+    monkeypatch.delenv("NPROC_PER_NODE", raising=False)
+    path = program("exit 0")
+    beside(path, f"echo warming up; echo 4 {2**30}")
+    arguments = train_options(tmp_path, openmind_params({"run.device": "npu", "train.bf16": True}))
+    CliRunner().invoke(train, arguments)
+    assert "at least 0.00 GiB on each of 4 cards (weights 0.00, " in caplog.text
+    assert "there are 1.0" in caplog.text
+    beside(path, "echo 4 1000000")
+    line = error_of(CliRunner().invoke(train, arguments), tmp_path)
+    assert line.startswith("train: filtered needs 0.0 GiB on each of 4 cards for weights, gradients and optimizer")
+    assert "set train.deepspeed: " in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"arms.filtered.max_steps": 10**9, "train.openmind.save_steps": 1},
+            "checkpoints. Make room, or set save_strat",
+        ),
+        (
+            {"train.openmind.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},
+            "no step: ",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_openmind_starts(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], changes: dict[str, Any], complaint: str
+) -> None:
+    program("echo started; exit 1")
+    line = error_of(CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes))), tmp_path)
+    assert complaint in line
+    assert not (tmp_path / ".cache" / "training" / "filtered").exists()
+    assert not (tmp_path / ".cache" / "training" / "filtered.log").exists()
+
+
+def student_like(older_student: Path, folder: Path, file: str, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the student in which one JSON file is changed."""
+    shutil.copytree(older_student, folder)
+    content = json.loads((folder / file).read_bytes())
+    change(content)
+    (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_student_that_openmind_has_no_template_for_is_refused(
+    tmp_path: Path, older_student: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    program("exit 0")
+    llama = student_like(older_student, tmp_path / "llama", "config.json", lambda c: c.update(model_type="llama"))
+    arguments = train_options(tmp_path, openmind_params({"train.student.name": str(llama)}))
+    line = error_of(CliRunner().invoke(train, arguments), tmp_path)
+    assert line.startswith(f"{llama}/config.json: openMind 1.0.0 has a template for qwen2 alone, not for llama. ")
+
+
+def test_a_student_without_the_templates_tokens_is_refused(tiny_student: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    openmind.check_turns(tiny_student, tokenizer)
+    tokens = tokenizer.added_tokens_decoder
+    other = SimpleNamespace(
+        added_tokens_decoder={number: t for number, t in tokens.items() if "im_start" not in str(t)}
+    )
+    with pytest.raises(TrainingError, match=r"no token <\|im_start\|>, which openMind's template qwen writes"):
+        openmind.check_turns(tiny_student, other)
+
+
+def test_missing_weights_are_named_before_openmind_starts(
+    tmp_path: Path, older_student: Path, openmind_params: Params, program: Callable[[str], Path]
+) -> None:
+    program("exit 0")
+    student = tmp_path / "student"
+    shutil.copytree(older_student, student, ignore=shutil.ignore_patterns("*.safetensors"))
+    arguments = train_options(tmp_path, openmind_params({"train.student.name": str(student)}))
+    assert "files of its weights are missing" in error_of(CliRunner().invoke(train, arguments), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "RuntimeError: NPU out of memory. Tried to allocate 2.00 GiB (NPU 0; 61.27 GiB total capacity)",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "OSError: [Errno 12] Cannot allocate memory",
+        "traceback : Signal 9 (SIGKILL) received by PID 4711",
+    ],
+)
+def test_memory_that_ran_out_in_openmind_names_the_params_to_turn(
+    tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], said: str
+) -> None:
+    program(f"echo beginning; cat <<'END'\n{said}\nEND")
+    line = error_of(CliRunner().invoke(train, train_options(tmp_path, openmind_params())), tmp_path)
+    assert line.startswith("train: filtered: openMind ran out of memory (see ")
+    for param in ("per_device_train_batch_size", "finetuning_type: lora", "arms.filtered.cutoff_len"):
+        assert param in line
 
 
 def test_no_worker_outlives_a_stopped_stage(
@@ -396,7 +731,7 @@ def test_no_worker_outlives_a_stopped_stage(
     stage.send_signal(signal.SIGTERM)
     _, said = stage.communicate(timeout=60)
     assert stage.returncode == 130
-    assert said.splitlines()[-1].startswith("Error: train: stopped, and openMind with it.")
+    assert said.splitlines()[-1].startswith("Error: train: stopped, and its processes with it.")
     worker = int((tmp_path / "worker").read_text())
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
@@ -469,13 +804,12 @@ def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(
     real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Result]]:
-    """A folder in which an arm was trained for real: two epochs of ten rows of which one is too long."""
+    """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
     folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
     folder.mkdir()
     rows = sums(10)
     rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
-    changes = {"arms.filtered.num_train_epochs": 2.0, "train.per_device_train_batch_size": 2}
-    params = changed_params(folder / "params.yaml", older_student, changes)
+    params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("OPENMIND_CLI", str(real_program))
@@ -509,11 +843,16 @@ def test_openminds_training_is_counted(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
     metrics = json.loads((folder / "model.json").read_text())
     assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
-    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (10, 2.0, 2)
+    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (20, 4.0, 2)
     assert metrics["last_loss"] < metrics["first_loss"]
     points = (folder / "model.csv").read_text().splitlines()[1:]
-    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 11)]
+    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 21)]
     assert metrics["tokens_trained"] < metrics["tokens_seen"]
+    assert metrics["student"]["name"] == "student"
+    took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert took["versions"]["openmind"] == "1.0.0"
+    assert took["versions"]["transformers"] == "4.45.2", "openMind's and not ours"
+    assert took["peak_memory_mib"] > 100
 
 
 @pytest.mark.openmind
@@ -522,6 +861,37 @@ def test_openminds_log_stays_and_its_scratch_folder_goes(trained: tuple[Path, Re
     assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
     assert "***** Running training *****" in (folder / ".cache" / "training" / "filtered.log").read_text()
     assert "***** Running training *****" in result.stderr
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path, trained: tuple[Path, Result], older_student: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tolerance is none, as long as it is one machine's CPU: weights, metrics and loss curve are the same bytes."""
+    undisturbed, _ = trained
+    changes = FOUR_EPOCHS | {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
+    params = changed_params(tmp_path / "params.yaml", older_student, changes)
+    shutil.copytree(undisturbed / "sums", tmp_path / "sums")
+    arguments = train_options(tmp_path, params)
+    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    output = found_of(stage, tmp_path, "*/output/checkpoint-4").parent  # then the one before is whole
+    kill_all(stage)
+    assert not (tmp_path / "model").exists()
+    newest = last_checkpoint(output)
+    assert newest is not None
+    torn = output / "checkpoint-99"  # as where it is killed while it writes one
+    shutil.copytree(newest, torn)
+    (torn / "trainer_state.json").unlink()
+    caplog.set_level("INFO", "distillery")
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
+        assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
+    assert [path.name for path in (tmp_path / ".cache" / "training").iterdir()] == ["filtered.log"]
+    runs = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert runs["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
 
 
 @pytest.mark.openmind

@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from stages.lib.params import load_params
+from stages.lib.params import Student, load_params
+from stages.lib.students.identity import student_identity
 from stages.lib.trainers import Job, TrainingError
 from stages.lib.trainers.checkpoints import digest, last_checkpoint
 from stages.lib.trainers.resources import Size, check_disk, check_memory, memory_told
@@ -81,6 +83,8 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     for suffix in ("json", "csv"):
         assert (tmp_path / f"model.{suffix}").read_bytes() == (tmp_path / f"undisturbed.{suffix}").read_bytes()
     assert not scratch(tmp_path).exists(), "checkpoints were to be deleted on success"
+    took = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert took["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
 
 
 @pytest.fixture
@@ -230,6 +234,25 @@ def test_memory_that_runs_out_names_the_params_to_turn(job: Callable[..., Job]) 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     with pytest.raises(RuntimeError, match="shapes"), memory_told(small):
         raise RuntimeError("shapes do not match")
+
+
+def test_the_record_says_what_was_trained_and_the_run_what_it_took(
+    tmp_path: Path, tiny_params: Params, tiny_student: Path, runs: Callable[..., Result]
+) -> None:
+    runs(train, *options(tmp_path, tiny_params({"arms.filtered.max_steps": 2})))
+    text = (tmp_path / "model.json").read_text()
+    record = json.loads(text)
+    assert record["student"] == student_identity(Student(source="path", name=str(tiny_student), revision=None))
+    named = {"rows", "left_out", "steps", "epochs", "tokens_seen", "tokens_trained", "effective_batch", "last_loss"}
+    assert named <= record.keys()
+    assert str(tmp_path) not in text and str(tiny_student.parent) not in text, "a path of this machine"
+    took = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert took["versions"]["trl"] == version("trl")
+    assert {"torch", "transformers", "peft"} <= took["versions"].keys()
+    assert took["device"] == "cpu"
+    assert 0 < took["tokens_trained_per_second"] < took["tokens_per_second"]
+    assert 100 < took["peak_memory_mib"] < 20_000
+    assert not took.keys() & record.keys()
 
 
 def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(

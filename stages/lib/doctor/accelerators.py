@@ -38,6 +38,7 @@ def device(params: Params) -> Iterator[Finding]:
     if kind == "npu":
         yield from ascend.driver()
         yield from ascend.cann()
+        yield from ascend.variables()
         yield from ascend.torch_npu("torch_npu", here, int(index or 0))
     elif kind == "cpu":
         yield cpu(params.run.threads, here)

@@ -68,6 +68,32 @@ def cann() -> Iterator[Finding]:
         yield ok("CANN", f"{cann_version(home) or 'of unknown version'} in {home}")
 
 
+def variables() -> Iterator[Finding]:
+    """What is set for the cards and for several hosts, where it would not do what it looks like (docs/ascend.md)."""
+    cards = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    if cards is not None and (not re.fullmatch(r"\d+(,\d+)*", cards) or not ascending(cards)):
+        mend = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
+        yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", mend)
+    hosts = os.environ.get("NNODES", "1")
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if hosts == "1":
+        return
+    if missing:
+        found = f"NNODES={hosts}, and not set: {', '.join(missing)}"
+        yield fail("hosts", found, f"export {missing[0]}=…, on each host (docs/ascend.md)")
+    elif "HCCL_CONNECT_TIMEOUT" not in os.environ:
+        found = f"{hosts} hosts, and their cards wait 120 s for each other to connect"
+        yield warn("hosts", found, "export HCCL_CONNECT_TIMEOUT=1800, on each host")
+    else:
+        yield ok("hosts", f"{hosts}, met at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+
+
+def ascending(cards: str) -> bool:
+    """Whether card numbers such as 0,1,3 ascend."""
+    numbers = [int(number) for number in cards.split(",")]
+    return numbers == sorted(set(numbers))
+
+
 def torch_npu(what: str, there: Environment, index: int = 0) -> Iterator[Finding]:
     """torch_npu in one environment: there, of torch's version, with a card of that number, of CANN's version."""
     torch, npu = (there.versions.get(name, "").partition("+")[0] for name in ("torch", "torch-npu"))

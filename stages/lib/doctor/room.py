@@ -18,7 +18,8 @@ from stages.lib.params import Params
 
 GB = 1e9
 LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
-OPTIMIZER = 12  # bytes a weight, in a checkpoint of mixed precision: fp32 weights and Adam's two moments
+OPTIMIZER = 12  # bytes a weight: gradients and Adam's two moments
+CHECKPOINT = 16  # bytes a weight, as train reckons before it starts: twice the bf16 weights, fp32 weights, two moments
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -56,17 +57,23 @@ def disk_needed(params: Params) -> float | None:
     checkpoint = train.backend == "openmind" and train.finetuning_type == "full"
     kept = checkpoint and train.openmind.extra.get("save_strategy") != "no"
     copies = len(untrained) + (local_student(train.student) is None)
-    return LIBRARIES + model * copies + (weights * OPTIMIZER if kept and untrained else 0)
+    at_once = 1 if train.openmind.overwrite_output_dir else 2  # one to go on from, and the next being written
+    return LIBRARIES + model * copies + (weights * CHECKPOINT * at_once if kept and untrained else 0)
 
 
 def memory_needed(params: Params) -> float | None:
-    """Bytes on the host: all of the training on a CPU; with a card, the weights once, on their way there."""
+    """Bytes on the host: all of the training on a CPU; with cards, the weights on their way there.
+
+    openMind casts what is trained to fp32 on the host first, in the process of every card.
+    """
     weights = number_of_weights(params)
     if weights is None:
         return None
     if params.run.device == "cpu":
         full = params.train.finetuning_type == "full"
         return LIBRARIES + weights * (4 + OPTIMIZER if full else 4)
+    if params.train.backend == "openmind" and params.train.finetuning_type == "full":
+        return LIBRARIES + weights * 4 * params.run.processes
     return LIBRARIES + weights * (2 if params.train.bf16 else 4)
 
 

@@ -1,7 +1,8 @@
 """The student's weights and its tokenizer: one module a source, chosen by ``train.student.source``.
 
 Each offers ``folder(student) -> Path``: a folder that transformers loads with ``from_pretrained``; and
-``tokenizer_folder(student) -> Path``: one with the tokenizer and the chat template, got without the weights.
+``tokenizer_folder(student) -> Path``: one with the tokenizer and the chat template, got without the weights. One that
+converts what it gets also offers ``published(student) -> Path``: the file as it was got (identity.py).
 """
 
 import importlib

@@ -42,6 +42,11 @@ def tokenizer_folder(student: Student) -> Path:
     return tokenizer
 
 
+def published(student: Student) -> Path:
+    """The GGUF file: what is made of it depends on the libraries here."""
+    return _gguf_file(student.name)
+
+
 def _gguf_file(package: str) -> Path:
     # found, not imported: the package's own imports want a compiled runtime
     spec = importlib.util.find_spec(package.partition(".")[0])

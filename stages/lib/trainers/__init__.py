@@ -4,13 +4,27 @@ Each offers ``train(job) -> Trained``: it reads the job's dataset, and writes fi
 template, merged and as safetensors, into ``job.out``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from stages.lib.command import DistilleryError
 from stages.lib.params import Arm, Markers, Run, Train
 from stages.lib.records import Row
+
+LIBRARIES = ("torch", "torch-npu", "transformers", "trl", "accelerate", "peft", "deepspeed")
+
+
+def versions_here() -> dict[str, str]:
+    """The versions of the libraries that train in this environment, as far as they are installed."""
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 class TrainingError(DistilleryError):
@@ -72,7 +86,8 @@ class LossPoint:
 class Trained:
     """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
-    ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on.
+    ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last two are
+    of the run and not of what was learnt: the step of the checkpoint that it went on from, and what trained it.
     """
 
     rows: int
@@ -84,3 +99,5 @@ class Trained:
     tokens_trained: int
     effective_batch: int
     losses: list[LossPoint]
+    resumed_at: int = 0
+    versions: dict[str, str] = field(default_factory=versions_here)

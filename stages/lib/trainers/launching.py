@@ -49,19 +49,27 @@ def zero_stage(path: str) -> int:
         raise TrainingError(f"{path}: no settings of DeepSpeed ({error}). Mend it, or name another file.") from error
 
 
-def launch(command: list[str], environment: Mapping[str, str], log_path: Path) -> int:
-    """Run a command to its end, its output on stderr and in the log; its exit code."""
+def launch(
+    command: list[str],
+    environment: Mapping[str, str],
+    log_path: Path,
+    cwd: Path | None = None,
+    holds: tuple[int, ...] = (),
+) -> int:
+    """Run a command to its end, its output on stderr and in the log; its exit code. It inherits what it ``holds``."""
     log.info("train: %s (log: %s)", shlex.join(command), log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with (
         log_path.open("wb", buffering=0) as file,
         subprocess.Popen(
             command,
+            cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=holds,
         ) as process,
         _ended_with_us(process),
     ):

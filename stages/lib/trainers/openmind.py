@@ -1,30 +1,32 @@
 """openMind's own fine-tuning, run in its own environment: its YAML and dataset are written, its weights fetched.
 
 In:   a job (trainers/__init__.py), train.openmind of params.yaml
-Out:  job.out                       final weights, tokenizer, and the chat template that was trained with
-      .cache/training/ARM.log       all that openMind said; it streams to stderr too
-      .cache/training/ARM/          while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
+Out:  job.out                        final weights, tokenizer, and the chat template that was trained with
+      .cache/training/ARM.log        all that openMind said; it streams to stderr too
+      .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
 
 openMind is started by ``train.openmind.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. The
 whole environment passes to it: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, NNODES, RANK, MASTER_ADDR, HCCL_… Its exit
 code is 0 even where it fails, so a training has succeeded when the weights and all its steps are written, not before.
+Where params keep checkpoints (``overwrite_output_dir: false``), a killed training goes on from its last whole one.
 
 What was read in release 1.0.0 and shapes this module:
 - unknown keys of the YAML are fatal, ``template`` among them; the template follows from the kind of model;
 - a sample's ``system`` text is ignored; a fixed sentence stands in its place (``system_prompt: in_user_turn``);
 - prompt and answer are tokenized apart, the end token follows the answer, and only these two bear a loss;
-- whatever is longer than cutoff_len is cut, prompt and answer: length.py sees to such rows before openMind does.
+- whatever is longer than cutoff_len is cut, prompt and answer: length.py sees to such rows before openMind does;
+- all that is trained is cast to fp32 on the host, by every process, before DeepSpeed or the card gets it.
 """
 
+import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,18 +37,39 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from stages.lib.command import Interrupted, project_root
+from stages.lib.command import project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
-from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
-from stages.lib.trainers.launching import deepspeed_file
+from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
+from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
+from stages.lib.trainers.resources import (
+    Sharing,
+    check_cards,
+    check_room,
+    check_weights_there,
+    device_memory,
+    says_out_of_memory,
+    smaller,
+    stored_size,
+)
 
 log = logging.getLogger("distillery.train")
 
-LAST_LINES = 5  # of its log, in an error
-GRACE_S = 30.0  # for torchrun to end its workers
 SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
+KINDS = ("qwen2",)  # the model types that release 1.0.0 has a template for (its configs/models.json)
+TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
+# what says how often and where, and not what is learnt
+_SHAPELESS = {"command", "merge_into", "save_steps", "overwrite_output_dir"}
+PROBE_S = 120.0
+PROBE = """
+import sys, torch
+if sys.argv[1] == "npu":
+    import torch_npu
+backend = getattr(torch, sys.argv[1])
+print(backend.device_count(), backend.get_device_properties(0).total_memory)
+"""
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
 
 # openMind's template "qwen" with its own sentence; {system} and {before} say where a system text of ours goes
@@ -94,30 +117,58 @@ class _Row:
         return self.tokens <= cutoff_len and int(cutoff_len * (self.answer_tokens / self.tokens)) >= self.answer_tokens
 
 
+@dataclass(frozen=True)
+class Cards:
+    """The cards of a training, those of all nodes together, and the memory of one, in bytes, where it is known."""
+
+    count: int
+    memory: int | None
+
+
 def train(job: Job) -> Trained:
     """Train with openMind, take over the weights; no conversation is cut at ``arm.cutoff_len``: see length.py."""
     from transformers import AutoTokenizer
 
     settings = job.train.openmind
-    check_student(job.student)
-    scratch = project_root() / ".cache" / "training" / job.name
-    command = command_line(settings, scratch / "train.yaml")
+    program, words = started_by(settings)
+    check_student(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
+    check_turns(job.student, tokenizer)
     tokenizer.chat_template = chat_template(settings.system_prompt)
     dataset = _fitting(job, tokenizer)
-    write_inputs(job, [row.conversation for row in dataset.rows], scratch)
-    log_path = scratch.with_suffix(".log")
-    with registered(settings, scratch):
-        launch(command, environment(command[0], job, scratch), log_path)
-    state = check_written(job, len(dataset.rows), scratch / "output", log_path)
-    _save(job, scratch / "output", tokenizer)
-    shutil.rmtree(scratch)
-    return _trained(job, state, dataset, log_path)
+    rows = [row.conversation for row in dataset.rows]
+    cards = cards_of(job, program, words)
+    log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
+    name, resume = digest(job, rows, program, cards), not settings.overwrite_output_dir
+    with held_folder(job.name, name, resume, leaves="train.yaml") as held:
+        check_needs(job, len(rows), cards, held.folder)
+        write_inputs(job, rows, held.folder)
+        output = held.folder / "output"
+        checkpoint = last_checkpoint(output)
+        ended = next((folder for folder in (output, checkpoint) if folder and has_ended(folder)), None)
+        if ended is None:
+            if checkpoint is None:  # openMind refuses a folder with anything but checkpoints
+                shutil.rmtree(output, ignore_errors=True)
+            command = command_line(settings, held.folder / "train.yaml")
+            with registered(settings, held.folder):
+                variables = environment(command[0], job, held.folder)
+                # should this process be killed alone, openMind still holds the folder: nobody trains there beside it
+                launch(command, variables, log_path, cwd=project_root(), holds=(held.lock,))
+        state = check_written(job, len(rows), ended or output, log_path)
+        _save(job, ended or output, tokenizer)
+    return _trained(job, state, dataset, log_path, step_of(checkpoint), releases(program))
 
 
-def check_student(folder: Path) -> None:
-    """TrainingError where openMind's transformers would misread the student without a word."""
+def check_student(job: Job) -> None:
+    """TrainingError where weights are missing, where openMind has no template, or would misread the student."""
+    folder = job.student
+    check_weights_there(folder)
     config = json.loads((folder / "config.json").read_bytes())
+    if job.train.openmind.version == "1.0.0" and config.get("model_type") not in KINDS:
+        raise TrainingError(
+            f"{folder}/config.json: openMind 1.0.0 has a template for {', '.join(KINDS)} alone, not for "
+            f"{config.get('model_type')}. Choose another student, or train.backend: trl."
+        )
     rope = config.get("rope_parameters") or {}
     plain = rope.get("rope_type", "default") == "default" and rope.get("rope_theta", 10000.0) == 10000.0
     if "rope_theta" not in config and not plain:
@@ -127,8 +178,124 @@ def check_student(folder: Path) -> None:
         )
 
 
+def check_turns(student: Path, tokenizer: Any) -> None:
+    """TrainingError where the template's own marks are no tokens of the student's, but text to it."""
+    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    missing = [token for token in TURN if token not in known]
+    if missing:
+        raise TrainingError(
+            f"{student}: its tokenizer has no token {missing[0]}, which openMind's template qwen writes around every "
+            "turn. Choose another student, or train.backend: trl."
+        )
+
+
+def digest(job: Job, rows: list[Conversation], program: str, cards: Cards) -> str:
+    """Of all that shapes the weights: another release, another number of cards make another training."""
+    settings = job.train.openmind.model_dump(exclude=_SHAPELESS)
+    settings["extra"] = {key: value for key, value in settings["extra"].items() if not key.startswith("save_")}
+    deepspeed = deepspeed_file(job.train.deepspeed)
+    return short_hash(
+        {
+            "rows": [sample(row, job.train.openmind) for row in rows],
+            "train": job.train.model_dump(exclude=SHAPELESS | dict.fromkeys(("group_by_length", "packing"), True)),
+            "openmind": settings,
+            "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
+            "arm": job.arm.model_dump(exclude={"dataset"}),
+            "student": files_of(job.student),
+            "device": job.run.device,
+            "cards": cards.count,
+            "versions": releases(program),
+        }
+    )
+
+
+def cards_of(job: Job, program: str, words: list[str]) -> Cards:
+    """As torchrun will count them: NPROC_PER_NODE (or the command's option) times NNODES, else all that are seen."""
+    kind = job.run.device.partition(":")[0]
+    told = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
+    here = told[1] if told else os.environ.get("NPROC_PER_NODE")
+    nodes = int(os.environ.get("NNODES") or 1)
+    if kind == "cpu":  # openMind's launcher starts one process there, whatever NPROC_PER_NODE says
+        return Cards(int(told[1]) if told else 1, device_memory("cpu"))
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES" if kind == "npu" else "CUDA_VISIBLE_DEVICES")
+    seen, memory = probed(program, kind)
+    count = int(here) if here else seen or len((visible or "0").split(","))
+    return Cards(count * nodes, memory)
+
+
+def probed(program: str, kind: str) -> tuple[int | None, int | None]:
+    """How many cards openMind's own environment sees, and a card's memory; None where it cannot be asked."""
+    python = Path(program).with_name("python")
+    if not python.is_file():
+        return None, None
+    with suppress(OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        done = subprocess.run([python, "-c", PROBE, kind], capture_output=True, text=True, timeout=PROBE_S, check=False)
+        count, memory = done.stdout.splitlines()[-1].split()
+        return int(count), int(memory)
+    return None, None
+
+
+def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
+    """TrainingError where there is nothing to do, or disk or a card's memory cannot be enough."""
+    steps = planned_steps(job, rows, cards.count)
+    if not steps:
+        raise TrainingError(
+            f"train: {job.name} would be trained for no step: {rows} rows fill no batch of {cards.count} cards. "
+            "Lower train.per_device_train_batch_size, or drop dataloader_drop_last from train.openmind.extra."
+        )
+    size = stored_size(job.student, job.train.lora if job.train.finetuning_type == "lora" else None)
+    fewer = 'set save_strategy: "no" in train.openmind.extra, which writes none'
+    check_room(job, size, scratch, checkpoints_at_once(job, steps), fewer)
+    settings = deepspeed_file(job.train.deepspeed)
+    sharing = Sharing(cards.count, zero_stage(settings) if settings else None, job.train.bf16)
+    # on a CPU all ranks lie in the one memory
+    there = cards.memory // cards.count if cards.memory and job.run.device == "cpu" else cards.memory
+    check_cards(job, size, sharing, there)
+
+
+def planned_steps(job: Job, rows: int, cards: int) -> int:
+    """The optimizer's steps, as the Trainer counts them."""
+    batches = rows / (job.train.per_device_train_batch_size * cards)
+    whole = math.floor(batches) if job.train.openmind.extra.get("dataloader_drop_last") else math.ceil(batches)
+    updates = max(whole // job.train.gradient_accumulation_steps, 1) if whole else 0
+    return job.arm.max_steps or math.ceil(job.arm.num_train_epochs * updates) if updates else 0
+
+
+def checkpoints_at_once(job: Job, steps: int) -> int:
+    """How many lie on the disk together at most: one is written at the end, and an old one goes after the new one."""
+    settings = job.train.openmind
+    strategy = settings.extra.get("save_strategy", "steps")
+    if strategy == "no":
+        return 0
+    written = math.ceil(job.arm.num_train_epochs if strategy == "epoch" else steps / settings.save_steps)
+    limit = settings.extra.get("save_total_limit", None if settings.overwrite_output_dir else 1)
+    return min(written, limit + 1) if isinstance(limit, int) else written
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a killed stage left final weights there: in openMind's output, or in the checkpoint of its last step.
+
+    openMind is not started on the latter again, for it would train a step too many.
+    """
+    if not list(folder.glob("*.safetensors")):
+        return False
+    try:
+        state = _State.model_validate_json((folder / "trainer_state.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return False
+    return state.global_step >= state.max_steps
+
+
 def command_line(settings: OpenMind, yaml_path: Path) -> list[str]:
     """How openMind is started on a YAML: ``{yaml}`` stands for its path, else ``train PATH`` follows the command."""
+    program, words = started_by(settings)
+    if any("{yaml}" in word for word in words):
+        return [program, *(word.replace("{yaml}", str(yaml_path)) for word in words)]
+    return [program, *words, "train", str(yaml_path)]
+
+
+def started_by(settings: OpenMind) -> tuple[str, list[str]]:
+    """The program that params or OPENMIND_CLI name, and the words after it; TrainingError where it is absent."""
     text = settings.command or os.environ.get("OPENMIND_CLI") or "openmind-cli"
     words = [text] if Path(text).is_file() else shlex.split(text)
     program = shutil.which(words[0]) if words else None
@@ -138,24 +305,31 @@ def command_line(settings: OpenMind, yaml_path: Path) -> list[str]:
             "openmind-cli in OPENMIND_CLI or in train.openmind.command."
         )
     program = str(Path(program).absolute())
-    check_release(settings, Path(program))
-    if any("{yaml}" in word for word in words):
-        return [program, *(word.replace("{yaml}", str(yaml_path)) for word in words[1:])]
-    return [program, *words[1:], "train", str(yaml_path)]
+    check_release(settings, program)
+    return program, words[1:]
 
 
-def check_release(settings: OpenMind, program: Path) -> None:
+def check_release(settings: OpenMind, program: str) -> None:
     """TrainingError where another release stands beside the program than params are written for.
 
     Nothing is said where none is found there: a wrapper, a container, an editable install.
     """
-    packages = program.parents[1].glob("lib/python*/site-packages/openmind-*.dist-info")
-    releases = [path.name.removeprefix("openmind-").removesuffix(".dist-info") for path in packages]
-    if settings.version != "git" and releases and settings.version not in releases:
+    release = releases(program).get("openmind")
+    if settings.version != "git" and release and settings.version != release:
         raise TrainingError(
-            f"train.openmind.version: {settings.version}, but {program} belongs to openMind {releases[0]}. Set version "
+            f"train.openmind.version: {settings.version}, but {program} belongs to openMind {release}. Set version "
             "git, template qwen, or install that release."
         )
+
+
+def releases(program: str) -> dict[str, str]:
+    """The versions that are installed beside a program, of openMind and of what trains in it."""
+    found = {}
+    for name in ("openmind", *LIBRARIES):
+        pattern = f"lib/python*/site-packages/{name.replace('-', '_')}-*.dist-info"
+        for path in sorted(Path(program).parents[1].glob(pattern)):
+            found[name] = path.name.partition("-")[2].removesuffix(".dist-info")
+    return found
 
 
 def chat_template(system_prompt: str) -> str:
@@ -204,23 +378,16 @@ def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> No
 
 
 def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
-    """Write train.yaml, the dataset and its description; what an interrupted training left is begun anew.
-
-    With ``overwrite_output_dir: false`` its checkpoints stay, and openMind resumes from them, where YAML and dataset
-    are still the same to the byte.
-    """
+    """Write train.yaml, the dataset and its description."""
     dataset = json.dumps([sample(each, job.train.openmind) for each in conversations], ensure_ascii=False, indent=1)
     files = {
-        scratch / "train.yaml": yaml_text(training_yaml(job, scratch)).encode(),
-        scratch / f"{job.arm.dataset}.json": dataset.encode(),
-        scratch / "dataset_info.json": json.dumps(dataset_info(job, scratch), ensure_ascii=False, indent=1).encode(),
+        "train.yaml": yaml_text(training_yaml(job, scratch)),
+        f"{job.arm.dataset}.json": dataset,
+        "dataset_info.json": json.dumps(dataset_info(job, scratch), ensure_ascii=False, indent=1),
     }
-    same = all(path.is_file() and path.read_bytes() == content for path, content in files.items())
-    if job.train.openmind.overwrite_output_dir or not same:
-        shutil.rmtree(scratch, ignore_errors=True)
-    for path, content in files.items():
-        with writing(path) as file:
-            file.write(content)
+    for name, content in files.items():
+        with writing(scratch / name) as file:
+            file.write(content.encode())
 
 
 def sample(conversation: Conversation, settings: OpenMind) -> dict[str, Any]:
@@ -277,6 +444,8 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "seed": params.seed,
     }
     keys |= lora_keys(job) if params.finetuning_type == "lora" else {}
+    if not settings.overwrite_output_dir and "save_total_limit" not in settings.extra:
+        keys["save_total_limit"] = 1  # they are there to go on from: the last one is enough
     if twice := sorted(keys.keys() & settings.extra):
         raise TrainingError(f"train.openmind.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
     return {key: value for key, value in keys.items() if value is not None} | settings.extra
@@ -344,57 +513,11 @@ def environment(program: str, job: Job, scratch: Path) -> dict[str, str]:
         "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # its torchrun before ours
         "HF_DATASETS_CACHE": str(scratch / "datasets"),  # its datasets is older than ours
         "OPENMIND_HIDE_STACKTRACE": "FALSE",
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",  # newer torch refuses the older library's own checkpoints else
         "TRANSFORMERS_VERBOSITY": "info",  # then the Trainer says how many rows and which batch it sees
     }
     threads = {"OMP_NUM_THREADS": str(job.run.threads)} if job.run.device == "cpu" else {}
     return dict(os.environ) | own | threads
-
-
-def launch(command: list[str], environment: dict[str, str], log_path: Path) -> None:
-    """Run openMind to its end; what it says goes to stderr and to the log. How it went is seen in what it wrote."""
-    log.info("train: %s (log: %s)", shlex.join(command), log_path)
-    with (
-        log_path.open("wb", buffering=0) as file,
-        subprocess.Popen(
-            command,
-            cwd=project_root(),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-        _ended_with_us(process),
-    ):
-        assert process.stdout is not None
-        while said := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
-            file.write(said)
-            sys.stderr.buffer.write(said)
-            sys.stderr.flush()
-
-
-@contextmanager
-def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted("train: stopped, and openMind with it. 'dvc repro' trains again.")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(GRACE_S)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_written(job: Job, rows: int, output: Path, log_path: Path) -> _State:
@@ -402,28 +525,28 @@ def check_written(job: Job, rows: int, output: Path, log_path: Path) -> _State:
     try:
         state = _State.model_validate_json((output / "trainer_state.json").read_bytes())
     except (FileNotFoundError, ValidationError) as error:
-        raise TrainingError(f"train: openMind did not finish. {last_lines(log_path)}") from error
+        raise failure(job, "openMind did not finish", log_path) from error
     wanted = job.arm.max_steps or state.max_steps
     if state.global_step != wanted or not list(output.glob("*.safetensors")):
-        raise TrainingError(
-            f"train: openMind ended at step {state.global_step} of {wanted}, or without weights. {last_lines(log_path)}"
-        )
+        ended = f"openMind ended at step {state.global_step} of {wanted}, or without weights"
+        raise failure(job, ended, log_path)
     seen = logged(log_path, "Num examples")
     if seen not in (None, rows):
         raise TrainingError(f"train: openMind trained on {seen} of {rows} rows. See {log_path} for what it dropped.")
     return state
 
 
-def last_lines(log_path: Path) -> str:
-    """Where the log lies and how it ends, in one line."""
-    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
-    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
-    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"
+def failure(job: Job, what: str, log_path: Path) -> TrainingError:
+    """What became of a training that failed; where its memory ran out, the params that take less of it."""
+    if says_out_of_memory(log_path.read_text(errors="replace")):
+        return TrainingError(f"train: {job.name}: openMind ran out of memory (see {log_path}). {smaller(job)}.")
+    return TrainingError(f"train: {what}. {last_lines(log_path)}")
 
 
 def logged(log_path: Path, name: str) -> int | None:
     """A count that the Trainer logs when it begins, such as ``Num examples = 1,000``; the last, if it began twice."""
-    found = re.findall(rf"{name}[^=\n]*= ([0-9,]+)", log_path.read_text(errors="replace"))
+    text = log_path.read_text(errors="replace") if log_path.is_file() else ""
+    found = re.findall(rf"{name}[^=\n]*= ([0-9,]+)", text)
     return int(found[-1].replace(",", "")) if found else None
 
 
@@ -452,7 +575,9 @@ def _merge(job: Job, adapter: Path) -> None:
     model.merge_and_unload().save_pretrained(job.out)
 
 
-def _trained(job: Job, state: _State, dataset: Fitting[_Row], log_path: Path) -> Trained:
+def _trained(
+    job: Job, state: _State, dataset: Fitting[_Row], log_path: Path, resumed_at: int, versions: dict[str, str]
+) -> Trained:
     batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     points = [
         LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
@@ -471,4 +596,6 @@ def _trained(job: Job, state: _State, dataset: Fitting[_Row], log_path: Path) ->
         tokens_trained=round(sum(row.answer_tokens for row in dataset.rows) * state.epoch),
         effective_batch=logged(log_path, "Total train batch size") or batch,
         losses=points or means,
+        resumed_at=resumed_at,
+        versions=versions,
     )

@@ -2,27 +2,46 @@
 
 By reckoning, in fp32: a parameter takes 4 bytes in the final weights; a trained one takes 12 more in memory (its
 gradient and Adam's two moments) and up to 16 in a checkpoint. What the rows themselves take in memory comes on top.
+
+With DeepSpeed, ZeRO-1 shares the optimizer's 12 bytes out over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights
+as well; in bf16 a weight and its gradient then take 2 bytes each, and the 12 are its fp32 self and the two moments
+(Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
 """
 
 import json
 import logging
+import math
 import os
+import resource
 import shutil
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.lib.params import Lora
 from stages.lib.trainers import Job, TrainingError
 
 log = logging.getLogger("distillery.train")
 
 GIB = 2**30
+MIB = 2**20
 WEIGHT = 4
 STATE = 12
 CHECKPOINT = 16
 CHECKPOINTS = 2  # the last one goes when the next is whole
-_SAID_OF_MEMORY = ("out of memory", "can't allocate memory")  # by accelerators, by torch on a CPU
+HEADER = 8  # a safetensors file begins with the length of its header, little-endian
+NOT_ADAPTED = ("embed_tokens", "lm_head")  # what "all-linear" leaves out
+_SAID_OF_MEMORY = (
+    "out of memory",  # CUDA and NPU
+    "can't allocate memory",  # torch on a CPU
+    "cannot allocate memory",  # the system
+    "std::bad_alloc",
+    "memoryerror",
+    "(sigkill)",  # torchrun, of a worker that the kernel killed
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,25 @@ class Size:
 
     parameters: int
     trained: int
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a training lies on its cards: how many, DeepSpeed's ZeRO stage (None without), the type of the weights."""
+
+    cards: int
+    stage: int | None
+    bf16: bool
+
+    def bytes_per_card(self, size: Size) -> tuple[float, float]:
+        """What weights take on each card, and what gradients and optimizer take there."""
+        frozen = size.parameters - size.trained
+        if self.stage is None:  # what is trained stays in fp32
+            return (2 if self.bf16 else WEIGHT) * frozen + WEIGHT * size.trained, STATE * size.trained
+        one = 2 if self.bf16 else WEIGHT
+        weights, gradients, optimizer = one * size.parameters, one * size.trained, STATE * size.trained
+        shares = [self.cards if self.stage >= stage else 1 for stage in (3, 2, 1)]
+        return weights / shares[0], gradients / shares[1] + optimizer / shares[2]
 
 
 def check_weights_there(student: Path) -> None:
@@ -49,9 +87,42 @@ def check_weights_there(student: Path) -> None:
         )
 
 
+def stored_size(student: Path, lora: Lora | None) -> Size:
+    """The parameters that a student's safetensors files name, and those that its adapters would add.
+
+    Read from the files' headers: neither weights nor torch are loaded. 0 where the weights are of another format.
+    """
+    shapes = dict(shape for path in sorted(student.glob("*.safetensors")) for shape in _shapes(path))
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    if lora is None:
+        return Size(parameters, parameters)
+    adapters = sum(lora.r * sum(shape) for name, shape in shapes.items() if len(shape) == 2 and _adapted(name, lora))
+    return Size(parameters + adapters, adapters)
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(HEADER))
+        header = json.loads(file.read(length))
+    yield from ((name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _adapted(name: str, lora: Lora) -> bool:
+    module = name.removesuffix(".weight").rpartition(".")[2]
+    if lora.target_modules == "all-linear":
+        return module not in NOT_ADAPTED
+    wanted = lora.target_modules
+    return module in ([word.strip() for word in wanted.split(",")] if isinstance(wanted, str) else wanted)
+
+
 def check_disk(job: Job, size: Size, scratch: Path) -> None:
-    """TrainingError where checkpoints and final weights would not fit on the disks that they go to."""
-    checkpoints = CHECKPOINTS * CHECKPOINT * size.trained if job.train.save_steps else 0
+    """TrainingError where TRL's checkpoints and final weights would not fit on the disks that they go to."""
+    check_room(job, size, scratch, CHECKPOINTS if job.train.save_steps else 0, "set train.save_steps: null")
+
+
+def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) -> None:
+    """TrainingError where that many checkpoints ``at_once`` and final weights do not fit; ``fewer`` says what helps."""
+    checkpoints = at_once * CHECKPOINT * size.trained
     disks: dict[int, tuple[Path, int]] = {}
     for folder, needed in ((job.out, WEIGHT * size.parameters), (scratch, checkpoints)):
         place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
@@ -60,10 +131,10 @@ def check_disk(job: Job, size: Size, scratch: Path) -> None:
     for place, needed in disks.values():
         free = shutil.disk_usage(place).free
         if needed > free:
-            advice = ", or set train.save_steps: null" if checkpoints else ""
+            advice = f", or {fewer}" if checkpoints else ""
             raise TrainingError(
                 f"{place}: {free / GIB:.1f} GiB are free there. {job.name} needs {needed / GIB:.1f} of final weights "
-                f"and {CHECKPOINTS if checkpoints else 0} checkpoints. Make room{advice}."
+                f"and {at_once} checkpoints. Make room{advice}."
             )
 
 
@@ -75,7 +146,25 @@ def check_memory(job: Job, size: Size) -> None:
     if needed > there:
         raise TrainingError(
             f"train: {job.name} needs {needed / GIB:.1f} GiB for weights, gradients and optimizer, and "
-            f"{job.run.device} has {there / GIB:.1f}. {_smaller(job)}, or choose a smaller train.student."
+            f"{job.run.device} has {there / GIB:.1f}. {smaller(job)}, or choose a smaller train.student."
+        )
+
+
+def check_cards(job: Job, size: Size, sharing: Sharing, there: int | None) -> None:
+    """Say what each card will hold; TrainingError where it has not so much, as far as ``there`` is known (bytes)."""
+    weights, states = sharing.bytes_per_card(size)
+    zero = f"ZeRO-{sharing.stage}" if sharing.stage else "no ZeRO"
+    has = "its memory is not known here" if there is None else f"there are {there / GIB:.1f}"
+    log.info(
+        "train: %s: at least %.2f GiB on each of %d %s (weights %.2f, gradients and optimizer %.2f, %s), and more "
+        "with longer rows; %s",
+        *(job.name, (weights + states) / GIB, sharing.cards, "ranks" if job.run.device == "cpu" else "cards"),
+        *(weights / GIB, states / GIB, zero, has),
+    )
+    if there is not None and weights + states > there:
+        raise TrainingError(
+            f"train: {job.name} needs {(weights + states) / GIB:.1f} GiB on each of {sharing.cards} cards for weights, "
+            f"gradients and optimizer, and a card has {there / GIB:.1f}. {smaller(job)}, or take more cards."
         )
 
 
@@ -89,6 +178,18 @@ def device_memory(device: str) -> int:
     return int(getattr(torch, kind).mem_get_info(int(index or 0))[1])
 
 
+def peak_memory(device: str) -> dict[str, float | None]:
+    """The most that one process of the training held of the host's memory and, where it was this one, of the card's."""
+    mib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    facts: dict[str, float | None] = {"peak_memory_mib": round(mib)}
+    kind = device.partition(":")[0]
+    if kind != "cpu":
+        backend = getattr(sys.modules.get("torch"), kind, None)  # torch.npu once torch_npu is imported
+        own = backend.max_memory_allocated() if backend is not None else 0
+        facts["peak_card_memory_mib"] = round(own / MIB) if own else None
+    return facts
+
+
 @contextmanager
 def memory_told(job: Job) -> Iterator[None]:
     """Where the memory runs out in here: TrainingError with the params that take less of it."""
@@ -98,12 +199,17 @@ def memory_told(job: Job) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         ran_out = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not ran_out and not any(said in str(error).lower() for said in _SAID_OF_MEMORY):
+        if not ran_out and not says_out_of_memory(str(error)):
             raise
-        raise TrainingError(f"train: {job.name}: {job.run.device} is out of memory. {_smaller(job)}.") from error
+        raise TrainingError(f"train: {job.name}: {job.run.device} is out of memory. {smaller(job)}.") from error
 
 
-def _smaller(job: Job) -> str:
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error or a log says that a card's or the host's memory ran out."""
+    return any(said in text.lower() for said in _SAID_OF_MEMORY)
+
+
+def smaller(job: Job) -> str:
     """What takes less memory than these params, what changes the result least first."""
     params = job.train
     turns = []
@@ -111,6 +217,10 @@ def _smaller(job: Job) -> str:
         turns.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps as much")
     if not params.gradient_checkpointing:
         turns.append("set train.gradient_checkpointing: true")
+    if params.backend == "openmind" and not params.deepspeed and job.run.device != "cpu":
+        turns.append(
+            "set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over the cards"
+        )
     if params.finetuning_type == "full":
         turns.append("set train.finetuning_type: lora")
     turns.append(f"lower arms.{job.name}.cutoff_len")

@@ -22,7 +22,7 @@ from stages.lib.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.records import writing
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows_of
-from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder
+from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
 from stages.lib.trainers.resources import Size, check_disk, check_memory, check_weights_there, memory_told
@@ -76,7 +76,7 @@ def train(job: Job) -> Trained:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
         here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
         fitted = fit(work) if here else _launched(work)
-    return _trained(job, fitted, dataset)
+    return replace(_trained(job, fitted, dataset), resumed_at=step_of(work.checkpoint))
 
 
 def check_shares(job: Job) -> None:
