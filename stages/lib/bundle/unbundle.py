@@ -39,10 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         unbundle(given.bundle, given.folder.resolve())
-    except (Refused, OSError, tarfile.TarError, subprocess.CalledProcessError) as error:
-        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    except tarfile.TarError as error:
+        return failed(f"{given.bundle}: not whole, or no bundle ({error}). Copy it again.")
+    except (Refused, OSError) as error:
+        return failed(str(error))
     return 0
+
+
+def failed(why: str) -> int:
+    """The one line of an error, and the exit code."""
+    print(f"Error: {' '.join(why.split())}", file=sys.stderr)
+    return 1
 
 
 def unbundle(bundle: Path, folder: Path) -> None:

@@ -105,23 +105,26 @@ def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], there: Targ
     built: set[str] = set()
     while True:
         log.info("bundle: wheels for %s, glibc 2.%d, Python %s", there.machine, there.glibc, there.python)
-        done = _pip(there, command)
-        if done.returncode == 0:
+        code, said = _pip(["-c", AS_ELSEWHERE, there.machine, there.python, *command])
+        if code == 0:
             return
-        missing = {normalised(one or other) for one, other in NO_WHEEL.findall(done.stderr)} & pins.keys() - built
+        missing = ({normalised(one or other) for one, other in NO_WHEEL.findall(said)} & pins.keys()) - built
         if not missing:
-            raise BundleError(f"pip: {_complaint(done.stderr)}. No bundle was written.")
+            raise BundleError(f"pip: {_complaint(said)}. No bundle was written.")
         for name in sorted(missing):
             _build(name, pins[name], there, wheels)
         built |= missing
 
 
-def _pip(there: Target, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """pip, which takes itself to be there; its progress bars go to stderr as they come, what it says at the end too."""
-    command = [sys.executable, "-c", AS_ELSEWHERE, there.machine, there.python, *arguments]
-    with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True) as process:
-        said = process.stderr.read() if process.stderr else ""
-    return subprocess.CompletedProcess(command, process.returncode, "", said)
+def _pip(arguments: list[str]) -> tuple[int, str]:
+    """Run Python with pip: its exit code and what it said, which goes to stderr line by line as it comes."""
+    said = []
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            sys.stderr.write(line)
+    return process.returncode, "".join(said)
 
 
 def _complaint(said: str) -> str:
@@ -133,14 +136,13 @@ def _build(name: str, version: str, there: Target, wheels: Path) -> None:
     """A wheel of a package that has none, built from its source; BundleError where it would fit this machine alone."""
     log.info("bundle: %s %s has no wheel for there: building one from its source", name, version)
     room = wheels / ".built"
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(room), f"{name}=={version}"]
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+    code, said = _pip(["-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(room), f"{name}=={version}"])
     try:
         wheel = next(iter(room.glob("*.whl")), None)
-        if done.returncode or wheel is None:
+        if code or wheel is None:
             raise BundleError(
                 f"{name} {version} has no wheel for {there.machine} and cannot be built here "
-                f"({_complaint(done.stderr)}). Lay a wheel of it where pip finds it (PIP_FIND_LINKS)."
+                f"({_complaint(said)}). Lay a wheel of it where pip finds it (PIP_FIND_LINKS)."
             )
         if not wheel.name.endswith("-none-any.whl") and not _is_here(there):
             raise BundleError(
