@@ -6,6 +6,7 @@ Python's version in the place of this one's. A package without a wheel is built 
 and named where not.
 """
 
+import json
 import logging
 import platform
 import re
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib.command import DistilleryError
 
@@ -111,6 +113,8 @@ def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], there: Targ
         missing = ({normalised(one or other) for one, other in NO_WHEEL.findall(said)} & pins.keys()) - built
         if not missing:
             raise BundleError(f"pip: {_complaint(said)}. No bundle was written.")
+        if not built:  # pip names one at a time, and weighs everything anew for each
+            missing |= _without_wheels(wanted, lock, wheels / ".report") & pins.keys()
         for name in sorted(missing):
             _build(name, pins[name], there, wheels)
         built |= missing
@@ -125,6 +129,21 @@ def _pip(arguments: list[str]) -> tuple[int, str]:
             said.append(line)
             sys.stderr.write(line)
     return process.returncode, "".join(said)
+
+
+def _without_wheels(wanted: list[str], lock: Path, report: Path) -> set[str]:
+    """The packages that this machine would build from their sources; none where pip cannot say."""
+    command = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+    code, _ = _pip(["-m", "pip", *command, "-c", str(lock), *wanted])
+    if code:
+        return set()
+    found = json.loads(report.read_bytes())["install"]
+    report.unlink()
+    return {normalised(each["metadata"]["name"]) for each in found if not _url(each).endswith(".whl")}
+
+
+def _url(reported: dict[str, Any]) -> str:
+    return str(reported["download_info"]["url"])
 
 
 def _complaint(said: str) -> str:
