@@ -94,6 +94,8 @@ def project(tmp_path: Path, tiny_student: Path) -> Workspace:
     }.items():
         (space.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (space.folder / name).write_text(text)
+    # DVC links its cache's files into the workspace
+    (space.folder / ".dvc/cache/files/md5/00/22").hardlink_to(space.folder / "data/eval_data/manifest.json")
     return space
 
 
@@ -157,7 +159,8 @@ def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     names = "import first, second, third; print(first.name, second.name, third.name)"
     there = subprocess.run([folder / ".venv/bin/python", "-c", names], capture_output=True, text=True)
     assert there.stdout == "first second third\n", there.stderr
-    for name in ("data/eval_data/manifest.json", "data/store/answers.jsonl", ".dvc/cache/runs/00/11/22"):
+    linked = ("data/eval_data/manifest.json", ".dvc/cache/files/md5/00/22")
+    for name in (*linked, "data/store/answers.jsonl", ".dvc/cache/runs/00/11/22"):
         assert (folder / name).read_bytes() == (project.folder / name).read_bytes(), name
     student = folder / ".cache" / "students" / tiny_student.name
     assert (student / "config.json").read_bytes() == (tiny_student / "config.json").read_bytes()

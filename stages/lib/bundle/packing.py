@@ -33,14 +33,15 @@ def pack(out: Path, files: dict[str, Path], about: dict[str, Any]) -> int:
     """Write the bundle: ``about`` as bundle.json, then the files by their names in it, then the sums; its bytes."""
     sums: dict[str, str] = {}
     total = sum(path.stat().st_size for path in files.values())
-    with writing(out) as file, tarfile.open(fileobj=file, mode="w|") as tar:
+    # dereference: a second hard link to a file, as DVC makes them, is a file with all its bytes again
+    with writing(out) as file, tarfile.open(fileobj=file, mode="w|", dereference=True) as tar:
         sums["bundle.json"] = _add_json(tar, "bundle.json", about)
         with tqdm(total=total, desc="bundle", unit="B", unit_scale=True) as bar:
             for name, path in files.items():
                 with path.open("rb") as source:
                     info = tar.gettarinfo(arcname=name, fileobj=source)
                     summed = _Summed(source, bar)
-                    tar.addfile(_plain(info), summed)
+                    tar.addfile(_of_nobody(info), summed)
                     sums[name] = summed.sha256.hexdigest()
         _add_json(tar, "sums.json", sums)
     return out.stat().st_size
@@ -54,11 +55,10 @@ def _add_json(tar: tarfile.TarFile, name: str, value: dict[str, Any]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A file of nobody in particular; a second hard link to one file is a file too."""
+def _of_nobody(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the owner's name and number, which mean nothing over there."""
     info.uid = info.gid = 0
     info.uname = info.gname = ""
-    info.type, info.linkname = tarfile.REGTYPE, ""
     return info
 
 
