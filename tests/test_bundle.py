@@ -46,18 +46,18 @@ def write_wheel(folder: Path, name: str, tag: str = "py3-none-any", requires: st
     return path
 
 
-def write_source(folder: Path, name: str) -> None:
+def write_source(folder: Path, name: str, tag: str = "py3-none-any") -> None:
     """A package that there is no wheel of; it is built by a backend of its own, without setuptools."""
     backend = f"""
 import base64, pathlib, zipfile
 def get_requires_for_build_wheel(config_settings=None): return []
 def build_wheel(folder, config_settings=None, metadata_directory=None):
-    wheel = "{name}-1.0-py3-none-any.whl"
+    wheel = "{name}-1.0-{tag}.whl"
     info = "{name}-1.0.dist-info"
     with zipfile.ZipFile(pathlib.Path(folder) / wheel, "w") as file:
         file.writestr("{name}.py", "name = {name!r}")
         file.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
-        tag = "Root-Is-Purelib: true\\nTag: py3-none-any\\n"
+        tag = "Root-Is-Purelib: true\\nTag: {tag}\\n"
         file.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nGenerator: tests\\n" + tag)
         file.writestr(info + "/RECORD", "{name}.py,,\\n" + info + "/METADATA,,\\n" + info + "/WHEEL,,\\n")
     return wheel
@@ -275,6 +275,22 @@ def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_pat
     assert f"wheels/third-1.0-py3-none-manylinux2014_{OTHER}.whl" in found
     about = json.loads(found["bundle.json"])
     assert (about["machine"], about["glibc"], about["python"]) == (OTHER, 28, PYTHON)
+
+
+def test_of_a_package_that_only_that_machine_can_build_the_source_goes_along(
+    project: Workspace, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    for name in ("never", "setuptools", "wheel"):
+        write_wheel(index, name)
+    python = f"cp{PYTHON.replace('.', '')}"
+    write_source(index, "third", tag=f"{python}-{python}-linux_{MACHINE}")
+    done = bundled(project, tmp_path / "bundle.tar", f"PLATFORM={OTHER}")
+    assert done.returncode == 0, done.stderr
+    assert "third 1.0: its source goes along and is built there, which needs a C compiler" in done.stderr
+    wheels = {name.removeprefix("wheels/") for name in members(tmp_path / "bundle.tar") if name.startswith("wheels/")}
+    pure = {f"{name}-1.0-py3-none-any.whl" for name in ("first", "second", "never", "setuptools", "wheel")}
+    assert wheels == pure | {"third-1.0.tar.gz"}
 
 
 @pytest.mark.parametrize(

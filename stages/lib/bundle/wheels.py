@@ -2,8 +2,8 @@
 
 pip takes wheels of other platforms (``pip download --platform``), but weighs a requirement's condition, such as
 ``platform_machine == "x86_64"``, by the machine that it runs on. So it runs here with the other machine's name and
-Python's version in the place of this one's. A package without a wheel is built here where the result fits any machine,
-and named where not.
+Python's version in the place of this one's. A package without a wheel is built here where the result fits any machine;
+of the others the source goes along, with what builds it, and they are named.
 """
 
 import json
@@ -35,6 +35,7 @@ platform.python_version_tuple = lambda: tuple(python.split(".") + ["0"])[:3]
 platform.python_version = lambda: ".".join(platform.python_version_tuple())
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
+STAND_IN = "0standin"  # a wheel's build number
 # what pip says of a package without a wheel: as a requirement, and as a pin of the lock that nothing can meet
 NO_WHEEL = re.compile(
     r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)"
@@ -79,8 +80,8 @@ def target(name: str, python: str) -> Target:
 def download(requirements: Path, lock: Path, apart: Sequence[str], there: Target, wheels: Path) -> None:
     """Every wheel that the requirements need there, at the lock's versions, into ``wheels``.
 
-    ``apart`` are packages that are taken without their dependencies. BundleError, with the names, where a package has
-    no wheel for that platform and cannot be built here.
+    ``apart`` are packages that are taken without their dependencies. BundleError, with pip's reason, where a package
+    cannot be had for that platform.
     """
     wheels.mkdir(parents=True)
     pins = pinned(lock)
@@ -109,7 +110,7 @@ def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], there: Targ
         log.info("bundle: wheels for %s, glibc 2.%d, Python %s", there.machine, there.glibc, there.python)
         code, said = _pip(["-c", AS_ELSEWHERE, there.machine, there.python, *command])
         if code == 0:
-            return
+            return _put_sources_in_place(wheels)
         missing = ({normalised(one or other) for one, other in NO_WHEEL.findall(said)} & pins.keys()) - built
         if not missing:
             raise BundleError(f"pip: {_complaint(said)}. No bundle was written.")
@@ -163,14 +164,39 @@ def _build(name: str, version: str, there: Target, wheels: Path) -> None:
                 f"{name} {version} has no wheel for {there.machine} and cannot be built here "
                 f"({_complaint(said)}). Lay a wheel of it where pip finds it (PIP_FIND_LINKS)."
             )
-        if not wheel.name.endswith("-none-any.whl") and not _is_here(there):
-            raise BundleError(
-                f"{name} {version} has no wheel for {there.machine}, and the one built here fits this machine alone. "
-                f"Build it on {there.machine}, and lay it where pip finds it (PIP_FIND_LINKS)."
-            )
-        wheel.replace(wheels / wheel.name)
+        if wheel.name.endswith("-none-any.whl") or _is_here(there):
+            wheel.replace(wheels / wheel.name)
+        else:
+            _carry_source(name, version, there, wheels, wheel)
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _carry_source(name: str, version: str, there: Target, wheels: Path, wheel: Path) -> None:
+    """The package's source, to be built over there, and the wheel of this machine under that one's name.
+
+    pip, which takes no sources for another platform, finds the requirements of the package in it; it goes again when
+    pip is done (``_put_sources_in_place``).
+    """
+    log.warning(
+        "bundle: %s %s: its source goes along and is built there, which needs a C compiler and Python's headers",
+        name,
+        version,
+    )
+    for wanted in (["--no-binary=:all:", f"{name}=={version}"], ["--only-binary=:all:", "setuptools", "wheel"]):
+        code, said = _pip(["-m", "pip", "download", "--no-deps", "--dest", str(wheels), *wanted])
+        if code:
+            raise BundleError(
+                f"{name} {version}: its source cannot be had ({_complaint(said)}). No bundle was written."
+            )
+    python = f"cp{there.python.replace('.', '')}"
+    distribution, number = wheel.name.split("-")[:2]
+    wheel.replace(wheels / f"{distribution}-{number}-{STAND_IN}-{python}-{python}-linux_{there.machine}.whl")
+
+
+def _put_sources_in_place(wheels: Path) -> None:
+    for stand_in in wheels.glob(f"*-{STAND_IN}-*.whl"):
+        stand_in.unlink()
 
 
 def _is_here(there: Target) -> bool:
