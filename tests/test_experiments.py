@@ -8,7 +8,7 @@ import pytest
 from tests.workspace import ALL, Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = {"all but evaluate-base": ALL - {"evaluate-base"}, "nothing": set[str]()}
+STAGES = {"all but eval-data and evaluate-base": ALL - {"eval-data", "evaluate-base"}, "nothing": set[str]()}
 
 
 def commands() -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import pytest
 from tests.workspace import ALL, ROOT, Workspace
 
 STEP = re.compile(
-    "evaluate-base|every evaluate|every convert|every training|the trainings|everything|nothing"
+    "eval-data|evaluate-base|every evaluate|every convert|every training|the trainings|everything|nothing"
     "|collect|distill|filter|report"
 )
 STAGES = {
@@ -88,8 +88,8 @@ def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list
 
 
 def test_the_table_is_read_whole() -> None:
-    assert len(list(rows())) == 13
-    assert len(list(edits())) == 13, "one row is about params, one makes two edits"
+    assert len(list(rows())) == 15
+    assert len(list(edits())) == 15, "one row is about params, one makes two edits"
 
 
 def status(workspace: Workspace) -> dict[str, Any]:

@@ -10,7 +10,8 @@ It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does n
     ├── TeacherError           the teacher refuses or cannot be reached      (teacher/client.py)
     ├── StudentError           the student's weights                         (students/)
     ├── TrainingError          a training that cannot begin or did not end   (trainers/)
-    └── EvaluationError        an evaluation that cannot be run              (evaluation/)
+    ├── EvaluationError        an evaluation that cannot be run              (evaluation/)
+    └── BundleError            a bundle that cannot be made                  (bundle/)
 """
 
 import functools
