@@ -99,7 +99,7 @@ def asking_of(arm_name: str, folder: Path, params: Params) -> Asking:
     markers = params.convert.markers if system is not None else None
     return Asking(
         arm=arm_name,
-        weights=folder,
+        weights=folder.resolve(),  # lm-eval works in another folder
         system=system,
         think_end_token=markers.begin_of_solution if markers else None,
         end_marker=markers.end_of_solution if markers else None,

@@ -68,10 +68,22 @@ def test_the_base_arm_gets_the_system_text_or_not_as_params_say(
         params = tiny_params(SHORT | {"evaluate.base_prompt": choice})
         runs(evaluate, *options(tmp_path, heldout, params))
         (tmp_path / "base.jsonl").rename(tmp_path / f"{arm}-seen.jsonl")
+        metrics = json.loads((tmp_path / "base.json").read_text())
+        assert metrics["system_prompt"] == ("brief" if arm == "base" else None)
+        # only who was told of the markers can lack them
+        assert metrics["heldout"]["no_end_marker"] == (1.0 if arm == "base" else None)
     system = f"<|im_start|>system\n{prompt_text('brief')}<|im_end|>\n"
     turns = "<|im_start|>user\nWhat is 0 + 5?<|im_end|>\n<|im_start|>assistant\n"
     assert answers(tmp_path, "base-seen")[0].prompt == system + turns
     assert answers(tmp_path, "plain-seen")[0].prompt == turns
+
+
+def test_without_the_chat_template_the_question_follows_the_system_text_as_lm_eval_has_it(
+    tmp_path: Path, heldout: Path, tiny_params: Params, runs: Runs
+) -> None:
+    params = tiny_params(SHORT | {"evaluate.chat_template": False, "evaluate.limit": 1})
+    runs(evaluate, *options(tmp_path, heldout, params))
+    assert answers(tmp_path)[0].prompt == f"{prompt_text('brief')}What is 0 + 5?"
 
 
 def test_the_same_weights_give_the_same_bytes(

@@ -21,9 +21,10 @@ from stages.lib.params import Evaluate, Run
 class Asking:
     """An arm and all that its asking depends on.
 
-    ``weights`` is the folder of the arm's weights (its tokenizer is needed for a served model too), ``system`` the
-    system text or None; ``think_end_token`` stands before a trained student's solution, ``end_marker`` after it, both
-    None for an arm that was not asked to write them.
+    ``weights`` is the folder of the arm's weights (its tokenizer is needed for a served model too), absolute, for a
+    relative path could be a hub's id and would be looked for where lm-eval works; ``system`` the system text or None.
+    ``think_end_token`` stands before a trained student's solution, ``end_marker`` after it, both None for an arm that
+    was not asked to write them.
     """
 
     arm: str
@@ -82,7 +83,7 @@ def _hf(asking: Asking) -> dict[str, Any]:
     check_device(asking.run.device)
     torch.set_num_threads(asking.run.threads)
     return {
-        "pretrained": _path(asking),
+        "pretrained": str(asking.weights),
         "dtype": asking.params.dtype,
         "device": with_index(asking.run.device),
         "batch_size": asking.params.batch_size,
@@ -91,21 +92,16 @@ def _hf(asking: Asking) -> dict[str, Any]:
 
 def _vllm(asking: Asking) -> dict[str, Any]:
     return {
-        "pretrained": _path(asking),
+        "pretrained": str(asking.weights),
         "dtype": asking.params.dtype,
         "batch_size": asking.params.batch_size,
         "seed": asking.params.seed,
     }
 
 
-def _path(asking: Asking) -> str:
-    """Absolute: a relative path could be a hub's id, and lm-eval would ask the hub for it."""
-    return str(asking.weights.resolve())
-
-
 def _completions(asking: Asking) -> dict[str, Any]:
     return _served(asking, "completions") | {
-        "tokenizer": _path(asking),
+        "tokenizer": str(asking.weights),
         "tokenizer_backend": "huggingface",
         # lm-eval's own 2048 would cut every prompt away to make room for an answer of 4096
         "max_length": positions(asking.weights) or 32768,

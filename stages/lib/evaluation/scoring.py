@@ -31,7 +31,7 @@ def rows(scored: Scored, asking: Asking) -> list[Evaluated]:
 def _token_count(asking: Asking) -> Count:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(asking.weights.resolve()))
+    tokenizer = AutoTokenizer.from_pretrained(str(asking.weights))
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

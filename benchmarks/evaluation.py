@@ -1,0 +1,141 @@
+"""What our stage costs over lm-eval alone: the same tiny student, questions and settings, each in a process of its own.
+
+    python -m benchmarks.evaluation --questions 200
+
+The student answers nonsense of 32 tokens in no time, so that what is measured is all the rest: starting, the cache,
+the second score, the audit and the rows. Made questions in the form of GSM8K lie in .cache/benchmarks/evaluation.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+from benchmarks.measuring import ROOT, Used, machine, measured, table
+
+FOLDER = ROOT / ".cache" / "benchmarks" / "evaluation"
+ALONE = """
+import json, sys
+from pathlib import Path
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+student, limit, out = sys.argv[1:]
+tasks = TaskManager(include_path=str(Path(lm_eval.__file__).parent / "tasks" / "gsm8k"), include_defaults=False)
+results = lm_eval.simple_evaluate(
+    model="hf",
+    model_args={"pretrained": student, "dtype": "float32"},
+    device="cpu",
+    batch_size=50,
+    tasks=["gsm8k"],
+    task_manager=tasks,
+    num_fewshot=0,
+    limit=int(limit),
+    gen_kwargs={"max_gen_toks": 32, "until": ["<|im_end|>"]},
+    apply_chat_template=True,
+)
+samples = results.pop("samples")
+Path(out).write_text(json.dumps({"results": results["results"], "samples": samples}, default=str))
+"""
+
+
+@click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+@click.option("--questions", default=200, show_default=True, help="How many are asked.")
+def main(questions: int) -> None:
+    click.echo(f"{machine()}\n")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    student, eval_data = made_student(FOLDER / "student"), made_questions(FOLDER / "eval_data")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "DVC_ROOT": str(FOLDER), "TQDM_DISABLE": "1"}
+    offline |= {"HF_HOME": str(FOLDER / "huggingface"), "OMP_NUM_THREADS": "1"}
+    code = f"import os; os.chdir({str(eval_data)!r})\n{ALONE}"
+    alone = [sys.executable, "-c", code, str(student), str(questions), str(FOLDER / "alone.json")]
+    ours = ours_command(student, eval_data, questions)
+    rows = [
+        ("lm-eval alone", measured(alone, FOLDER / "alone.log", offline)),
+        ("our stage", measured(ours, FOLDER / "ours.log", offline)),
+        ("our stage, all answers kept", measured(ours, FOLDER / "kept.log", offline)),
+    ]
+    click.echo(f"{questions} questions, 32 tokens each:\n")
+    click.echo(overhead(rows))
+
+
+def overhead(rows: list[tuple[str, Used]]) -> str:
+    """Each way's figures, and its time as a multiple of the first's."""
+    first = rows[0][1]
+    lines = [
+        [name, f"{used.wall_s:.1f}", f"{used.cpu_s:.1f}", f"{used.peak_mb:.0f}", f"{used.cpu_s / first.cpu_s:.2f}"]
+        for name, used in rows
+    ]
+    return table(["way", "seconds", "CPU-s", "peak MB", "CPU, × lm-eval alone"], lines)
+
+
+def ours_command(student: Path, eval_data: Path, questions: int) -> list[str]:
+    """The stage on GSM8K alone, with nothing kept from before."""
+    shutil.rmtree(FOLDER / ".cache", ignore_errors=True)
+    yaml = YAML(typ="safe")
+    params: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text())
+    params["evaluate"] |= {"benchmarks": ["gsm8k"], "num_fewshot": {"gsm8k": 0}, "limit": questions}
+    params["evaluate"] |= {"max_gen_toks": 32, "batch_size": 50}
+    params["run"]["threads"] = 1
+    with (FOLDER / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    row = {"id": "one", "question": "What is 2 + 3?", "answer": "5"}
+    (FOLDER / "heldout.jsonl").write_text(json.dumps(row) + "\n")
+    words = ["--arm", "tiny", "--model", student, "--heldout", FOLDER / "heldout.jsonl", "--eval-data", eval_data]
+    words += ["--params", FOLDER / "params.yaml"]
+    for kind in ("metrics", "scores", "answers", "examples"):
+        words += [f"--{kind}", FOLDER / f"tiny.{kind}"]
+    return [sys.executable, "-m", "stages.evaluate", *(str(word) for word in words)]
+
+
+def made_questions(folder: Path) -> Path:
+    """GSM8K's form with questions of our own, in the layout of data/eval_data."""
+    data = folder / "openai" / "gsm8k"
+    data.mkdir(parents=True, exist_ok=True)
+    rows = [{"question": f"What is {n} + {n + 1}?", "answer": f"#### {2 * n + 1}"} for n in range(1319)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    for split in ("train", "test"):
+        (data / f"{split}.jsonl").write_text(text)
+    files = [{"split": split, "path": f"{split}.jsonl"} for split in ("train", "test")]
+    card = json.dumps({"configs": [{"config_name": "main", "data_files": files}]})
+    (data / "README.md").write_text(f"---\n{card}\n---\n")
+    return folder
+
+
+def made_student(folder: Path) -> Path:
+    """A random Qwen2 of two layers that reads and writes bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {text: place for place, text in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    fast.chat_template = turns + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    fast.save_pretrained(folder)
+    set_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
