@@ -1,6 +1,7 @@
 """TRL in several processes: they learn what one would, and end with the stage, whatever ends it."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -140,6 +141,25 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
     assert waited_for(lambda: not processes(tmp_path), 60)
     if ended_by != signal.SIGKILL:
         assert "train: stopped, and its processes with it." in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_together_from_their_checkpoint(
+    tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"run.processes": 2, "train.deepspeed": ZERO2, "arms.filtered.max_steps": 60, "train.save_steps": 5}
+    runs(train, *options(tmp_path, tiny_student, changes, "undisturbed"))
+    arguments = options(tmp_path, tiny_student, changes)
+    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    scratch = tmp_path / ".cache" / "training" / "filtered"
+    assert waited_for(lambda: any(scratch.glob("*/checkpoint-*/trainer_state.json")), 120)
+    stage.kill()
+    stage.wait()
+    assert waited_for(lambda: not processes(tmp_path), 60)
+    caplog.set_level(logging.INFO, "distillery")
+    runs(train, *arguments)
+    assert "going on from step" in caplog.text
+    assert difference(tmp_path / "undisturbed", tmp_path / "model") < 1e-6
 
 
 def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:

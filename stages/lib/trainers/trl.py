@@ -7,6 +7,7 @@ trl_worker.py train; ours writes them the job, waits, and reads what the first o
     .cache/training/ARM.log                 all that they said; it streams to stderr too
 """
 
+import json
 import logging
 import os
 import sys
@@ -162,7 +163,7 @@ def fit(work: Work) -> Fitted:
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
         packs = len(trainer.train_dataset)
-        _order(trainer, job, tokenizer)
+        _order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
@@ -170,12 +171,18 @@ def fit(work: Work) -> Fitted:
     return _fitted(trainer, packs, sum(label != -100 for row in labels for label in row))
 
 
-def _order(trainer: Any, job: Job, tokenizer: Any) -> None:
+def epochs_done(checkpoint: Path | None) -> int:
+    """The whole epochs behind a checkpoint."""
+    return int(json.loads((checkpoint / "trainer_state.json").read_bytes())["epoch"]) if checkpoint else 0
+
+
+def _order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> None:
     """Have the trainer see its rows in the order of batches.py, and count what it sees."""
     rows = trainer.train_dataset
     order = row_order([len(each) for each in rows["input_ids"]], job.train, job.run.processes)
     if order:
         trainer.train_dataset = filled(rows, order.fillers, tokenizer.eos_token_id)
+        order.set_epoch(epoch)  # accelerate does not say it through the batches that a resumed epoch skips
         trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = Counting(trainer.data_collator)
 
