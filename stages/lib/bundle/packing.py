@@ -36,7 +36,7 @@ def pack(out: Path, files: dict[str, Path], about: dict[str, Any]) -> int:
     # dereference: a second hard link to a file, as DVC makes them, is a file with all its bytes again
     with writing(out) as file, tarfile.open(fileobj=file, mode="w|", dereference=True) as tar:
         sums["bundle.json"] = _add_json(tar, "bundle.json", about)
-        with tqdm(total=total, desc="bundle", unit="B", unit_scale=True) as bar:
+        with tqdm(total=total, desc="bundle", unit="B", unit_scale=True, disable=None) as bar:
             for name, path in files.items():
                 with path.open("rb") as source:
                     info = tar.gettarinfo(arcname=name, fileobj=source)
