@@ -44,7 +44,7 @@ doctor: ## look at this machine: what would go wrong with params.yaml, and what 
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 demo: setup ## run the whole chain on this machine, and compare with the committed run
-	dvc repro && python -m stages.lib.evaluation.table metrics/compare.json
+	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
 	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
 
 ##@ The pipeline
@@ -59,7 +59,7 @@ eval-data: setup ## gather the benchmarks' files that params.yaml names, for eva
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
 	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
 compare: setup ## compare the arms and print the tables
-	@dvc repro compare >&2 && python -m stages.lib.evaluation.table metrics/compare.json
+	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
 retry: setup ## ask again for the rows that failed though their stage succeeded

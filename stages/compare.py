@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.evaluation.comparison import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score, Training
-from stages.lib.evaluation.evaluations import Answers, Evaluation, read_evaluation
-from stages.lib.evaluation.statistics import PairedDifference, holm, paired_difference, proportion
-from stages.lib.evaluation.table import points, signed
+from stages.lib.comparison.evaluations import Answers, Evaluation, read_evaluation
+from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score, Training
+from stages.lib.comparison.statistics import PairedDifference, holm, paired_difference, proportion
+from stages.lib.comparison.table import points, signed
 from stages.lib.params import Compare, load_params
 from stages.lib.records import DataError, write_json, writing
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.evaluation.comparison import Arm, Comparison
+from stages.lib.comparison.results import Arm, Comparison
 from stages.lib.page import Answers, InputFile, Page, Part, Samples, Step, Training, render
 from stages.lib.page.metrics import (
     CollectCounts,

@@ -14,8 +14,8 @@ import pytest
 from click.testing import Result
 
 from stages.compare import default_pairs, main
-from stages.lib.evaluation.comparison import Comparison
-from stages.lib.evaluation.table import CAVEAT, audit_table, comparison_table
+from stages.lib.comparison.results import Comparison
+from stages.lib.comparison.table import CAVEAT, audit_table, comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -510,7 +510,7 @@ class TestTable:
         run.arm("base", {"heldout": scores("10")}, system_prompt=None)
         warnings = compared(run)["warnings"]
         printed = subprocess.run(
-            [sys.executable, "-m", "stages.lib.evaluation.table", run.folder / "compare.json"],
+            [sys.executable, "-m", "stages.lib.comparison.table", run.folder / "compare.json"],
             cwd=ROOT,
             check=True,
             capture_output=True,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.evaluation.comparison import Comparison
-from stages.lib.evaluation.table import comparison_table
+from stages.lib.comparison.results import Comparison
+from stages.lib.comparison.table import comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ["README.md", "README.zh-CN.md"]

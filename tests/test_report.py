@@ -16,8 +16,8 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main as compare
-from stages.lib.evaluation.comparison import Comparison
-from stages.lib.evaluation.table import audit_table, comparison_table
+from stages.lib.comparison.results import Comparison
+from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.page import language, outcome
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint

@@ -1,4 +1,4 @@
-"""Asking a student the benchmark questions (lm-eval), scoring its answers, comparing arms."""
+"""Asking a student the benchmarks' questions with lm-eval, scoring its answers, and auditing them."""
 
 from stages.lib.command import DistilleryError
 

@@ -8,9 +8,9 @@ Everything that came from a file is escaped (jinja2's autoescape); the same page
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.evaluation.comparison import Arm as ComparedArm
-from stages.lib.evaluation.comparison import ComparedScore, Comparison, Difference, Pair
-from stages.lib.evaluation.table import (
+from stages.lib.comparison.results import Arm as ComparedArm
+from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
+from stages.lib.comparison.table import (
     AUDIT,
     CAVEAT,
     asked_and_scored,

@@ -1,13 +1,13 @@
 """The comparison as Markdown: a table of the arms, one of the differences, one of what the audit found.
 
-python -m stages.lib.evaluation.table metrics/compare.json
+python -m stages.lib.comparison.table metrics/compare.json
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stages.lib.evaluation.comparison import Arm, ComparedScore, Comparison, Score
+from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Score
 from stages.lib.records import read_json
 
 CAVEAT = (

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.lib.evaluation.comparison import Score, Training
+from stages.lib.comparison.results import Score, Training
 from stages.lib.records import DataError, read_json
 
 EVALUATE = "Run 'dvc repro evaluate-base evaluate' to rebuild it."
