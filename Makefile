@@ -99,7 +99,7 @@ bench: setup ## asking, the rules, the filter and the evaluation against other w
 format: setup ## lay the code out
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays
-	rm -rf .cache/evaluation data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+	rm -rf .cache/evaluation data/eval_data data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
 .venv/ready: requirements.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
