@@ -252,6 +252,7 @@ def test_the_record_says_what_was_trained_and_the_run_what_it_took(
     assert took["device"] == "cpu"
     assert 0 < took["tokens_trained_per_second"] < took["tokens_per_second"]
     assert 100 < took["peak_memory_mib"] < 20_000
+    assert 0 < took["padding_share"] < 0.5, "rows of some digits more or less"
     assert not took.keys() & record.keys()
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib.params import Lora
 from stages.lib.trainers import Job, TrainingError
@@ -178,16 +179,20 @@ def device_memory(device: str) -> int:
     return int(getattr(torch, kind).mem_get_info(int(index or 0))[1])
 
 
-def peak_memory(device: str) -> dict[str, float | None]:
-    """The most that one process of the training held of the host's memory and, where it was this one, of the card's."""
-    mib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    facts: dict[str, float | None] = {"peak_memory_mib": round(mib)}
-    kind = device.partition(":")[0]
-    if kind != "cpu":
-        backend = getattr(sys.modules.get("torch"), kind, None)  # torch.npu once torch_npu is imported
-        own = backend.max_memory_allocated() if backend is not None else 0
-        facts["peak_card_memory_mib"] = round(own / MIB) if own else None
-    return facts
+def peak_memory() -> int:
+    """The most that one process of the training held of the host's memory, in MiB: this one, or one that it started."""
+    return round(
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    )
+
+
+def peak_card_memory(device: str) -> dict[str, float]:
+    """The most that this process held of its card's memory, in MiB; nothing where it has no card."""
+    backend: Any = getattr(
+        sys.modules.get("torch"), device.partition(":")[0], None
+    )  # torch.npu once torch_npu is imported
+    own = backend.max_memory_allocated() if hasattr(backend, "max_memory_allocated") else 0
+    return {"peak_card_memory_mib": round(own / MIB)} if own else {}
 
 
 @contextmanager

@@ -26,7 +26,14 @@ from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows
 from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
-from stages.lib.trainers.resources import Size, check_disk, check_memory, check_weights_there, memory_told
+from stages.lib.trainers.resources import (
+    Size,
+    check_disk,
+    check_memory,
+    check_weights_there,
+    memory_told,
+    peak_card_memory,
+)
 
 log = logging.getLogger("distillery.train")
 
@@ -56,13 +63,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had."""
+    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had.
+
+    ``measured`` is of its first process alone: the share of padding in its batches, the peak of its card's memory.
+    """
 
     steps: int
     epochs: float
     packs: int
     tokens_trained: int
     losses: list[LossPoint]
+    measured: dict[str, float]
 
 
 def train(job: Job) -> Trained:
@@ -168,7 +179,8 @@ def fit(work: Work) -> Fitted:
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
             _tell(trainer, job)
-    return _fitted(trainer, packs, sum(label != -100 for row in labels for label in row))
+    measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
+    return _fitted(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -350,7 +362,7 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     tokenizer.save_pretrained(job.out)
 
 
-def _fitted(trainer: Any, packs: int, tokens_trained: int) -> Fitted:
+def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> Fitted:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
     return Fitted(
@@ -359,6 +371,7 @@ def _fitted(trainer: Any, packs: int, tokens_trained: int) -> Fitted:
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
         losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        measured=measured,
     )
 
 
@@ -375,4 +388,5 @@ def _trained(job: Job, fitted: Fitted, dataset: Fitting[_Row]) -> Trained:
         tokens_trained=fitted.tokens_trained,
         effective_batch=round(packs_a_step * rows / fitted.packs),  # where rows are packed, their mean number
         losses=fitted.losses,
+        measured=fitted.measured,
     )
