@@ -297,9 +297,18 @@ def kill_all(stage: subprocess.Popen[Any]) -> None:
     for pid in [stage.pid, *started]:
         os.kill(pid, signal.SIGKILL)
     stage.wait()
-    for pid in started:  # until it is dead it holds the lock
-        while (status := Path(f"/proc/{pid}/status")).exists() and "State:\tZ" not in status.read_text():
+    for pid in started:  # until the last of its threads is dead it holds the lock
+        while not is_dead(pid):
             time.sleep(0.01)
+
+
+def is_dead(pid: int) -> bool:
+    """Whether no thread of a process is left, or none but its first, which waits to be told of (Linux)."""
+    try:
+        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread ended meanwhile: look again
+        return False
+    return all("State:\tZ" in text for text in texts)
 
 
 def descendants(pid: int) -> list[int]:
