@@ -27,6 +27,7 @@ from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, ste
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
 from stages.lib.trainers.resources import (
+    Sharing,
     Size,
     check_disk,
     check_memory,
@@ -215,9 +216,9 @@ def check_needs(job: Job, scratch: Path) -> None:
     size = reckoned(job)
     check_disk(job, size, scratch)
     settings = deepspeed_file(job.train.deepspeed)
-    if settings and zero_stage(settings) == 2:  # each card holds its share of the gradients and the moments
-        size = replace(size, trained=-(-size.trained // job.run.processes))
-    check_memory(job, size)
+    stage = zero_stage(settings) if settings else None
+    # without DeepSpeed bf16 is the arithmetic's alone: what is not trained stays fp32 too
+    check_memory(job, size, Sharing(job.run.processes, stage, job.train.bf16 and stage is not None))
 
 
 def reckoned(job: Job) -> Size:
