@@ -261,6 +261,8 @@ def test_a_card_that_torch_does_not_see_fails(machine: Machine) -> None:
     machine.package("torch", "2.13.0", "class cuda:\n    device_count = staticmethod(lambda: 2)\n")
     assert machine.doctor({"run.device": "cuda:1"}).rows["device"] == Row("ok", "cuda, 2 cards", "")
     assert "torch sees 2 cards" in machine.doctor({"run.device": "cuda:2"}).rows["device"].found
+    row = machine.doctor({"run.device": "cuda:1", "run.processes": 2}).rows["device"]
+    assert (row.state, row.found) == ("fail", "run.processes needs 2 cards from cuda:1 on, torch sees 2")
 
 
 def test_a_torch_that_takes_the_process_down_is_one_line(machine: Machine) -> None:
@@ -360,6 +362,16 @@ def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on(
     article = read_params(ROOT / "profiles" / "article.yaml")
     assert article.run.processes == 8
     assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
+
+
+def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed() -> None:
+    shared = read_params(ROOT / "profiles" / "cuda.yaml")
+    assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
+    assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
+    often = shared.train.model_copy(update={"deepspeed": None, "save_steps": 50})
+    assert room.disk_needed(shared.model_copy(update={"train": often})) == pytest.approx(
+        2e9 + (1 + 5) * 4 * 7e9 + 2 * 16 * 7e9
+    )
 
 
 def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:
