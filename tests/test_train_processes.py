@@ -171,14 +171,18 @@ def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
 
 
 def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
-    tmp_path: Path, tiny_student: Path
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a card, where a group of one would cost a copy of the gradients; here the card is the CPU."""
+    monkeypatch.setenv("RANK", "1")  # as in a shell that trained with openMind on two hosts
+    monkeypatch.setenv("WORLD_SIZE", "2")
     options(tmp_path, tiny_student, {})
     params = load_params(tmp_path / "model.yaml")
     arm, markers = params.arms["filtered"], params.convert.markers
     job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "here")
-    here = trl.train(job)
+    with monkeypatch.context() as patch:
+        patch.delenv("WORLD_SIZE")
+        here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
     assert "torch.distributed.run" not in trl.command_line(work)
     apart = trl._launched(work)

@@ -39,6 +39,7 @@ from stages.lib.trainers.resources import (
 log = logging.getLogger("distillery.train")
 
 WORKER = "stages.lib.trainers.trl_worker"
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,14 @@ def command_line(work: Work) -> list[str]:
 
 
 def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
-    """Ours, with this code to be found, its cards alone to be seen, and its threads."""
+    """Ours, with this code to be found, its cards alone to be seen, its threads, and no rank but torchrun's."""
     code = str(Path(__file__).resolve().parents[3])
     own = {"PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])}
     if job.run.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(job.run.threads)}
-    return dict(os.environ) | own | cards
+    # a shell where openMind trained on two hosts, or a cluster's pod, may still say that this is the second process
+    ours = {name: value for name, value in os.environ.items() if name not in RANKS}
+    return ours | own | cards
 
 
 def fit(work: Work) -> Fitted:
@@ -311,6 +314,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         lr_scheduler_type=params.lr_scheduler_type,
         warmup_steps=params.warmup_ratio,  # a float below 1 is a share of all steps
         weight_decay=params.weight_decay,
+        **optimizer(job.run.device),
         bf16=params.bf16,
         use_cpu=job.run.device == "cpu",
         seed=params.seed,
@@ -337,6 +341,11 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             processing_class=tokenizer,
             peft_config=_adapter(job) if params.finetuning_type == "lora" else None,
         )
+
+
+def optimizer(device: str) -> dict[str, str]:
+    """AdamW as transformers has it by itself, fused; not on NPUs, where not every torch_npu has that kernel."""
+    return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
 def _adapter(job: Job) -> Any:
