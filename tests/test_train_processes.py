@@ -60,7 +60,7 @@ def difference(one: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"train.deepspeed": ZERO2}, id="ZeRO-2"),
+        pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
         pytest.param({"train.group_by_length": True}, id="by length", marks=pytest.mark.slow),
         pytest.param({"train.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow),
         pytest.param({"train.finetuning_type": "lora"}, id="LoRA", marks=pytest.mark.slow),
@@ -69,7 +69,8 @@ def difference(one: Path, other: Path) -> float:
 def test_two_processes_learn_what_one_learns_from_the_same_rows_in_the_same_order(
     tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], changes: dict[str, Any]
 ) -> None:
-    alone = {name: value for name, value in changes.items() if name != "train.deepspeed"}
+    saving = ("train.deepspeed", "train.gradient_checkpointing")  # memory, and nothing else
+    alone = {name: value for name, value in changes.items() if name not in saving}
     runs(train, *options(tmp_path, tiny_student, alone, "one"))
     runs(train, *options(tmp_path, tiny_student, changes | {"run.processes": 2}, "two"))
     log = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
