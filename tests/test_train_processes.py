@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from stages.lib.params import load_params
 from stages.lib.trainers import Job, trl
+from stages.lib.trainers.launching import launch
+from stages.lib.trainers.trl_worker import fail
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.test_train_openmind import write_sharegpt
@@ -108,6 +110,29 @@ def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, t
     assert not (tmp_path / "model").exists()
 
 
+def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> None:
+    for said in ("train: filtered: npu is out of memory.", "train: filtered: RuntimeError: Connection closed by peer"):
+        fail(tmp_path / "work.json", said)
+    assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
+
+
+def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
+    options(tmp_path, tiny_student, {"run.processes": 2})
+    params = load_params(tmp_path / "model.yaml")
+    arm, markers = params.arms["filtered"], params.convert.markers
+    job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "out")
+    body = "import os, signal; os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "killed.py").write_text(body)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    log = tmp_path / "filtered.log"
+    for command in ([*torchrun, str(tmp_path / "killed.py")], ["bash", "-c", "kill -9 $$"]):
+        line = str(trl.failure(job, launch(command, os.environ, log), log))
+        assert "a process was killed" in line
+        assert "Lower train.per_device_train_batch_size" in line
+    code = launch(["bash", "-c", "echo the disk is gone; exit 3"], os.environ, log)
+    assert str(trl.failure(job, code, log)).endswith("ended with exit code 3. " + f"{log} ends: the disk is gone")
+
+
 def processes(tmp_path: Path) -> list[int]:
     """Those that were started for a training in this folder."""
     found = []
@@ -142,6 +167,22 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
     assert waited_for(lambda: not processes(tmp_path), 60)
     if ended_by != signal.SIGKILL:
         assert "train: stopped, and its processes with it." in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_absence(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    arguments = options(tmp_path, tiny_student, {"run.processes": 2, "arms.filtered.max_steps": 100_000})
+    log = tmp_path / ".cache" / "training" / "filtered.log"
+    with (tmp_path / "stderr").open("wb") as stderr:
+        stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=stderr)
+    assert waited_for(lambda: log.is_file() and "'loss'" in log.read_text(), 120)
+    os.kill(max(processes(tmp_path)), signal.SIGKILL)
+    assert stage.wait(60) == 1
+    *_, line = (tmp_path / "stderr").read_text().splitlines()
+    assert line.startswith("Error: train: filtered: a process was killed, as where the host's memory runs out")
+    assert not processes(tmp_path)
 
 
 @pytest.mark.slow

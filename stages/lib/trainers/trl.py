@@ -10,6 +10,7 @@ trl_worker.py train; ours writes them the job, waits, and reads what the first o
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from stages.lib.trainers.resources import (
     check_weights_there,
     memory_told,
     peak_card_memory,
+    says_out_of_memory,
+    smaller,
 )
 
 log = logging.getLogger("distillery.train")
@@ -130,11 +133,26 @@ def _launched(work: Work) -> Fitted:
     with writing(scratch / "work.json") as file:
         file.write(TypeAdapter(Work).dump_json(told))
     code = launch(command_line(work), environment(told.job, visible_cards(job.run.device, count)), log_path)
-    if (scratch / "error.txt").is_file():
+    if (scratch / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only miss that one
         raise TrainingError((scratch / "error.txt").read_text())
     if code or not (scratch / "result.json").is_file():
-        raise TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
+        raise failure(job, code, log_path)
     return TypeAdapter(Fitted).validate_json((scratch / "result.json").read_bytes())
+
+
+def was_killed(code: int, log_path: Path) -> bool:
+    """Whether a process of the training was, by its exit code or by what torchrun says of it."""
+    return code == -signal.SIGKILL or "(SIGKILL)" in log_path.read_text(errors="replace")
+
+
+def failure(job: Job, code: int, log_path: Path) -> TrainingError:
+    """Of processes that could not say themselves what went wrong: the kernel kills without a word to get memory."""
+    if was_killed(code, log_path) or says_out_of_memory(log_path.read_text(errors="replace")):
+        return TrainingError(
+            f"train: {job.name}: a process was killed, as where the host's memory runs out (see {log_path}). "
+            f"{smaller(job)}, or lower run.processes: each has all weights in fp32 there at first."
+        )
+    return TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
 
 
 def command_line(work: Work) -> list[str]:
