@@ -300,6 +300,8 @@ def test_a_whole_npu_host_is_all_ok(machine: Machine) -> None:
     assert said.rows["npu-smi"] == Row("ok", "2 cards (910B4), all OK", "")
     assert said.rows["CANN"].found.startswith("8.0.RC3 in ")
     assert said.rows["torch_npu"] == Row("ok", "2.1.0.post8 with torch 2.1.0, 2 cards", "")
+    row = machine.doctor(NPU | {"run.processes": 4}).rows["torch_npu"]
+    assert row.found == "2.1.0.post8 sees 2 cards, the training needs them up to npu:3"
     assert said.rows["torch_npu support"] == Row("ok", "2.1.0.post8 is published for CANN 8.0.RC3", "")
     assert said.code == 0, said.text
 
@@ -336,7 +338,8 @@ def test_torch_npu_that_nobody_published_a_match_for_is_a_warning(machine: Machi
 
 def test_hidden_cards_fail(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8", cards=1)
-    assert "sees 1 cards, run.device needs npu:1" in machine.doctor({"run.device": "npu:1"}).rows["torch_npu"].found
+    row = machine.doctor({"run.device": "npu:1"}).rows["torch_npu"]
+    assert row.found.endswith("sees 1 cards, the training needs them up to npu:1")
 
 
 @pytest.mark.parametrize("cards", ["0, 1", "3,2", "0-3"])

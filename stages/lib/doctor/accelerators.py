@@ -39,7 +39,7 @@ def device(params: Params) -> Iterator[Finding]:
         yield from ascend.driver()
         yield from ascend.cann()
         yield from ascend.variables()
-        yield from ascend.torch_npu("torch_npu", here, int(index or 0))
+        yield from ascend.torch_npu("torch_npu", here, int(index or 0) + cards_of_trl(params) - 1)
     elif kind == "cpu":
         yield cpu(params.run.threads, here)
     elif kind == "cuda":
