@@ -185,7 +185,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a fault of train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
-    for name in ("left_out", "resumed_at", "versions"):  # files and runs of their own have them
+    for name in ("left_out", "resumed_at", "measured", "versions"):  # files and runs of their own have them
         del facts[name]
     return {
         "in": conversations,
@@ -214,7 +214,8 @@ def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) 
         "resumed_at": trained.resumed_at,
         "tokens_per_second": round(share * trained.tokens_seen / seconds, 1),
         "tokens_trained_per_second": round(share * trained.tokens_trained / seconds, 1),
-        **peak_memory(params.run.device),
+        "peak_memory_mib": peak_memory(),
+        **trained.measured,
         "threads": params.run.threads,
         "device": params.run.device,
         "versions": trained.versions,

@@ -261,6 +261,8 @@ def test_a_card_that_torch_does_not_see_fails(machine: Machine) -> None:
     machine.package("torch", "2.13.0", "class cuda:\n    device_count = staticmethod(lambda: 2)\n")
     assert machine.doctor({"run.device": "cuda:1"}).rows["device"] == Row("ok", "cuda, 2 cards", "")
     assert "torch sees 2 cards" in machine.doctor({"run.device": "cuda:2"}).rows["device"].found
+    row = machine.doctor({"run.device": "cuda:1", "run.processes": 2}).rows["device"]
+    assert (row.state, row.found) == ("fail", "run.processes needs 2 cards from cuda:1 on, torch sees 2")
 
 
 def test_a_torch_that_takes_the_process_down_is_one_line(machine: Machine) -> None:
@@ -298,6 +300,8 @@ def test_a_whole_npu_host_is_all_ok(machine: Machine) -> None:
     assert said.rows["npu-smi"] == Row("ok", "2 cards (910B4), all OK", "")
     assert said.rows["CANN"].found.startswith("8.0.RC3 in ")
     assert said.rows["torch_npu"] == Row("ok", "2.1.0.post8 with torch 2.1.0, 2 cards", "")
+    row = machine.doctor(NPU | {"run.processes": 4}).rows["torch_npu"]
+    assert row.found == "2.1.0.post8 sees 2 cards, the training needs them up to npu:3"
     assert said.rows["torch_npu support"] == Row("ok", "2.1.0.post8 is published for CANN 8.0.RC3", "")
     assert said.code == 0, said.text
 
@@ -334,7 +338,8 @@ def test_torch_npu_that_nobody_published_a_match_for_is_a_warning(machine: Machi
 
 def test_hidden_cards_fail(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8", cards=1)
-    assert "sees 1 cards, run.device needs npu:1" in machine.doctor({"run.device": "npu:1"}).rows["torch_npu"].found
+    row = machine.doctor({"run.device": "npu:1"}).rows["torch_npu"]
+    assert row.found.endswith("sees 1 cards, the training needs them up to npu:1")
 
 
 @pytest.mark.parametrize("cards", ["0, 1", "3,2", "0-3"])
@@ -360,6 +365,16 @@ def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on(
     article = load_params(ROOT / "profiles" / "article.yaml")
     assert article.run.processes == 8
     assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
+
+
+def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed() -> None:
+    shared = load_params(ROOT / "profiles" / "cuda.yaml")
+    assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
+    assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
+    often = shared.train.model_copy(update={"deepspeed": None, "save_steps": 50})
+    assert room.disk_needed(shared.model_copy(update={"train": often})) == pytest.approx(
+        2e9 + (1 + 5) * 4 * 7e9 + 2 * 16 * 7e9
+    )
 
 
 def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:

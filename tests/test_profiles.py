@@ -14,8 +14,11 @@ from ruamel.yaml import YAML
 
 from stages.lib import params as schema
 from stages.lib.params import load_params, prompt_text
+from stages.lib.trainers.launching import zero_stage
+from stages.lib.trainers.resources import GIB, Sharing, Size
 
 ROOT = Path(__file__).resolve().parents[1]
+QWEN_7B = 7_615_616_512  # parameters
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 
@@ -197,11 +200,18 @@ def test_cuda_is_ascend_with_another_trainer_on_another_device() -> None:
     trainers = [{key: each["train"].pop(key) for key in ("backend", "openmind")} for each in (ascend, cuda)]
     assert [each["backend"] for each in trainers] == ["openmind", "trl"]
     rows = [each["train"].pop("gradient_accumulation_steps") for each in (ascend, cuda)]
-    assert rows == [1, 8]  # eight cards, one card: eight rows a step
-    assert [each["run"].pop("processes") for each in (ascend, cuda)] == [8, 1]
-    settings = "profiles/deepspeed/ds_z2_config.json"
-    assert [each["train"].pop("deepspeed") for each in (ascend, cuda)] == [settings, None]
+    assert rows == [1, 8]  # eight cards' own, four cards' together: eight rows a step
+    assert [each["run"].pop("processes") for each in (ascend, cuda)] == [8, 4]
     assert ascend == cuda
+
+
+def test_cuda_has_eight_rows_a_step_and_cards_that_can_hold_its_student() -> None:
+    params = load_params(ROOT / "profiles" / "cuda.yaml")
+    assert params.train.per_device_train_batch_size * params.train.gradient_accumulation_steps == 8
+    assert params.train.gradient_accumulation_steps % params.run.processes == 0
+    assert params.train.deepspeed is not None
+    sharing = Sharing(params.run.processes, zero_stage(str(ROOT / params.train.deepspeed)), params.train.bf16)
+    assert sum(sharing.bytes_per_card(Size(QWEN_7B, QWEN_7B))) < 60 * GIB, "of 74.5, for the rows come on top"
 
 
 @pytest.fixture

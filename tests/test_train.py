@@ -122,6 +122,16 @@ def test_the_same_params_give_the_same_bytes(
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_checkpointing_gradients_changes_nothing_that_is_learnt(
+    tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
+) -> None:
+    for name, checkpointed in (("kept", False), ("reckoned-twice", True)):
+        params = tiny_params({"train.finetuning_type": kind, "train.gradient_checkpointing": checkpointed})
+        runs(train, *train_options(tmp_path, dataset, params, name))
+    assert weights_digest(tmp_path / "kept") == weights_digest(tmp_path / "reckoned-twice")
+
+
 def test_max_steps_overrides_the_epochs(tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs) -> None:
     runs(train, *train_options(tmp_path, dataset, tiny_params({"arms.filtered.max_steps": 5})))
     metrics = json.loads((tmp_path / "model.json").read_text())

@@ -187,3 +187,8 @@ def test_the_collator_counts_tokens_and_places() -> None:
     counting = Counting(DataCollatorForLanguageModeling(pad_token_id=0))
     counting([{"input_ids": [1, 2, 3, 4]}, {"input_ids": [1]}])
     assert counting.padding_share == pytest.approx(3 / 8)
+
+
+def test_an_npu_steps_without_the_fused_kernel_that_other_devices_have(job: Callable[..., Job], tmp_path: Path) -> None:
+    for device, optim in (("cpu", "adamw_torch_fused"), ("npu:1", "adamw_torch")):
+        assert trainer_of(job({"run.device": device}), tmp_path / device).args.optim == optim

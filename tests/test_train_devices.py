@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stages.lib.command import DistilleryError
 from stages.lib.devices import check_bf16, check_device, visible_cards, with_index
+from stages.lib.trainers.resources import peak_card_memory
 from tests.workspace import ROOT
 
 
@@ -38,6 +40,16 @@ def test_processes_see_the_cards_that_they_train_on_alone(
         if ours:
             monkeypatch.setenv(name, ours)
     assert visible_cards(device, processes) == seen
+
+
+def test_the_peak_of_a_cards_own_memory_is_told_by_the_process_that_trains_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    assert peak_card_memory("cpu") == {}
+    monkeypatch.setattr(torch, "npu", SimpleNamespace(max_memory_allocated=lambda: 3 * 2**20), raising=False)
+    assert peak_card_memory("npu:0") == {"peak_card_memory_mib": 3}
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

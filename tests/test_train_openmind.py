@@ -36,6 +36,14 @@ FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_ba
 # in a script in openMind's place: the folder that its YAML names
 OUTPUT = "out=$(dirname $2)/output"
 ZERO2 = "profiles/deepspeed/ds_z2_config.json"
+# openMind's training, for DeepSpeed on a CPU: it would compile C++ to share memory between ranks; gloo does without
+UNCOMPILED = """
+import runpy
+from deepspeed import ops
+
+ops.__compatible_ops__["deepspeed_shm_comm"] = False
+runpy.run_module("openmind.cli.train.run_train", run_name="__main__")
+"""
 Params = Callable[..., Path]
 
 # what openMind itself makes of a YAML's dataset, by its own code
@@ -289,9 +297,18 @@ def kill_all(stage: subprocess.Popen[Any]) -> None:
     for pid in [stage.pid, *started]:
         os.kill(pid, signal.SIGKILL)
     stage.wait()
-    for pid in started:  # until it is dead it holds the lock
-        while (status := Path(f"/proc/{pid}/status")).exists() and "State:\tZ" not in status.read_text():
+    for pid in started:  # until the last of its threads is dead it holds the lock
+        while not is_dead(pid):
             time.sleep(0.01)
+
+
+def is_dead(pid: int) -> bool:
+    """Whether no thread of a process is left, or none but its first, which waits to be told of (Linux)."""
+    try:
+        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread ended meanwhile: look again
+        return False
+    return all("State:\tZ" in text for text in texts)
 
 
 def descendants(pid: int) -> list[int]:
@@ -1030,11 +1047,10 @@ def test_openmind_trains_with_zero_2_on_two_processes(
     tmp_path: Path, openmind_params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(ROOT / ".cache" / "torch_extensions_openmind"))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
-    torchrun = (
-        f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 -m openmind.cli.train.run_train --yaml_file {{yaml}}"
-    )
+    (tmp_path / "uncompiled.py").write_text(UNCOMPILED)
+    torchrun = f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 '{tmp_path / 'uncompiled.py'}' --yaml_file {{yaml}}"
     changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.openmind.command": torchrun}
     changes |= {"arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
@@ -1043,3 +1059,4 @@ def test_openmind_trains_with_zero_2_on_two_processes(
     assert (metrics["steps"], metrics["effective_batch"]) == (4, 2)
     assert metrics["last_loss"] < metrics["first_loss"]
     assert "zero" in (tmp_path / ".cache" / "training" / "filtered.log").read_text().lower()
+    assert not (tmp_path / "compiled").exists(), "minutes of compiling, and a lock that a killed run leaves"

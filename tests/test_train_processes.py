@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from stages.lib.params import load_params
 from stages.lib.trainers import Job, trl
+from stages.lib.trainers.launching import launch
+from stages.lib.trainers.trl_worker import fail
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.test_train_openmind import write_sharegpt
@@ -60,7 +62,7 @@ def difference(one: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"train.deepspeed": ZERO2}, id="ZeRO-2"),
+        pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
         pytest.param({"train.group_by_length": True}, id="by length", marks=pytest.mark.slow),
         pytest.param({"train.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow),
         pytest.param({"train.finetuning_type": "lora"}, id="LoRA", marks=pytest.mark.slow),
@@ -69,7 +71,8 @@ def difference(one: Path, other: Path) -> float:
 def test_two_processes_learn_what_one_learns_from_the_same_rows_in_the_same_order(
     tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], changes: dict[str, Any]
 ) -> None:
-    alone = {name: value for name, value in changes.items() if name != "train.deepspeed"}
+    saving = ("train.deepspeed", "train.gradient_checkpointing")  # memory, and nothing else
+    alone = {name: value for name, value in changes.items() if name not in saving}
     runs(train, *options(tmp_path, tiny_student, alone, "one"))
     runs(train, *options(tmp_path, tiny_student, changes | {"run.processes": 2}, "two"))
     log = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
@@ -105,6 +108,29 @@ def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, t
     assert any("Traceback" in each for each in said), "the processes' own words stream to stderr"
     assert not processes(tmp_path)
     assert not (tmp_path / "model").exists()
+
+
+def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> None:
+    for said in ("train: filtered: npu is out of memory.", "train: filtered: RuntimeError: Connection closed by peer"):
+        fail(tmp_path / "work.json", said)
+    assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
+
+
+def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
+    options(tmp_path, tiny_student, {"run.processes": 2})
+    params = load_params(tmp_path / "model.yaml")
+    arm, markers = params.arms["filtered"], params.convert.markers
+    job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "out")
+    body = "import os, signal; os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "killed.py").write_text(body)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    log = tmp_path / "filtered.log"
+    for command in ([*torchrun, str(tmp_path / "killed.py")], ["bash", "-c", "kill -9 $$"]):
+        line = str(trl.failure(job, launch(command, os.environ, log), log))
+        assert "a process was killed" in line
+        assert "Lower train.per_device_train_batch_size" in line
+    code = launch(["bash", "-c", "echo the disk is gone; exit 3"], os.environ, log)
+    assert str(trl.failure(job, code, log)).endswith("ended with exit code 3. " + f"{log} ends: the disk is gone")
 
 
 def processes(tmp_path: Path) -> list[int]:
@@ -144,6 +170,22 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_absence(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    arguments = options(tmp_path, tiny_student, {"run.processes": 2, "arms.filtered.max_steps": 100_000})
+    log = tmp_path / ".cache" / "training" / "filtered.log"
+    with (tmp_path / "stderr").open("wb") as stderr:
+        stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=stderr)
+    assert waited_for(lambda: log.is_file() and "'loss'" in log.read_text(), 120)
+    os.kill(max(processes(tmp_path)), signal.SIGKILL)
+    assert stage.wait(60) == 1
+    *_, line = (tmp_path / "stderr").read_text().splitlines()
+    assert line.startswith("Error: train: filtered: a process was killed, as where the host's memory runs out")
+    assert not processes(tmp_path)
+
+
+@pytest.mark.slow
 def test_two_killed_processes_go_on_together_from_their_checkpoint(
     tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,14 +213,18 @@ def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
 
 
 def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
-    tmp_path: Path, tiny_student: Path
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a card, where a group of one would cost a copy of the gradients; here the card is the CPU."""
+    monkeypatch.setenv("RANK", "1")  # as in a shell that trained with openMind on two hosts
+    monkeypatch.setenv("WORLD_SIZE", "2")
     options(tmp_path, tiny_student, {})
     params = load_params(tmp_path / "model.yaml")
     arm, markers = params.arms["filtered"], params.convert.markers
     job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "here")
-    here = trl.train(job)
+    with monkeypatch.context() as patch:
+        patch.delenv("WORLD_SIZE")
+        here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
     assert "torch.distributed.run" not in trl.command_line(work)
     apart = trl._launched(work)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from stages.lib.params import Student, load_params
 from stages.lib.students.identity import student_identity
 from stages.lib.trainers import Job, TrainingError
 from stages.lib.trainers.checkpoints import digest, last_checkpoint
-from stages.lib.trainers.resources import Size, check_disk, check_memory, memory_told
+from stages.lib.trainers.resources import Sharing, Size, check_disk, check_memory, memory_told
 from stages.lib.trainers.trl import reckoned
 from stages.train import main as train
 from tests.test_train_openmind import sums, write_sharegpt
@@ -213,10 +214,30 @@ def test_the_memory_is_said_and_refused_where_the_device_has_less(
     job: Callable[..., Job], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "distillery")
-    check_memory(job(), Size(2**28, 2**20))
+    one = Sharing(cards=1, stage=None, bf16=False)
+    check_memory(job(), Size(2**28, 2**20), one)
     assert "at least 1.0 GiB of memory" in caplog.text
     with pytest.raises(TrainingError, match=r"needs .* GiB for weights, gradients and optimizer, and cpu has "):
-        check_memory(job(), Size(10**15, 1))
+        check_memory(job(), Size(10**15, 1), one)
+    check_memory(job(), Size(2**28, 2**20), replace(one, cards=2))
+    assert "at least 2.0 GiB of memory" in caplog.text, "two processes on a CPU share its memory"
+
+
+def test_a_7b_on_cards_is_refused_alone_and_shared_out_by_zero(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing but the properties of a card is asked: mem_get_info would take a part of the first one."""
+    import torch
+
+    card = SimpleNamespace(get_device_properties=lambda index: SimpleNamespace(total_memory=80 * 10**9))
+    monkeypatch.setattr(torch, "npu", card, raising=False)
+    caplog.set_level(logging.INFO, "distillery")
+    full = job({"train.finetuning_type": "full", "run.device": "npu", "train.bf16": True})
+    size = Size(7_615_616_512, 7_615_616_512)
+    with pytest.raises(TrainingError, match=r"needs 113\.5 GiB .* npu has 74\.5\. .* over the cards of run\.processes"):
+        check_memory(full, size, Sharing(cards=1, stage=None, bf16=False))
+    check_memory(full, size, Sharing(cards=4, stage=2, bf16=True))
+    assert "at least 39.0 GiB of memory, and more with longer rows; each npu has 74.5" in caplog.text
 
 
 def test_memory_that_runs_out_names_the_params_to_turn(job: Callable[..., Job]) -> None:
@@ -252,6 +273,7 @@ def test_the_record_says_what_was_trained_and_the_run_what_it_took(
     assert took["device"] == "cpu"
     assert 0 < took["tokens_trained_per_second"] < took["tokens_per_second"]
     assert 100 < took["peak_memory_mib"] < 20_000
+    assert 0 < took["padding_share"] < 0.5, "rows of some digits more or less"
     assert not took.keys() & record.keys()
 
 

@@ -39,11 +39,11 @@ def device(params: Params) -> Iterator[Finding]:
         yield from ascend.driver()
         yield from ascend.cann()
         yield from ascend.variables()
-        yield from ascend.torch_npu("torch_npu", here, int(index or 0))
+        yield from ascend.torch_npu("torch_npu", here, int(index or 0) + cards_of_trl(params) - 1)
     elif kind == "cpu":
         yield cpu(params.run.threads, here)
     elif kind == "cuda":
-        yield cuda(int(index or 0), here)
+        yield cuda(int(index or 0), cards_of_trl(params), here)
     else:
         yield warn("device", f"run.device: {params.run.device}: not looked at", "nothing: cpu, cuda and npu are known")
 
@@ -76,9 +76,17 @@ def cpu(threads: int, here: Environment) -> Finding:
     return ok("device", f"cpu, {cores} cores" + (f"; not used: {', '.join(idle)}" if idle else ""))
 
 
-def cuda(index: int, here: Environment) -> Finding:
-    """A CUDA card of that number."""
-    if here.cuda > index:
+def cards_of_trl(params: Params) -> int:
+    """How many cards our own training takes; openMind counts its own."""
+    return params.run.processes if params.train.backend == "trl" else 1
+
+
+def cuda(index: int, processes: int, here: Environment) -> Finding:
+    """So many CUDA cards from that number on."""
+    if here.cuda >= index + processes:
         return ok("device", f"cuda, {here.cuda} cards")
+    if here.cuda > index:
+        found = f"run.processes needs {processes} cards from cuda:{index} on, torch sees {here.cuda}"
+        return fail("device", found, f"set run.processes: {here.cuda - index}; CUDA_VISIBLE_DEVICES hides cards")
     mend = "nvidia-smi shows whether the driver does; CUDA_VISIBLE_DEVICES hides cards; or set run.device: cpu"
     return fail("device", f"run.device needs cuda:{index}, torch sees {here.cuda} cards", mend)

@@ -107,7 +107,7 @@ def torch_npu(what: str, there: Environment, index: int = 0) -> Iterator[Finding
         yield fail(what, f"{npu}: {(there.npu_error or there.torch_error)[:120]}", mend)
     elif there.npu <= index:
         mend = "ASCEND_RT_VISIBLE_DEVICES hides cards; a container needs /dev/davinci* and the driver's folder"
-        yield fail(what, f"{npu} sees {there.npu} cards, run.device needs npu:{index}", mend)
+        yield fail(what, f"{npu} sees {there.npu} cards, the training needs them up to npu:{index}", mend)
     else:
         yield ok(what, f"{npu} with torch {torch}, {there.npu} cards")
     if npu:

@@ -14,7 +14,7 @@ from pathlib import Path
 from stages.lib.command import project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.doctor.needs import local_student
-from stages.lib.params import Params
+from stages.lib.params import Params, Train
 
 GB = 1e9
 LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
@@ -24,7 +24,7 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 
 
 def disk(params: Params) -> Iterator[Finding]:
-    """Room for the weights of the arms that are not trained yet, the student's, and openMind's last checkpoint."""
+    """Room for the weights of the arms that are not trained yet, the student's, and the checkpoints of one training."""
     free, needed = float(shutil.disk_usage(project_root()).free), disk_needed(params)
     if needed is None:
         yield ok("disk", f"{free / GB:.1f} GB free; what is needed cannot be told from '{params.train.student.name}'")
@@ -52,19 +52,27 @@ def disk_needed(params: Params) -> float | None:
     weights = number_of_weights(params)
     if weights is None:
         return None
-    train, model = params.train, weights * (2 if params.train.bf16 else 4)
+    train = params.train
+    model = weights * (2 if train.bf16 and train.deepspeed else 4)  # without DeepSpeed what is trained stays fp32
     untrained = [arm for arm in params.arms if not (project_root() / "models" / arm / "config.json").is_file()]
-    checkpoint = train.backend == "openmind" and train.finetuning_type == "full"
-    kept = checkpoint and train.openmind.extra.get("save_strategy") != "no"
     copies = len(untrained) + (local_student(train.student) is None)
-    at_once = 1 if train.openmind.overwrite_output_dir else 2  # one to go on from, and the next being written
-    return LIBRARIES + model * copies + (weights * CHECKPOINT * at_once if kept and untrained else 0)
+    at_once = checkpoints_at_once(train) if untrained and train.finetuning_type == "full" else 0
+    return LIBRARIES + model * copies + weights * CHECKPOINT * at_once
+
+
+def checkpoints_at_once(train: Train) -> int:
+    """How many lie on the disk together: where there is one to go on from, the next one is written beside it."""
+    if train.backend == "trl":
+        return 2 if train.save_steps else 0
+    if train.openmind.extra.get("save_strategy") == "no":
+        return 0
+    return 1 if train.openmind.overwrite_output_dir else 2
 
 
 def memory_needed(params: Params) -> float | None:
     """Bytes on the host: all of the training on a CPU; with cards, the weights on their way there.
 
-    openMind casts what is trained to fp32 on the host first, in the process of every card.
+    In the process of every card, TRL has them in fp32 there first, and openMind casts what is trained to it.
     """
     weights = number_of_weights(params)
     if weights is None:
@@ -72,7 +80,7 @@ def memory_needed(params: Params) -> float | None:
     if params.run.device == "cpu":
         full = params.train.finetuning_type == "full"
         return LIBRARIES + weights * (4 + OPTIMIZER if full else 4)
-    if params.train.backend == "openmind" and params.train.finetuning_type == "full":
+    if params.train.backend == "trl" or params.train.finetuning_type == "full":
         return LIBRARIES + weights * 4 * params.run.processes
     return LIBRARIES + weights * (2 if params.train.bf16 else 4)
 

@@ -86,8 +86,9 @@ class LossPoint:
 class Trained:
     """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
-    ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last two are
-    of the run and not of what was learnt: the step of the checkpoint that it went on from, and what trained it.
+    ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
+    are of the run and not of what was learnt: the step of the checkpoint that it went on from, what its first process
+    measured (``{"padding_share": 0.12}``), and what trained it.
     """
 
     rows: int
@@ -100,4 +101,5 @@ class Trained:
     effective_batch: int
     losses: list[LossPoint]
     resumed_at: int = 0
+    measured: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions_here)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib.params import Lora
 from stages.lib.trainers import Job, TrainingError
@@ -138,15 +139,18 @@ def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) ->
             )
 
 
-def check_memory(job: Job, size: Size) -> None:
-    """Say what weights, gradients and optimizer take; TrainingError where the device has not so much at all."""
-    needed, there = WEIGHT * size.parameters + STATE * size.trained, device_memory(job.run.device)
-    facts = job.name, needed / GIB, job.run.device, there / GIB
+def check_memory(job: Job, size: Size, sharing: Sharing) -> None:
+    """Say what a process of TRL's takes on its card, all on a CPU; TrainingError where the device has not so much."""
+    needed, there = sum(sharing.bytes_per_card(size)), device_memory(job.run.device)
+    if job.run.device == "cpu":
+        needed *= sharing.cards  # all lie in the one memory
+    where = job.run.device if sharing.cards == 1 or job.run.device == "cpu" else f"each {job.run.device}"
+    facts = job.name, needed / GIB, where, there / GIB
     log.info("train: %s: at least %.1f GiB of memory, and more with longer rows; %s has %.1f", *facts)
     if needed > there:
         raise TrainingError(
-            f"train: {job.name} needs {needed / GIB:.1f} GiB for weights, gradients and optimizer, and "
-            f"{job.run.device} has {there / GIB:.1f}. {smaller(job)}, or choose a smaller train.student."
+            f"train: {job.name} needs {needed / GIB:.1f} GiB for weights, gradients and optimizer, and {where} has "
+            f"{there / GIB:.1f}. {smaller(job)}, or choose a smaller train.student."
         )
 
 
@@ -175,19 +179,24 @@ def device_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     import torch
 
-    return int(getattr(torch, kind).mem_get_info(int(index or 0))[1])
+    # asked of its properties: mem_get_info would have every process of a training take a part of the first card
+    return int(getattr(torch, kind).get_device_properties(int(index or 0)).total_memory)
 
 
-def peak_memory(device: str) -> dict[str, float | None]:
-    """The most that one process of the training held of the host's memory and, where it was this one, of the card's."""
-    mib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    facts: dict[str, float | None] = {"peak_memory_mib": round(mib)}
-    kind = device.partition(":")[0]
-    if kind != "cpu":
-        backend = getattr(sys.modules.get("torch"), kind, None)  # torch.npu once torch_npu is imported
-        own = backend.max_memory_allocated() if backend is not None else 0
-        facts["peak_card_memory_mib"] = round(own / MIB) if own else None
-    return facts
+def peak_memory() -> int:
+    """The most that one process of the training held of the host's memory, in MiB: this one, or one that it started."""
+    return round(
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    )
+
+
+def peak_card_memory(device: str) -> dict[str, float]:
+    """The most that this process held of its card's memory, in MiB; nothing where it has no card."""
+    backend: Any = getattr(
+        sys.modules.get("torch"), device.partition(":")[0], None
+    )  # torch.npu once torch_npu is imported
+    own = backend.max_memory_allocated() if hasattr(backend, "max_memory_allocated") else 0
+    return {"peak_card_memory_mib": round(own / MIB)} if own else {}
 
 
 @contextmanager
@@ -217,9 +226,10 @@ def smaller(job: Job) -> str:
         turns.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps as much")
     if not params.gradient_checkpointing:
         turns.append("set train.gradient_checkpointing: true")
-    if params.backend == "openmind" and not params.deepspeed and job.run.device != "cpu":
+    if not params.deepspeed and job.run.device != "cpu":
+        cards = "the cards" if params.backend == "openmind" else "the cards of run.processes"
         turns.append(
-            "set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over the cards"
+            f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over {cards}"
         )
     if params.finetuning_type == "full":
         turns.append("set train.finetuning_type: lora")

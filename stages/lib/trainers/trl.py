@@ -10,6 +10,7 @@ trl_worker.py train; ours writes them the job, waits, and reads what the first o
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +27,22 @@ from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows
 from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
-from stages.lib.trainers.resources import Size, check_disk, check_memory, check_weights_there, memory_told
+from stages.lib.trainers.resources import (
+    Sharing,
+    Size,
+    check_disk,
+    check_memory,
+    check_weights_there,
+    memory_told,
+    peak_card_memory,
+    says_out_of_memory,
+    smaller,
+)
 
 log = logging.getLogger("distillery.train")
 
 WORKER = "stages.lib.trainers.trl_worker"
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -56,13 +68,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had."""
+    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had.
+
+    ``measured`` is of its first process alone: the share of padding in its batches, the peak of its card's memory.
+    """
 
     steps: int
     epochs: float
     packs: int
     tokens_trained: int
     losses: list[LossPoint]
+    measured: dict[str, float]
 
 
 def train(job: Job) -> Trained:
@@ -117,11 +133,26 @@ def _launched(work: Work) -> Fitted:
     with writing(scratch / "work.json") as file:
         file.write(TypeAdapter(Work).dump_json(told))
     code = launch(command_line(work), environment(told.job, visible_cards(job.run.device, count)), log_path)
-    if (scratch / "error.txt").is_file():
+    if (scratch / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only miss that one
         raise TrainingError((scratch / "error.txt").read_text())
     if code or not (scratch / "result.json").is_file():
-        raise TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
+        raise failure(job, code, log_path)
     return TypeAdapter(Fitted).validate_json((scratch / "result.json").read_bytes())
+
+
+def was_killed(code: int, log_path: Path) -> bool:
+    """Whether a process of the training was, by its exit code or by what torchrun says of it."""
+    return code == -signal.SIGKILL or "(SIGKILL)" in log_path.read_text(errors="replace")
+
+
+def failure(job: Job, code: int, log_path: Path) -> TrainingError:
+    """Of processes that could not say themselves what went wrong: the kernel kills without a word to get memory."""
+    if was_killed(code, log_path) or says_out_of_memory(log_path.read_text(errors="replace")):
+        return TrainingError(
+            f"train: {job.name}: a process was killed, as where the host's memory runs out (see {log_path}). "
+            f"{smaller(job)}, or lower run.processes: each has all weights in fp32 there at first."
+        )
+    return TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
 
 
 def command_line(work: Work) -> list[str]:
@@ -133,12 +164,14 @@ def command_line(work: Work) -> list[str]:
 
 
 def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
-    """Ours, with this code to be found, its cards alone to be seen, and its threads."""
+    """Ours, with this code to be found, its cards alone to be seen, its threads, and no rank but torchrun's."""
     code = str(Path(__file__).resolve().parents[3])
     own = {"PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])}
     if job.run.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(job.run.threads)}
-    return dict(os.environ) | own | cards
+    # a shell where openMind trained on two hosts, or a cluster's pod, may still say that this is the second process
+    ours = {name: value for name, value in os.environ.items() if name not in RANKS}
+    return ours | own | cards
 
 
 def fit(work: Work) -> Fitted:
@@ -168,7 +201,8 @@ def fit(work: Work) -> Fitted:
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
             _tell(trainer, job)
-    return _fitted(trainer, packs, sum(label != -100 for row in labels for label in row))
+    measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
+    return _fitted(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -203,9 +237,9 @@ def check_needs(job: Job, scratch: Path) -> None:
     size = reckoned(job)
     check_disk(job, size, scratch)
     settings = deepspeed_file(job.train.deepspeed)
-    if settings and zero_stage(settings) == 2:  # each card holds its share of the gradients and the moments
-        size = replace(size, trained=-(-size.trained // job.run.processes))
-    check_memory(job, size)
+    stage = zero_stage(settings) if settings else None
+    # without DeepSpeed bf16 is the arithmetic's alone: what is not trained stays fp32 too
+    check_memory(job, size, Sharing(job.run.processes, stage, job.train.bf16 and stage is not None))
 
 
 def reckoned(job: Job) -> Size:
@@ -298,6 +332,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         lr_scheduler_type=params.lr_scheduler_type,
         warmup_steps=params.warmup_ratio,  # a float below 1 is a share of all steps
         weight_decay=params.weight_decay,
+        **optimizer(job.run.device),
         bf16=params.bf16,
         use_cpu=job.run.device == "cpu",
         seed=params.seed,
@@ -326,6 +361,11 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         )
 
 
+def optimizer(device: str) -> dict[str, str]:
+    """AdamW as transformers has it by itself, fused; not on NPUs, where not every torch_npu has that kernel."""
+    return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
+
+
 def _adapter(job: Job) -> Any:
     from peft import LoraConfig
 
@@ -350,7 +390,7 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     tokenizer.save_pretrained(job.out)
 
 
-def _fitted(trainer: Any, packs: int, tokens_trained: int) -> Fitted:
+def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> Fitted:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
     return Fitted(
@@ -359,6 +399,7 @@ def _fitted(trainer: Any, packs: int, tokens_trained: int) -> Fitted:
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
         losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        measured=measured,
     )
 
 
@@ -375,4 +416,5 @@ def _trained(job: Job, fitted: Fitted, dataset: Fitting[_Row]) -> Trained:
         tokens_trained=fitted.tokens_trained,
         effective_batch=round(packs_a_step * rows / fitted.packs),  # where rows are packed, their mean number
         losses=fitted.losses,
+        measured=fitted.measured,
     )

@@ -46,7 +46,9 @@ def main(path: Path) -> None:
 
 
 def fail(path: Path, line: str) -> None:
-    """Tell the stage what went wrong."""
+    """Tell the stage what went wrong; what the first to fail said stays, for the others fail of its absence."""
+    if path.with_name("error.txt").exists():
+        return
     with writing(path.with_name("error.txt")) as file:
         file.write(line.encode())
 
