@@ -28,8 +28,9 @@ import click
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.evaluation.audit import examples
 from stages.lib.evaluation.backends import Asking
-from stages.lib.evaluation.harness import Scored, ask
+from stages.lib.evaluation.harness import ask
 from stages.lib.evaluation.launching import launch, wants_several
+from stages.lib.evaluation.results import Scored
 from stages.lib.evaluation.scoring import audited, figures, rows, tables
 from stages.lib.evaluation.tasks import chosen
 from stages.lib.params import Params, load_params, prompt_text

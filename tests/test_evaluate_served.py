@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,40 @@ def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_stud
         # two are asked at once: those were under way, and are all that is asked again
         assert len(server.requests) <= 6 + 2
         assert arm.metrics["heldout"]["n"] == 6
+
+
+def kept(folder: Path) -> int:
+    """How many answers the cache holds."""
+    for path in folder.rglob("answers_rank0.db"):
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as cache, suppress(sqlite3.OperationalError):
+            return int(cache.execute("SELECT COUNT(*) FROM unnamed").fetchone()[0])
+    return 0
+
+
+@pytest.mark.slow
+def test_killed_on_hf_it_loses_at_most_the_batch_that_was_under_way(
+    tmp_path: Path, tiny_student: Path, runs: Runs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "distillery.evaluate")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "left").mkdir()
+    params = params_for(tmp_path, None, {"evaluate.max_gen_toks": 600, "evaluate.batch_size": 1})
+    arm, other = Arm(tmp_path / "killed"), Arm(tmp_path / "left")
+    words = arm.arguments(params, tiny_student, None)
+    command = [sys.executable, "-m", "stages.evaluate", *words]
+    process = subprocess.Popen(command, cwd=ROOT, env=arm.environment(), stderr=subprocess.DEVNULL)
+    while kept(arm.folder) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = kept(arm.folder)
+    assert 2 <= before < 6, "it was killed in the midst"
+    monkeypatch.setenv("DVC_ROOT", str(arm.folder))
+    runs(evaluate, *words)
+    assert f"evaluate: filtered: heldout: {6 - before} answers to ask for" in caplog.messages
+    monkeypatch.setenv("DVC_ROOT", str(other.folder))
+    runs(evaluate, *other.arguments(params, tiny_student, None))
+    assert arm.rows == other.rows, "as if it had not been killed"
 
 
 def test_other_weights_get_no_old_answers(

@@ -141,6 +141,7 @@ def test_a_line_says_how_far_it_is_where_there_is_no_terminal(caplog: pytest.Log
     progress.in_lines = True
     progress.begin(2)
     progress.count()
+    progress.count()
     assert caplog.messages[0] == "evaluate: filtered: gsm8k: 2 answers to ask for"
     assert caplog.messages[1].startswith("evaluate: filtered: gsm8k: 1 of 2 answers, ")
     assert caplog.messages[1].endswith(" left")

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 from tests.workspace import Workspace
 
 LEFT_BY_FILTERED = {
+    "data/eval/filtered.examples.jsonl",
     "data/eval/filtered.jsonl",
     "data/train/filtered.left_out.jsonl",
     "metrics/eval/filtered.json",

@@ -9,7 +9,7 @@ from stages.lib.teacher.backends.embedded.faults import PASSING, STAYING
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teacher.md").read_text(encoding="utf-8")
-OF_OTHER_STAGES = {"threads", "device"}
+OF_OTHER_STAGES = {"threads", "device", "processes", "served_base_url", "served_model", "served_api_key_variable"}
 
 
 def test_every_fault_stands_in_the_table_with_whether_it_passes() -> None:

@@ -19,24 +19,25 @@ class Progress:
         self.what = what
         self._every_s = every_s
         self._wanted = self._done = 0
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._last = time.monotonic()
         self.in_lines = not sys.stderr.isatty()
 
     def begin(self, wanted: int) -> None:
         """So many are asked now; those that were kept from before are not among them."""
         self._wanted, self._done = wanted, 0
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._last = time.monotonic()
         log.info("evaluate: %s: %d answers to ask for", self.what, wanted)
 
     def count(self) -> None:
-        """One more is here."""
-        self._done += 1
+        """One more is here. What is said is how far it was before, for a batch's answers come all at once."""
         now = time.monotonic()
-        if self.in_lines and now - self._shown >= self._every_s:
+        if self.in_lines and self._done and now - self._shown >= self._every_s:
             self._shown = now
-            rate = self._done / (now - self._started)
+            rate = self._done / max(self._last - self._started, 1e-9)
             left = duration((self._wanted - self._done) / rate)
             log.info("evaluate: %s: %d of %d answers, %.1f/s, %s left", self.what, self._done, self._wanted, rate, left)
+        self._done += 1
+        self._last = now
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from scipy.stats import sem
 
 from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, flags, summary
 from stages.lib.evaluation.backends import Asking
-from stages.lib.evaluation.harness import Sample, Score, Scored
+from stages.lib.evaluation.results import Sample, Score, Scored
 from stages.lib.evaluation.tasks import KNOWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from stages.lib.records import Evaluated

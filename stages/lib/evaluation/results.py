@@ -1,0 +1,131 @@
+"""What lm-eval's results say, as plain values: each task's score, and every sample behind it.
+
+scored_of(found, simple_evaluate(…), texts)
+→ Scored("gsm8k", lm_eval={"gsm8k": Score(0.39, 0.03, {"lm_eval_strict_match": 0.0})}, group=None, samples=[…])
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stages.lib.evaluation.tasks import BINARY, END_OF_TURN, Loaded
+
+PREFERRED_FILTER = "flexible-extract"  # gsm8k and mgsm: the strict ones are about 0 for chat models
+
+
+@dataclass(frozen=True)
+class Score:
+    """lm-eval's own score of a task, its standard error, and its other scores by name."""
+
+    value: float
+    stderr: float | None
+    others: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of one task: what was asked, what came, lm-eval's mark, and its hashes of question and prompt.
+
+    ``response`` is the whole text generated, the thought included; None where the answers' likelihoods were compared:
+    then ``choice`` is the one that was found likeliest. ``stops`` are the task's own stop strings, which were not used.
+    """
+
+    task: str
+    number: int
+    doc: dict[str, Any]
+    prompt: str
+    response: str | None
+    choice: str | None
+    gold: str
+    lm_eval: bool
+    stops: tuple[str, ...]
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A benchmark: lm-eval's score of each task and of the group (where it is one), samples, lm-eval's own table."""
+
+    name: str
+    lm_eval: dict[str, Score]
+    group: Score | None
+    samples: list[Sample]
+    table: dict[str, Any]
+
+
+def stops_of(task: Any) -> tuple[str, ...]:
+    """A task's own stop strings but the end of turn; to be read before others are laid over them."""
+    until = (task.config.generation_kwargs or {}).get("until") or []
+    return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop not in END_OF_TURN)
+
+
+def scored_of(found: Loaded, results: dict[str, Any], texts: dict[tuple[str, int], str]) -> Scored:
+    """A benchmark from what ``simple_evaluate`` returned; ``texts`` are the whole ones, by task and number."""
+    scores, samples = {}, []
+    for name, task in found.tasks.items():
+        metric, chosen = _main_metric(results["results"][name])
+        scores[name] = _score(results["results"][name], metric, chosen)
+        rows = [row for row in results["samples"][name] if row["filter"] == chosen]
+        for row in sorted(rows, key=lambda each: each["doc_id"]):
+            text = texts.get((name, row["doc_id"])) if task.OUTPUT_TYPE == "generate_until" else None
+            samples.append(_sample(name, task, row, bool(row[metric]), text, results["stops"][name]))
+    group = _group(found, results)
+    table = {key: results["results"][key] for key in sorted(results["results"])}
+    return Scored(found.benchmark.name, scores, group, samples, table)
+
+
+def _main_metric(table: dict[str, Any]) -> tuple[str, str]:
+    """Which of a task's scores counts: the metric and the filter, as in the key ``exact_match,flexible-extract``."""
+    keys = [(key.partition(",")[0], key.partition(",")[2]) for key in table if "," in key and "_stderr," not in key]
+    known = [(metric, chosen) for metric, chosen in keys if metric in BINARY] or keys
+    return min(known, key=lambda key: (key[1] != PREFERRED_FILTER, BINARY.index(key[0]) if key[0] in BINARY else 99))
+
+
+def _score(table: dict[str, Any], metric: str, chosen: str) -> Score:
+    others = {}
+    for key, value in table.items():
+        name, comma, other = key.partition(",")
+        if comma and "_stderr" not in name and (name, other) != (metric, chosen) and isinstance(value, float):
+            words = [other] if name == metric else [name, *([other] if other != "none" else [])]
+            others["lm_eval_" + "_".join(words).replace("-", "_")] = value
+    stderr = table.get(f"{metric}_stderr,{chosen}")
+    # lm-eval says "N/A" where it has none
+    return Score(float(table[f"{metric},{chosen}"]), stderr if isinstance(stderr, float) else None, others)
+
+
+def _group(found: Loaded, results: dict[str, Any]) -> Score | None:
+    """lm-eval's own average, where the benchmark is one group that has one (mmlu)."""
+    name = found.benchmark.tasks[0]
+    table = results.get("groups", {}).get(name) if isinstance(name, str) else None
+    if table is None or not any("," in key for key in table):
+        return None
+    return _score(table, *_main_metric(table))
+
+
+def _sample(name: str, task: Any, row: dict[str, Any], right: bool, text: str | None, stops: tuple[str, ...]) -> Sample:
+    choices = task.doc_to_choice(row["doc"]) if task.OUTPUT_TYPE == "multiple_choice" else None
+    choice = None
+    if choices:
+        likelihoods = [each[0] for each in row["filtered_resps"]]
+        choice = choices[likelihoods.index(max(likelihoods))]
+    target = row["target"]
+    return Sample(
+        task=name,
+        number=row["doc_id"],
+        doc=row["doc"],
+        prompt=_prompt(row["arguments"][0][0]),
+        response=text,
+        choice=choice,
+        gold=str(choices[target] if choices and isinstance(target, int) else target),
+        lm_eval=right,
+        stops=stops,
+        doc_hash=row["doc_hash"],
+        prompt_hash=row["prompt_hash"],
+        target_hash=row["target_hash"],
+    )
+
+
+def _prompt(asked: Any) -> str:
+    """A prompt's text; for a chat's server lm-eval wraps its messages, as JSON, in a tuple."""
+    return asked if isinstance(asked, str) else str(asked.prompt)
