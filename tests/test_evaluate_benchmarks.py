@@ -181,6 +181,30 @@ def test_the_headline_says_which_score_counts(
     assert all(row.correct == row.lm_eval for row in other.rows)
 
 
+@pytest.mark.parametrize("benchmark", ["mgsm_direct", ZH])
+def test_examples_that_were_not_gathered_are_refused(
+    benchmark: str, student: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    write_mgsm(tmp_path / "official" / "mgsm", exemplars=False)
+    write_gsm8k(tmp_path / "official" / "gsm8k")
+    write_mmlu(tmp_path / "official" / "mmlu")
+    folder = gathered(tmp_path / "official", tmp_path)
+    shots = {"evaluate.benchmarks": [benchmark], "evaluate.num_fewshot": {benchmark: 1}}
+    write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
+    line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, folder))
+    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was gathered")
+    assert "exemplars.py" in line
+
+
+def test_more_examples_than_there_are_are_refused_before_anything_is_asked(
+    eval_data: Path, student: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    shots = {"evaluate.benchmarks": [ANATOMY], "evaluate.num_fewshot": {ANATOMY: 6}}
+    write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
+    line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, eval_data))
+    assert line == f"evaluate.num_fewshot: 6 examples for '{ANATOMY}', but 'mmlu_anatomy' has 5. Set it lower."
+
+
 WATCHED = """
 import os, sys
 def watched(event, arguments):

@@ -48,6 +48,7 @@ def test_gsm8k_is_one_task_and_mmlu_one_group_of_the_installed_ones(index: dict[
 def test_a_task_of_the_four_needs_their_folder_alone_and_a_tag_needs_all_of_lm_eval() -> None:
     assert chosen("lm-eval:mmlu_anatomy", HELDOUT).folder == "mmlu/default"
     assert chosen("lm-eval:mgsm_native_cot_zh", HELDOUT).data == "juletxara/mgsm"
+    assert chosen("lm-eval:mmlu_stem", HELDOUT).data == "cais/mmlu", "a group of them, by its own name"
     # the tag of that name has a twelfth task elsewhere, so it is passed on as it is
     assert chosen("lm-eval:mgsm_direct", HELDOUT).folder is None
     assert "mgsm_direct" in KNOWN
