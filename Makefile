@@ -67,8 +67,8 @@ retry: setup ## ask again for the rows that failed though their stage succeeded
 forecast: setup ## say what distill would ask and cost, and ask nothing
 	python -m stages.distill --dry-run --questions data/questions.jsonl --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
-	@python -m stages.lib.params --profile profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
-	@git --no-pager diff params.yaml && python -m stages.lib.params --profile params.yaml
+	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
+	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
 seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
 	python -m benchmarks.seeds --seeds 3,4,5
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it

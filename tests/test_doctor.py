@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from stages.lib.doctor import Finding, ascend, guarded, ok, output_of, room
-from stages.lib.params import read_params
+from stages.lib.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-key-that-nobody-may-see"
@@ -357,7 +357,7 @@ def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) ->
 
 
 def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on() -> None:
-    article = read_params(ROOT / "profiles" / "article.yaml")
+    article = load_params(ROOT / "profiles" / "article.yaml")
     assert article.run.processes == 8
     assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
 

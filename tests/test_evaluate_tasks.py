@@ -15,7 +15,7 @@ from stages.lib.evaluation.launching import arguments, command, wants_several
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import is_right
 from stages.lib.evaluation.tasks import KNOWN, chosen, folder_of_tasks, loaded
-from stages.lib.params import Params, read_params
+from stages.lib.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 HELDOUT = Path("heldout.jsonl")
@@ -121,7 +121,7 @@ def test_accelerate_knows_every_word_of_that_command() -> None:
 
 
 def of(profile: str, device: str, processes: int) -> Params:
-    params = read_params(ROOT / "profiles" / f"{profile}.yaml")
+    params = load_params(ROOT / "profiles" / f"{profile}.yaml")
     run = params.run.model_copy(update={"device": device, "processes": processes})
     evaluation = params.evaluate.model_copy(update={"backend": "hf"})
     return params.model_copy(update={"run": run, "evaluate": evaluation})

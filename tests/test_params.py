@@ -215,12 +215,6 @@ def test_every_strategy_of_the_filter_is_built(strategy: str, project_params: Ca
     assert load_params(project_params({"filter.strategy": strategy})).filter.strategy == strategy
 
 
-def test_every_value_that_is_said_to_be_built_is_one_of_the_schema(project_params: Callable[..., Path]) -> None:
-    for key, values in schema.BUILT.items():
-        for value in values:
-            load_params(project_params({key: value}))
-
-
 def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> None:
     arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.1, "cutoff_len": 8}
     assert complaint(project_params({"arms.base": arm})).startswith(": arms.base: 'base' is the untrained student")

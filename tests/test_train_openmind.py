@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import ParamsError, load_params, prompt_text, read_params
+from stages.lib.params import ParamsError, load_params, prompt_text
 from stages.lib.trainers import Conversation, Job, TrainingError, openmind
 from stages.lib.trainers.checkpoints import last_checkpoint
 from stages.lib.trainers.resources import Sharing, Size, stored_size
@@ -147,7 +147,7 @@ def test_the_articles_yaml_is_written_key_by_key(
     monkeypatch.setenv("OPENMIND_SRC", str(tmp_path / "checkout"))
     (tmp_path / "checkout" / "examples" / "deepspeed").mkdir(parents=True)
     (tmp_path / "checkout" / article["deepspeed"]).write_text("{}")
-    params = read_params(ROOT / "profiles" / "article.yaml")
+    params = load_params(ROOT / "profiles" / "article.yaml")
     arm = params.arms["filtered"]
     markers, out = params.convert.markers, tmp_path / "model"
     asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)

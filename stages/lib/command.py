@@ -49,6 +49,11 @@ class _Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it of the instance
 
 
+def _has_news(record: logging.LogRecord) -> bool:
+    """Transformers imports DeepSpeed when it saves, which then tells every user of a CPU that it found no GPU."""
+    return "Setting accelerator to CPU" not in record.getMessage()
+
+
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Turn the errors a user can act on into click's one line and exit code 1; all others keep their traceback."""
 
@@ -58,6 +63,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
         logging.basicConfig(stream=sys.stderr, format="%(message)s")
         logging.getLogger("distillery").setLevel(logging.INFO)
+        logging.getLogger("DeepSpeed").addFilter(_has_news)
         try:
             return function(*args, **kwargs)
         except DistilleryError as error:

@@ -5,13 +5,7 @@ known name:
 
     params.yaml: train.lerning_rate: unknown key. Did you mean 'learning_rate'?
 
-The schema knows more than is built, so that a profile can be written down before all of it runs. ``read_params`` checks
-the schema; ``load_params``, which the stages call, also refuses what is not built:
-
-    params.yaml: train.backend: 'llama-factory' is not built yet. Built: trl, openmind.
-
-    python -m stages.lib.params params.yaml                      # only check it, as a stage would
-    python -m stages.lib.params --profile profiles/article.yaml  # the schema alone, and what is not built
+    python -m stages.lib.params params.yaml    # only check it, as a stage would
 
 ``run`` holds what shapes only speed and money; no stage lists it among its params in dvc.yaml.
 """
@@ -105,11 +99,6 @@ OF_A_REQUEST = {
     "stream_options",
 }
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-# where the schema knows more than the stages do: what they can do so far
-BUILT: dict[str, tuple[str, ...]] = {
-    "train.backend": ("trl", "openmind"),
-}
 
 
 def _known_benchmark(name: str) -> str:
@@ -536,26 +525,6 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml for running it; ParamsError, in one line, on what is wrong or not built yet."""
-    params = read_params(path)
-    missing = not_built(params)
-    for key, values in missing.items():
-        others = sum(len(each) for each in missing.values()) - 1
-        more = f" (and {others} more)" if others else ""
-        raise ParamsError(f"{path}: {key}: '{values[0]}' is not built yet. Built: {', '.join(BUILT[key])}.{more}")
-    return params
-
-
-def not_built(params: Params) -> dict[str, list[str]]:
-    """The values that the schema knows and no stage can do yet, by key: ``{"train.backend": ["…"]}``."""
-    chosen: dict[str, list[str]] = {
-        "train.backend": [params.train.backend],
-    }
-    missing = {key: [value for value in values if value not in BUILT[key]] for key, values in chosen.items()}
-    return {key: values for key, values in missing.items() if values}
-
-
-def read_params(path: Path) -> Params:
     """Read and check a params file against the schema; ParamsError, in one line, on the first thing that is wrong."""
     try:
         # ruamel reads YAML 1.2, as DVC does: PyYAML takes 1e-3 for a string
@@ -665,16 +634,12 @@ def _profiles(folder: Path) -> list[str]:
 
 @click.command(help="Check a params file against the schema.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--profile", is_flag=True, help="Check the schema alone, and say which values are not built yet.")
 @one_line_errors
-def main(path: Path, profile: bool) -> None:
-    if profile and not path.is_file():
+def main(path: Path) -> None:
+    if not path.is_file() and path.parent.name == "profiles":
         raise ParamsError(f"{path}: no such profile.{_nearest(path.stem, _profiles(path.parent))}")
-    params = read_params(path) if profile else load_params(path)
+    params = load_params(path)
     click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms base, {', '.join(params.arms)}")
-    missing = "; ".join(f"{key}: {', '.join(values)}" for key, values in not_built(params).items())
-    if missing:
-        click.echo(f"{path}: not built yet, so 'make check' and every stage refuse it: {missing}")
 
 
 if __name__ == "__main__":

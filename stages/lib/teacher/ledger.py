@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from stages.lib.command import READ, one_line_errors, params_option
-from stages.lib.params import Prices, read_params
+from stages.lib.params import Prices, load_params
 from stages.lib.teacher.pricing import Tokens, money, tokens
 from stages.lib.teacher.reading import BodyError, read_body
 from stages.lib.teacher.record import Record, stored_records
@@ -58,7 +58,7 @@ class Account:
 @params_option
 @one_line_errors
 def main(store: Path | None, params_path: Path) -> None:
-    prices = read_params(params_path).run.prices
+    prices = load_params(params_path).run.prices
     path = store or default_path()
     if not path.is_file():
         click.echo(f"{path}: no answers were received here yet; 'make repro' asks for the first.")

@@ -29,7 +29,7 @@ import click
 import orjson
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.params import read_params
+from stages.lib.params import load_params
 from stages.lib.records import Question, read_some_rows, writing
 from stages.lib.teacher.answer_file import AnswerFile, StoreError, open_answers
 from stages.lib.teacher.r1_distill import is_r1_distill, read_r1_distill, write_r1_distill
@@ -102,7 +102,7 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
         raise StoreError(f"{file}: is there already and is not written over. Name another file.")
     questions = read_some_rows(questions_path, Question, "Run 'dvc repro collect' to rebuild it.")
     with open_answers(source) as answers:
-        written, skipped = write_r1_distill(file, questions, read_params(params_path).distill, answers)
+        written, skipped = write_r1_distill(file, questions, load_params(params_path).distill, answers)
     log.info("r1-distill: %d answers written to %s%s", written, file, of_no_use(skipped))
 
 
@@ -143,7 +143,7 @@ def exported(file: Path, _: Counter[str]) -> Iterator[Record]:
 
 def rows(file: Path, skipped: Counter[str], params_path: Path) -> Iterator[Record]:
     """The records of an r1_distill.txt."""
-    return read_r1_distill(file, read_params(params_path).distill, skipped)
+    return read_r1_distill(file, load_params(params_path).distill, skipped)
 
 
 def check(records: Iterator[Record]) -> None:
