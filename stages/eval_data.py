@@ -51,7 +51,7 @@ def gather(params: EvalData) -> dict[str, Benchmark | None]:
 def said(name: str, benchmark: Benchmark | None) -> str:
     """What was found, in one line."""
     if benchmark is None:
-        return f"{name} not gathered: an evaluation would ask the hub for it"
+        return f"{name} not gathered, for eval_data.{name} names no source: an evaluation would ask the hub for it"
     zero_shot = "" if benchmark.fewshot else "; without examples, so zero-shot only"
     return f"{name} from {benchmark.source.origin}, {benchmark.rows('test')} test questions{zero_shot}"
 

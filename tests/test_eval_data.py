@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -53,8 +54,12 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
-def test_nothing_is_gathered_where_no_source_is_named(tmp_path: Path, project_params: Params, runs: Runs) -> None:
+def test_nothing_is_gathered_where_no_source_is_named(
+    tmp_path: Path, project_params: Params, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "distillery.eval_data")
     runs(main, *arguments(tmp_path, project_params()))
+    assert "eval-data: mgsm not gathered, for eval_data.mgsm names no source: " in caplog.text
     nothing = {"gsm8k": None, "mgsm": None, "mmlu": None}
     assert list(contents(tmp_path / "eval_data")) == ["manifest.json"]
     assert json.loads((tmp_path / "eval_data" / "manifest.json").read_bytes()) == {"benchmarks": nothing, "files": {}}

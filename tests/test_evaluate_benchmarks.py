@@ -21,8 +21,9 @@ from tests.workspace import write_changed_params
 
 Runs = Callable[..., Result]
 ZH, ANATOMY = "lm-eval:mgsm_native_cot_zh", "lm-eval:mmlu_anatomy"
+SHOTS = "lm-eval:gsm8k"  # the same task, with lm-eval's own five examples
 ASKED = {
-    "evaluate.benchmarks": ["heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY],
+    "evaluate.benchmarks": ["heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY, SHOTS],
     "evaluate.num_fewshot": {"gsm8k": 0},
     "evaluate.limit": 4,
     "evaluate.max_gen_toks": 64,
@@ -112,7 +113,7 @@ def of_lm_eval(task: str, student: Path, eval_data: Path, fewshot: int | None) -
 
 @pytest.mark.parametrize(
     ("benchmark", "task", "fewshot"),
-    [("gsm8k", "gsm8k", 0), (ZH, "mgsm_native_cot_zh", None), (ANATOMY, "mmlu_anatomy", None)],
+    [("gsm8k", "gsm8k", 0), (SHOTS, "gsm8k", None), (ZH, "mgsm_native_cot_zh", None), (ANATOMY, "mmlu_anatomy", None)],
 )
 def test_the_numbers_are_those_of_lm_eval_alone_to_the_last_digit(
     benchmark: str, task: str, fewshot: int | None, arm: Arm, student: Path, eval_data: Path
@@ -120,13 +121,14 @@ def test_the_numbers_are_those_of_lm_eval_alone_to_the_last_digit(
     alone = of_lm_eval(task, student, eval_data, fewshot)
     assert arm.facts["lm_eval"][benchmark] == json.loads(json.dumps(alone["results"]))
     hashes = {(sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]) for sample in alone["samples"][task]}
-    assert {(row.doc_hash, row.prompt_hash, row.target_hash) for row in arm.rows if row.task == task} == hashes
+    rows = [row for row in arm.rows if row.benchmark == benchmark]
+    assert {(row.doc_hash, row.prompt_hash, row.target_hash) for row in rows} == hashes
     marks = {
         s["doc_id"]: s.get("acc", s.get("exact_match")) for s in alone["samples"][task] if "strict" not in s["filter"]
     }
-    assert [row.lm_eval for row in arm.rows if row.task == task and row.benchmark == benchmark] == [
-        marks[number] == 1 for number in range(4)
-    ]
+    assert [row.lm_eval for row in rows] == [marks[number] == 1 for number in range(4)]
+    if benchmark == SHOTS:
+        assert rows[0].prompt.count("<|im_start|>user") == 6, "five examples, each a turn, and the question"
 
 
 def test_the_thought_is_kept_in_the_answers_and_taken_off_before_lm_eval_scores_them(arm: Arm) -> None:
@@ -144,7 +146,7 @@ def test_both_scores_and_the_audit_stand_beside_each_other(arm: Arm) -> None:
     assert found["verifier"] == found["lm_eval"] == 0.25
     assert (found["differ"], found["cut_off"], found["unread"]) == (0, 0.0, 0.0)
     assert arm.metrics["system_prompt"] == "brief"
-    assert list(arm.metrics) == ["system_prompt", "heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY]
+    assert list(arm.metrics) == ["system_prompt", "heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY, SHOTS]
 
 
 def test_mgsm_is_eleven_languages_and_their_mean_with_an_error_by_problem(arm: Arm) -> None:
@@ -179,6 +181,30 @@ def test_the_headline_says_which_score_counts(
     assert (other.metrics["heldout"]["headline"], arm.metrics["heldout"]["headline"]) == ("lm_eval", "verifier")
     assert {row.decided_by for row in other.rows} == {"lm-eval"}
     assert all(row.correct == row.lm_eval for row in other.rows)
+
+
+@pytest.mark.parametrize("benchmark", ["mgsm_direct", ZH])
+def test_examples_that_were_not_gathered_are_refused(
+    benchmark: str, student: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    write_mgsm(tmp_path / "official" / "mgsm", exemplars=False)
+    write_gsm8k(tmp_path / "official" / "gsm8k")
+    write_mmlu(tmp_path / "official" / "mmlu")
+    folder = gathered(tmp_path / "official", tmp_path)
+    shots = {"evaluate.benchmarks": [benchmark], "evaluate.num_fewshot": {benchmark: 1}}
+    write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
+    line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, folder))
+    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was gathered")
+    assert "exemplars.py" in line
+
+
+def test_more_examples_than_there_are_are_refused_before_anything_is_asked(
+    eval_data: Path, student: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    shots = {"evaluate.benchmarks": [ANATOMY], "evaluate.num_fewshot": {ANATOMY: 6}}
+    write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
+    line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, eval_data))
+    assert line == f"evaluate.num_fewshot: 6 examples for '{ANATOMY}', but 'mmlu_anatomy' has 5. Set it lower."
 
 
 WATCHED = """

@@ -13,6 +13,7 @@ from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.forecast import LONG_H, billions, forecast, warning
 from stages.lib.evaluation.launching import arguments, command, wants_several
 from stages.lib.evaluation.progress import Progress
+from stages.lib.evaluation.results import is_right
 from stages.lib.evaluation.tasks import KNOWN, chosen, folder_of_tasks, loaded
 from stages.lib.params import Params, load_params
 
@@ -48,9 +49,14 @@ def test_gsm8k_is_one_task_and_mmlu_one_group_of_the_installed_ones(index: dict[
 def test_a_task_of_the_four_needs_their_folder_alone_and_a_tag_needs_all_of_lm_eval() -> None:
     assert chosen("lm-eval:mmlu_anatomy", HELDOUT).folder == "mmlu/default"
     assert chosen("lm-eval:mgsm_native_cot_zh", HELDOUT).data == "juletxara/mgsm"
+    assert chosen("lm-eval:mmlu_stem", HELDOUT).data == "cais/mmlu", "a group of them, by its own name"
     # the tag of that name has a twelfth task elsewhere, so it is passed on as it is
     assert chosen("lm-eval:mgsm_direct", HELDOUT).folder is None
     assert "mgsm_direct" in KNOWN
+
+
+def test_a_share_of_a_point_is_right_from_half_a_point_on() -> None:
+    assert [is_right(mark) for mark in (1, 1.0, 0.7, 0.5, 0.4, 0.001, 0)] == [True] * 4 + [False] * 3
 
 
 @pytest.mark.slow

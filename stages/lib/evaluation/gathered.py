@@ -2,17 +2,20 @@
 
 data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ bear the names of the hub's datasets. ``datasets`` prefers a
 folder of such a name in the working directory to the hub, so that is where lm-eval runs. What is not gathered there is
-asked of the hub, which the log says.
+asked of the hub, which the log says. MGSM gathered without its exemplars.py has one row that stands for its examples:
+nobody may be shown it.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from stages.lib.command import project_root
+from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.tasks import HELDOUT, Benchmark
+from stages.lib.records import read_json
 
 log = logging.getLogger("distillery.evaluate")
 
@@ -39,6 +42,20 @@ def gathered(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[N
 def is_gathered(folder: Path | None, benchmark: Benchmark) -> bool:
     """Whether its dataset lies there."""
     return folder is not None and benchmark.data is not None and (folder / benchmark.data).is_dir()
+
+
+def refuse_fewshot(folder: Path | None, benchmarks: Sequence[Benchmark], num_fewshot: Mapping[str, int]) -> None:
+    """EvaluationError where examples are to stand before a question, and the benchmark was gathered without any."""
+    if folder is None or not (folder / "manifest.json").is_file():
+        return
+    found = read_json(folder / "manifest.json", "Run 'make eval-data' to gather it again.")["benchmarks"].values()
+    without = {facts["folder"] for facts in found if facts and not facts["fewshot"]}
+    for each in benchmarks:
+        if each.data in without and num_fewshot.get(each.name):
+            raise EvaluationError(
+                f"evaluate.num_fewshot: {num_fewshot[each.name]} examples for '{each.name}', but {each.data} was "
+                "gathered without any. Put exemplars.py beside its .tsv files and run 'make eval-data', or say 0."
+            )
 
 
 def _cache() -> dict[str, str]:

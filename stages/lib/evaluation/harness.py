@@ -14,10 +14,17 @@ from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.backends import Asking, refuse_before_loading, refuse_too_long, student_model
 from stages.lib.evaluation.cache import cache_folder, remove_others
 from stages.lib.evaluation.forecast import warn_of_days
-from stages.lib.evaluation.gathered import gathered
+from stages.lib.evaluation.gathered import gathered, refuse_fewshot
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import Scored, scored_of, stops_of
-from stages.lib.evaluation.tasks import END_OF_TURN, Benchmark, Loaded, loaded, refuse_unanswerable
+from stages.lib.evaluation.tasks import (
+    END_OF_TURN,
+    Benchmark,
+    Loaded,
+    loaded,
+    refuse_too_many_examples,
+    refuse_unanswerable,
+)
 
 log = logging.getLogger("distillery.evaluate")
 
@@ -28,10 +35,12 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
     None in all processes but the first, where several run side by side.
     """
     refuse_before_loading(asking)
+    refuse_fewshot(eval_data, benchmarks, asking.params.num_fewshot)
     with gathered(eval_data, benchmarks):
         found = [loaded(benchmark) for benchmark in benchmarks]
         for each in found:
             refuse_unanswerable(each, asking.params.backend)
+            refuse_too_many_examples(each, asking.params.num_fewshot.get(each.benchmark.name, 0))
         if any(each.questions("generate_until", None) for each in found):
             refuse_too_long(asking)
         warn_of_days(asking, found)

@@ -69,10 +69,15 @@ def scored_of(found: Loaded, results: dict[str, Any], texts: dict[tuple[str, int
         rows = [row for row in results["samples"][name] if row["filter"] == chosen]
         for row in sorted(rows, key=lambda each: each["doc_id"]):
             text = texts.get((name, row["doc_id"])) if task.OUTPUT_TYPE == "generate_until" else None
-            samples.append(_sample(name, task, row, bool(row[metric]), text, results["stops"][name]))
+            samples.append(_sample(name, task, row, is_right(row[metric]), text, results["stops"][name]))
     group = _group(found, results)
     table = {key: results["results"][key] for key in sorted(results["results"])}
     return Scored(found.benchmark.name, scores, group, samples, table)
+
+
+def is_right(mark: float) -> bool:
+    """A question is right or wrong; where a task gives it a share of a point (truthfulqa_mc2), from half a point on."""
+    return float(mark) >= 0.5
 
 
 def _main_metric(table: dict[str, Any]) -> tuple[str, str]:

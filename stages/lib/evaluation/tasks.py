@@ -72,10 +72,16 @@ def chosen(name: str, heldout: Path) -> Benchmark:
         return Benchmark(name, [*tasks], folder, data)
     task = name.removeprefix(LM_EVAL)
     for _, folder, data in KNOWN.values():
-        # a task of these by its own name; a tag is gathered from all folders, so it is never taken from here
-        if (folder_of_tasks() / folder / f"{task}.yaml").is_file() and not task.startswith("_"):
+        if _defines(folder_of_tasks() / folder, task):
             return Benchmark(name, [task], folder, data)
     return Benchmark(name, [task], None, None)
+
+
+def _defines(folder: Path, task: str) -> bool:
+    """Whether a task or a group of that name is a file of the folder; a tag is gathered from all folders, so never."""
+    if (folder / f"{task}.yaml").is_file() and not task.startswith("_"):
+        return True
+    return any(f"group: {task}" in path.read_text(encoding="utf-8").splitlines() for path in folder.glob("_*.yaml"))
 
 
 def folder_of_tasks() -> Path:
@@ -134,6 +140,17 @@ def refuse_unanswerable(found: Loaded, backend: str) -> None:
             raise EvaluationError(
                 f"evaluate.benchmarks: '{name}' is scored by {', '.join(sorted(metrics))}, so no question is right or "
                 f"wrong and arms cannot be compared. Take a task with one of {', '.join(BINARY)}."
+            )
+
+
+def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
+    """EvaluationError where a task has fewer examples than are to stand before each of its questions."""
+    for name, task in found.tasks.items() if wanted else ():
+        has = len(list(task.fewshot_docs() or []))
+        if has < wanted:
+            raise EvaluationError(
+                f"evaluate.num_fewshot: {wanted} examples for '{found.benchmark.name}', but '{name}' has {has}. "
+                "Set it lower."
             )
 
 
