@@ -144,6 +144,8 @@ class TestFlags:
     def test_an_answer_is_cut_off_where_its_tokens_reach_the_limit(self) -> None:
         assert self.of(tokens=100).cut_off
         assert not self.of(tokens=90).cut_off
+        assert self.of(tokens=4060, limit=4096).cut_off, "as counted in the text, which may split into fewer"
+        assert not self.of(tokens=4000, limit=4096).cut_off
 
     @pytest.mark.parametrize(("text", "stopped"), [("18\n\nQuestion: How many?", True), ("The question: 18", False)])
     def test_a_stop_string_of_the_task_is_found_anywhere_in_the_generation(self, text: str, stopped: bool) -> None:

@@ -115,6 +115,7 @@ WRONG_VALUES = [
     ),
     pytest.param({"evaluate.benchmarks": ["heldout"] * 2}, "evaluate.benchmarks: 'heldout' stands there", id="twice"),
     pytest.param({"evaluate.benchmarks": ["lm-eval:"]}, "evaluate.benchmarks.0: no benchmark 'lm-eval:'", id="no task"),
+    pytest.param({"evaluate.num_fewshot": {"heldout": 2}}, "evaluate: num_fewshot: heldout has no examples", id="own"),
     pytest.param({"evaluate.num_fewshot": {"gsm8k": 0}}, "evaluate: num_fewshot names 'gsm8k'", id="few-shot of none"),
     pytest.param({"evaluate.backend_args": {"dtype": "auto"}}, "evaluate: backend_args holds 'dtype'", id="said twice"),
     pytest.param(

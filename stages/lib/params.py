@@ -408,6 +408,8 @@ class Evaluate(Section):
         for name in self.num_fewshot:
             if name not in self.benchmarks:
                 raise ValueError(f"num_fewshot names {name!r}, which is not among the benchmarks")
+        if self.num_fewshot.get("heldout"):
+            raise ValueError("num_fewshot: heldout has no examples to show but its own questions; leave it out")
         return self
 
 

@@ -17,7 +17,6 @@ from stages.lib.answers.reading import solution
 from stages.lib.evaluation.languages import language_of
 from stages.lib.evaluation.looping import loops
 
-RECOUNT = 2  # tokens are counted in the text, which is often split into a few less than were generated
 EXAMPLES = 5  # of each kind
 
 
@@ -90,13 +89,18 @@ def flags(generated: Generated, verdict: Verdict | None) -> Flags:
     """The flags of one answer; ``verdict`` is the verifier's, None where the task has none."""
     text = generated.response
     return Flags(
-        cut_off=generated.tokens >= generated.limit - RECOUNT,
+        cut_off=generated.tokens >= generated.limit - recount(generated.limit),
         task_stop=any(stop in text for stop in generated.stops),
         no_end_marker=None if generated.end_marker is None else generated.end_marker not in text,
         unread=None if verdict is None else verdict.verdict == "unsure",
         other_language=_in_other_language(text, generated.language),
         looping=loops(text),
     )
+
+
+def recount(limit: int) -> int:
+    """Tokens are counted in the text, which may split into so many less than were generated."""
+    return max(2, limit // 100)
 
 
 def _in_other_language(text: str, language: str | None) -> bool | None:
