@@ -367,7 +367,10 @@ def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on(
     assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
 
 
-def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed() -> None:
+def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # where no arm is trained yet
     shared = load_params(ROOT / "profiles" / "cuda.yaml")
     assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
     assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
