@@ -121,17 +121,25 @@ def gather(folder: Path) -> None:
 
 def train(folder: Path, name: str, dataset: str) -> None:
     """One arm's training."""
+    stage(folder, "train", training(folder, name, dataset), f"train-{name}")
+
+
+def training(folder: Path, name: str, dataset: str) -> dict[str, Any]:
+    """What the stage train is given, besides params and metrics."""
     paths = {"dataset": folder / "sharegpt" / dataset, "model": folder / "models" / name}
-    stage(folder, "train", {"arm": name, **paths, "loss": folder / f"{name}.loss.csv"}, f"train-{name}")
+    return {"arm": name, **paths, "left-out": folder / f"{name}.left_out.jsonl", "loss": folder / f"{name}.loss.csv"}
 
 
 def evaluate(folder: Path, name: str, model: Path | None) -> None:
     """One arm's scores."""
-    paths: dict[str, Any] = {"heldout": folder / "heldout.jsonl", "answers": folder / f"{name}.jsonl"}
-    if model:
-        paths["model"] = model
-    scores = folder / f"{name}.scores.csv"
-    stage(folder, "evaluate", {"arm": name, **paths, "scores": scores}, f"evaluate-{name}")
+    stage(folder, "evaluate", evaluation(folder, name, model), f"evaluate-{name}")
+
+
+def evaluation(folder: Path, name: str, model: Path | None) -> dict[str, Any]:
+    """What the stage evaluate is given, besides params and metrics."""
+    made = {"scores": ".scores.csv", "answers": ".jsonl", "examples": ".examples.jsonl"}
+    paths = {option: folder / f"{name}{suffix}" for option, suffix in made.items()}
+    return {"arm": name, "heldout": folder / "heldout.jsonl", **paths, **({"model": model} if model else {})}
 
 
 def stage(folder: Path, name: str, options: dict[str, Any], log: str = "") -> None:
