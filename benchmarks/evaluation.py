@@ -16,6 +16,7 @@ import click
 from ruamel.yaml import YAML
 
 from benchmarks.measuring import ROOT, Used, machine, measured, table
+from tests.tiny_student import build_tiny_student
 
 FOLDER = ROOT / ".cache" / "benchmarks" / "evaluation"
 ALONE = """
@@ -48,7 +49,8 @@ Path(out).write_text(json.dumps({"results": results["results"], "samples": sampl
 def main(questions: int) -> None:
     click.echo(f"{machine()}\n")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    student, eval_data = made_student(FOLDER / "student"), made_questions(FOLDER / "eval_data")
+    student, eval_data = FOLDER / "student", made_questions(FOLDER / "eval_data")
+    build_tiny_student(student)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "DVC_ROOT": str(FOLDER), "TQDM_DISABLE": "1"}
     offline |= {"HF_HOME": str(FOLDER / "huggingface"), "OMP_NUM_THREADS": "1"}
     code = f"import os; os.chdir({str(eval_data)!r})\n{ALONE}"
@@ -103,37 +105,6 @@ def made_questions(folder: Path) -> Path:
     files = [{"split": split, "path": f"{split}.jsonl"} for split in ("train", "test")]
     card = json.dumps({"configs": [{"config_name": "main", "data_files": files}]})
     (data / "README.md").write_text(f"---\n{card}\n---\n")
-    return folder
-
-
-def made_student(folder: Path) -> Path:
-    """A random Qwen2 of two layers that reads and writes bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {text: place for place, text in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    turns = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    fast.chat_template = turns + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    fast.save_pretrained(folder)
-    set_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
 
