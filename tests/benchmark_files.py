@@ -1,19 +1,16 @@
 """Made-up benchmarks as large as the real ones, in the forms in which they are published; and a hub that has them."""
 
 import csv
-import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from stages.lib.benchmarks.forms import LANGUAGES, SUBJECTS
+from tests.standin_hub import HubAnswers, StandInHub, card, listing, served, tree
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MMLU_TEST = [100] * 14 + [294] * 43  # 14,042 in all
 
 
@@ -74,84 +71,39 @@ def write_repository(folder: Path, tables: dict[str, dict[str, list[dict[str, An
     return folder
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(StandInHub):
     """Both protocols over folders of datasets: that of the Hugging Face hub and that of ModelScope."""
 
-    daemon_threads = True
-
     def __init__(self, datasets: dict[str, Path]) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
+        super().__init__(_Answers)
         self.datasets = datasets
-        self.asked: list[str] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def files(self, name: str) -> dict[str, bytes]:
         folder = self.datasets[name]
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(HubAnswers):
     server: Hub
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+    def answer(self) -> None:
         url = urlsplit(self.path)
         for name in self.server.datasets:
             if url.path.startswith(f"/datasets/{name}/resolve/"):
                 return self.give(self.server.files(name)[unquote(url.path).split("/", 6)[6]])
             if url.path.startswith(f"/api/datasets/{name}/tree/"):
-                return self.give(json.dumps(self.tree(name)).encode())
+                return self.give(tree(self.server.files(name)))
             if url.path.startswith(f"/api/datasets/{name}"):
-                siblings = [{"rfilename": file} for file in self.server.files(name)]
-                return self.give(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode())
+                return self.give(card(name, self.server.files(name)))
             if url.path == f"/api/v1/datasets/{name}/repo/tree":
-                data = {"Code": 200, "Success": True, "Data": {"Files": self.listing(name)}}
-                return self.give(json.dumps(data).encode())
+                return self.give(listing(self.server.files(name)))
             if url.path == f"/api/v1/datasets/{name}/repo":
                 return self.give(self.server.files(name)[parse_qs(url.query)["FilePath"][0]])
         return self.send_error(404)
-
-    def tree(self, name: str) -> list[dict[str, Any]]:
-        files = self.server.files(name).items()
-        return [{"type": "file", "path": file, "size": len(data), "oid": COMMIT} for file, data in files]
-
-    def listing(self, name: str) -> list[dict[str, Any]]:
-        """The files as ModelScope lists them."""
-        return [
-            {
-                "Name": file.rpartition("/")[2],
-                "Path": file,
-                "Type": "blob",
-                "Size": len(data),
-                "Sha256": hashlib.sha256(data).hexdigest(),
-                "Revision": COMMIT,
-            }
-            for file, data in self.server.files(name).items()
-        ]
-
-    def give(self, data: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @contextmanager
 def serving(datasets: dict[str, Path]) -> Iterator[Hub]:
     """A hub with these datasets, by id."""
-    with Hub(datasets) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(Hub(datasets)) as server:
         yield server
-        server.shutdown()

@@ -16,6 +16,7 @@ from click.testing import Result
 from stages.eval_data import main
 from stages.lib.benchmarks.forms import FORMS, LANGUAGES, SUBJECTS
 from tests.benchmark_files import Hub, serving, write_gsm8k, write_mgsm, write_mmlu, write_repository
+from tests.standin_hub import client_environment
 
 Params = Callable[..., Path]
 Runs = Callable[..., Result]
@@ -229,16 +230,7 @@ def hub(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hu
 
 def gather(home: Path, origin: str, address: str, params: Path) -> subprocess.CompletedProcess[str]:
     """The stage in a process of its own, for the clients read their address once."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(home),
-        "HF_HOME": str(home / "huggingface"),
-        "HF_ENDPOINT": address,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "MODELSCOPE_CACHE": str(home / "modelscope"),
-        "MODELSCOPE_ENDPOINT": address,
-    }
+    environment = client_environment(home, address)
     command = [sys.executable, "-m", "stages.eval_data", *map(str, arguments(home, params))]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 

@@ -9,9 +9,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,9 +18,9 @@ import pytest
 from stages.lib.params import Student
 from stages.lib.students import StudentError, modelers, package, student_folder
 from stages.lib.students.identity import student_identity
+from tests.standin_hub import COMMIT, HubAnswers, StandInHub, card, client_environment, listing, served, tree
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "qwen2"}',
     "tokenizer_config.json": b"{}",
@@ -46,39 +44,17 @@ for name in sys.argv[3].split(","):
 """
 
 
-class Hub(ThreadingHTTPServer):
+class Answers(HubAnswers):
     """Both protocols over the same files: that of the Hugging Face hub and that of ModelScope."""
 
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.asked: list[str] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Answers(BaseHTTPRequestHandler):
-    """Whatever revision is asked for, it is the one commit there is; it is noted."""
-
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+    def answer(self) -> None:
         url = urlsplit(self.path)
         if url.path.startswith("/api/models/someone/tiny/tree/"):
-            tree = [{"type": "file", "path": name, "size": len(data), "oid": COMMIT} for name, data in FILES.items()]
-            self.give(json.dumps(tree).encode())
+            self.give(tree(FILES))
         elif url.path.startswith("/api/models/someone/tiny"):
-            siblings = [{"rfilename": name} for name in FILES]
-            self.give(json.dumps({"id": "someone/tiny", "sha": COMMIT, "siblings": siblings}).encode())
+            self.give(card("someone/tiny", FILES))
         elif url.path == "/api/v1/models/someone/tiny/repo/files":
-            self.give(json.dumps({"Code": 200, "Success": True, "Data": {"Files": listing()}}).encode())
+            self.give(listing(FILES))
         elif url.path == "/api/v1/models/someone/tiny/repo":
             self.give(FILES[parse_qs(url.query)["FilePath"][0]])
         elif url.path.startswith(f"/someone/tiny/resolve/{COMMIT}/"):
@@ -86,40 +62,11 @@ class Answers(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def give(self, data: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def listing() -> list[dict[str, object]]:
-    """The files as ModelScope lists them."""
-    return [
-        {
-            "Name": name,
-            "Path": name,
-            "Type": "blob",
-            "Size": len(data),
-            "Sha256": hashlib.sha256(data).hexdigest(),
-            "Revision": COMMIT,
-        }
-        for name, data in FILES.items()
-    ]
-
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+def hub() -> Iterator[StandInHub]:
+    with served(StandInHub(Answers)) as server:
         yield server
-        server.shutdown()
 
 
 def fetch(home: Path, source: str, address: str, revision: str | None = None, what: str = "folder") -> Path | str:
@@ -132,16 +79,7 @@ try:
 except StudentError as error:
     print("error", *str(error).split())
 """
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(home),
-        "HF_HOME": str(home / "huggingface"),
-        "HF_ENDPOINT": address,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "MODELSCOPE_CACHE": str(home / "modelscope"),
-        "MODELSCOPE_ENDPOINT": address,
-    }
+    environment = client_environment(home, address)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     kind, _, text = done.stdout.strip().splitlines()[-1].partition(" ")
@@ -156,7 +94,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_disk(
-    source: str, hub: Hub, tmp_path: Path
+    source: str, hub: StandInHub, tmp_path: Path
 ) -> None:
     first = fetch(tmp_path, source, hub.address, revision="v1.0")
     assert contents(first) == FILES
@@ -167,13 +105,13 @@ def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_dis
 
 
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
-def test_a_tokenizer_comes_without_the_weights(source: str, hub: Hub, tmp_path: Path) -> None:
+def test_a_tokenizer_comes_without_the_weights(source: str, hub: StandInHub, tmp_path: Path) -> None:
     found = contents(fetch(tmp_path, source, hub.address, what="tokenizer_folder"))
     assert found == {name: data for name, data in FILES.items() if name != "model.safetensors"}
 
 
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
-def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, hub: StandInHub, tmp_path: Path) -> None:
     error = fetch(tmp_path, source, f"{hub.address}/nothing")
     assert isinstance(error, str)
     assert error.startswith("train.student.name: ")
