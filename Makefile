@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARM ?=
 URL ?=
 FILE ?=
+KINDS ?=
 DRY_RUN ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
@@ -15,6 +16,10 @@ OPENMIND_PYTHON ?= $(PYTHON)
 OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
+# for one command alone: a 'dvc repro' after it must draw nothing again
+RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
+FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
+  --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -62,10 +67,11 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
-retry: setup ## ask again for the rows that failed though their stage succeeded
-	dvc repro --force --single-item distill && dvc repro
-forecast: setup ## say what distill would ask and cost, and ask nothing
-	python -m stages.distill --dry-run --questions data/questions.jsonl --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+retry: setup ## ask again for the rows that failed though their stage succeeded; KINDS=cut_off,empty_response: those answers too
+	@$(if $(KINDS),$(FORECAST),true)
+	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
+forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
+	@$(FORECAST)
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml

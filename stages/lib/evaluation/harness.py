@@ -52,7 +52,8 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
 
     quiet_loggers()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
-    model, progress = student_model(asking), Progress()
+    together = not asking.params.backend.startswith("local-")
+    model, progress = student_model(asking), Progress(asking.params.batch_size, together=together)
     student = RecordingLM(model, folder / f"answers_rank{model.rank}.db", asking.think_end_token, progress)
     scored = []
     for each in found:

@@ -32,7 +32,7 @@ LONGEST_BACKOFF_S = 60.0
 SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
 NO_CREDIT = ("insufficient_quota", "Arrearage")  # OpenAI's with a 429, DashScope's with a 400: no retry can help
-NOT_SENT = ("endpoint", "sample")  # of a request: they tell one stored answer from another
+NOT_SENT = ("endpoint", "sample", "draw")  # of a request: they tell one stored answer from another
 
 
 class TeacherError(DistilleryError):

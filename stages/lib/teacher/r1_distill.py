@@ -22,9 +22,9 @@ from stages.lib.params import Distill, prompt_text
 from stages.lib.records import Question, writing
 from stages.lib.teacher.answer_file import AnswerFile, StoreError
 from stages.lib.teacher.asking import chat_request, identity_of
+from stages.lib.teacher.draws import answer_that_counts
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.record import Record
-from stages.lib.teacher.store import request_key
 
 LAYOUT = "r1_distill.txt"
 
@@ -61,7 +61,7 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
                     f"{path}:{number}: not a row of {LAYOUT} (question, reasoning, answer). Mend or remove that line."
                 ) from error
             body = _body(row, distill.teacher.model)
-            failure = read_body(body.encode()).failure
+            failure = _failure(body)
             if failure:
                 skipped[failure] += 1
             else:
@@ -75,7 +75,7 @@ def write_r1_distill(
     request, written, skipped = _requests(distill), 0, Counter[str]()
     with writing(path) as file:
         for question in questions:
-            answer = _answer(request_key(request(question.question)), answers)
+            answer = _answer(request(question.question), answers)
             if isinstance(answer, str):
                 skipped[answer] += 1
             else:
@@ -90,12 +90,19 @@ def write_r1_distill(
     return written, skipped
 
 
-def _answer(key: str, answers: AnswerFile) -> Answer | str:
-    """The stored answer, or why there is none of use."""
-    if key not in answers:
-        return "not_answered"
+def _failure(body: str) -> str | None:
     try:
-        answer = read_body(answers.body(key))
+        return read_body(body.encode()).failure
+    except BodyError as error:  # neither reasoning nor answer
+        return str(error)
+
+
+def _answer(request: dict[str, Any], answers: AnswerFile) -> Answer | str:
+    """The stored answer, or why there is none of use."""
+    try:
+        answer = answer_that_counts(request, answers)
+    except KeyError:
+        return "not_answered"
     except BodyError as error:
         return str(error)
     return answer.failure or answer

@@ -17,6 +17,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stages.lib.teacher.pricing import tokens
+
 # half of an escaped pair: a first half without its second, or a second without its first
 LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -81,13 +83,16 @@ def read_body(body: bytes) -> Answer:
     finish_reason = choice.finish_reason or "unknown"
     if finish_reason in INTERRUPTED:
         raise BodyError("interrupted")
+    failure = _failure(reasoning, response, finish_reason)
+    if failure == "empty_response" and not reasoning.strip() and not tokens(completion.usage or {}).completion:
+        raise BodyError(failure)  # nothing at all came and nothing was counted: the server's failure, not the model's
     return Answer(
         reasoning=reasoning.strip(),
         response=response.strip(),
         finish_reason=finish_reason,
         model=completion.model or "",
         usage=completion.usage or {},
-        failure=_failure(reasoning, response, finish_reason),
+        failure=failure,
     )
 
 
