@@ -38,24 +38,27 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help doctor setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
+.NOTPARALLEL: # 'make -j demo' must not install beside its first check
+.PHONY: help checkout doctor setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
   report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+checkout:
+	@$(PYTHON) -m stages.lib.doctor.checkout
 doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
-demo: setup ## run the whole chain on this machine, and compare with the committed run
+demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
 	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
 
 ##@ The pipeline
 check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
-repro: setup ## run what changed, and nothing else
+repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
@@ -105,7 +108,7 @@ unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it witho
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Development
-test: setup lint ## every check and every test but the slow ones, a process a core
+test: checkout setup lint ## every check and every test but the slow ones, a process a core
 	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
