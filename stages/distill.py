@@ -28,7 +28,7 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
-from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
+from stages.lib.records import UNPROTECT, DataError, Distilled, Failure, Question, read_rows, write_json, writing
 from stages.lib.teacher.answer_file import AnswerFile, open_answers
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import CallFailed, TeacherError
@@ -40,7 +40,7 @@ from stages.lib.teacher.store import AnswerStore, default_path, open_store, requ
 
 log = logging.getLogger("distillery.distill")
 
-REBUILD = "Run 'dvc repro collect' to rebuild it, or correct the line ('dvc unprotect' it first where DVC tracks it)."
+REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
 USELESS = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received, stored, of no use
 NOT_ASKED = "not_asked"
