@@ -1,22 +1,35 @@
 """``make retry`` by the real make and DVC: what it asks, what it lays out anew, and what a plain repro does then."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.workspace import Workspace, kill, wait_until
 
 
 @pytest.fixture
-def with_failures(workspace: Workspace) -> Workspace:
+def asking(tmp_path: Path) -> Workspace:
+    """A workspace whose chain ends with distill, committed and not run yet: what comes after takes minutes."""
+    workspace = Workspace.of_the_repository(tmp_path / "space", tmp_path / "no student")
+    path = workspace.folder / "dvc.yaml"
+    stages = YAML().load(path)["stages"]
+    YAML().dump({"stages": {name: stages[name] for name in ("collect", "distill")}}, path)
+    workspace.commit()
+    return workspace
+
+
+@pytest.fixture
+def with_failures(asking: Workspace) -> Workspace:
     """Some of its twelve answers came empty, as they will at each draw."""
     faults = {"empty_content": 0.4}
-    workspace.change({"distill.teacher.embedded.faults": faults, "distill.max_failed_share": 0.9})
-    workspace.run("dvc", "repro", "distill")
-    assert {row["reason"] for row in failures(workspace)} == {"empty_response"}
-    assert {row["attempts"] for row in failures(workspace)} == {1}
-    return workspace
+    asking.change({"distill.teacher.embedded.faults": faults, "distill.max_failed_share": 0.9})
+    assert asking.repro() == {"collect", "distill"}
+    assert {row["reason"] for row in failures(asking)} == {"empty_response"}
+    assert {row["attempts"] for row in failures(asking)} == {1}
+    return asking
 
 
 def failures(workspace: Workspace) -> list[dict[str, Any]]:
@@ -37,7 +50,7 @@ def test_kinds_are_drawn_once_and_a_plain_repro_draws_nothing(with_failures: Wor
     assert f"would ask {failed} of 12 ({12 - failed} are in the store, {failed} are drawn again)" in said.stdout
     assert with_failures.asked() == asked + failed
     assert [row["attempts"] for row in failures(with_failures)] == [2] * failed
-    assert with_failures.repro("distill") == set()
+    assert with_failures.repro() == set()
     assert with_failures.asked() == asked + failed
 
 
@@ -58,7 +71,7 @@ def test_after_a_retry_that_was_killed_a_plain_repro_makes_the_rows_of_the_store
     lines = len(store.read_bytes().splitlines())
     wait_until(lambda: len(store.read_bytes().splitlines()) > lines or process.poll() is not None)
     kill(process)
-    assert with_failures.repro("distill") == {"distill"}
+    assert with_failures.repro() == {"distill"}
     drawn = len(store.read_bytes().splitlines()) - lines
     assert 0 < drawn <= failed
     assert sum(row["attempts"] - 1 for row in failures(with_failures)) == drawn
@@ -69,21 +82,21 @@ def test_there_and_back_the_rows_are_those_of_the_store(with_failures: Workspace
     with_failures.make("retry", "KINDS=empty_response")
     after = failures(with_failures)
     with_failures.change({"distill.max_failed_share": 0.8})
-    with_failures.run("dvc", "repro", "distill")
+    with_failures.repro()
     assert failures(with_failures) == after
     with_failures.change({"distill.max_failed_share": 0.9})
-    with_failures.run("dvc", "repro", "distill")
+    with_failures.repro()
     assert failures(with_failures) == after
 
 
-def test_what_was_not_asked_offline_comes_by_a_retry(workspace: Workspace) -> None:
-    workspace.change({"collect.size": 16, "run.offline": True})
-    workspace.run("dvc", "repro", "distill")
-    assert [row["reason"] for row in failures(workspace)] == ["not_asked"] * 4
-    assert workspace.asked() == 12
-    workspace.change({"run.offline": False})
-    assert workspace.repro("distill") == set(), "no stage depends on run"
-    workspace.run("python", "-m", "stages.lib.forget", "distill")
-    workspace.run("dvc", "repro", "--force", "--single-item", "distill")
-    assert failures(workspace) == []
-    assert workspace.asked() == 16
+def test_what_was_not_asked_offline_comes_by_a_retry(asking: Workspace) -> None:
+    asking.repro()
+    asking.change({"collect.size": 16, "run.offline": True})
+    assert asking.repro() == {"collect", "distill"}
+    assert [row["reason"] for row in failures(asking)] == ["not_asked"] * 4
+    assert asking.asked() == 12
+    asking.change({"run.offline": False})
+    assert asking.repro() == set(), "no stage depends on run"
+    asking.make("retry")
+    assert failures(asking) == []
+    assert asking.asked() == 16
