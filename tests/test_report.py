@@ -378,6 +378,24 @@ def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page
     ]
 
 
+def test_what_the_judge_contradicts_stands_below_with_its_interval(run: Path, page: Callable[..., str]) -> None:
+    table = {"right": {"right": 7, "wrong": 1, "not_asked": 72}, "wrong": {"not_asked": 4}, "unsure": {}}
+    right = {"verdicts": 80, "marked": 8, "contradicted": 1, "share": 0.125, "low": 0.0032, "high": 0.5265}
+    wrong = {"verdicts": 4, "marked": 0, "contradicted": 0, "share": None, "low": None, "high": None}
+    found = {"confidence": 0.95, "interval": "Clopper-Pearson", "right": right, "wrong": wrong}
+    edit(
+        run / "metrics/filter.json",
+        lambda counts: counts.update(judge_asked=8, rule_by_judge=table, judge_contradicts=found),
+    )
+    parsed = Parsed(page(run))
+    heads = ["the rule says", "marked by the judge", "contradicted", "share", "95 % interval", "so many of all"]
+    assert parsed.rows[(first := parsed.rows.index(heads)) + 1 : first + 3] == [
+        ["right", "8 of 80", "1", "12.5 %", "0.3 – 52.6", "0 – 42"],
+        ["wrong", "0 of 4", "0", "–", "–", "–"],
+    ]
+    assert "Clopper-Pearson" in parsed.text
+
+
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
     run: Path, page: Callable[..., str], arguments: Callable[..., list[object]]
 ) -> None:
