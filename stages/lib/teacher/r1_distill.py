@@ -61,9 +61,9 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
                     f"{path}:{number}: not a row of {LAYOUT} (question, reasoning, answer). Mend or remove that line."
                 ) from error
             body = _body(row, distill.teacher.model)
-            failure = read_body(body.encode()).failure
-            if failure:
-                skipped[failure] += 1
+            answer = _read(body.encode())
+            if isinstance(answer, str):
+                skipped[answer] += 1
             else:
                 yield Record.of(request(row.question), body)
 
@@ -92,10 +92,12 @@ def write_r1_distill(
 
 def _answer(key: str, answers: AnswerFile) -> Answer | str:
     """The stored answer, or why there is none of use."""
-    if key not in answers:
-        return "not_answered"
+    return _read(answers.body(key)) if key in answers else "not_answered"
+
+
+def _read(body: bytes) -> Answer | str:
     try:
-        answer = read_body(answers.body(key))
+        answer = read_body(body)
     except BodyError as error:
         return str(error)
     return answer.failure or answer
