@@ -3,7 +3,8 @@
 In:   data/questions.jsonl, the prompt's file
 Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "…", "response": "…",
                                     "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}
-      data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1}
+      data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
+                                    "error": "the server's own words, if any"}
       metrics/distill.json          the counts
 
 A received answer goes to the store first (``--store``) and is never asked for again: a killed run goes on where it was.
@@ -116,6 +117,7 @@ class Tally:
     def __init__(self, price: Price | None) -> None:
         self.distilled = 0
         self.failed: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()  # the servers' words, by how often
         self.worth = 0.0
         self._price = price
         self._prompt_tokens = 0
@@ -131,6 +133,7 @@ class Tally:
         self.worth += cost(usage, self._price) if self._price else 0.0
         if isinstance(row, Failure):
             self.failed[row.reason] += 1
+            self.errors.update([row.error] if row.error else [])
         else:
             self.distilled += 1
             counted = tokens(usage)
@@ -206,11 +209,15 @@ def outcome(
     fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
     failed = asked.failed.get(key)
     if failed and key not in store:  # else another process had more luck meanwhile
-        return Failure(**fields, reason=failed.reason, status=failed.status, attempts=failed.attempts), {}
+        row = Failure(
+            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.words
+        )
+        return row, {}
     try:
         answer = read_body(store.body(key))
     except BodyError as error:  # received when the reader asked for less
-        return Failure(**fields, reason=str(error), status=200, attempts=1), {}
+        said = error.said.text if error.said else ""
+        return Failure(**fields, reason=str(error), status=200, attempts=1, error=said), {}
     if answer.failure:
         return Failure(**fields, reason=answer.failure, status=200, attempts=1), answer.usage
     return _distilled(fields, answer), answer.usage
@@ -233,9 +240,14 @@ def check_failures(tally: Tally, not_received: int, params: Distill) -> None:
     if failed > params.max_failed_share * tally.rows:
         raise TeacherError(
             f"distill: {failed} of {tally.rows} answers failed ({_kinds(tally)}), more than distill.max_failed_share = "
-            f"{params.max_failed_share:g} allows. What was received is kept: 'dvc repro' asks for the {not_received} "
-            "that were not; those cut off, empty or refused stay so until the prompt or distill.teacher changes."
+            f"{params.max_failed_share:g} allows.{_most_often(tally)} What was received is kept: 'dvc repro' asks for "
+            f"the {not_received} that were not; answers that are cut off or empty stay so until the prompt or "
+            "distill.teacher changes."
         )
+
+
+def _most_often(tally: Tally) -> str:
+    return "".join(f' The server says, {count} times: "{error}"' for error, count in tally.errors.most_common(1))
 
 
 def _kinds(tally: Tally) -> str:
