@@ -34,6 +34,7 @@ LAST_EVENT = re.compile(rb'"?\[?DONE\]?"?\Z')
 SERVER_ERROR = "server_error"  # the reason where a body states an error
 # where the thought stands, the one that is preferred first
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
+FIELDS = frozenset((*REASONING, "content", "refusal"))
 IN_PARTS = "parts"  # the thought among the parts of the content
 THOUGHT_PART = re.compile("think|thought|reason|summary")
 PART_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "value")
@@ -67,15 +68,11 @@ class _Message:
 
     def add(self, message: dict[str, Any]) -> None:
         """Append the texts of a message or of a stream's delta."""
-        for name in REASONING:
-            self._append(name, _text(message.get(name)))
-        self._append("refusal", _text(message.get("refusal")))
-        content = message.get("content")
-        if content is not None and not isinstance(content, str | list | dict):
-            raise BodyError("no_choices")
-        thought, answer = ("", content) if isinstance(content, str) else _parts(content or [])
-        self._append(IN_PARTS, thought)
-        self._append("content", answer)
+        for name, value in message.items():
+            if name == "content" and value is not None and not isinstance(value, str):
+                self._add_parts(value)
+            elif value and name in FIELDS:
+                self._append(name, value if isinstance(value, str) else _text(value))
 
     def text(self, name: str) -> str:
         """All of one field."""
@@ -85,6 +82,13 @@ class _Message:
         """The thought that came in a field of its own."""
         named = (self.text(name) for name in (*REASONING, IN_PARTS))
         return next((text for text in named if text.strip()), "")
+
+    def _add_parts(self, content: Any) -> None:
+        if not isinstance(content, list | dict):
+            raise BodyError("no_choices")
+        thought, answer = _parts(content)
+        self._append(IN_PARTS, thought)
+        self._append("content", answer)
 
     def _append(self, name: str, text: str) -> None:
         if text:
@@ -112,9 +116,10 @@ class _Completion:
         if not isinstance(choice, dict):
             raise BodyError("no_choices")
         self._add_choice(choice, whole=whole)
-        for beside in (choice, value.get("x_groq"), value):  # Moonshot's, Groq's and everybody's place for the usage
-            usage = beside.get("usage") if isinstance(beside, dict) else None
-            self.usage = usage if isinstance(usage, dict) and usage else self.usage
+        groq = value.get("x_groq")
+        # everybody's place for the usage, Moonshot's and Groq's
+        usage = value.get("usage") or choice.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        self.usage = usage if isinstance(usage, dict) and usage else self.usage
         model = value.get("model")
         self.model = model if isinstance(model, str) and model else self.model
 

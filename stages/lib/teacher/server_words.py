@@ -30,6 +30,7 @@ MARKS = re.compile(r"flagged_input|content_filter_results?")
 ECHOES = re.compile(r"input|flagged_input|prompt|messages|request|choices|loc|ctx|headers")
 STATED_IN = ("error", "errors", "base_resp", "Error")  # where a body with status 200 keeps its error
 NUMBERED_IN = ("code", "error_code", "errcode", "status_code")
+SUSPECT = frozenset((*STATED_IN, *NUMBERED_IN, "Response", "type"))
 SUCCESS = frozenset(("", "0", "1", "200", "10000", "20000", "ok", "success", "succeeded", "none", "null", "成功"))
 HTML_TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 HTML_NOISE = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -66,7 +67,7 @@ def error_in(value: Any, *, event: bool = False) -> ServerWords | None:
     """
     if isinstance(value, list):
         return next(filter(None, (error_in(each, event=event) for each in value[:1])), None)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _is_plain(value):
         return None
     for stated in _stated(value):
         if _is_failure(stated):
@@ -74,6 +75,14 @@ def error_in(value: Any, *, event: bool = False) -> ServerWords | None:
     named = "error" in (value.get("object"), value.get("type"))
     alone = not (value.get("choices") or event) and _sentence(value)
     return _read(value) if named or alone or _is_numbered(value) else None
+
+
+def _is_plain(value: dict[str, Any]) -> bool:
+    """Choices and no key that an error could stand under: nearly every body and event, so it is seen at once."""
+    choices = value.get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)) or "error" in choices[0]:
+        return False
+    return SUSPECT.isdisjoint(value) and value.get("object") != "error"
 
 
 def _stated(value: dict[str, Any]) -> Iterator[Any]:
