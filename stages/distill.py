@@ -3,7 +3,8 @@
 In:   data/questions.jsonl, the prompt's file
 Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "…", "response": "…",
                                     "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}
-      data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1}
+      data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
+                                    "error": "the server's own words, if any"}
       metrics/distill.json          the counts
 
 A received answer goes to the store first (``--store``) and is never asked for again: a killed run goes on where it was.
@@ -158,6 +159,7 @@ class Tally:
         self.distilled = 0
         self.failed: Counter[str] = Counter()
         self.not_received = 0
+        self.errors: Counter[str] = Counter()  # the servers' words, by how often
         self.worth = 0.0
         self._price = price
         self._prompt_tokens = 0
@@ -179,6 +181,7 @@ class Tally:
         if isinstance(row, Failure):
             self.failed[row.reason] += 1
             self.not_received += not received and row.reason != NOT_ASKED
+            self.errors.update([row.error] if row.error else [])
         else:
             self.distilled += 1
             counted = tokens(usage)
@@ -271,9 +274,14 @@ def outcome(
         answer = answer_that_counts(request, store)
     except KeyError:
         failed = asked.failed.get(request_key(request), CallFailed(NOT_ASKED, status=None, attempts=0))
-        return Failure(**fields, reason=failed.reason, status=failed.status, attempts=failed.attempts), {}
+        row = Failure(
+            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.words
+        )
+        return row, {}
     except BodyError as error:  # received when the reader asked for less
-        return Failure(**fields, reason=str(error), status=200, attempts=1 + last_draw(request, store)), {}
+        said = error.said.text if error.said else ""
+        attempts = 1 + last_draw(request, store)
+        return Failure(**fields, reason=str(error), status=200, attempts=attempts, error=said), {}
     if answer.failure:
         attempts = 1 + last_draw(request, store)
         return Failure(**fields, reason=answer.failure, status=200, attempts=attempts), answer.usage
@@ -297,15 +305,20 @@ def check_failures(tally: Tally, params: Distill) -> None:
     if failed.total() > params.max_failed_share * tally.tried:
         raise TeacherError(
             f"distill: {failed.total()} of {tally.tried} answers failed ({_kinds(failed)}), more than "
-            f"distill.max_failed_share = {params.max_failed_share:g} allows. What was received is kept: 'dvc repro' "
-            f"asks for the {tally.not_received} that were not; those cut off, empty or refused stay so until the "
-            "prompt or distill.teacher changes, or 'make retry KINDS=cut_off,empty_response' draws them again."
+            f"distill.max_failed_share = {params.max_failed_share:g} allows.{_most_often(tally)} What was received is "
+            f"kept: 'dvc repro' asks for the {tally.not_received} that were not; answers that are cut off or empty "
+            "stay so until the prompt or distill.teacher changes, or 'make retry KINDS=cut_off,empty_response' draws "
+            "them again."
         )
     if not tally.tried:
         raise TeacherError(
             f"distill: run.offline is true, and the store has no answer to these {tally.rows} calls. Set it to false, "
             "or bring the answers here with 'make store-import FILE=answers.jsonl'."
         )
+
+
+def _most_often(tally: Tally) -> str:
+    return "".join(f' The server says, {count} times: "{error}"' for error, count in tally.errors.most_common(1))
 
 
 def _kinds(failed: Counter[str]) -> str:

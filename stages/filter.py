@@ -132,7 +132,7 @@ class Bench:
         """The row with both verdicts and the one that counts."""
         rule = _by_rule(row)
         mark = None
-        if self._judge and self._store and self.asks_the_judge(row, rule):
+        if self._judge and self._store is not None and self.asks_the_judge(row, rule):
             mark = self._judge.mark(row, self._store)
         verdict, decided_by = self._final(rule, mark)
         return Filtered(

@@ -46,6 +46,7 @@ BASE: dict[str, Any] = {
     "run.timeout_s": 20.0,
     "run.max_attempts": 3,
     "run.backoff_s": 0.001,
+    "run.longest_wait_s": 900.0,
     "run.outage_s": 60.0,
     "run.grace_s": 10.0,
     "run.stream": False,

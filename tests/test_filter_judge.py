@@ -38,6 +38,7 @@ BASE: dict[str, Any] = {
     "run.timeout_s": 20.0,
     "run.max_attempts": 2,
     "run.backoff_s": 0.001,
+    "run.longest_wait_s": 900.0,
     "run.budget": None,
     "run.prices.models": {},
     "run.embedded_latency_s": 0.0,
@@ -527,6 +528,43 @@ def test_a_question_that_the_judge_refuses_is_unsure(desk: Desk, judge: Callable
 
 
 # ---- marks that do not come ----
+
+
+@pytest.mark.parametrize("rows", [2, 20])
+def test_a_judge_that_refuses_every_row_alike_gives_no_mark(
+    rows: int, desk: Desk, judge: Callable[[Reply], Server]
+) -> None:
+    error = {"error": {"message": "temperature must be 1", "code": "invalid_parameter_error"}}
+    server = judge(lambda material, attempt: web.json_response(error, status=400))
+    desk.hold(*[BOTH_RIGHT] * rows)
+    desk.use(server)
+    line = desk.refused()
+    assert "temperature must be 1" in line
+    assert len(server.asked) <= 9
+
+
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_row_that_a_filter_holds_back_is_unsure(status: int, desk: Desk, judge: Callable[[Reply], Server]) -> None:
+    error = {"error": {"message": "Content Exists Risk"}}
+    desk.hold(BOTH_RIGHT)
+    desk.set(on_unsure="keep")
+    desk.use(judge(lambda material, attempt: web.json_response(error, status=status)))
+    desk.run()
+    assert [row["judge_verdict"] for row in desk.judged()] == ["unsure"]
+
+
+def test_a_mark_beside_an_error_is_none(desk: Desk, judge: Callable[[Reply], Server]) -> None:
+    def reply(material: str, attempt: int) -> web.StreamResponse:
+        choice = {"message": {"content": "含义是否一致:否"}, "finish_reason": None}
+        half = web.json_response({"choices": [choice], "error": {"code": 502, "message": "lost"}})
+        return half if attempt == 1 else says("含义是否一致:是")
+
+    server = judge(reply)
+    desk.hold(BOTH_RIGHT)
+    desk.use(server)
+    desk.run()
+    assert [row["judge_verdict"] for row in desk.judged()] == ["right"]
+    assert len(server.asked) == 2
 
 
 def test_marks_that_were_not_received_fail_the_stage_and_are_asked_for_again(

@@ -226,7 +226,7 @@ def test_nothing_at_all_that_lasts_is_not_stored_and_retried_without_being_named
     desk.ask(question(0), question(1))
     desk.set(max_failed_share=0.5)
     desk.run()
-    assert [(row["reason"], row["attempts"]) for row in desk.failures()] == [("empty_response", 3)]
+    assert [(row["reason"], row["attempts"]) for row in desk.failures()] == [("nothing_generated", 3)]
     assert desk.stored() == 1
     assert caplog.messages[-1] == "distill: 1 of them were not received; 'make retry' asks again"
     desk.run("again")

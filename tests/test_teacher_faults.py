@@ -113,7 +113,7 @@ FAULTS: list[tuple[Fault, str, int | None]] = [
     (html_page, "not_json", 200),
     (nothing, "empty_body", 200),
     (blank_lines, "empty_body", 200),
-    (error_object, "no_choices", 200),
+    (error_object, "server_error", 200),
     (without_choices, "no_choices", 200),
 ]
 with_each_fault = pytest.mark.parametrize(
@@ -348,7 +348,10 @@ def test_what_came_before_a_refusal_is_kept(desk: Desk, serve: Serve) -> None:
     assert len(server.asked) - first == 50 - stored
 
 
-@pytest.mark.parametrize("fault", [html_page, truncated, nothing, error_object, connection_reset, broken_inside])
+BORNE = (error_object, connection_reset, broken_inside)
+
+
+@pytest.mark.parametrize("fault", [html_page, truncated, nothing, *BORNE])
 def test_a_server_that_answers_nonsense_to_everything_fails_the_stage_in_one_line(
     desk: Desk, serve: Serve, fault: Fault
 ) -> None:
@@ -358,13 +361,18 @@ def test_a_server_that_answers_nonsense_to_everything_fails_the_stage_in_one_lin
     server = serve(route)
     desk.use(server)
     desk.set(max_failed_share=0.5)
-    desk.ask(*(question(number) for number in range(12)))
-    line = desk.refused(leaves=("distill_failures.jsonl",))
+    desk.ask(*(question(number) for number in range(8)))
+    line = desk.refused(leaves=("distill_failures.jsonl",) if fault in BORNE else ())
     reason = next(reason for known, reason, _ in FAULTS if known is fault)
-    assert "11 of 12" in line
-    assert f"11 {reason}" in line
-    assert len(desk.failures()) == 11, "they are there to be looked at"
-    assert "max_failed_share" in line
+    assert reason in line
+    if fault in BORNE:  # 7 questions are too few to stop for
+        assert "7 of 8" in line
+        assert len(desk.failures()) == 7, "they are there to be looked at"
+        assert "max_failed_share" in line
+    else:
+        assert line.startswith(f"{server.base_url}: the server answers 200 for model 'chain-sum-solver' ({reason}): ")
+        assert "4 questions met that and none was answered between" in line
+        assert len(server.asked) <= 1 + 4 * 3, "a few bodies that cannot be read are enough"
     assert desk.stored() == 1, "what was received is kept"
     assert "The answer is 2." in desk.store.read_text()
 

@@ -8,7 +8,7 @@ It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does n
     ├── ParamsError            params.yaml does not fit the schema           (params.py)
     ├── DataError              a row or a file that cannot be used           (records.py)
     ├── StoreError             the store of received answers                 (teacher/store.py)
-    ├── TeacherError           the teacher refuses or cannot be reached      (teacher/client.py)
+    ├── TeacherError           the teacher refuses or cannot be reached      (teacher/failures.py)
     ├── StudentError           the student's weights                         (students/)
     ├── TrainingError          a training that cannot begin or did not end   (trainers/)
     ├── EvaluationError        an evaluation that cannot be run              (evaluation/)

@@ -492,6 +492,7 @@ class Run(Section):
     timeout_s: Positive
     max_attempts: Count
     backoff_s: Positive
+    longest_wait_s: Positive
     outage_s: Positive
     grace_s: Positive
     stream: bool

@@ -95,11 +95,15 @@ class Distilled(Sampled):
 
 
 class Failure(Sampled):
-    """A question without a usable answer: why, the last HTTP status (None where none came), the calls made."""
+    """A question without a usable answer: why, the last HTTP status (None where none came), the calls made.
+
+    ``error`` is the server's own words; empty where it said nothing, or gave an answer that is of no use.
+    """
 
     reason: str
     status: int | None
     attempts: int
+    error: str = ""
 
 
 class Filtered(Distilled):

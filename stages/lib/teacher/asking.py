@@ -30,6 +30,7 @@ from stages.lib.teacher.answer_file import AnswerFile
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.draws import received
+from stages.lib.teacher.failures import Diagnosis
 from stages.lib.teacher.pacing import Pace, Stopped
 from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
@@ -182,7 +183,10 @@ class _Asking:
     async def run(self, requests: Requests, endpoint: Endpoint, respondent: Respondent) -> None:
         """Ask, until nothing is missing or nothing more may be begun."""
         standing, started = self._asked.standing, time.monotonic()
-        self._client = TeacherClient(endpoint, respondent.section, self._run, self._pace)
+        diagnosis = Diagnosis(endpoint, respondent.section, respondent.model.model, self._run, standing.from_store)
+        self._client = TeacherClient(
+            endpoint, respondent.section, self._run, self._pace, diagnosis, self._store.keep_unread
+        )
         currency = self._run.prices.currency if self._spending.price else None
         self._progress = Progress(self._stage, standing, currency, self._in_flight, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
@@ -272,10 +276,12 @@ class _Asking:
         try:
             if self._stopping.is_set():
                 raise Stopped
-            body, answer = await self._client.ask(request)
+            body, answer = await self._client.ask(key, request)
         except CallFailed as failed:
             # a copy: the exception itself holds on to its whole call
-            self._asked.failed[key] = CallFailed(failed.reason, failed.status, failed.attempts)
+            self._asked.failed[key] = CallFailed(
+                failed.reason, failed.status, failed.attempts, failed.words, failed.subject
+            )
             self._asked.standing.failed += 1
             self._end(key, None)
         except Stopped:

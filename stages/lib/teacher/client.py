@@ -2,14 +2,12 @@
 
 A call ends in one of four ways: a raw body that holds a completion; ``CallFailed`` (this question has no answer: its
 row goes to the failures); ``TeacherError`` (no question can have one: wrong key, no credit, no such model, nobody
-there); ``Stopped`` (the run is ending).
+there, the same failure again and again); ``Stopped`` (the run is ending). Whose fault an error is, errors.py says.
 """
 
 import asyncio
 import math
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,39 +17,23 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from stages.lib.command import DistilleryError
 from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
+from stages.lib.teacher.errors import Subject
+from stages.lib.teacher.failures import KEPT, Again, CallFailed, Diagnosis, TeacherError
 from stages.lib.teacher.pacing import Pace, Turn
 from stages.lib.teacher.pricing import tokens
-from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.teacher.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.teacher.spending import prompt_bytes
+
+__all__ = ["CallFailed", "TeacherClient", "TeacherError"]
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
 LONGEST_BACKOFF_S = 60.0
-SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
-NO_CREDIT = ("insufficient_quota", "Arrearage")  # OpenAI's with a 429, DashScope's with a 400: no retry can help
 NOT_SENT = ("endpoint", "sample", "draw")  # of a request: they tell one stored answer from another
 
-
-class TeacherError(DistilleryError):
-    """The teacher refuses us altogether, cannot be reached, or too many of its answers failed."""
-
-
-@dataclass
-class CallFailed(Exception):
-    """A question that got no usable body: the reason, the last HTTP status, how many calls were made."""
-
-    reason: str
-    status: int | None
-    attempts: int = 1
-
-
-class _Again(CallFailed):
-    """A failure that may pass; ``after_s`` is what the server asked us to wait."""
-
-    after_s: float = 0.0
+KeepUnread = Callable[[str, dict[str, Any], str, bytes], None]  # key, request, reason, body
 
 
 class _Unreached(Exception):
@@ -59,15 +41,22 @@ class _Unreached(Exception):
 
 
 class TeacherClient:
-    """One async client for a whole run. ``waiting`` calls are between two attempts, the longest ``longest_wait_s``."""
+    """One async client for a whole run. ``waiting`` calls are between two attempts, the longest ``longest_wait_s``.
 
-    def __init__(self, endpoint: Endpoint, section: str, run: Run, pace: Pace) -> None:
+    ``keep_unread`` keeps a body that came and holds no answer.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, section: str, run: Run, pace: Pace, diagnosis: Diagnosis, keep_unread: KeepUnread
+    ) -> None:
         self.waiting = 0
         self.longest_wait_s = 0.0
         self._endpoint = endpoint
         self._section = section
         self._run = run
         self._pace = pace
+        self._diagnosis = diagnosis
+        self._keep_unread = keep_unread
         self._heard = False
         self._tokens_an_answer = 0.0
         self._backoff = wait_exponential_jitter(multiplier=run.backoff_s, max=LONGEST_BACKOFF_S, jitter=run.backoff_s)
@@ -86,10 +75,10 @@ class TeacherClient:
         """Close the connections."""
         await self._client.close()
 
-    async def ask(self, request: dict[str, Any]) -> tuple[bytes, Answer]:
+    async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """The raw body of one chat completion and what was read in it; raises CallFailed, TeacherError or Stopped."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_Again),
+            retry=retry_if_exception_type(Again),
             stop=stop_after_attempt(self._run.max_attempts),
             wait=self._wait_s,
             sleep=self._rest,
@@ -100,7 +89,7 @@ class TeacherClient:
             async for attempt in retrying:
                 with attempt:
                     attempts += 1
-                    return await self._attempt(request)
+                    return await self._attempt(key, request, attempts)
         except CallFailed as failed:
             failed.attempts = attempts
             raise
@@ -108,7 +97,7 @@ class TeacherClient:
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        return max(self._backoff(state), error.after_s if isinstance(error, _Again) else 0.0)
+        return max(self._backoff(state), error.after_s if isinstance(error, Again) else 0.0)
 
     async def _rest(self, seconds: float) -> None:
         self.waiting += 1
@@ -119,24 +108,26 @@ class TeacherClient:
             self.waiting -= 1
             self.longest_wait_s = self.longest_wait_s if self.waiting else 0.0
 
-    async def _attempt(self, request: dict[str, Any]) -> tuple[bytes, Answer]:
+    async def _attempt(self, key: str, request: dict[str, Any], number: int) -> tuple[bytes, Answer]:
         """One call that the server saw; a server that cannot be reached is waited for, and costs no attempt."""
         async with self._pace.turn(self._expected_tokens(request)) as turn:
             while True:
                 try:
-                    body, answer = await self._send(request)
+                    body, answer = await self._send(key, request)
                 except _Unreached as error:
                     await self._wait_for_the_server(turn, error)
                 except CallFailed as failed:
                     self._heard = self._heard or failed.status is not None
                     self._pace.reached()
-                    if failed.status == 429 or failed.reason == "timeout":
+                    if failed.subject is Subject.RATE or failed.status == 429 or failed.reason == "timeout":
                         self._pace.slow_down(turn)
+                    self._diagnosis.count(failed, key, number)
                     raise
                 else:
                     self._heard = True
                     self._pace.reached()
                     self._pace.creep_back()
+                    self._diagnosis.answered()
                     turn.tokens = self._learn_tokens(answer) or turn.tokens
                     return body, answer
 
@@ -148,7 +139,7 @@ class TeacherClient:
         if lost_s >= patience_s:
             raise TeacherError(
                 f"{self._endpoint.base_url}: nobody answers there ({error}) since {lost_s:.0f} s. Check "
-                f"{self._section}.base_url in params.yaml and the network; what was received is kept."
+                f"{self._section}.base_url in params.yaml and the network; {KEPT}"
             ) from error
         await self._pace.look_again(turn, lost_s, within_s=patience_s - lost_s)
 
@@ -166,29 +157,36 @@ class TeacherClient:
         self._tokens_an_answer += (counted.completion - self._tokens_an_answer) * weight
         return counted.prompt + counted.completion
 
-    async def _send(self, request: dict[str, Any]) -> tuple[bytes, Answer]:
+    async def _send(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """One HTTP call: the raw body, as it came, and what was read in it."""
         sent = {name: value for name, value in request.items() if name not in NOT_SENT}
+        received: list[bytes] = []
         try:
             async with asyncio.timeout(self._run.timeout_s):
-                body = await (self._streamed(sent) if self._run.stream else self._whole(sent))
+                await (self._stream(sent, received) if self._run.stream else self._receive(sent, received))
+        except TimeoutError as error:
+            return self._read_part(b"".join(received), Again("timeout", None), error)
+        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter midway in a stream
+            return self._read_part(b"".join(received), _connection_failure(error), error)
+        except openai.APIStatusError as error:
+            response = error.response
+            raise self._diagnosis.of_status(error.status_code, response.content, response.headers) from error
+        body = b"".join(received)
+        try:
             return body, read_body(body)
         except BodyError as error:
-            raise _Again(str(error), 200) from error
-        except TimeoutError as error:
-            raise _Again("timeout", None) from error
-        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter midway in a stream
-            raise _connection_failure(error) from error
-        except openai.APIStatusError as error:
-            raise self._status_failure(error, request["model"]) from error
+            if body.strip() and (str(error) != SERVER_ERROR or b'"choices"' in body):  # an error alone cost nothing
+                text = self._diagnosis.without_key(body.decode("utf-8", errors="surrogateescape"))
+                self._keep_unread(key, request, str(error), text.encode("utf-8", errors="surrogateescape"))
+            raise self._diagnosis.of_body(error, body) from error
 
-    async def _whole(self, sent: dict[str, Any]) -> bytes:
+    async def _receive(self, sent: dict[str, Any], received: list[bytes]) -> None:
         # chat.completions.create() would do the same after walking through the types of all it might be given, which
         # costs a third of a call's CPU; post() is the client's documented way to an endpoint's raw response
         response = await self._client.post("/chat/completions", body=sent, cast_to=httpx2.Response)
-        return response.content
+        received.append(response.content)
 
-    async def _streamed(self, sent: dict[str, Any]) -> bytes:
+    async def _stream(self, sent: dict[str, Any], received: list[bytes]) -> None:
         """The server's events as they came; the client's own parsing of them costs ten times the CPU."""
         told = {name: value for name, value in sent.items() if name not in ("model", "messages")}
         streaming = self._client.chat.completions.with_streaming_response.create(
@@ -199,46 +197,15 @@ class TeacherClient:
             extra_body=told,
         )
         async with streaming as response:
-            return b"".join([chunk async for chunk in response.iter_bytes()])
+            async for chunk in response.iter_bytes():
+                received.append(chunk)
 
-    def _status_failure(self, error: openai.APIStatusError, model: str) -> Exception:
-        status = error.status_code
-        if status in (401, 402, 403, 404) or error.code in NO_CREDIT or _is_no_model(error):
-            return TeacherError(
-                f"{self._endpoint.base_url}: the server answers {status} for model '{model}': "
-                f"{self._first_line(error)}. Check {self._endpoint.key_variable}, the account's credit and "
-                f"{self._section} in params.yaml; what was received is kept."
-            )
-        if status in (408, 409, 425, 429) or status >= 500:
-            again = _Again(f"http_{status}", status)
-            again.after_s = _retry_after_s(error)
-            return again
-        return CallFailed("refused", status)
-
-    def _first_line(self, error: openai.APIStatusError) -> str:
-        message = str(error.message)
-        if len(self._endpoint.api_key) >= SECRET_LENGTH:  # some servers say which key was wrong
-            message = message.replace(self._endpoint.api_key, "(the key)")
-        message = message.removeprefix(f"Error code: {error.status_code} - ")  # the client's words, not the server's
-        return message.strip().split("\n")[0][:200].rstrip(".")
-
-
-def _is_no_model(error: openai.APIStatusError) -> bool:
-    """DeepSeek says 'Model Not Exist' with a plain 400, others have a code of their own for it."""
-    return error.code in ("model_not_found", "invalid_model") or "model not exist" in str(error.message).lower()
-
-
-def _retry_after_s(error: openai.APIStatusError) -> float:
-    """What the header asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 where it says neither."""
-    header = error.response.headers.get("retry-after", "")
-    try:
-        seconds = float(header)
-    except ValueError:
+    def _read_part(self, body: bytes, lost: Exception, cause: Exception) -> tuple[bytes, Answer]:
+        """What came before a stream was lost may be the whole answer, or say why; else it is ``lost``."""
         try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # TypeError: a date without a time zone
-            return 0.0
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+            return body, read_body(body)
+        except BodyError as error:
+            raise (self._diagnosis.of_body(error, body) if str(error) == SERVER_ERROR else lost) from cause
 
 
 def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) -> Exception:
@@ -248,9 +215,9 @@ def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) 
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return _Unreached(_first_reason(cause))
         if isinstance(cause, TimeoutError):
-            return _Again("timeout", None)
+            return Again("timeout", None)
         cause = cause.__cause__
-    return _Again("no_connection", None)
+    return Again("no_connection", None)
 
 
 def _first_reason(error: BaseException) -> str:

@@ -17,7 +17,8 @@ from stages.lib.params import Judge as JudgeParams
 from stages.lib.params import Run, slotted_prompt_text
 from stages.lib.records import Distilled
 from stages.lib.teacher.asking import Asked, Requests, Respondent, ask_missing, chat_request, price_of
-from stages.lib.teacher.client import TeacherError
+from stages.lib.teacher.client import CallFailed, TeacherError
+from stages.lib.teacher.errors import Subject
 from stages.lib.teacher.marking import read_mark
 from stages.lib.teacher.progress import Standing
 from stages.lib.teacher.reading import BodyError, read_body
@@ -25,7 +26,7 @@ from stages.lib.teacher.spending import body_cost
 from stages.lib.teacher.store import AnswerStore, request_key
 
 BETWEEN = "\n" * 5  # the article's: the response, five newlines, the gold solution
-FOR_GOOD = "refused"  # of all failures the one that asking again does not mend
+OF_ITS_OWN = (Subject.CONTENT, Subject.LENGTH)  # refused for what is in the row, which a retry cannot change
 UNUSABLE = ("cut_off", "refused", "not_finished")  # an answer without reasoning may still hold a mark
 
 Mark = Literal["right", "wrong", "unsure"]
@@ -90,14 +91,21 @@ class Judge:
                 f"filter: run.offline is true, and {asked.standing.failed} marks of the judge are not in the store. "
                 "Set it to false, or filter.strategy to rule and filter.judge_audit_share to 0."
             )
-        missing = Counter(failed.reason for failed in asked.failed.values() if failed.reason != FOR_GOOD)
+        some_came = asked.standing.bought + asked.standing.from_store > 0
+        missing = [failed for failed in asked.failed.values() if not _is_for_good(failed, some_came)]
         if missing:
-            kinds = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+            kinds = ", ".join(f"{n} {reason}" for reason, n in Counter(each.reason for each in missing).most_common())
+            words = next((f': "{each.words}"' for each in missing if each.words), "")
             raise TeacherError(
-                f"filter: {missing.total()} marks of the judge were not received ({kinds}). Those that were are kept: "
-                "run the stage again to ask for the rest."
+                f"filter: {len(missing)} marks of the judge were not received ({kinds}{words}). Those that were are "
+                "kept: run the stage again to ask for the rest."
             )
         return asked.standing
+
+
+def _is_for_good(failed: CallFailed, some_came: bool) -> bool:
+    """Whether a row was refused for its own sake; where all are, without a known reason, it is not the rows."""
+    return failed.reason == "refused" and (some_came or failed.subject in OF_ITS_OWN)
 
 
 def _read(body: bytes) -> Literal["right", "wrong"] | None:

@@ -2,6 +2,7 @@
 
     {"prompt_tokens": 40, "completion_tokens": 900, "prompt_tokens_details": {"cached_tokens": 30}}    OpenAI's layout
     {"prompt_tokens": 40, "completion_tokens": 900, "prompt_cache_hit_tokens": 30}                     DeepSeek's
+    {"input_tokens": 40, "output_tokens": 900}                                                         of some gateways
 
 Reasoning is among the completion tokens with both. What is missing, or no count, is 0.
 """
@@ -31,11 +32,12 @@ class Tokens:
 
 def tokens(usage: dict[str, Any]) -> Tokens:
     """The counts in a ``usage``."""
-    prompt = _count(usage.get("prompt_tokens"))
+    prompt = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
     cached = cached or _count(usage.get("prompt_cache_hit_tokens"))
-    return Tokens(prompt, min(cached, prompt), _count(usage.get("completion_tokens")))
+    completion = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
+    return Tokens(prompt, min(cached, prompt), completion)
 
 
 def cost(usage: dict[str, Any], price: Price) -> float:

@@ -61,9 +61,9 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
                     f"{path}:{number}: not a row of {LAYOUT} (question, reasoning, answer). Mend or remove that line."
                 ) from error
             body = _body(row, distill.teacher.model)
-            failure = _failure(body)
-            if failure:
-                skipped[failure] += 1
+            answer = _read(body.encode())
+            if isinstance(answer, str):
+                skipped[answer] += 1
             else:
                 yield Record.of(request(row.question), body)
 
@@ -90,19 +90,20 @@ def write_r1_distill(
     return written, skipped
 
 
-def _failure(body: str) -> str | None:
-    try:
-        return read_body(body.encode()).failure
-    except BodyError as error:  # neither reasoning nor answer
-        return str(error)
-
-
 def _answer(request: dict[str, Any], answers: AnswerFile) -> Answer | str:
     """The stored answer, or why there is none of use."""
     try:
         answer = answer_that_counts(request, answers)
     except KeyError:
         return "not_answered"
+    except BodyError as error:
+        return str(error)
+    return answer.failure or answer
+
+
+def _read(body: bytes) -> Answer | str:
+    try:
+        answer = read_body(body)
     except BodyError as error:
         return str(error)
     return answer.failure or answer

@@ -7,30 +7,45 @@ A streamed body is read as it came, event by event (https://html.spec.whatwg.org
     data: {"choices": [{"delta": {"reasoning_content": "…"}, "finish_reason": null}]}
     data: [DONE]
 
-What is stored is the raw body; everything here is derived from it, so a better reader needs no new call.
+What is stored is the raw body; everything here is derived from it, so a better reader needs no new call. An error that
+stands in a body, beside choices or not, makes it no answer: half an answer must not become a row.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stages.lib.teacher.finish import ending
 from stages.lib.teacher.pricing import tokens
+from stages.lib.teacher.server_words import ServerWords, error_in
+from stages.lib.teacher.thoughts import split_thought
 
 # half of an escaped pair: a first half without its second, or a second without its first
 LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-STREAM_BEGINS = re.compile(rb"\s*(?:data|event|id|retry)?:")  # a field of an event, or a comment
-FINISHED = ("stop", "eos", "unknown")
-# the server gave up, not the model: "insufficient_system_resource" is DeepSeek's word for it
-INTERRUPTED = ("insufficient_system_resource", "error", "abort")
+BEFORE = re.compile(rb"(?:\xef\xbb\xbf|\s+|:[^\r\n]*+)*+")  # a byte order mark, empty lines, comments
+BEHIND = re.compile(rb"(?:[\r\n]\s*+(?::[^\r\n]*|(?:data:\s*)?\[DONE\]))+\s*\Z")
+STREAM_BEGINS = re.compile(rb"(?:data|event|id|retry)\s*:")
+LAST_EVENT = re.compile(rb'"?\[?DONE\]?"?\Z')
+SERVER_ERROR = "server_error"  # the reason where a body states an error
+# where the thought stands, the one that is preferred first
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
+FIELDS = frozenset((*REASONING, "content", "refusal"))
+IN_PARTS = "parts"  # the thought among the parts of the content
+THOUGHT_PART = re.compile("think|thought|reason|summary")
+PART_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "value")
 
 
 class BodyError(Exception):
-    """A body that is no chat completion: nothing was received, the call may be made again."""
+    """A body that is no chat completion; its text is the reason, ``said`` what the server states as an error."""
+
+    def __init__(self, reason: str, said: ServerWords | None = None) -> None:
+        super().__init__(reason)
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -45,55 +60,145 @@ class Answer:
     failure: str | None
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+@dataclass
+class _Message:
+    """The texts of a message, or of all pieces of one: by field, the parts of the content among them."""
 
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Append the texts of a message or of a stream's delta."""
+        for name, value in message.items():
+            if name == "content" and value is not None and not isinstance(value, str):
+                self._add_parts(value)
+            elif value and name in FIELDS:
+                self._append(name, value if isinstance(value, str) else _text(value))
+
+    def text(self, name: str) -> str:
+        """All of one field."""
+        return "".join(self.texts.get(name, ()))
+
+    def reasoning(self) -> str:
+        """The thought that came in a field of its own."""
+        named = (self.text(name) for name in (*REASONING, IN_PARTS))
+        return next((text for text in named if text.strip()), "")
+
+    def _add_parts(self, content: Any) -> None:
+        if not isinstance(content, list | dict):
+            raise BodyError("no_choices")
+        thought, answer = _parts(content)
+        self._append(IN_PARTS, thought)
+        self._append("content", answer)
+
+    def _append(self, name: str, text: str) -> None:
+        if text:
+            self.texts.setdefault(name, []).append(text)
 
 
-class _Choice(BaseModel):
-    message: _Message
+@dataclass
+class _Completion:
+    """What a body holds, whole or in pieces."""
+
+    message: _Message = field(default_factory=_Message)
     finish_reason: str | None = None
+    model: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
 
+    def add(self, value: dict[str, Any], *, whole: bool) -> None:
+        """Read a completion or an event of a stream; BodyError where it states an error or has another shape."""
+        said = error_in(value, event=not whole)
+        if said:
+            raise BodyError(SERVER_ERROR, said)
+        choices = value.get("choices")
+        if not isinstance(choices, list | None) or (whole and not choices):
+            raise BodyError("no_choices")
+        choice = choices[0] if choices else {}  # none in the event that brings the usage
+        if not isinstance(choice, dict):
+            raise BodyError("no_choices")
+        self._add_choice(choice, whole=whole)
+        groq = value.get("x_groq")
+        # everybody's place for the usage, Moonshot's and Groq's
+        usage = value.get("usage") or choice.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        self.usage = usage if isinstance(usage, dict) and usage else self.usage
+        model = value.get("model")
+        self.model = model if isinstance(model, str) and model else self.model
 
-class _Completion(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = None
-    usage: dict[str, Any] | None = None
+    def _add_choice(self, choice: dict[str, Any], *, whole: bool) -> None:
+        finish_reason = choice.get("finish_reason")
+        if isinstance(finish_reason, dict):  # SGLang's own: {"type": "length", "length": 512}
+            finish_reason = finish_reason.get("type")
+        self.finish_reason = str(finish_reason) if finish_reason else self.finish_reason
+        message = choice.get("delta") or choice.get("message")
+        if isinstance(message, dict):
+            if choice.get("message") and not choice.get("delta"):  # all of it, though pieces may have come before
+                self.message = _Message()
+            self.message.add(message)
+        elif message is not None or (whole and ending(self.finish_reason or "stop") == "finished"):
+            raise BodyError("no_choices")
 
 
 def read_body(body: bytes) -> Answer:
-    """The answer in a body; BodyError where the body is empty, not JSON, holds no choice, or broke off."""
-    try:
-        completion = _Completion.model_validate(_joined_events(body) if _is_stream(body) else _loads(body))
-    except orjson.JSONDecodeError as error:
-        raise BodyError("not_json" if body.strip() else "empty_body") from error
-    except (ValidationError, TypeError, AttributeError, KeyError) as error:  # but the first: an event of another shape
-        raise BodyError("no_choices") from error
-    choice = completion.choices[0]
-    named = (choice.message.reasoning_content, choice.message.reasoning)
-    reasoning = next((text for text in named if text and text.strip()), "")
-    response = choice.message.content or ""
-    if not reasoning:
-        reasoning, response = _inline_thought(response)
-    finish_reason = choice.finish_reason or "unknown"
-    if finish_reason in INTERRUPTED:
-        raise BodyError("interrupted")
-    failure = _failure(reasoning, response, finish_reason)
-    if failure == "empty_response" and not reasoning.strip() and not tokens(completion.usage or {}).completion:
-        raise BodyError(failure)  # nothing at all came and nothing was counted: the server's failure, not the model's
+    """The answer in a body; BodyError where the body is empty, not JSON, an error, holds no choice, or broke off."""
+    completion = _completion(body)
+    message, word = completion.message, completion.finish_reason or "unknown"
+    reasoning, response = split_thought(message.reasoning(), message.text("content"))
+    how = ending(word)
+    if how == "interrupted":
+        raise BodyError("interrupted", ServerWords(f"finish_reason: {word}"))
+    if how == "finished" and not (reasoning or response):
+        if message.text("refusal"):
+            how = "refused"
+        elif not tokens(completion.usage).completion:
+            raise BodyError("nothing_generated")
     return Answer(
-        reasoning=reasoning.strip(),
-        response=response.strip(),
-        finish_reason=finish_reason,
-        model=completion.model or "",
-        usage=completion.usage or {},
-        failure=failure,
+        reasoning=reasoning,
+        response=response,
+        finish_reason=word,
+        model=completion.model,
+        usage=completion.usage,
+        failure=_failure(reasoning, response, how),
     )
+
+
+def _failure(reasoning: str, response: str, how: str) -> str | None:
+    if how != "finished":
+        return how
+    if not response:
+        return "empty_response"
+    return None if reasoning else "empty_reasoning"
+
+
+def _completion(body: bytes) -> _Completion:
+    begins = BEFORE.match(body)
+    text = body[begins.end() :] if begins else body
+    if not text:
+        raise BodyError("empty_body")
+    if STREAM_BEGINS.match(text):
+        return _joined(_events(text))
+    try:
+        value = _value(text)
+    except orjson.JSONDecodeError as error:
+        raise BodyError("not_json") from error
+    if isinstance(value, list) and value and isinstance(value[0], dict) and value[0].get("choices"):
+        return _joined(iter(value))
+    if not isinstance(value, dict):
+        raise BodyError(*_not_a_completion(value))
+    completion = _Completion()
+    completion.add(value, whole=True)
+    return completion
+
+
+def _not_a_completion(value: Any) -> tuple[str, ServerWords | None]:
+    said = error_in(value)
+    return (SERVER_ERROR, said) if said else ("no_choices", None)
+
+
+def _value(text: bytes) -> Any:
+    """A body's JSON; comments and the mark of a stream's end behind it are read past."""
+    try:
+        return _loads(text)
+    except orjson.JSONDecodeError:
+        return _loads(BEHIND.sub(b"", text))
 
 
 def _loads(text: bytes) -> Any:
@@ -101,54 +206,81 @@ def _loads(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        mended = LONE_SURROGATE.sub(rb"\\ufffd", text)
-        if mended == text:
+        repaired = LONE_SURROGATE.sub(rb"\\ufffd", text)
+        if repaired == text:
             raise
-        return orjson.loads(mended)
+        return orjson.loads(repaired)
 
 
-def _is_stream(body: bytes) -> bool:
-    return bool(STREAM_BEGINS.match(body))
+DONE = object()  # in place of the event that ends a stream
+CUT = object()  # in place of a last event that is not whole
 
 
-def _joined_events(body: bytes) -> dict[str, Any]:
+def _joined(events: Iterator[Any]) -> _Completion:
     """One completion of all events: texts joined, the last of everything else; BodyError where the stream broke off."""
-    texts: dict[str, list[str]] = {"reasoning_content": [], "reasoning": [], "content": []}
-    rest: dict[str, Any] = {"finish_reason": None, "model": None, "usage": None}
-    for line in body.splitlines():
-        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
-            _join_event(_loads(line[5:]), texts, rest)
-    if rest["finish_reason"] is None:
-        raise BodyError("broken_off")
-    message = {name: "".join(pieces) for name, pieces in texts.items()}
-    return {"choices": [{"message": message, "finish_reason": rest.pop("finish_reason")}], **rest}
+    completion, done, said = _Completion(), False, None
+    for event in events:
+        if event is CUT and completion.finish_reason is None:
+            raise BodyError("not_json")
+        if event in (DONE, CUT):
+            done = done or event is DONE
+            continue
+        if not isinstance(event, dict):
+            raise BodyError(*_not_a_completion(event))
+        completion.add(event, whole=False)
+        if not event.get("choices"):  # a sentence alone may mean no harm, if the answer comes after all
+            said = said or error_in(event)
+    # some servers never say why they ended, but that they did
+    if completion.finish_reason is None and not (done and completion.message.text("content").strip()):
+        raise BodyError(SERVER_ERROR, said) if said else BodyError("broken_off")
+    return completion
 
 
-def _join_event(event: Any, texts: dict[str, list[str]], rest: dict[str, Any]) -> None:
-    if not isinstance(event, dict) or event.get("error"):
-        raise BodyError("no_choices")
-    rest.update({name: event[name] for name in ("model", "usage") if event.get(name)})
-    for choice in (event.get("choices") or [])[:1]:  # none in the event that brings the usage
-        rest["finish_reason"] = choice.get("finish_reason") or rest["finish_reason"]
-        delta = choice.get("delta") or {}
-        for name, pieces in texts.items():
-            if delta.get(name):
-                pieces.append(delta[name])
+def _events(text: bytes) -> Iterator[Any]:
+    """The JSON of each event, DONE and CUT among them; the data of an event may be spread over several lines."""
+    pending, fails = b"", False
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"event":
+            fails = value.strip() == b"error"
+        if pending and not line.strip():  # the event is at its end and no JSON: half of one, or a word such as "ping"
+            if pending.lstrip().startswith(b"{"):
+                break
+            pending = b""
+        if name.strip() != b"data" or not value.strip() or value.lstrip().startswith(b":"):
+            continue
+        if LAST_EVENT.match(value.strip()):
+            yield DONE
+            continue
+        try:
+            event = _loads(pending + value)
+        except orjson.JSONDecodeError:
+            pending += value
+            continue
+        pending = b""
+        yield {"error": event} if fails and isinstance(event, dict) and not event.get("error") else event
+    if pending:
+        yield CUT
 
 
-def _inline_thought(content: str) -> tuple[str, str]:
-    """Split ``<think>…</think> answer``; some servers leave the opening tag in the prompt."""
-    thought, closed, answer = content.partition("</think>")
-    return (thought.replace("<think>", "", 1), answer) if closed else ("", content)
+def _text(value: Any) -> str:
+    """A field's text: as it stands, or of all its parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_text, value))
+    if isinstance(value, dict):
+        return next((text for name in PART_TEXTS if (text := _text(value.get(name)))), "")
+    return ""
 
 
-def _failure(reasoning: str, response: str, finish_reason: str) -> str | None:
-    if finish_reason == "length":
-        return "cut_off"
-    if finish_reason == "content_filter":
-        return "refused"
-    if finish_reason not in FINISHED:
-        return "not_finished"
-    if not response.strip():
-        return "empty_response"
-    return None if reasoning.strip() else "empty_reasoning"
+def _parts(content: list[Any] | dict[str, Any]) -> tuple[str, str]:
+    """Thought and answer of ``[{"type": "thinking", "thinking": …}, {"type": "text", "text": "…"}]``."""
+    thought, answer = "", ""
+    for part in content if isinstance(content, list) else [content]:
+        kind = str(part.get("type", "")) if isinstance(part, dict) else ""
+        if THOUGHT_PART.search(kind):
+            thought += _text(part)
+        else:
+            answer += _text(part)
+    return thought, answer

@@ -9,6 +9,8 @@ lie beside it:
 
     answers.lock      held while a group of records is written; under it alone, a torn last line is cut off
     answers.claims    one byte a key, locked by the process that is asking for it (claims.py)
+
+and the bodies that came and hold no answer, ``answers.unread.jsonl`` (unread.py).
 """
 
 import asyncio
@@ -27,6 +29,7 @@ import orjson
 from stages.lib.command import LocksError, main_worktree, project_root
 from stages.lib.teacher.answer_file import RECORD_BEGINS, AnswerFile, StoreError, parse, whole_end
 from stages.lib.teacher.claims import Claims
+from stages.lib.teacher.unread import keep_unread, unread_path
 
 __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_key"]
 
@@ -140,6 +143,10 @@ class AnswerStore(AnswerFile):
             error = of_all
         if error:
             raise self._not_written(error) from error
+
+    def keep_unread(self, key: str, request: dict[str, Any], reason: str, body: bytes) -> None:
+        """Keep a body that came and holds no answer beside the store; its key stays without one."""
+        keep_unread(unread_path(self._path), key, request, reason, body)
 
     def claim(self, key: str) -> bool:
         """Whether this process may ask for a key now. True: until ``release``, nobody else may.

@@ -1,0 +1,143 @@
+"""What becomes of a call that brought no answer: asked again, a row without an answer, or the end of the run.
+
+    CallFailed      this question has no answer: its row goes to the failures, with the server's own words
+    └── Again       it may have one at the next attempt
+    TeacherError    no question can have one: one line that says what the server said and what to change
+
+Whose fault an error is, errors.py says; when the same failure of question after question is to end the run, repeats.py.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stages.lib.command import DistilleryError
+from stages.lib.params import Run
+from stages.lib.teacher.backends import Endpoint
+from stages.lib.teacher.errors import Fault, Subject, hint_on, verdict_on
+from stages.lib.teacher.reading import SERVER_ERROR, BodyError
+from stages.lib.teacher.repeats import Group, Repeats, kind_of
+from stages.lib.teacher.server_words import ServerWords, words_of
+from stages.lib.teacher.waiting import asked_wait_s
+
+log = logging.getLogger("distillery.asking")
+
+SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
+KEPT = "what was received is kept."
+
+
+class TeacherError(DistilleryError):
+    """The teacher refuses us altogether, cannot be reached, or too many of its answers failed."""
+
+
+@dataclass
+class CallFailed(Exception):
+    """A question that got no usable body: the reason, the last HTTP status, how many calls, the server's own words."""
+
+    reason: str
+    status: int | None
+    attempts: int = 1
+    words: str = ""
+    subject: Subject = Subject.UNKNOWN
+    group: Group = "refused"
+
+
+@dataclass
+class Again(CallFailed):
+    """A failure that may pass; ``after_s`` is what the server asked us to wait."""
+
+    group: Group = "passing"
+    after_s: float = 0.0
+
+
+class Diagnosis:
+    """Says what each failure of a run means; ``stored`` answers of the run were in the store when it began."""
+
+    def __init__(self, endpoint: Endpoint, section: str, model: str, run: Run, stored: int) -> None:
+        self._endpoint = endpoint
+        self._section = section
+        self._model = model
+        self._run = run
+        self._repeats = Repeats(run.concurrency, stored)
+        self._told: set[str] = set()
+
+    def of_status(self, status: int, body: bytes, headers: Mapping[str, str]) -> CallFailed | TeacherError:
+        """What an HTTP status other than 200 means."""
+        return self._of_error(f"http_{status}", status, words_of(body), headers)
+
+    def of_body(self, error: BodyError, body: bytes) -> CallFailed | TeacherError:
+        """What a body with status 200 means that holds no answer."""
+        if error.said and str(error) == SERVER_ERROR:
+            return self._of_error(SERVER_ERROR, 200, error.said, {})
+        said = error.said or words_of(body)
+        return Again(str(error), 200, words=self.without_key(said.text), group="unread")
+
+    def answered(self) -> None:
+        """An answer came."""
+        self._repeats.answered()
+
+    def count(self, failed: CallFailed, key: str, attempt: int) -> None:
+        """Say each kind of failure once; TeacherError where question after question fails alike."""
+        kind = kind_of(failed.reason, "" if failed.group == "unread" else failed.words)
+        if failed.words and kind not in self._told:
+            self._told.add(kind)
+            log.warning("%s: %s: %s", self._section.partition(".")[0], failed.reason, failed.words)
+        last = attempt >= self._run.max_attempts
+        # a content filter refuses what it will; that many questions meet it shows nothing
+        counts = {"unread": attempt > 1 or last, "passing": last, "refused": failed.subject is not Subject.CONTENT}
+        if counts[failed.group] and (repeats := self._repeats.failed(kind, key, failed.group)):
+            raise self._always_the_same(failed, repeats)
+
+    def without_key(self, text: str) -> str:
+        """A server's text; some say which key was wrong."""
+        key = self._endpoint.api_key
+        return text.replace(key, "(the key)") if len(key) >= SECRET_LENGTH else text
+
+    def _of_error(
+        self, reason: str, status: int, said: ServerWords, headers: Mapping[str, str]
+    ) -> CallFailed | TeacherError:
+        verdict, wait_s = verdict_on(status, said), asked_wait_s(headers, said)
+        words, too_long = self.without_key(said.text), wait_s > self._run.longest_wait_s
+        soon = verdict.subject is Subject.PERIOD and wait_s > 0 and not too_long
+        if verdict.fault is Fault.PASSES and too_long:
+            return self._too_long_a_wait(status, words, wait_s)
+        if verdict.fault is Fault.PASSES or soon:
+            return Again(reason, status, words=words, subject=verdict.subject, after_s=wait_s)
+        if verdict.fault is Fault.ALL:
+            return TeacherError(f"{self._answers(status)}: {_sentence(words)} {self._advice(verdict.subject)}; {KEPT}")
+        return CallFailed("refused", status, words=words, subject=verdict.subject)
+
+    def _advice(self, subject: Subject) -> str:
+        variable, section = self._endpoint.key_variable, self._section
+        if subject is Subject.CREDIT:
+            return f"Top up the account that {variable} belongs to, or change {section} in params.yaml"
+        if subject is Subject.PERIOD:
+            return f"Run the stage again when the limit is reset, or change {section} in params.yaml"
+        return f"Check {variable}, the account's credit and {section} in params.yaml"
+
+    def _too_long_a_wait(self, status: int, words: str, wait_s: float) -> TeacherError:
+        return TeacherError(
+            f"{self._answers(status)} and asks to wait {wait_s:.0f} s, longer than run.longest_wait_s = "
+            f"{self._run.longest_wait_s:g} allows: {_sentence(words)} Run the stage again then; {KEPT}"
+        )
+
+    def _always_the_same(self, failed: CallFailed, repeats: int) -> TeacherError:
+        where = self._answers(failed.status) if failed.status else f"{self._endpoint.base_url}: no answer comes"
+        reason = "" if failed.group == "refused" else f" ({failed.reason})"
+        advice = {
+            "refused": hint_on(ServerWords(failed.words), self._section),
+            "unread": "The bodies are kept beside the store, in *.unread.jsonl: look at one before you go on",
+            "passing": "Run the stage again when the server is well",
+        }[failed.group]
+        return TeacherError(
+            f"{where}{reason}: {_sentence(failed.words)} {repeats} questions met that and none was answered between. "
+            f"{advice}; {KEPT}"
+        )
+
+    def _answers(self, status: int | None) -> str:
+        return f"{self._endpoint.base_url}: the server answers {status} for model '{self._model}'"
+
+
+def _sentence(words: str) -> str:
+    """The server's words, with one full stop behind them."""
+    return f"{(words or 'it says nothing').rstrip('.。')}."

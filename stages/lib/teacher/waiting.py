@@ -1,0 +1,93 @@
+"""How long a server asks to be left alone, wherever it says so: in a header, in its error object, in its sentence.
+
+Retry-After: 30                                        seconds or a date (RFC 9110, 10.2.3)
+retry-after-ms: 1500                                   Azure
+X-RateLimit-Reset: 1767225600000                       OpenRouter: a moment, in its error object too
+{"error": {"details": [{"retryDelay": "39s"}]}}        Gemini
+Please try again in 9m38.016s.                         Groq, OpenAI
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from stages.lib.teacher.server_words import ServerWords
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|days?|d|hours?|h|min(?:ute)?s?|m|sec(?:ond)?s?|s)(?![a-z])")
+SENTENCE = re.compile(
+    rf"\b(?:try again|retry|retrying|resets?|available)\b[^.!]{{0,24}}?\b(?:in|after)\s+((?:{PIECE.pattern}[\s,]*)+)"
+)
+MOMENT = 1_000_000_000  # a number above it is a moment in seconds since 1970, above a thousand times it in milliseconds
+DELAYS = ("retrydelay", "retry_after", "retry_after_seconds")
+RESET = "x-ratelimit-reset"
+
+
+def asked_wait_s(headers: Mapping[str, str], said: ServerWords) -> float:
+    """The longest wait that is asked for, in seconds; 0 where there is none."""
+    stated = [_header_s(headers.get("retry-after", "")), _milliseconds(headers.get("retry-after-ms", ""))]
+    spent = headers.get("x-ratelimit-remaining", "0") == "0"
+    stated += [_moment_s(headers.get(RESET, "")) if spent else 0.0, _sentence_s(said.text)]
+    stated += [_delay_s(value) if name in DELAYS else _moment_s(value) for name, value in _fields(said.value)]
+    return max((seconds for seconds in stated if math.isfinite(seconds)), default=0.0)
+
+
+def _header_s(header: str) -> float:
+    try:
+        return max(float(header), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):  # TypeError: a date without a time zone
+        return 0.0
+
+
+def _milliseconds(header: str) -> float:
+    return _number(header) / 1000
+
+
+def _moment_s(value: Any) -> float:
+    number = _number(value)
+    moment = number / 1000 if number > 1000 * MOMENT else number
+    return max(moment - time.time(), 0.0) if moment > MOMENT else 0.0
+
+
+def _delay_s(value: Any) -> float:
+    return _number(value) or _duration_s(str(value))
+
+
+def _sentence_s(text: str) -> float:
+    found = SENTENCE.search(text.lower())
+    return _duration_s(found[1]) if found else 0.0
+
+
+def _duration_s(text: str) -> float:
+    return sum(float(amount) * _unit_s(unit) for amount, unit in PIECE.findall(text.lower()))
+
+
+def _unit_s(unit: str) -> float:
+    return UNITS_S["ms" if unit.startswith(("ms", "milli")) else unit[0]]
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
+
+
+def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """The fields of an error object that may hold a delay or a moment."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        key = str(name).lower()
+        if key in DELAYS or key == RESET:
+            yield key, each
+        elif depth < 6:
+            yield from _fields(each, depth + 1)
