@@ -161,10 +161,11 @@ def test_the_articles_yaml_is_written_key_by_key(
     asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
     ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
-    assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
+    added = {"custom_dataset_info", "logging_nan_inf_filter"}
+    assert {key: value for key, value in ours.items() if key not in paths | added} == {
         key: value for key, value in article.items() if key not in paths
     }
-    assert set(ours) == {*article, "custom_dataset_info"}
+    assert set(ours) == {*article, *added}
     assert ours["deepspeed"].endswith(article["deepspeed"])
     # the one key that release 1.0.0 refuses is the one left out for it
     release = {"version": "1.0.0", "template": None, "system_prompt": "in_user_turn"}
@@ -243,20 +244,21 @@ def test_a_row_fits_where_openmind_leaves_it_whole(prompt: int, answer: int, cut
     assert openmind._Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
 
 
-def test_a_student_that_its_older_transformers_would_misread_is_refused(
+def test_openmind_is_given_a_student_in_a_form_that_its_older_transformers_reads_and_saves(
     tmp_path: Path, older_student: Path, job: Callable[..., Job]
 ) -> None:
     student = tmp_path / "student"
     shutil.copytree(older_student, student)
-    other = job({"train.student.name": str(student)})
-    openmind.check_student(other)
     config = json.loads((student / "config.json").read_bytes())
     config["rope_parameters"]["rope_theta"] = 1000000.0
     (student / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TrainingError, match="the form of transformers 5"):
-        openmind.check_student(other)
-    (student / "config.json").write_text(json.dumps(config | {"rope_theta": 1000000.0}))
-    openmind.check_student(other)
+    (student / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.6}))
+    given = Path(yaml_of(job({"train.student.name": str(student)}))["model_name_or_path"])
+    assert given.name == "student"
+    assert given != student
+    assert json.loads((given / "config.json").read_bytes())["rope_theta"] == 1000000.0
+    assert json.loads((given / "generation_config.json").read_bytes()) == {}
+    assert (given / "model.safetensors").resolve() == student / "model.safetensors"
 
 
 def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
@@ -1039,6 +1041,56 @@ def test_openminds_adapter_is_merged_into_the_weights(
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not model.state_dict()[name].equal(student.state_dict()[name])
     assert json.loads((tmp_path / "model.json").read_text())["first_loss"] > 0
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_what_openmind_trained_is_trained_again_and_keeps_what_was_published(
+    tmp_path: Path, openmind_params: Params, older_student: Path, kind: str
+) -> None:
+    """A student in bf16, with another theta in the form of transformers 5, whose settings of generation do not save."""
+    from tests.test_train_saving import REFUSED_BY_SAVE, in_dtype
+
+    student = in_dtype(older_student, tmp_path / "student", "bfloat16")
+    config = json.loads((student / "config.json").read_bytes())
+    config["rope_parameters"]["rope_theta"] = 1000000.0
+    (student / "config.json").write_text(json.dumps(config))
+    (student / "generation_config.json").write_text(json.dumps(REFUSED_BY_SAVE))
+    losses = []
+    for name in (student, tmp_path / "first"):
+        changes = FOUR_EPOCHS | {"train.student.name": str(name), "train.finetuning_type": kind}
+        result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
+        assert result.exit_code == 0, result.output
+        losses.append(json.loads((tmp_path / "model.json").read_bytes())["first_loss"])
+        (tmp_path / "model").rename(tmp_path / ("first" if name == student else "second"))
+    assert losses[1] < losses[0]
+    for saved in (tmp_path / "first", tmp_path / "second"):
+        config = json.loads((saved / "config.json").read_bytes())
+        assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (1000000.0, 1000000.0)
+        assert (config["dtype"], config["torch_dtype"], config["tie_word_embeddings"]) == ("bfloat16", "bfloat16", True)
+        assert json.loads((saved / "generation_config.json").read_bytes()).items() >= REFUSED_BY_SAVE.items()
+        tokenizer = json.loads((saved / "tokenizer_config.json").read_bytes())
+        assert tokenizer["tokenizer_class"] == "Qwen2Tokenizer"
+        assert tokenizer["chat_template"] == openmind.chat_template("in_user_turn")
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_a_loss_of_openminds_that_is_no_number_is_no_model(
+    tmp_path: Path, openmind_params: Params, older_student: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    student = tmp_path / "student"
+    shutil.copytree(older_student, student)
+    tensors = load_file(student / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = float("inf")
+    save_file(tensors, student / "model.safetensors", metadata={"format": "pt"})
+    params = openmind_params({"train.student.name": str(student)})
+    line = error_of(CliRunner().invoke(train, train_options(tmp_path, params)), tmp_path)
+    assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
+    assert "(arms.filtered.learning_rate: 0.001). The student's own weights hold such a value" in line
 
 
 @pytest.mark.openmind

@@ -334,12 +334,14 @@ class OpenMind(Section):
 class Train(Section):
     """What the trainings of all arms share; ``deepspeed`` is the file of its settings.
 
-    ``group_by_length`` and ``packing`` are TRL's. So are ``save_steps`` and ``resume`` of its checkpoints, which shape
-    no result; openMind has its own two of them.
+    ``save_dtype``: the numbers of the saved weights, ``auto`` those of the student as published. ``group_by_length``
+    and ``packing`` are TRL's. So are ``save_steps`` and ``resume`` of its checkpoints, which shape no result; openMind
+    has its own two of them.
     """
 
     backend: Literal["trl", "openmind"]
     student: Student
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     on_too_long: Literal["drop", "error", "shorten_reasoning"]
     finetuning_type: Literal["full", "lora"]
     lora: Lora

@@ -40,6 +40,7 @@ from ruamel.yaml import YAML
 from stages.lib.command import project_root
 from stages.lib.params import OpenMind
 from stages.lib.records import writing
+from stages.lib.students.portable import readable_by_4
 from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -54,6 +55,7 @@ from stages.lib.trainers.resources import (
     smaller,
     stored_size,
 )
+from stages.lib.trainers.saving import save_folder, save_model
 
 log = logging.getLogger("distillery.train")
 
@@ -160,7 +162,7 @@ def train(job: Job) -> Trained:
 
 
 def check_student(job: Job) -> None:
-    """TrainingError where weights are missing, where openMind has no template, or would misread the student."""
+    """TrainingError where weights are missing, or where openMind has no template for the student."""
     folder = job.student
     check_weights_there(folder)
     config = json.loads((folder / "config.json").read_bytes())
@@ -168,13 +170,6 @@ def check_student(job: Job) -> None:
         raise TrainingError(
             f"{folder}/config.json: openMind 1.0.0 has a template for {', '.join(KINDS)} alone, not for "
             f"{config.get('model_type')}. Choose another student, or train.backend: trl."
-        )
-    rope = config.get("rope_parameters") or {}
-    plain = rope.get("rope_type", "default") == "default" and rope.get("rope_theta", 10000.0) == 10000.0
-    if "rope_theta" not in config and not plain:
-        raise TrainingError(
-            f"{folder}/config.json: its rope_parameters are in the form of transformers 5, which openMind's older one "
-            "does not read. Train on the student as published."
         )
 
 
@@ -417,7 +412,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     """Every key of openMind's YAML; what is as openMind has it by itself is left to it."""
     params, arm, settings = job.train, job.arm, job.train.openmind
     keys: dict[str, Any] = {
-        "model_name_or_path": str(job.student.resolve()),
+        "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
         "stage": "sft",
         "do_train": True,
         "finetuning_type": params.finetuning_type,
@@ -428,6 +423,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "template": settings.template,
         "output_dir": str(scratch / "output"),
         "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # the Trainer would log 0.0
         "save_steps": settings.save_steps,
         "overwrite_output_dir": settings.overwrite_output_dir,
         "per_device_train_batch_size": params.per_device_train_batch_size,
@@ -554,25 +550,22 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
     job.out.mkdir(parents=True)
     if job.train.finetuning_type == "lora":
-        _merge(job, output)
+        _merge(job, output, tokenizer)
     else:
-        for path in [*output.glob("*.safetensors*"), *output.glob("generation_config.json")]:
-            shutil.move(path, job.out / path.name)
-        config = json.loads((output / "config.json").read_bytes())
-        config.pop("_name_or_path", None)  # a path of this machine
-        (job.out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    tokenizer.save_pretrained(job.out)
+        save_folder(output, tokenizer, job)
 
 
-def _merge(job: Job, adapter: Path) -> None:
+def _merge(job: Job, adapter: Path, tokenizer: Any) -> None:
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(job.student), str(adapter))
+    student = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+    model = PeftModel.from_pretrained(student, str(adapter))
     if job.train.lora.keep_adapter:
         model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
         model.save_pretrained(job.out / "adapter")
-    model.merge_and_unload().save_pretrained(job.out)
+    save_model(model.merge_and_unload(), tokenizer, job)
 
 
 def _trained(

@@ -9,6 +9,7 @@ trl_worker.py train; ours writes them the job, waits, and reads what the first o
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ from stages.lib.trainers.resources import (
     says_out_of_memory,
     smaller,
 )
+from stages.lib.trainers.saving import broken, plain_generation, save_model
 
 log = logging.getLogger("distillery.train")
 
@@ -192,6 +194,7 @@ def fit(work: Work) -> Fitted:
         set_seed(job.train.seed)  # the adapters begin at random
         # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+        model.generation_config = plain_generation(tokenizer)  # published ones are not all fit to be saved
         trainer = _trainer(job, model, tokenizer, job.conversations, str(work.scratch))
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
@@ -341,6 +344,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         packing_strategy="bfd",  # whole rows
         completion_only_loss=True,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
         save_strategy="steps" if params.save_steps else "no",
         save_steps=params.save_steps or 1,
@@ -352,13 +356,29 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     )
     rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
     with _refused_by_trl():
-        return SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_adapter(job) if params.finetuning_type == "lora" else None,
         )
+    trainer.add_callback(_ending_where_broken(job))
+    return trainer
+
+
+def _ending_where_broken(job: Job) -> Any:
+    """A callback that ends the training at the first loss that is no number."""
+    from transformers import TrainerCallback
+
+    class EndingWhereBroken(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss", 0.0)
+            if logs and not math.isfinite(loss):
+                what = f"the loss is {loss} at step {state.global_step}"
+                raise broken(job, what, logs.get("learning_rate", job.arm.learning_rate))
+
+    return EndingWhereBroken()
 
 
 def optimizer(device: str) -> dict[str, str]:
@@ -386,8 +406,7 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
             model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
             model.save_pretrained(job.out / "adapter")
         model = model.merge_and_unload()
-    model.save_pretrained(job.out)
-    tokenizer.save_pretrained(job.out)
+    save_model(model, tokenizer, job)
 
 
 def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> Fitted:
