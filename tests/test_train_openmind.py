@@ -93,6 +93,7 @@ def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = N
         "train.finetuning_type": "full",
         "train.student.source": "path",
         "train.student.name": str(student),
+        "train.system_prompt": "in_user_turn",
         "run.threads": 1,
     }
     write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
@@ -168,7 +169,7 @@ def test_the_articles_yaml_is_written_key_by_key(
     assert set(ours) == {*article, *added}
     assert ours["deepspeed"].endswith(article["deepspeed"])
     # the one key that release 1.0.0 refuses is the one left out for it
-    release = {"version": "1.0.0", "template": None, "system_prompt": "in_user_turn"}
+    release = {"version": "1.0.0", "template": None}
     older = params.train.model_copy(update={"openmind": params.train.openmind.model_copy(update=release)})
     left_out = ours.items() - yaml_of(replace(asked, train=older)).items()
     assert left_out == {("template", "qwen")}
@@ -183,15 +184,15 @@ def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"template": "qwen"}, "release 1.0.0 refuses the key template"),
-        ({"system_prompt": "as_system"}, "release 1.0.0 drops the system text"),
-        ({"version": "git"}, "set template: qwen"),
+        ({"openmind.template": "qwen"}, "release 1.0.0 refuses the key template"),
+        ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
+        ({"openmind.version": "git"}, "set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
     openmind_params: Params, changes: dict[str, Any], complaint: str
 ) -> None:
-    path = openmind_params({f"train.openmind.{key}": value for key, value in changes.items()})
+    path = openmind_params({f"train.{key}": value for key, value in changes.items()})
     with pytest.raises(ParamsError, match=complaint):
         load_params(path)
 
@@ -932,7 +933,8 @@ def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
     tmp_path: Path, older_student: Path
 ) -> None:
     workspace = Workspace.of_the_repository(tmp_path / "space", older_student)
-    workspace.change({"train.backend": "openmind", "train.finetuning_type": "full"})
+    changes = {"train.backend": "openmind", "train.system_prompt": "in_user_turn", "train.finetuning_type": "full"}
+    workspace.change(changes)
     assert {"convert@filtered", "train@filtered", "evaluate@filtered"} <= workspace.repro("evaluate@filtered")
     trained_on = json.loads((workspace.folder / "data" / "sharegpt" / "filtered" / "filtered.json").read_bytes())
     system = trained_on[0]["system"]

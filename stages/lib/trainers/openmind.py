@@ -38,9 +38,10 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import OpenMind
+from stages.lib.params import OpenMind, SystemPrompt
 from stages.lib.records import writing
 from stages.lib.students.portable import readable_by_4
+from stages.lib.students.templates import SEPARATOR
 from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -59,7 +60,6 @@ from stages.lib.trainers.saving import save_folder, save_model
 
 log = logging.getLogger("distillery.train")
 
-SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
 KINDS = ("qwen2",)  # the model types that release 1.0.0 has a template for (its configs/models.json)
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
 # what says how often and where, and not what is learnt
@@ -136,7 +136,7 @@ def train(job: Job) -> Trained:
     check_student(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     check_turns(job.student, tokenizer)
-    tokenizer.chat_template = chat_template(settings.system_prompt)
+    tokenizer.chat_template = chat_template(job.train.system_prompt)
     dataset = _fitting(job, tokenizer)
     rows = [row.conversation for row in dataset.rows]
     cards = cards_of(job, program, words)
@@ -191,7 +191,7 @@ def digest(job: Job, rows: list[Conversation], program: str, cards: Cards) -> st
     deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
-            "rows": [sample(row, job.train.openmind) for row in rows],
+            "rows": [sample(row, job.train.system_prompt) for row in rows],
             "train": job.train.model_dump(exclude=SHAPELESS | dict.fromkeys(("group_by_length", "packing"), True)),
             "openmind": settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
@@ -374,7 +374,8 @@ def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> No
 
 def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
     """Write train.yaml, the dataset and its description."""
-    dataset = json.dumps([sample(each, job.train.openmind) for each in conversations], ensure_ascii=False, indent=1)
+    placed = job.train.system_prompt
+    dataset = json.dumps([sample(each, placed) for each in conversations], ensure_ascii=False, indent=1)
     files = {
         "train.yaml": yaml_text(training_yaml(job, scratch)),
         f"{job.arm.dataset}.json": dataset,
@@ -385,18 +386,18 @@ def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> 
             file.write(content.encode())
 
 
-def sample(conversation: Conversation, settings: OpenMind) -> dict[str, Any]:
+def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
     """A conversation as openMind reads it, its system text where params say."""
-    in_turn = settings.system_prompt == "in_user_turn" and conversation.system
+    in_turn = system_prompt == "in_user_turn" and conversation.system
     user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
     turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
-    return turns if settings.system_prompt == "in_user_turn" else {"system": conversation.system} | turns
+    return turns if system_prompt == "in_user_turn" else {"system": conversation.system} | turns
 
 
 def dataset_info(job: Job, scratch: Path) -> dict[str, Any]:
     """The entry by which openMind finds the dataset and its fields."""
     columns = {"messages": "conversations"}
-    if job.train.openmind.system_prompt == "as_system":
+    if job.train.system_prompt == "as_system":
         columns["system"] = "system"
     entry = {
         "local_path": str(scratch),

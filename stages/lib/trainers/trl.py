@@ -23,11 +23,13 @@ from pydantic import TypeAdapter
 
 from stages.lib.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.records import writing
+from stages.lib.students.templates import align
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows_of
 from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
+from stages.lib.trainers.prompts import check_prompts
 from stages.lib.trainers.resources import (
     Sharing,
     Size,
@@ -120,6 +122,8 @@ def _tokenizer(job: Job) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
+    if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
+        log.info("train: %s: its chat template is rewritten, so that evaluation asks as training did", job.name)
     return tokenizer
 
 
@@ -304,16 +308,9 @@ def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> N
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
-    """The conversations with their lengths; TrainingError where the template would not train all of an answer."""
-    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in conversations]
-    for row, text in zip(conversations, texts, strict=True):
-        if row.assistant.strip() not in text:  # templates of some reasoning models drop what </think> ends
-            raise TrainingError(
-                f"{job.student}: its chat template leaves out part of the answer ({row.assistant[:40]!r}…). "
-                "Choose other convert.markers, or another student."
-            )
-    tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [_Row(row, len(ids)) for row, ids in zip(conversations, tokens, strict=True)]
+    """The conversations with their lengths; TrainingError where evaluation would ask one of them otherwise."""
+    rows = check_prompts(job, conversations, tokenizer)
+    return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
