@@ -1,8 +1,16 @@
-"""What a training leaves: numbers that are numbers, in files that transformers 4 and 5 read as one student."""
+"""What a training leaves: numbers that are numbers, in files that transformers 4 and 5 read as one student.
+
+The tests marked ``transformers4`` load what ``train`` wrote with transformers 4.57, in an environment of its own
+(``make test-transformers4``). Kinds of students are the real classes, made small.
+"""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +21,37 @@ from stages.lib.students.portable import older_rope, portable_config, readable_b
 from stages.train import main as train
 from tests.workspace import ROOT, write_changed_params
 
+PYTHON4 = ROOT / ".venv-transformers4" / "bin" / "python"
+TOLERANCE = 1e-4  # of a logit in fp32; those of the tiny students are of the size of 1
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "s"}
+TEXT = "What is 7 + 5? Think step by step. " * 20  # long enough for another theta to be seen
 RATE = "learning rate {} (arms.filtered.learning_rate: 0.001)."
 REFUSED_BY_SAVE = {"do_sample": False, "temperature": 0.6, "top_p": 0.9}
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 4096, "head_dim": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 64}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+# class of the model, and what its config.json says as transformers 4 wrote it
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("Qwen2ForCausalLM", {"rope_theta": 1000000.0, "tie_word_embeddings": True}),
+    "qwen2-yarn": ("Qwen2ForCausalLM", {"rope_theta": 50000.0, "rope_scaling": YARN, "tie_word_embeddings": False}),
+    "qwen3": ("Qwen3ForCausalLM", {"rope_theta": 5000000.0, "tie_word_embeddings": True}),
+    "llama": ("LlamaForCausalLM", {"rope_theta": 500000.0, "rope_scaling": LLAMA3, "tie_word_embeddings": True}),
+    "gemma3_text": (
+        "Gemma3ForCausalLM",
+        {
+            "rope_theta": 900000.0,
+            "rope_local_base_freq": 20000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "sliding_window": 32,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "query_pre_attn_scalar": 16,
+        },
+    ),
+    "phi": ("PhiForCausalLM", {"rope_theta": 70000.0, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}),
+    "gpt_neox": ("GPTNeoXForCausalLM", {"rotary_emb_base": 30000, "rotary_pct": 0.5, "tie_word_embeddings": False}),
+}
 
 
 def write_sums(folder: Path, count: int = 6) -> Path:
@@ -297,6 +331,141 @@ def test_a_student_as_transformers_4_published_it_needs_no_other_form(tmp_path: 
     assert read["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert (read["additional_special_tokens"], "extra_special_tokens" in read) == (["<|im_start|>"], False)
     assert (other / "model.safetensors").resolve() == student / "model.safetensors"
+
+
+# --- read by transformers 4
+
+
+@dataclass(frozen=True)
+class Read:
+    """A saved student, as transformers 4 and transformers 5 read it."""
+
+    folder: Path
+    four: dict[str, Any]
+    five: dict[str, Any]
+
+    def config(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "config.json").read_bytes())
+        return found
+
+
+@pytest.fixture(scope="session")
+def python4() -> Path:
+    """The python of transformers 4; without it the tests are skipped, but never where CI=true."""
+    if not PYTHON4.is_file():
+        missing = f"no {PYTHON4.relative_to(ROOT)}: 'make transformers4-env' makes it"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return PYTHON4
+
+
+def read_by_both(python4: Path, *folders: Path) -> list[Read]:
+    from tests.older_reader import read
+
+    messages = [{"role": "system", "content": "Think first."}, {"role": "user", "content": "1 + 1?"}]
+    asked = {"messages": [messages, messages[1:]], "text": TEXT}
+    script = [str(ROOT / "tests" / "older_reader.py"), json.dumps(asked)]
+    done = subprocess.run([str(python4), *script, *map(str, folders)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    older = json.loads(done.stdout.splitlines()[-1])
+    return [Read(folder, four, read(str(folder), asked)) for folder, four in zip(folders, older, strict=True)]
+
+
+def assert_read_alike(read: Read, tolerance: float = TOLERANCE) -> None:
+    four, five = read.four, read.five
+    assert four["version"].startswith("4.57.")
+    assert four["ids"] == five["ids"]
+    assert four["prompts"] == five["prompts"]
+    assert apart(four["logits"], five["logits"]) < tolerance
+    for what in ("dtype", "tied", "missing"):
+        assert four[what] == five[what]
+    assert four["missing"] == []
+    for name, token in four["special"].items():
+        assert five["special"].get(name, token) == token
+    for name in ("eos_token_id", "pad_token_id", "do_sample", "temperature"):
+        assert four["generation"].get(name) in (five["generation"].get(name), 1.0)  # 1.0: a default of version 4
+
+
+def apart(one: list[list[float]], other: list[list[float]]) -> float:
+    """The largest difference of two logits."""
+    pairs = zip(one, other, strict=True)
+    return max(abs(a - b) for mine, yours in pairs for a, b in zip(mine, yours, strict=True))
+
+
+def student_of(kind: str, tokenizer: Path, folder: Path, form: int) -> Path:
+    """A small student of a real class, its config.json in the form of transformers 4 or of 5."""
+    import transformers
+
+    name, settings = KINDS[kind]
+    shutil.copytree(tokenizer, folder, ignore=shutil.ignore_patterns("model.*", "config.json", "generation_*"))
+    model_class = getattr(transformers, name)
+    ids = {"vocab_size": 299, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": None}
+    transformers.set_seed(1)
+    config = model_class.config_class(**SIZES | ids | settings)
+    model = model_class(config)
+    for parameter in model.parameters():
+        parameter.data *= 3  # so that its logits are of some size and its attention looks somewhere
+    model.save_pretrained(folder)
+    if form == 4:
+        older = {"model_type": config.model_type, "architectures": [name], **SIZES, **ids, **settings}
+        (folder / "config.json").write_text(json.dumps(older | {"torch_dtype": "float32", "hidden_act": "silu"}))
+        if kind == "gemma3_text":
+            older["hidden_activation"] = "gelu_pytorch_tanh"
+        if kind in ("phi", "gpt_neox"):
+            (folder / "config.json").write_text(json.dumps(older | {"torch_dtype": "float32"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read_kinds(
+    tiny_student: Path, python4: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], tuple[Read, Read]]:
+    """Each kind of student in both forms, trained; as it is read, and as it would be without its theta."""
+    folders = {}
+    for kind, form in product(KINDS, (4, 5)):
+        folder = tmp_path_factory.mktemp("kind")
+        result = trained(folder, student_of(kind, tiny_student, folder / "student", form))
+        assert result.exit_code == 0, (kind, form, result.output)
+        without = dict.fromkeys(("rope_theta", "rotary_emb_base", "rope_parameters"))
+        folders[kind, form] = folder / "model", student_like(folder / "model", folder / "wrong", config=without)
+    read = iter(read_by_both(python4, *(folder for pair in folders.values() for folder in pair)))
+    return {name: (next(read), next(read)) for name in folders}
+
+
+@pytest.mark.transformers4
+@pytest.mark.parametrize("form", [4, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_4_and_5_read_one_student(
+    read_kinds: dict[tuple[str, int], tuple[Read, Read]], kind: str, form: int
+) -> None:
+    read, without_theta = read_kinds[kind, form]
+    assert_read_alike(read)
+    theta = KINDS[kind][1].get("rope_theta", KINDS[kind][1].get("rotary_emb_base"))
+    rope = read.config()["rope_parameters"]
+    assert theta == rope.get("full_attention", rope)["rope_theta"]
+    assert theta in (read.config().get("rope_theta"), read.config().get("rotary_emb_base"))
+    assert apart(without_theta.four["logits"], read.five["logits"]) > 10 * TOLERANCE, "theta was not to be seen"
+
+
+@pytest.mark.transformers4
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
+    tmp_path: Path, older_student: Path, python4: Path, kind: str
+) -> None:
+    bf16 = in_dtype(older_student, tmp_path / "bf16", "bfloat16")
+    tokenizer = {"extra_special_tokens": ["<|im_start|>"], "add_bos_token": False}
+    files: dict[str, Any] = {"tokenizer_config": tokenizer, "generation_config": REFUSED_BY_SAVE}
+    student = student_like(bf16, tmp_path / "student", **files)
+    result = trained(tmp_path, student, {"train.finetuning_type": kind})
+    assert result.exit_code == 0, result.output
+    (read,) = read_by_both(python4, tmp_path / "model")
+    assert_read_alike(read, tolerance=0.05)  # bf16 has 8 bits
+    assert read.four["dtype"] == "bfloat16"
+    assert read.four["tied"]
+    assert read.four["special"]["additional_special_tokens"] == ["<|im_start|>"]
+    assert read.four["generation"]["temperature"] == 0.6
+    assert not read.four["generation"].get("do_sample")
+    saved = json.loads((tmp_path / "model" / "tokenizer_config.json").read_bytes())
+    assert saved["tokenizer_class"] == "Qwen2Tokenizer"
 
 
 # --- a second round
