@@ -39,18 +39,19 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help checkout doctor setup openmind-env demo check test test-slow test-openmind lint bench format repro train evaluate compare \
+.PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
   report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
-	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 checkout:
 	@$(PYTHON) -m stages.lib.doctor.checkout
 doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
+transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
 	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
@@ -114,6 +115,8 @@ test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
 	python -m pytest -m openmind
+test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
+	python -m pytest -m transformers4
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
@@ -128,6 +131,9 @@ clean: setup ## remove what the pipeline made; the store of received answers sta
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -c $(LOCK) -r $(REQUIREMENTS)$(if $(APART), && .venv/bin/pip install --no-deps -c $(LOCK) $(APART))
 	@for name in $(CACHES); do printf "export %s='%s'\n" "$$name" "$$(printenv $$name)" >> .venv/bin/activate; done; touch $@
+
+.venv-transformers4/ready: requirements-transformers4.txt requirements-transformers4.lock
+	$(PYTHON) -m venv .venv-transformers4 && .venv-transformers4/bin/pip install -c requirements-transformers4.lock -r requirements-transformers4.txt && touch $@
 
 .venv-openmind/ready: requirements-openmind.txt requirements-openmind.lock
 	$(OPENMIND_PYTHON) -m venv .venv-openmind && .venv-openmind/bin/pip install $(if $(OPENMIND_SRC),"$(OPENMIND_SRC)[pt]",-c requirements-openmind.lock -r requirements-openmind.txt)

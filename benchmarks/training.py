@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "TRL, padded": {},
     "TRL, grouped": {"train.group_by_length": True},
     "TRL, packed": {"train.packing": True, "train.per_device_train_batch_size": PACKS},
-    "openMind": {"train.backend": "openmind"},
+    "openMind": {"train.backend": "openmind", "train.system_prompt": "in_user_turn"},
 }
 
 

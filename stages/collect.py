@@ -6,10 +6,12 @@ Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer"
       data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": []}
                              + {"reason": "contaminated", "same_as": null, "benchmark_hits":
                                 [{"benchmark": "gsm8k", "question": "…", "ngram": "…"}]}
+                             + {"reason": "control_token", "same_as": null, "benchmark_hits": []}
       metrics/collect.json   the counts
 
-A question that is also held out, that shares n words in a row with a benchmark's, or that stands in the training set
-already is left out, for the first of these reasons that holds.
+A question that holds a text which the student takes for a token (<|im_end|>), that is also held out, that shares n
+words in a row with a benchmark's, or that stands in the training set already is left out, for the first of these
+reasons that holds; of the held-out ones those with such a token, and repeated ones.
 
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
@@ -17,7 +19,7 @@ Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-ou
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +36,7 @@ from stages.lib.hygiene.contamination import (
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Collect, load_params
 from stages.lib.records import DataError, LeftOut, Question, write_json, write_rows
+from stages.lib.students.templates import ControlTokens
 
 log = logging.getLogger("distillery.collect")
 
@@ -56,10 +59,12 @@ class Collected:
 @params_option
 @one_line_errors
 def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
-    params = load_params(params_path).collect
+    all_params = load_params(params_path)
+    params = all_params.collect
     source = importlib.import_module(f"stages.lib.sources.{params.source}")
     indexes = benchmark_indexes(params.contamination)
-    collected = separate(source.candidates(params), source.heldout(params), indexes)
+    control = ControlTokens(all_params.train.student, all_params.convert.markers)
+    collected = separate(source.candidates(params), source.heldout(params), indexes, control.stand_in)
     check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     metrics = counts(collected) | {"contamination": contamination_counts(hits, indexes, params.contamination)}
@@ -77,18 +82,29 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
 
 
 def separate(
-    candidates: Iterable[Question], heldout: Iterable[Question], indexes: Sequence[BenchmarkIndex]
+    candidates: Iterable[Question],
+    heldout: Iterable[Question],
+    indexes: Sequence[BenchmarkIndex],
+    is_controlled: Callable[[str], bool] = lambda text: False,
 ) -> Collected:
-    """Each question once, and none of the held-out or the benchmarks' ones among the training questions."""
+    """Each question once, and none of the held-out or the benchmarks' ones among the training questions.
+
+    ``is_controlled``: whether a text holds a token of control, so that a student would not be asked what stands there.
+    """
     collected = Collected()
     heldout_ids: dict[str, str] = {}
     for question in heldout:
         collected.came += 1
-        _keep(question, collected.heldout, heldout_ids, collected.left_out)
+        if is_controlled(question.question):
+            collected.left_out.append(_left_out(question, reason="control_token"))
+        else:
+            _keep(question, collected.heldout, heldout_ids, collected.left_out)
     training_ids: dict[str, str] = {}
     for question in candidates:
         collected.came += 1
-        if same_as := heldout_ids.get(normalised(question.question)):
+        if is_controlled(question.question):
+            collected.left_out.append(_left_out(question, reason="control_token"))
+        elif same_as := heldout_ids.get(normalised(question.question)):
             collected.left_out.append(_left_out(question, reason="in_heldout", same_as=same_as))
         # before the duplicates, so that same_as is always the id of a row that was kept
         elif hits := benchmark_hits(question.question, indexes):

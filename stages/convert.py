@@ -4,7 +4,8 @@ In:   distilled rows (data/filtered.jsonl, …), the student's tokenizer (train.
 Out:  data/sharegpt/NAME/NAME.json           [{"system": "…", "conversations": [{"from": "user", "value": "…"},
                                               {"from": "assistant", "value": "<|begin_of_thought|>…"}]}]
       data/sharegpt/NAME/dataset_info.json   how a trainer reads it
-      data/sharegpt/NAME/dropped.jsonl       rows that do not fit the form: the row + {"reason": "marker_in_text"}
+      data/sharegpt/NAME/dropped.jsonl       rows that do not fit the form: the row + {"reason": "marker_in_text"},
+                                              or hold a text that the student takes for a token: "control_token"
       metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens as they are trained
 
 One dataset_info.json serves both trainers. openMind finds NAME.json by local_path and file_name
@@ -20,6 +21,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,11 +31,12 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.params import Convert, Markers, Tags, load_params, prompt_text
 from stages.lib.records import DataError, Distilled, read_some_rows, write_json, write_rows, writing
 from stages.lib.students import student_tokenizer, token_lengths
+from stages.lib.students.templates import align, control_tokens
 
 log = logging.getLogger("distillery.convert")
 
 Sample = dict[str, Any]
-Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text"]
+Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text", "control_token"]
 CUTOFFS = tuple(2**power for power in range(7, 16))  # lengths that a cutoff_len usually has: 128 to 32768 tokens
 
 
@@ -52,11 +55,15 @@ class Dropped(Distilled):
 def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
     rows = read_some_rows(rows_path, Distilled, f"Run 'dvc repro convert@{out_path.name}' to rebuild it.")
-    samples, dropped = convert(rows, prompt_text(params.convert.system_prompt), params.convert)
+    system = prompt_text(params.convert.system_prompt)
+    tokenizer = student_tokenizer(params.train.student)
+    control = control_tokens(tokenizer, params.convert.markers)
+    refuse_control_tokens(system, control, params.convert.system_prompt)
+    samples, dropped = convert(rows, system, params.convert, control)
     metrics = counts(rows, samples, dropped)
     if not samples:
         raise DataError(f"{rows_path}: no row makes a conversation ({in_words(dropped)}). Look at its first rows.")
-    tokenizer = student_tokenizer(params.train.student)
+    align(tokenizer, params.convert.markers, params.train.system_prompt, with_system=bool(system))
     lengths = token_lengths(tokenizer, [messages(sample, params.convert.tags) for sample in samples])
     write_dataset(out_path, samples, params.convert)
     write_rows(out_path / "dropped.jsonl", dropped)
@@ -64,13 +71,25 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path)
     log.info("convert: %d conversations in %s (%s)", len(samples), out_path, in_words(dropped))
 
 
-def convert(rows: list[Distilled], system: str, params: Convert) -> tuple[list[Sample], list[Dropped]]:
-    """Each row as a sample, or among the dropped, in the order it came."""
+def refuse_control_tokens(system: str, control: Sequence[str], name: str) -> None:
+    """DataError where the system text, which stands in every row, holds a token of control."""
+    for token in control:
+        if token in system:
+            raise DataError(
+                f"stages/prompts/{name}.txt: holds {token}, which the student takes for a token and not for its "
+                "letters. Take it out, or choose another convert.system_prompt."
+            )
+
+
+def convert(
+    rows: list[Distilled], system: str, params: Convert, control: Sequence[str] = ()
+) -> tuple[list[Sample], list[Dropped]]:
+    """Each row as a sample, or among the dropped, in the order it came; ``control`` are the student's own tokens."""
     samples: list[Sample] = []
     dropped: list[Dropped] = []
     for row in rows:
         sample = conversation(row, system, params.markers, params.tags)
-        if reason := flaw(sample, params.markers, params.tags):
+        if reason := flaw(sample, params.markers, params.tags, control):
             dropped.append(Dropped(**row.model_dump(), reason=reason))
         else:
             samples.append(sample)
@@ -90,11 +109,11 @@ def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> S
     }
 
 
-def flaw(sample: Sample, markers: Markers, tags: Tags) -> Reason | None:
+def flaw(sample: Sample, markers: Markers, tags: Tags, control: Sequence[str] = ()) -> Reason | None:
     """Why a sample is not to be written, or None: a user's turn and an assistant's, with text, each marker once.
 
     A marker more, in the answer or in the question, would leave open where the thought ends. The system text may name
-    the markers: the article's does.
+    the markers: the article's does. A literal token of ``control`` would end a turn in the middle of a text.
     """
     turns = sample["conversations"]
     if [turn[tags.role_tag] for turn in turns] != [tags.user_tag, tags.assistant_tag]:
@@ -105,7 +124,9 @@ def flaw(sample: Sample, markers: Markers, tags: Tags) -> Reason | None:
     if any_marker.search(question) or any_marker.findall(answer) != in_order:
         return "marker_in_text"
     _, thought, _, solution, _ = any_marker.split(answer)
-    return None if all(text.strip() for text in (question, thought, solution)) else "empty_text"
+    if not all(text.strip() for text in (question, thought, solution)):
+        return "empty_text"
+    return "control_token" if any(token in question + answer for token in control) else None
 
 
 def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:

@@ -104,6 +104,7 @@ def asking_of(arm_name: str, folder: Path, params: Params) -> Asking:
         arm=arm_name,
         weights=folder.resolve(),  # lm-eval works in another folder
         system=system,
+        in_user_turn=arm_name == "base" and params.train.system_prompt == "in_user_turn",
         think_end_token=markers.begin_of_solution if markers else None,
         end_marker=markers.end_of_solution if markers else None,
         params=params.evaluate,

@@ -35,6 +35,7 @@ from stages.lib.students import student_folder
 from stages.lib.students.identity import student_identity
 from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
 from stages.lib.trainers.resources import peak_memory
+from stages.lib.trainers.saving import check_finite, check_losses
 
 log = logging.getLogger("distillery.train")
 
@@ -146,6 +147,8 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         check_weights(unfinished)
         if not trained.losses:
             raise TrainingError(f"train: {name} was trained for no step. Raise arms.{name}.num_train_epochs.")
+        check_losses(job, trained)
+        check_finite(job, trained, unfinished)
         shutil.rmtree(out, ignore_errors=True)
         unfinished.rename(out)
     finally:

@@ -13,28 +13,49 @@ from pathlib import Path
 import pytest
 
 from stages.lib.answers import rule_verdict
-from stages.lib.answers.endings import OPENS_CHINESE, RESULT, body
 from stages.lib.answers.expressions import Worker
-from stages.lib.answers.numbers import quantities_in, quantity_at
-from stages.lib.answers.spelling import normalise
-from stages.lib.answers.wording import CONCLUDES, CORRECTS, FINAL, TOTAL
+from stages.lib.answers.lexicon import FOLDER, Lexicon, lexicon
+from stages.lib.answers.statements import Response
+from stages.lib.answers.values import Text, fold
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
+from tests.answers.tutors import TUTORS
 
+CASES = [json.loads(line) for line in (Path(__file__).parent / "answers" / "cases.jsonl").read_bytes().splitlines()]
 TABLE = [pytest.param(row, id=f"{kind}-{index}") for kind, rows in FORMS.items() for index, row in enumerate(rows)]
 LESSONS = [
     pytest.param(*lesson, id=f"{language}-{index}")
     for language, lessons in (("zh", lessons_zh.LESSONS), ("en", lessons_en.LESSONS))
     for index, lesson in enumerate(lessons)
 ]
+TUTOR = [pytest.param(*row, id=str(index)) for index, row in enumerate(TUTORS)]
 ABSENT = "98765"  # in none of the lessons
+NUMBER = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
+# a wrong answer may be left to the judge; what is open may be called wrong, and never right
+ALLOWED = {"right": {"right"}, "wrong": {"wrong", "unsure"}, "unsure": {"unsure", "wrong"}}
+
+
+def verdict_of(question: str, response: str, answer: str) -> str:
+    return rule_verdict(question, response, answer).verdict
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_a_case_has_one_of_the_verdicts_that_a_careful_teacher_would_give(case: dict[str, str]) -> None:
+    verdict = rule_verdict(case["question"], case["response"], case["answer"])
+    assert verdict.verdict in case["expected"], verdict
 
 
 @pytest.mark.parametrize("row", TABLE)
 def test_a_form_is_judged_as_a_person_would(row: tuple[str, ...]) -> None:
     response, answer, expected, *question = row
     verdict = rule_verdict(question[0] if question else "How many?", response, answer)
-    assert verdict.verdict == expected, f"{response[-200:]!r} against {answer}: {verdict}"
+    assert verdict.verdict in ALLOWED[expected], f"{response[-200:]!r} against {answer}: {verdict}"
+
+
+def test_most_wrong_forms_are_called_wrong() -> None:
+    wrong = [row for rows in FORMS.values() for row in rows if row[2] == "wrong"]
+    called = [verdict_of(row[3] if len(row) > 3 else "How many?", row[0], row[1]) for row in wrong]
+    assert called.count("wrong") >= 0.75 * len(wrong)
 
 
 def test_the_table_has_several_rows_of_each_form() -> None:
@@ -45,20 +66,23 @@ def test_the_table_has_several_rows_of_each_form() -> None:
 @pytest.mark.parametrize(("question", "answer", "expected", "response"), LESSONS)
 def test_a_whole_lesson_is_judged_by_its_answer(question: str, answer: str, expected: str, response: str) -> None:
     verdict = rule_verdict(question, response, answer)
-    assert verdict.verdict == expected, f"{response[-300:]}\nagainst {answer}: {verdict}"
+    assert verdict.verdict in ALLOWED[expected], f"{response[-300:]}\nagainst {answer}: {verdict}"
 
 
-@pytest.mark.parametrize(("question", "answer", "expected", "response"), LESSONS)
-def test_a_lesson_is_never_right_by_a_number_it_does_not_have(
-    question: str, answer: str, expected: str, response: str
+@pytest.mark.parametrize(("question", "answer", "response"), TUTOR)
+def test_a_tutor_s_answer_is_right_by_its_answer_and_by_no_other_of_its_numbers(
+    question: str, answer: str, response: str
 ) -> None:
-    verdict = rule_verdict(question, response, ABSENT).verdict
-    assert verdict == ("unsure" if verdict == "unsure" else "wrong")
+    assert verdict_of(question, response, answer) == "right"
+    for number in {found.replace(",", "") for found in NUMBER.findall(response)}:
+        if Fraction(number) != Fraction(answer):
+            assert verdict_of(question, response, number) != "right", number
 
 
-def test_a_lesson_that_is_right_is_wrong_by_another_gold_answer() -> None:
-    right = [lesson.values for lesson in LESSONS if lesson.values[2] == "right"]
-    verdicts = [rule_verdict(str(row[0]), str(row[3]), ABSENT).verdict for row in right]
+def test_an_answer_is_wrong_by_a_number_that_it_does_not_have() -> None:
+    rows = [(row.values[0], row.values[3]) for row in LESSONS if row.values[2] == "right"]
+    rows += [(question, response) for question, _, response in TUTORS]
+    verdicts = [verdict_of(str(question), str(response), ABSENT) for question, response in rows]
     assert verdicts.count("right") == 0
     assert verdicts.count("wrong") >= 0.9 * len(verdicts)
 
@@ -69,27 +93,27 @@ def test_a_lesson_that_is_right_is_wrong_by_another_gold_answer() -> None:
         (r"#### 1. The answer is 2, **3**, = 4, \boxed{5}", "boxed"),
         ("**3** = 4, the answer is 2\n#### 1", "hashes"),
         ("The answer is 3\nA: 2", "answer_line"),
-        ("**3** = 4, the answer is 2, 5", "phrase"),
-        ("Therefore, she sold 4 clips, **3** too", "conclusion"),
-        ("= 4, **3**, 5", "bold"),
-        ("= 4, 5", "equation"),
-        ("4, 5", "last_number"),
-        ("five", "none"),
+        ("**Final Answer:** 7. The answer is 2, **5**.", "final"),
+        ("**3** = 4, the answer is 2, 5", "label"),
+        ("Therefore, she sold 4 clips.", "conclusion"),
+        ("She sold **3**.", "bold"),
+        ("2 + 2 = 4, 5", "equation"),
+        ("4, 5", "mention"),
+        ("no idea", "none"),
     ],
 )
-def test_the_surest_rule_decides(response: str, rule: str) -> None:
-    assert rule_verdict("How many?", response, "5").rule == rule
+def test_the_strongest_statement_counts(response: str, rule: str) -> None:
+    assert rule_verdict("Which?", response, "5").rule == rule
 
 
 @pytest.mark.parametrize(
     ("response", "prediction", "exact"),
     [
-        ("The answer is $1,080.", "1,080", Fraction(1080)),
+        ("The answer is $1,080.", "$1,080", Fraction(1080)),
         ("It is −5", "-5", Fraction(-5)),
-        ("The answer is 2½.", "2 1/2", Fraction(5, 2)),
+        ("The answer is 2½.", "2½", Fraction(5, 2)),
         ("答案是七十二个。", "七十二", Fraction(72)),
         ("No idea", None, None),
-        ("The answer is 5, 6", "5", None),
         (r"\boxed{2\sqrt{3}}", r"2\sqrt{3}", None),
     ],
 )
@@ -100,19 +124,32 @@ def test_the_prediction_is_the_number_as_found_with_its_value(
     assert (verdict.prediction, verdict.value) == (prediction, exact)
 
 
+@pytest.mark.parametrize(("question", "answer", "response"), TUTOR)
+def test_the_verdict_says_where_in_the_response_it_rests(question: str, answer: str, response: str) -> None:
+    verdict = rule_verdict(question, "x" * 30_000 + "\n" + response, answer)
+    place = ("x" * 30_000 + "\n" + response)[verdict.start : verdict.end]
+    assert place and fold(place).strip() == verdict.prediction
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
         ("51 + 22 - 80 - 14", ["51", "22", "80", "14"]),
         ("-51 + -22", ["-51", "-22"]),
-        ("1,080 and 12.5 and 3/4", ["1,080", "12.5", "3/4"]),
-        ("the 3rd of 5, 第3天 4天", ["5", "4"]),
-        ("2 hours 40 minutes", ["2 hours 40 minutes"]),
+        ("1,080 and 12.5 and 3/4", ["1080", "12.5", "0.75"]),
+        ("2 hours 40 minutes", ["160"]),
+        ("1. Two eggs\n2. Three", []),
+        ("9 <<4+5=9>>", ["9"]),
         ("no number", []),
     ],
 )
 def test_every_number_of_a_text_is_found(text: str, numbers: list[str]) -> None:
-    assert [quantity.text for quantity in quantities_in(normalise(text))] == numbers
+    values = [
+        value
+        for value in Text(fold(text), lexicon("en", True)).values(0, len(text))
+        if text[value.start].isdigit() or text[value.start] == "-"
+    ]
+    assert [float(value.value) for value in values] == [float(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -123,49 +160,53 @@ def test_every_number_of_a_text_is_found(text: str, numbers: list[str]) -> None:
         ("1/3", Fraction(1, 3)),
         ("−2.50", Fraction(-5, 2)),
         ("１２", Fraction(12)),
+        ("3{,}332", Fraction(3332)),
+        ("1,14,200", Fraction(114_200)),
+        ("1.5e3", Fraction(1500)),
+        (r"2\frac12", Fraction(5, 2)),
         ("一万二", Fraction(12000)),
+        ("3万2750", Fraction(32750)),
         ("十", Fraction(10)),
         ("三千零五", Fraction(3005)),
+        ("百分之四十", Fraction(40)),
+        ("二又二分之一", Fraction(5, 2)),
         ("two and three quarters", Fraction(11, 4)),
+        ("seventy-two", Fraction(72)),
         ("1/0", None),
         ("fives", None),
         ("一起", None),
     ],
 )
 def test_a_value_is_exact(number: str, exact: Fraction | None) -> None:
-    quantity = quantity_at(normalise(number))
-    assert (quantity.value if quantity else None) == exact
+    values = Text(fold(number), lexicon("en", False)).values(0, len(number))
+    assert [value.value for value in values] == ([] if exact is None else [exact])
 
 
-class TestEndings:
-    """What follows the answer is cut off, and nothing else."""
+class TestParts:
+    """What follows the answer is no part of the solution, and nothing else is left out."""
 
-    def test_a_practice_question_is_no_part_of_the_answer(self) -> None:
-        assert body("所以一共 72 个！\n小挑战：如果卖 20 个呢？") == "所以一共 72 个！\n"
+    @staticmethod
+    def body(response: str, question: str = "How many?") -> list[str]:
+        parts = Response(response, question)
+        return [parts.text[span.start : span.end].strip() for span in parts.body]
+
+    def test_a_practice_question_is_no_part_of_the_solution(self) -> None:
+        assert self.body("所以一共 72 个！\n小挑战：如果卖 20 个呢？") == ["所以一共 72 个!"]
 
     def test_a_question_on_the_way_is_left_where_it_is(self) -> None:
-        lesson = "考考你：48 的一半是多少？对，24！\n所以一共 48 + 24 = 72 个。"
-        assert body(lesson) == lesson
+        assert len(self.body("考考你：48 的一半是多少？对，24！\n所以一共 48 + 24 = 72 个。")) == 3
 
     def test_a_check_is_left_out_and_what_comes_after_it_stays(self) -> None:
-        lesson = body(normalise("48 + 24 = 72\n\nCheck: 72 - 24 = 48\n\nSo it is 72."))
-        assert "24 = 48" not in lesson
-        assert lesson.endswith("so it is 72.")
+        assert self.body("48 + 24 = 72\n\nCheck: 72 - 24 = 48\n\nSo it is 72.") == ["48 + 24 = 72", "so it is 72."]
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [CONCLUDES, FINAL, TOTAL, CORRECTS, RESULT, OPENS_CHINESE],
-    ids=["concludes", "final", "total", "corrects", "result", "opens"],
-)
-def test_the_letters_that_a_pattern_looks_for_first_hide_none_of_its_words(pattern: re.Pattern[str]) -> None:
-    letters, words = re.findall(r"\(\?=\[([^\]]+)\]\)", pattern.pattern)[0], pattern.pattern.partition("])")[2]
-    slow = re.compile(words)
-    texts = [lesson[3] for lesson in lessons_zh.LESSONS + lessons_en.LESSONS]
-    texts += [row[0] for rows in FORMS.values() for row in rows] + [words.replace("|", " ")]
-    assert letters
-    for text in map(normalise, texts):
-        assert [match.span() for match in pattern.finditer(text)] == [match.span() for match in slow.finditer(text)]
+def test_a_language_is_added_by_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "it.toml").write_text('words = true\nanswer = ["risposta"]\nis = ["è"]\n', encoding="utf-8")
+    monkeypatch.setattr("stages.lib.answers.lexicon.FOLDER", tmp_path)
+    assert Lexicon("it", False).label.search("la risposta è 18.")
+    assert not Lexicon("en", False).label.search("la risposta è 18.")
 
 
 HOSTILE = [

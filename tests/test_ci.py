@@ -1,4 +1,4 @@
-""".ci/run and the Makefile beneath it: both runs count, the closing line sums up, the caller's environment stays."""
+""".ci/run and the Makefile beneath it: all runs count, the closing line sums up, the caller's environment stays."""
 
 import os
 import subprocess
@@ -12,23 +12,23 @@ BAD = "3 failed, 400 passed, 2 skipped, 5 deselected in 600.12s (0:10:00)"
 
 
 @pytest.mark.parametrize(
-    ("test", "openmind", "closing", "status"),
+    ("runs", "closing", "status"),
     [
-        ((GOOD, 0), (GOOD, 0), "24 passed, 0 failed, 0 skipped", 0),
-        ((BAD, 2), (GOOD, 0), "412 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, 0), (BAD, 2), "412 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, 0), ("no environment", 2), "12 passed, 0 failed, 0 skipped", 1),
-        (("lint failed", 2), ("1 passed, 2 errors in 1.00s", 1), "1 passed, 2 failed, 0 skipped", 1),
+        (((GOOD, 0), (GOOD, 0), (GOOD, 0)), "36 passed, 0 failed, 0 skipped", 0),
+        (((BAD, 2), (GOOD, 0), (GOOD, 0)), "424 passed, 3 failed, 2 skipped", 1),
+        (((GOOD, 0), (BAD, 2), (GOOD, 0)), "424 passed, 3 failed, 2 skipped", 1),
+        (((GOOD, 0), (GOOD, 0), (BAD, 2)), "424 passed, 3 failed, 2 skipped", 1),
+        (((GOOD, 0), ("no environment", 2), (GOOD, 0)), "24 passed, 0 failed, 0 skipped", 1),
+        ((("lint failed", 2), ("1 passed, 2 errors in 1.00s", 1), (GOOD, 0)), "13 passed, 2 failed, 0 skipped", 1),
     ],
 )
-def test_ci_fails_where_a_run_fails_and_sums_both_up(
-    tmp_path: Path, test: tuple[str, int], openmind: tuple[str, int], closing: str, status: int
+def test_ci_fails_where_a_run_fails_and_sums_all_up(
+    tmp_path: Path, runs: tuple[tuple[str, int], ...], closing: str, status: int
 ) -> None:
+    targets = zip(("test", "test-openmind", "test-transformers4"), runs, strict=True)
+    cases = "".join(f'{target}) echo "{said}"; exit {code};;\n' for target, (said, code) in targets)
     make = tmp_path / "make"
-    make.write_text(
-        f'#!/bin/sh\n[ "$CI" = true ] || exit 99\n[ "$1" = test ] && {{ echo "{test[0]}"; exit {test[1]}; }}\n'
-        f'echo "{openmind[0]}"; exit {openmind[1]}\n'
-    )
+    make.write_text(f'#!/bin/sh\n[ "$CI" = true ] || exit 99\ncase "$1" in\n{cases}esac\nexit 99\n')
     make.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True)

@@ -122,6 +122,7 @@ class TestEmbeddedSource:
             "duplicate": reasons.count("duplicate"),
             "in_heldout": reasons.count("in_heldout"),
             "contaminated": 0,
+            "control_token": 0,
         }
         assert all(reasons.count(reason) for reason in ("duplicate", "in_heldout"))
         assert metrics["questions"] + metrics["heldout"] + len(left_out) == 120
@@ -338,7 +339,7 @@ class TestContamination:
         }
         assert [row["id"] for row in rows(tmp_path / "out" / "questions")] == ["gsm8k-train-1", "gsm8k-train-2"]
         metrics = json.loads((tmp_path / "out" / "metrics").read_bytes())
-        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": 1}
+        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": 1, "control_token": 0}
         assert metrics["in"] == metrics["questions"] + metrics["heldout"] + 1 == 4
         assert metrics["contamination"] == {
             "ngram": 6,
@@ -358,7 +359,9 @@ class TestContamination:
         first, second, last = run.stderr.splitlines()
         assert first.startswith("collect: contamination by gsm8k NOT checked: its texts are not at hand. ")
         assert second.startswith("collect: contamination by mmlu NOT checked: its texts are not at hand. ")
-        assert last == ("collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated)")
+        assert last.startswith(
+            "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated,"
+        )
         found = json.loads((tmp_path / "metrics").read_bytes())["contamination"]
         assert (found["gsm8k"], found["mgsm"]["hits"], found["mmlu"]) == ("not checked", 1, "not checked")
 
@@ -426,7 +429,7 @@ class TestTheWholeOfGsm8k:
         runs(main, *arguments(tmp_path, project_params(changes)))
         metrics = json.loads((tmp_path / "metrics").read_bytes())
         assert metrics["contamination"]["gsm8k"] == {"hits": hits, "questions": 1319, "too_short": 0}
-        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": hits}
+        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": hits, "control_token": 0}
         assert metrics["questions"] == len(rows(tmp_path / "questions")) == size - hits
         assert len(rows(tmp_path / "left-out")) == hits
 
@@ -543,3 +546,28 @@ def empty_hub() -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_question_with_a_literal_control_token_is_left_out_of_both_sets_and_counted(
+    tmp_path: Path, tiny_params: Callable[..., Path], runs: Callable[..., Result]
+) -> None:
+    """Four training questions and two held-out ones, of which one of each holds what the student takes for a token."""
+    texts = ["What is 1 + 1?", "Is 1 < 2 [or 3]?", "What does <|im_end|> mean?", "What is |2|?"]
+    texts += ["What is 4 + 4?", "Repeat: <|endoftext|>"]
+    lines = [json.dumps({"question": text, "answer": f"so\n#### {n}"}) + "\n" for n, text in enumerate(texts)]
+    (tmp_path / "own.jsonl").write_text("".join(lines))
+    changes = gsm8k(tmp_path / "own.jsonl", 4, 2)
+    runs(main, *arguments(tmp_path, tiny_params(changes)))
+    left_out = rows(tmp_path / "left-out")
+    assert [row["reason"] for row in left_out] == ["control_token", "control_token"]
+    assert {row["question"] for row in left_out} == {texts[2], texts[5]}
+    metrics = json.loads((tmp_path / "metrics").read_bytes())
+    assert (metrics["questions"], metrics["heldout"], metrics["left_out"]["control_token"]) == (3, 1, 2)
+
+
+def test_no_tokenizer_is_loaded_for_questions_that_can_hold_no_token(
+    tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+) -> None:
+    """The host that asks the teacher may have no student."""
+    nowhere = {"train.student.source": "path", "train.student.name": str(tmp_path / "nowhere")}
+    runs(main, *arguments(tmp_path, project_params(nowhere)))

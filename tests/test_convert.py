@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
-from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main
+from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main, refuse_control_tokens
 from stages.lib.params import Markers, Tags, prompt_text
-from stages.lib.records import read_rows
+from stages.lib.records import DataError, read_rows
+from stages.lib.students.templates import control_tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,7 +177,19 @@ def test_a_row_without_a_text_is_dropped_into_a_file(field: str, converted: Call
     folder = converted({field: " \n"}, {})
     (dropped,) = read_rows(folder / "dropped.jsonl", Dropped, "")
     assert (dropped.id, dropped.reason) == ("q0", "empty_text")
-    assert metrics_beside(folder)["dropped"] == {"turns_do_not_alternate": 0, "marker_in_text": 0, "empty_text": 1}
+    counts = {"turns_do_not_alternate": 0, "marker_in_text": 0, "empty_text": 1, "control_token": 0}
+    assert metrics_beside(folder)["dropped"] == counts
+
+
+def test_a_system_text_with_a_control_token_is_refused(tiny_student: Path) -> None:
+    from transformers import AutoTokenizer
+
+    control = control_tokens(AutoTokenizer.from_pretrained(tiny_student), MARKERS)
+    refuse_control_tokens("Write <|begin_of_thought|> first.", control, "own")
+    with pytest.raises(
+        DataError, match=r"stages/prompts/own\.txt: holds <\|im_end\|>, which the student takes for a to"
+    ):
+        refuse_control_tokens("End with <|im_end|>.", control, "own")
 
 
 def test_the_system_text_may_name_the_markers(converted: Callable[..., Path]) -> None:

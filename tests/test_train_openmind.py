@@ -93,6 +93,7 @@ def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = N
         "train.finetuning_type": "full",
         "train.student.source": "path",
         "train.student.name": str(student),
+        "train.system_prompt": "in_user_turn",
         "run.threads": 1,
     }
     write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
@@ -161,13 +162,14 @@ def test_the_articles_yaml_is_written_key_by_key(
     asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
     ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
-    assert {key: value for key, value in ours.items() if key not in paths | {"custom_dataset_info"}} == {
+    added = {"custom_dataset_info", "logging_nan_inf_filter"}
+    assert {key: value for key, value in ours.items() if key not in paths | added} == {
         key: value for key, value in article.items() if key not in paths
     }
-    assert set(ours) == {*article, "custom_dataset_info"}
+    assert set(ours) == {*article, *added}
     assert ours["deepspeed"].endswith(article["deepspeed"])
     # the one key that release 1.0.0 refuses is the one left out for it
-    release = {"version": "1.0.0", "template": None, "system_prompt": "in_user_turn"}
+    release = {"version": "1.0.0", "template": None}
     older = params.train.model_copy(update={"openmind": params.train.openmind.model_copy(update=release)})
     left_out = ours.items() - yaml_of(replace(asked, train=older)).items()
     assert left_out == {("template", "qwen")}
@@ -182,15 +184,15 @@ def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"template": "qwen"}, "release 1.0.0 refuses the key template"),
-        ({"system_prompt": "as_system"}, "release 1.0.0 drops the system text"),
-        ({"version": "git"}, "set template: qwen"),
+        ({"openmind.template": "qwen"}, "release 1.0.0 refuses the key template"),
+        ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
+        ({"openmind.version": "git"}, "set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
     openmind_params: Params, changes: dict[str, Any], complaint: str
 ) -> None:
-    path = openmind_params({f"train.openmind.{key}": value for key, value in changes.items()})
+    path = openmind_params({f"train.{key}": value for key, value in changes.items()})
     with pytest.raises(ParamsError, match=complaint):
         load_params(path)
 
@@ -243,20 +245,21 @@ def test_a_row_fits_where_openmind_leaves_it_whole(prompt: int, answer: int, cut
     assert openmind._Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
 
 
-def test_a_student_that_its_older_transformers_would_misread_is_refused(
+def test_openmind_is_given_a_student_in_a_form_that_its_older_transformers_reads_and_saves(
     tmp_path: Path, older_student: Path, job: Callable[..., Job]
 ) -> None:
     student = tmp_path / "student"
     shutil.copytree(older_student, student)
-    other = job({"train.student.name": str(student)})
-    openmind.check_student(other)
     config = json.loads((student / "config.json").read_bytes())
     config["rope_parameters"]["rope_theta"] = 1000000.0
     (student / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TrainingError, match="the form of transformers 5"):
-        openmind.check_student(other)
-    (student / "config.json").write_text(json.dumps(config | {"rope_theta": 1000000.0}))
-    openmind.check_student(other)
+    (student / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.6}))
+    given = Path(yaml_of(job({"train.student.name": str(student)}))["model_name_or_path"])
+    assert given.name == "student"
+    assert given != student
+    assert json.loads((given / "config.json").read_bytes())["rope_theta"] == 1000000.0
+    assert json.loads((given / "generation_config.json").read_bytes()) == {}
+    assert (given / "model.safetensors").resolve() == student / "model.safetensors"
 
 
 def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
@@ -930,7 +933,8 @@ def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
     tmp_path: Path, older_student: Path
 ) -> None:
     workspace = Workspace.of_the_repository(tmp_path / "space", older_student)
-    workspace.change({"train.backend": "openmind", "train.finetuning_type": "full"})
+    changes = {"train.backend": "openmind", "train.system_prompt": "in_user_turn", "train.finetuning_type": "full"}
+    workspace.change(changes)
     assert {"convert@filtered", "train@filtered", "evaluate@filtered"} <= workspace.repro("evaluate@filtered")
     trained_on = json.loads((workspace.folder / "data" / "sharegpt" / "filtered" / "filtered.json").read_bytes())
     system = trained_on[0]["system"]
@@ -1039,6 +1043,56 @@ def test_openminds_adapter_is_merged_into_the_weights(
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not model.state_dict()[name].equal(student.state_dict()[name])
     assert json.loads((tmp_path / "model.json").read_text())["first_loss"] > 0
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_what_openmind_trained_is_trained_again_and_keeps_what_was_published(
+    tmp_path: Path, openmind_params: Params, older_student: Path, kind: str
+) -> None:
+    """A student in bf16, with another theta in the form of transformers 5, whose settings of generation do not save."""
+    from tests.test_train_saving import REFUSED_BY_SAVE, in_dtype
+
+    student = in_dtype(older_student, tmp_path / "student", "bfloat16")
+    config = json.loads((student / "config.json").read_bytes())
+    config["rope_parameters"]["rope_theta"] = 1000000.0
+    (student / "config.json").write_text(json.dumps(config))
+    (student / "generation_config.json").write_text(json.dumps(REFUSED_BY_SAVE))
+    losses = []
+    for name in (student, tmp_path / "first"):
+        changes = FOUR_EPOCHS | {"train.student.name": str(name), "train.finetuning_type": kind}
+        result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
+        assert result.exit_code == 0, result.output
+        losses.append(json.loads((tmp_path / "model.json").read_bytes())["first_loss"])
+        (tmp_path / "model").rename(tmp_path / ("first" if name == student else "second"))
+    assert losses[1] < losses[0]
+    for saved in (tmp_path / "first", tmp_path / "second"):
+        config = json.loads((saved / "config.json").read_bytes())
+        assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (1000000.0, 1000000.0)
+        assert (config["dtype"], config["torch_dtype"], config["tie_word_embeddings"]) == ("bfloat16", "bfloat16", True)
+        assert json.loads((saved / "generation_config.json").read_bytes()).items() >= REFUSED_BY_SAVE.items()
+        tokenizer = json.loads((saved / "tokenizer_config.json").read_bytes())
+        assert tokenizer["tokenizer_class"] == "Qwen2Tokenizer"
+        assert tokenizer["chat_template"] == openmind.chat_template("in_user_turn")
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_a_loss_of_openminds_that_is_no_number_is_no_model(
+    tmp_path: Path, openmind_params: Params, older_student: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    student = tmp_path / "student"
+    shutil.copytree(older_student, student)
+    tensors = load_file(student / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = float("inf")
+    save_file(tensors, student / "model.safetensors", metadata={"format": "pt"})
+    params = openmind_params({"train.student.name": str(student)})
+    line = error_of(CliRunner().invoke(train, train_options(tmp_path, params)), tmp_path)
+    assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
+    assert "(arms.filtered.learning_rate: 0.001). The student's own weights hold such a value" in line
 
 
 @pytest.mark.openmind

@@ -100,6 +100,7 @@ OF_A_REQUEST = {
     "stream_options",
 }
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+SystemPrompt = Literal["as_system", "in_user_turn"]
 
 
 def _known_benchmark(name: str) -> str:
@@ -314,7 +315,6 @@ class OpenMind(Section):
     version: Literal["1.0.0", "git"]
     command: str | None
     template: Literal["qwen"] | None
-    system_prompt: Literal["as_system", "in_user_turn"]
     merge_into: FilePath | None
     logging_steps: Count
     save_steps: Count
@@ -325,8 +325,6 @@ class OpenMind(Section):
     def _version_can(self) -> "OpenMind":
         if self.version == "1.0.0" and self.template:
             raise ValueError("release 1.0.0 refuses the key template and chooses by itself; set template: null")
-        if self.version == "1.0.0" and self.system_prompt == "as_system":
-            raise ValueError("release 1.0.0 drops the system text of a sample; set system_prompt: in_user_turn")
         if self.version == "git" and not self.template:
             raise ValueError("openMind from its repository is told the template; set template: qwen")
         return self
@@ -335,12 +333,15 @@ class OpenMind(Section):
 class Train(Section):
     """What the trainings of all arms share; ``deepspeed`` is the file of its settings.
 
-    ``group_by_length`` and ``packing`` are TRL's. So are ``save_steps`` and ``resume`` of its checkpoints, which shape
-    no result; openMind has its own two of them.
+    ``system_prompt``: where a conversation's system text goes. ``save_dtype``: the numbers of the saved weights,
+    ``auto`` those of the student as published. ``group_by_length`` and ``packing`` are TRL's. So are ``save_steps`` and
+    ``resume`` of its checkpoints, which shape no result; openMind has its own two of them.
     """
 
     backend: Literal["trl", "openmind"]
     student: Student
+    system_prompt: SystemPrompt
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     on_too_long: Literal["drop", "error", "shorten_reasoning"]
     finetuning_type: Literal["full", "lora"]
     lora: Lora
@@ -358,6 +359,12 @@ class Train(Section):
     save_steps: Count | None
     resume: bool
     openmind: OpenMind
+
+    @model_validator(mode="after")
+    def _system_text_is_trained(self) -> "Train":
+        if self.backend == "openmind" and self.openmind.version == "1.0.0" and self.system_prompt == "as_system":
+            raise ValueError("openMind 1.0.0 drops the system text of a sample; set system_prompt: in_user_turn")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_spare_padding(self) -> "Train":

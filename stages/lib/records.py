@@ -64,11 +64,11 @@ class BenchmarkHit(BaseModel):
 class LeftOut(Question):
     """A question that ``collect`` left out.
 
-    ``same_as`` is the id of the kept row that it repeats (None where contaminated); ``benchmark_hits`` has one entry
-    for each benchmark that it shares an n-gram with (none where it repeats a row).
+    ``same_as`` is the id of the kept row that it repeats (None where it repeats none); ``benchmark_hits`` has one entry
+    for each benchmark that it shares an n-gram with (none but where contaminated).
     """
 
-    reason: Literal["duplicate", "in_heldout", "contaminated"]
+    reason: Literal["duplicate", "in_heldout", "contaminated", "control_token"]
     same_as: str | None
     benchmark_hits: list[BenchmarkHit]
 

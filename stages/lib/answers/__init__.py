@@ -1,8 +1,10 @@
-"""Reading a final answer and judging it by rule.
+"""Judging by rule whether a response states the gold answer.
 
 from stages.lib.answers import rule_verdict
 rule_verdict("What is 2 + 2?", "2 + 2 = 4. The answer is **4**.", "4")
-→ Verdict(verdict="right", prediction="4", rule="phrase")
+→ Verdict(verdict="right", prediction="4", rule="label", value=Fraction(4), start=28, end=29)
+
+values (numbers and their spans) → statements (where one is stated as the answer, how strongly) → verdict.
 """
 
 from stages.lib.answers.verdict import Verdict, rule_verdict

@@ -3,20 +3,19 @@
     same_expression("2\\\\sqrt{3}", "\\\\sqrt{12}")  → True;  None where it cannot say
 
 math-verify's own time-outs need a process's main thread and do not end a long step inside one big power, so it runs
-in a process of its own, asked over its pipes, with limited memory, and killed and started anew when an answer is late.
-Started at the first expression only: numbers never come here.
+in a process of its own, with limited memory, killed and started anew when an answer is late. Started at the first
+expression only: numbers never come here.
 """
 
-import atexit
 import json
 import os
 import re
-import selectors
 import subprocess
 import sys
 import threading
 from functools import lru_cache
 from pathlib import Path
+from select import select
 
 LONGEST = 300  # characters of an expression worth comparing
 MEMORY = 4 * 2**30  # bytes of address space that the worker may map
@@ -24,10 +23,11 @@ INNER_TIMEOUT_S = 3
 STARTING_TIMEOUT_S = 120  # importing sympy on a busy machine
 TIMEOUT_S = 15  # parsing twice and comparing, each with math-verify's own time-out
 TOWER = re.compile(r"\^[^,;=]{0,40}\^|\*\*[^,;=]{0,40}\*\*|\d{5,}\s*!|\^\s*\{?\s*\d{5,}|!\s*\)*\s*!")  # 9^{9^9}
+CALLED = re.compile(r"\\sqrt\s?\(([^()]*)\)")  # \sqrt(2), which LaTeX reads as \sqrt{(}
 
 
 class Worker:
-    """One process with math-verify in it; answers one pair at a time."""
+    """One process with math-verify in it; answers one pair at a time. It ends with its pipe, so with this process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -37,70 +37,49 @@ class Worker:
     def compare(self, gold: str, prediction: str) -> bool | None:
         """Whether two expressions are the same; None where that is not known in time."""
         with self._lock:
-            return self._ask([gold, prediction])
+            if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+                self._start()
+            answer = self._line(TIMEOUT_S, json.dumps([gold, prediction]))
+            same: bool | None = json.loads(answer or "null")
+            return same
 
     def close(self) -> None:
         """End the process, if this process started it."""
         if self._process and self._owner == os.getpid():
             self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe:
-                    pipe.close()
+            self._process.communicate()
         self._process = None
 
-    def _ask(self, pair: list[str]) -> bool | None:
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            self.close()
-            if not self._start():
-                return None
-        if not self._send(pair):
-            self.close()
-            return None
-        answer = self._line(TIMEOUT_S)
-        if answer is None:
-            self.close()
-            return None
-        same: bool | None = json.loads(answer)
-        return same
-
-    def _start(self) -> bool:
-        # -P: the folder of this file holds a numbers.py, which must not stand for the standard library's
+    def _start(self) -> None:
+        self.close()
+        # -P: this file's folder must not stand for the standard library's modules
         command = [sys.executable, "-P", str(Path(__file__).resolve())]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._owner = os.getpid()
-        if self._line(STARTING_TIMEOUT_S) is None:
-            self.close()
-            return False
-        return True
+        self._line(STARTING_TIMEOUT_S)
 
-    def _send(self, pair: list[str]) -> bool:
-        assert self._process and self._process.stdin
+    def _line(self, timeout_s: float, question: str = "") -> str | None:
+        """The worker's next line, or None, and an ended worker, where it is late or gone."""
+        process = self._process
         try:
-            self._process.stdin.write(json.dumps(pair) + "\n")
-            self._process.stdin.flush()
+            if process and process.stdin and process.stdout:
+                process.stdin.write(question + "\n" if question else "")
+                process.stdin.flush()
+                if select([process.stdout], [], [], timeout_s)[0] and (line := process.stdout.readline()):
+                    return line
         except OSError:
-            return False
-        return True
-
-    def _line(self, timeout_s: float) -> str | None:
-        assert self._process and self._process.stdout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_s):
-                return None
-        return self._process.stdout.readline() or None
+            pass  # it ended: not known
+        self.close()
+        return None
 
 
 worker = Worker()
-atexit.register(worker.close)
 
 
 @lru_cache(maxsize=1024)
 def same_expression(gold: str, prediction: str) -> bool | None:
     """Whether math-verify takes two LaTeX expressions for the same; None: too long, too steep, unread or too late."""
+    gold, prediction = (CALLED.sub(r"\\sqrt{\1}", text) for text in (gold, prediction))
     if max(len(gold), len(prediction)) > LONGEST or TOWER.search(gold) or TOWER.search(prediction):
         return None
     return worker.compare(gold, prediction)
@@ -113,16 +92,15 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     from math_verify import parse, verify  # type: ignore[import-untyped]
 
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     print("ready", flush=True)
     for line in sys.stdin:
-        gold, prediction = json.loads(line)
-        answer: bool | None = None
         try:
-            parsed = [
-                parse(f"${text}$", parsing_timeout=INNER_TIMEOUT_S, raise_on_error=True) for text in (gold, prediction)
-            ]
-            if all(parsed):
-                answer = bool(verify(parsed[0], parsed[1], timeout_seconds=INNER_TIMEOUT_S, raise_on_error=True))
+            gold, found = (
+                parse(f"${text}$", parsing_timeout=INNER_TIMEOUT_S, raise_on_error=True) for text in json.loads(line)
+            )
+            timeout = {"timeout_seconds": INNER_TIMEOUT_S, "raise_on_error": True}
+            answer = bool(verify(gold, found, **timeout)) if gold and found else None
         except Exception:  # whatever a parser says of a hostile text, the answer is: not known
             answer = None
         print(json.dumps(answer), flush=True)

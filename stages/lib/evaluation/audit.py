@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stages.lib.answers import Verdict
-from stages.lib.answers.reading import solution
+from stages.lib.answers.statements import solution
 from stages.lib.evaluation.languages import language_of
 from stages.lib.evaluation.looping import loops
 

@@ -15,6 +15,8 @@ from typing import Any
 from stages.lib.devices import check_device, with_index
 from stages.lib.evaluation import EvaluationError, served
 from stages.lib.params import Evaluate, Run
+from stages.lib.students import StudentError
+from stages.lib.students.templates import check_system
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class Asking:
 
     ``weights`` is the folder of the arm's weights (its tokenizer is needed for a served model too), absolute, for a
     relative path could be a hub's id and would be looked for where lm-eval works; ``system`` the system text or None.
-    ``think_end_token`` stands before a trained student's solution, ``end_marker`` after it, both None for an arm that
-    was not asked to write them.
+    ``in_user_turn``: the system text goes before the first question here, and not by the chat template (a trained
+    student is saved with one that does it). ``think_end_token`` stands before a trained student's solution,
+    ``end_marker`` after it, both None for an arm that was not asked to write them.
     """
 
     arm: str
     weights: Path
     system: str | None
+    in_user_turn: bool
     think_end_token: str | None
     end_marker: str | None
     params: Evaluate
@@ -61,6 +65,22 @@ def refuse_before_loading(asking: Asking) -> None:
         served.check(asking.arm, asking.params.backend, asking.run)
 
 
+def refuse_lost_system_text(asking: Asking) -> None:
+    """EvaluationError where the chat template has no place for the system text: lm-eval would leave it out."""
+    if not (asking.system and asking.params.chat_template) or asking.in_user_turn:
+        return
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(asking.weights))
+    if not tokenizer.chat_template:
+        return
+    try:
+        check_system(tokenizer, [{"role": "system", "content": asking.system}, {"role": "user", "content": "1 + 1?"}])
+    except StudentError as error:
+        plain = " Or ask the base arm without it, by evaluate.base_prompt: plain." if asking.arm == "base" else ""
+        raise EvaluationError(f"{error}{plain}") from error
+
+
 def positions(weights: Path) -> int | None:
     """How many tokens the model can hold, prompt and answer together, as its config says."""
     config = json.loads((weights / "config.json").read_bytes())
@@ -87,6 +107,7 @@ def _hf(asking: Asking) -> dict[str, Any]:
         "dtype": asking.params.dtype,
         "device": with_index(asking.run.device),
         "batch_size": asking.params.batch_size,
+        **_no_second_bos(asking),
     }
 
 
@@ -96,7 +117,13 @@ def _vllm(asking: Asking) -> dict[str, Any]:
         "dtype": asking.params.dtype,
         "batch_size": asking.params.batch_size,
         "seed": asking.params.seed,
+        **_no_second_bos(asking),
     }
+
+
+def _no_second_bos(asking: Asking) -> dict[str, Any]:
+    """A chat template writes all tokens of a prompt: with a tokenizer's own before it, it is not the one trained."""
+    return {"add_bos_token": False} if asking.params.chat_template else {}
 
 
 def _completions(asking: Asking) -> dict[str, Any]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.evaluation import EvaluationError
-from stages.lib.evaluation.backends import Asking, refuse_before_loading, refuse_too_long, student_model
+from stages.lib.evaluation.backends import (
+    Asking,
+    refuse_before_loading,
+    refuse_lost_system_text,
+    refuse_too_long,
+    student_model,
+)
 from stages.lib.evaluation.cache import cache_folder, remove_others
 from stages.lib.evaluation.forecast import warn_of_days
 from stages.lib.evaluation.gathered import gathered, refuse_fewshot
@@ -35,6 +41,7 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
     None in all processes but the first, where several run side by side.
     """
     refuse_before_loading(asking)
+    refuse_lost_system_text(asking)
     refuse_fewshot(eval_data, benchmarks, asking.params.num_fewshot)
     with gathered(eval_data, benchmarks):
         found = [loaded(benchmark) for benchmark in benchmarks]
@@ -54,7 +61,8 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
     together = not asking.params.backend.startswith("local-")
     model, progress = student_model(asking), Progress(asking.params.batch_size, together=together)
-    student = RecordingLM(model, folder / f"answers_rank{model.rank}.db", asking.think_end_token, progress)
+    cache = folder / f"answers_rank{model.rank}.db"
+    student = RecordingLM(model, cache, asking.think_end_token, progress, asking.in_user_turn)
     scored = []
     for each in found:
         progress.what = f"{asking.arm}: {each.benchmark.name}"

@@ -19,6 +19,7 @@ from lm_eval.models.utils import postprocess_generated_text
 
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.tasks import HELDOUT
+from stages.lib.students.templates import in_user_turn
 
 
 class Counted:
@@ -58,13 +59,19 @@ class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
 
 
 class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
-    """What ``simple_evaluate`` is given. ``think_end_token`` None: texts are scored whole."""
+    """What ``simple_evaluate`` is given. ``think_end_token`` None: texts are scored whole.
 
-    def __init__(self, model: Any, cache: Path, think_end_token: str | None, progress: Progress) -> None:
+    ``in_user_turn``: a system text is asked as the beginning of the first question.
+    """
+
+    def __init__(
+        self, model: Any, cache: Path, think_end_token: str | None, progress: Progress, in_user_turn: bool = False
+    ) -> None:
         super().__init__()
         self._model = model
         self._cached = CachingLM(Counted(model, progress), str(cache))
         self._think_end_token = think_end_token
+        self._in_user_turn = in_user_turn
         self._texts: dict[tuple[str, int], str] = {}
 
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -109,7 +116,8 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return str(self._model.tokenizer_name)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
-        return self._model.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+        turns = in_user_turn(chat_history) if self._in_user_turn else chat_history
+        return self._model.apply_chat_template(turns, add_generation_prompt=add_generation_prompt)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         template: str | None = self._model.chat_template(chat_template)

@@ -15,7 +15,6 @@ from typing import Any
 
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.evaluation.languages import LANGUAGES, language_of
-from stages.lib.evaluation.native import readings
 
 MGSM = re.compile(rf"mgsm_(?P<kind>native_cot|direct|en_cot)_(?P<language>{'|'.join(LANGUAGES)})")
 GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
@@ -65,16 +64,5 @@ def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
 
 
 def verify(question: Asked, response: str) -> Verdict:
-    """Judge a whole generation, thought and markers included, in any of the benchmarks' languages.
-
-    Where a number can be read in two ways (1.000 in an answer to a German question), it is right if as a thousand it
-    is the gold answer, for such digits are no chance; else both readings are judged: if they differ, it is unsure.
-    """
-    thousands, *decimals = readings(response, question.language or "en")
-    first = rule_verdict(question.question, thousands, question.answer)
-    if first.verdict == "right":
-        return first
-    others = (rule_verdict(question.question, text, question.answer) for text in decimals)
-    if all(other.verdict == first.verdict for other in others):
-        return first
-    return Verdict("unsure", first.prediction, first.rule, first.value)
+    """Judge a whole generation, thought and markers included, in any of the benchmarks' languages."""
+    return rule_verdict(question.question, response, question.answer, question.language or "en")

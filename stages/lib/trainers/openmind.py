@@ -38,8 +38,10 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import OpenMind
+from stages.lib.params import OpenMind, SystemPrompt
 from stages.lib.records import writing
+from stages.lib.students.portable import readable_by_4
+from stages.lib.students.templates import SEPARATOR
 from stages.lib.trainers import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -54,10 +56,10 @@ from stages.lib.trainers.resources import (
     smaller,
     stored_size,
 )
+from stages.lib.trainers.saving import save_folder, save_model
 
 log = logging.getLogger("distillery.train")
 
-SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
 KINDS = ("qwen2",)  # the model types that release 1.0.0 has a template for (its configs/models.json)
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
 # what says how often and where, and not what is learnt
@@ -134,7 +136,7 @@ def train(job: Job) -> Trained:
     check_student(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     check_turns(job.student, tokenizer)
-    tokenizer.chat_template = chat_template(settings.system_prompt)
+    tokenizer.chat_template = chat_template(job.train.system_prompt)
     dataset = _fitting(job, tokenizer)
     rows = [row.conversation for row in dataset.rows]
     cards = cards_of(job, program, words)
@@ -160,7 +162,7 @@ def train(job: Job) -> Trained:
 
 
 def check_student(job: Job) -> None:
-    """TrainingError where weights are missing, where openMind has no template, or would misread the student."""
+    """TrainingError where weights are missing, or where openMind has no template for the student."""
     folder = job.student
     check_weights_there(folder)
     config = json.loads((folder / "config.json").read_bytes())
@@ -168,13 +170,6 @@ def check_student(job: Job) -> None:
         raise TrainingError(
             f"{folder}/config.json: openMind 1.0.0 has a template for {', '.join(KINDS)} alone, not for "
             f"{config.get('model_type')}. Choose another student, or train.backend: trl."
-        )
-    rope = config.get("rope_parameters") or {}
-    plain = rope.get("rope_type", "default") == "default" and rope.get("rope_theta", 10000.0) == 10000.0
-    if "rope_theta" not in config and not plain:
-        raise TrainingError(
-            f"{folder}/config.json: its rope_parameters are in the form of transformers 5, which openMind's older one "
-            "does not read. Train on the student as published."
         )
 
 
@@ -196,7 +191,7 @@ def digest(job: Job, rows: list[Conversation], program: str, cards: Cards) -> st
     deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
-            "rows": [sample(row, job.train.openmind) for row in rows],
+            "rows": [sample(row, job.train.system_prompt) for row in rows],
             "train": job.train.model_dump(exclude=SHAPELESS | dict.fromkeys(("group_by_length", "packing"), True)),
             "openmind": settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
@@ -379,7 +374,8 @@ def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> No
 
 def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
     """Write train.yaml, the dataset and its description."""
-    dataset = json.dumps([sample(each, job.train.openmind) for each in conversations], ensure_ascii=False, indent=1)
+    placed = job.train.system_prompt
+    dataset = json.dumps([sample(each, placed) for each in conversations], ensure_ascii=False, indent=1)
     files = {
         "train.yaml": yaml_text(training_yaml(job, scratch)),
         f"{job.arm.dataset}.json": dataset,
@@ -390,18 +386,18 @@ def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> 
             file.write(content.encode())
 
 
-def sample(conversation: Conversation, settings: OpenMind) -> dict[str, Any]:
+def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
     """A conversation as openMind reads it, its system text where params say."""
-    in_turn = settings.system_prompt == "in_user_turn" and conversation.system
+    in_turn = system_prompt == "in_user_turn" and conversation.system
     user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
     turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
-    return turns if settings.system_prompt == "in_user_turn" else {"system": conversation.system} | turns
+    return turns if system_prompt == "in_user_turn" else {"system": conversation.system} | turns
 
 
 def dataset_info(job: Job, scratch: Path) -> dict[str, Any]:
     """The entry by which openMind finds the dataset and its fields."""
     columns = {"messages": "conversations"}
-    if job.train.openmind.system_prompt == "as_system":
+    if job.train.system_prompt == "as_system":
         columns["system"] = "system"
     entry = {
         "local_path": str(scratch),
@@ -417,7 +413,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     """Every key of openMind's YAML; what is as openMind has it by itself is left to it."""
     params, arm, settings = job.train, job.arm, job.train.openmind
     keys: dict[str, Any] = {
-        "model_name_or_path": str(job.student.resolve()),
+        "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
         "stage": "sft",
         "do_train": True,
         "finetuning_type": params.finetuning_type,
@@ -428,6 +424,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "template": settings.template,
         "output_dir": str(scratch / "output"),
         "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # the Trainer would log 0.0
         "save_steps": settings.save_steps,
         "overwrite_output_dir": settings.overwrite_output_dir,
         "per_device_train_batch_size": params.per_device_train_batch_size,
@@ -554,25 +551,22 @@ def _save(job: Job, output: Path, tokenizer: Any) -> None:
     """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
     job.out.mkdir(parents=True)
     if job.train.finetuning_type == "lora":
-        _merge(job, output)
+        _merge(job, output, tokenizer)
     else:
-        for path in [*output.glob("*.safetensors*"), *output.glob("generation_config.json")]:
-            shutil.move(path, job.out / path.name)
-        config = json.loads((output / "config.json").read_bytes())
-        config.pop("_name_or_path", None)  # a path of this machine
-        (job.out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    tokenizer.save_pretrained(job.out)
+        save_folder(output, tokenizer, job)
 
 
-def _merge(job: Job, adapter: Path) -> None:
+def _merge(job: Job, adapter: Path, tokenizer: Any) -> None:
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(job.student), str(adapter))
+    student = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+    model = PeftModel.from_pretrained(student, str(adapter))
     if job.train.lora.keep_adapter:
         model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
         model.save_pretrained(job.out / "adapter")
-    model.merge_and_unload().save_pretrained(job.out)
+    save_model(model.merge_and_unload(), tokenizer, job)
 
 
 def _trained(

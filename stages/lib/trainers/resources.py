@@ -102,10 +102,16 @@ def stored_size(student: Path, lora: Lora | None) -> Size:
 
 
 def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    yield from ((name, tensor["shape"]) for name, tensor in header(path).items())
+
+
+def header(path: Path) -> dict[str, dict[str, Any]]:
+    """What a safetensors file says of its tensors: ``{"lm_head.weight": {"dtype": "BF16", "shape": [2, 3], …}}``."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(HEADER))
-        header = json.loads(file.read(length))
-    yield from ((name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        tensors: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    tensors.pop("__metadata__", None)
+    return tensors
 
 
 def _adapted(name: str, lora: Lora) -> bool:

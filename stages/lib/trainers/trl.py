@@ -9,6 +9,7 @@ trl_worker.py train; ours writes them the job, waits, and reads what the first o
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -22,11 +23,13 @@ from pydantic import TypeAdapter
 
 from stages.lib.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.records import writing
+from stages.lib.students.templates import align
 from stages.lib.trainers import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows_of
 from stages.lib.trainers.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.trainers.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.trainers.length import Fitting, fitting
+from stages.lib.trainers.prompts import check_prompts
 from stages.lib.trainers.resources import (
     Sharing,
     Size,
@@ -38,6 +41,7 @@ from stages.lib.trainers.resources import (
     says_out_of_memory,
     smaller,
 )
+from stages.lib.trainers.saving import broken, plain_generation, save_model
 
 log = logging.getLogger("distillery.train")
 
@@ -118,6 +122,8 @@ def _tokenizer(job: Job) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
+    if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
+        log.info("train: %s: its chat template is rewritten, so that evaluation asks as training did", job.name)
     return tokenizer
 
 
@@ -192,6 +198,7 @@ def fit(work: Work) -> Fitted:
         set_seed(job.train.seed)  # the adapters begin at random
         # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+        model.generation_config = plain_generation(tokenizer)  # published ones are not all fit to be saved
         trainer = _trainer(job, model, tokenizer, job.conversations, str(work.scratch))
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
@@ -301,16 +308,9 @@ def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> N
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
-    """The conversations with their lengths; TrainingError where the template would not train all of an answer."""
-    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in conversations]
-    for row, text in zip(conversations, texts, strict=True):
-        if row.assistant.strip() not in text:  # templates of some reasoning models drop what </think> ends
-            raise TrainingError(
-                f"{job.student}: its chat template leaves out part of the answer ({row.assistant[:40]!r}…). "
-                "Choose other convert.markers, or another student."
-            )
-    tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [_Row(row, len(ids)) for row, ids in zip(conversations, tokens, strict=True)]
+    """The conversations with their lengths; TrainingError where evaluation would ask one of them otherwise."""
+    rows = check_prompts(job, conversations, tokenizer)
+    return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
@@ -341,6 +341,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         packing_strategy="bfd",  # whole rows
         completion_only_loss=True,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
         save_strategy="steps" if params.save_steps else "no",
         save_steps=params.save_steps or 1,
@@ -352,13 +353,29 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     )
     rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
     with _refused_by_trl():
-        return SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_adapter(job) if params.finetuning_type == "lora" else None,
         )
+    trainer.add_callback(_ending_where_broken(job))
+    return trainer
+
+
+def _ending_where_broken(job: Job) -> Any:
+    """A callback that ends the training at the first loss that is no number."""
+    from transformers import TrainerCallback
+
+    class EndingWhereBroken(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss", 0.0)
+            if logs and not math.isfinite(loss):
+                what = f"the loss is {loss} at step {state.global_step}"
+                raise broken(job, what, logs.get("learning_rate", job.arm.learning_rate))
+
+    return EndingWhereBroken()
 
 
 def optimizer(device: str) -> dict[str, str]:
@@ -386,8 +403,7 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
             model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
             model.save_pretrained(job.out / "adapter")
         model = model.merge_and_unload()
-    model.save_pretrained(job.out)
-    tokenizer.save_pretrained(job.out)
+    save_model(model, tokenizer, job)
 
 
 def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> Fitted:
