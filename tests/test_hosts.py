@@ -139,6 +139,8 @@ def test_two_commits_that_meet_in_dvc_lock_are_merged_as_the_page_says(
 
     executed = merged_by(page_block("When both hosts have committed"), second)
     assert executed == {"compare", "report"}, "each arm was trained once, on its own host"
+    assert second.try_to_run("git", "grep", "-n", "^<<<<<<<").stdout == ""
+    assert {path.split("/")[-1] for path in second.run("git", "ls-files", "models", "data").split()} == {".gitignore"}
     assert second.repro() == set()
     assert second.asked() == first.asked() - 12 == 0
     first.run("git", "pull", "-q")
