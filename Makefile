@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARM ?=
 URL ?=
 FILE ?=
+KINDS ?=
 DRY_RUN ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
@@ -15,6 +16,10 @@ OPENMIND_PYTHON ?= $(PYTHON)
 OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
+# for one command alone: a 'dvc repro' after it must draw nothing again
+RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
+FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
+  --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -33,25 +38,28 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
+.NOTPARALLEL: # 'make -j demo' must not install beside its first check
+.PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
   report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+checkout:
+	@$(PYTHON) -m stages.lib.doctor.checkout
 doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
-demo: setup ## run the whole chain on this machine, and compare with the committed run
+demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
 	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
 
 ##@ The pipeline
 check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
-repro: setup ## run what changed, and nothing else
+repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
@@ -63,10 +71,11 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
-retry: setup ## ask again for the rows that failed though their stage succeeded
-	dvc repro --force --single-item distill && dvc repro
-forecast: setup ## say what distill would ask and cost, and ask nothing
-	python -m stages.distill --dry-run --questions data/questions.jsonl --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+retry: setup ## ask again for the rows that failed though their stage succeeded; KINDS=cut_off,empty_response: those answers too
+	@$(if $(KINDS),$(FORECAST),true)
+	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
+forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
+	@$(FORECAST)
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
@@ -100,7 +109,7 @@ unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it witho
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Development
-test: setup lint ## every check and every test but the slow ones, a process a core
+test: checkout setup lint ## every check and every test but the slow ones, a process a core
 	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 test-slow: setup ## the tests that are too slow for every day
 	python -m pytest -m slow

@@ -8,6 +8,8 @@ Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "�
       metrics/distill.json          the counts
 
 A received answer goes to the store first (``--store``) and is never asked for again: a killed run goes on where it was.
+Only where DISTILLERY_RETRY_KINDS names kinds of failures (``make retry KINDS=cut_off``) are the answers that failed so
+drawn again, once a run (draws.py); the former ones stay. With ``run.offline`` what the store lacks fails as not_asked.
 ``in = distilled + failed``; where more failed than ``distill.max_failed_share`` allows, the failures alone are written.
 
 Alone:  python -m stages.distill --questions Q.jsonl --distilled OUT.jsonl --failures FAIL.jsonl --metrics M.json
@@ -27,19 +29,22 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
-from stages.lib.records import DataError, Distilled, Failure, Question, read_rows, write_json, writing
-from stages.lib.teacher.answer_file import open_answers
+from stages.lib.records import UNPROTECT, DataError, Distilled, Failure, Question, read_rows, write_json, writing
+from stages.lib.teacher.answer_file import AnswerFile, open_answers
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
-from stages.lib.teacher.client import TeacherError
+from stages.lib.teacher.client import CallFailed, TeacherError
+from stages.lib.teacher.draws import answer_that_counts, drawn, last_draw
 from stages.lib.teacher.pricing import cost, money, tokens
-from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.teacher.reading import Answer, BodyError
 from stages.lib.teacher.spending import most_cost
 from stages.lib.teacher.store import AnswerStore, default_path, open_store, request_key
 
 log = logging.getLogger("distillery.distill")
 
-REBUILD = "Mend the line, or run 'dvc repro collect' to rebuild it."
-ASK_AGAIN = "'make retry' asks again"
+REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
+KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
+USELESS = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received, stored, of no use
+NOT_ASKED = "not_asked"
 
 
 @click.command(help="Ask the teacher every question; answers in the store are not asked for again.")
@@ -48,6 +53,7 @@ ASK_AGAIN = "'make retry' asks again"
 @click.option("--failures", "failures_path", type=WRITE, required=True, help="Questions without one, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
 @click.option("--store", "store_path", type=WRITE, help="Received answers  [default: data/store/answers.jsonl]")
+@click.option("--kinds", envvar=KINDS_VARIABLE, default="", help="Failures to draw again, as 'cut_off,refused'.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would ask and cost; ask and write nothing.")
 @params_option
 @one_line_errors
@@ -57,6 +63,7 @@ def main(
     failures_path: Path,
     metrics_path: Path,
     store_path: Path | None,
+    kinds: str,
     dry_run: bool,
     params_path: Path,
 ) -> None:
@@ -66,18 +73,24 @@ def main(
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
     store_path = store_path or default_path()
     if dry_run:
-        return click.echo(forecast(calls, teacher, run, store_path))
+        return click.echo(forecast(calls, teacher, run, store_path, wanted_kinds(kinds)))
     asked, tally = Asked(), Tally(price_of(teacher, run))
     with open_store(store_path) as store:
         try:
-            ask_missing(teacher, calls.requests, run, store, asked)
+            calls.draw_again(wanted_kinds(kinds), store, run)
+            ask(calls, teacher, run, store, asked)
             write_outcomes(calls, store, asked, tally, params, distilled_path, failures_path)
         finally:  # what was paid is said of a run that was stopped, too
             write_run_facts(asked, tally, run)
     write_json(metrics_path, tally.metrics())
     log.info("distill: %s", summary(asked, tally, run))
-    if asked.failed:
-        log.info("distill: %d of them were not received; %s", len(asked.failed), ASK_AGAIN)
+    for line in remaining(calls, asked, tally):
+        log.info("distill: %s", line)
+
+
+def wanted_kinds(text: str) -> set[str]:
+    """``cut_off, refused`` as a set."""
+    return {kind.strip() for kind in text.split(",")} - {""}
 
 
 class PlannedCalls:
@@ -88,6 +101,9 @@ class PlannedCalls:
         self._params = params
         self._identity = identity
         self._prompt = slotted_prompt_text("distill.prompt", params.prompt, "question")
+        self.kinds: set[str] = set()  # of failures that are drawn again
+        self.new_draws: set[str] = set()  # the keys of those draws
+        self._numbers: dict[str, int] = {}  # of those draws, by the key of the first one
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, number of the sample, request. DataError where the file is bad or empty."""
@@ -101,8 +117,24 @@ class PlannedCalls:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """The requests alone."""
-        return (request for _, _, request in self)
+        """The requests alone, each of its first draw or of the one that is to come now."""
+        for _, _, request in self:
+            yield drawn(request, self._numbers.get(request_key(request), 0)) if self._numbers else request
+
+    def draw_again(self, kinds: set[str], answers: AnswerFile, run: Run) -> None:
+        """One more draw of each call whose answer failed as one of ``kinds``; TeacherError on an unknown kind."""
+        if kinds and run.offline:
+            raise TeacherError("KINDS: run.offline is true, so nothing can be drawn again. Set it to false.")
+        self.kinds, known = kinds, set(USELESS)
+        for _, _, request in self if kinds else ():
+            failure = failure_of(request, answers)
+            known.update({failure} if failure else ())
+            if failure in kinds:
+                number = last_draw(request, answers) + 1
+                self._numbers[request_key(request)] = number
+                self.new_draws.add(request_key(drawn(request, number)))
+        for kind in sorted(kinds - known):
+            raise TeacherError(f"KINDS: no answer fails as '{kind}'. There are {', '.join(sorted(known))}.")
 
     def changed(self) -> DataError:
         """What to say where a call is among them now that was not when they were asked."""
@@ -111,12 +143,22 @@ class PlannedCalls:
         )
 
 
+def ask(calls: PlannedCalls, teacher: Respondent, run: Run, store: AnswerStore, asked: Asked) -> None:
+    """Ask for what is missing; an error says how the rows are made of what is there, where answers were drawn again."""
+    try:
+        ask_missing(teacher, calls.requests, run, store, asked)
+    except TeacherError as error:
+        more = " 'dvc repro' makes the rows without drawing more answers again." if calls.new_draws else ""
+        raise TeacherError(f"{error}{more}") from error
+
+
 class Tally:
     """The counts of the rows so far, and what all their answers cost, were they bought now."""
 
     def __init__(self, price: Price | None) -> None:
         self.distilled = 0
         self.failed: Counter[str] = Counter()
+        self.not_received = 0
         self.errors: Counter[str] = Counter()  # the servers' words, by how often
         self.worth = 0.0
         self._price = price
@@ -128,11 +170,17 @@ class Tally:
         """How many rows there are in all."""
         return self.distilled + self.failed.total()
 
-    def add(self, row: Distilled | Failure, usage: dict[str, Any]) -> None:
-        """Count a row and the tokens of its answer."""
+    @property
+    def tried(self) -> int:
+        """How many rows there are but for those that were not asked for."""
+        return self.rows - self.failed[NOT_ASKED]
+
+    def add(self, row: Distilled | Failure, usage: dict[str, Any], received: bool) -> None:
+        """Count a row and the tokens of its answer; ``received``: the store has one, of use or not."""
         self.worth += cost(usage, self._price) if self._price else 0.0
         if isinstance(row, Failure):
             self.failed[row.reason] += 1
+            self.not_received += not received and row.reason != NOT_ASKED
             self.errors.update([row.error] if row.error else [])
         else:
             self.distilled += 1
@@ -154,17 +202,31 @@ class Tally:
         }
 
 
-def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> str:
+def failure_of(request: dict[str, Any], answers: AnswerFile) -> str | None:
+    """Why the answer that was received is of no use; None where it is of use, or where there is none."""
+    try:
+        return answer_that_counts(request, answers).failure
+    except KeyError:
+        return None
+    except BodyError as error:
+        return str(error)
+
+
+def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path, kinds: set[str]) -> str:
     """``would ask 700 of 1000 (300 are in the store) of deepseek-r1; about 9.30 CNY, at the 0.0133 CNY of …``."""
     price, model = price_of(teacher, run), teacher.model
     with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        calls.draw_again(kinds, answers, run)
         plan = make_plan(calls.requests, answers, price)
     stored = plan.calls - plan.missing
-    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store) of {model.model}"
+    again = f", {len(calls.new_draws)} are drawn again" if kinds else ""
+    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store{again}) of {model.model}"
+    if run.offline:
+        return f"{text}; but run.offline is true, and nothing would be asked"
     if not price:
         return f"{text}; no price for it in run.prices, so no cost is known"
-    if stored:
-        mean = plan.stored_cost / stored
+    if plan.paid:
+        mean = plan.stored_cost / plan.paid
         about, each = (money(amount, run.prices.currency) for amount in (plan.missing * mean, mean))
         return f"{text}; about {about}, at the {each} of an answer in the store"
     if model.max_tokens:
@@ -189,13 +251,14 @@ def write_outcomes(
             with writing(distilled_path) as distilled:
                 for question, sample, request in calls:
                     key = request_key(request)
-                    if key not in asked.failed and key not in store:
+                    received = key in store
+                    if not (received or key in asked.failed or params.run.offline):
                         raise calls.changed()
-                    row, usage = outcome(question, sample, key, store, asked)
-                    tally.add(row, usage)
+                    row, usage = outcome(question, sample, request, store, asked)
+                    tally.add(row, usage, received)
                     file = distilled if isinstance(row, Distilled) else failures
                     file.write(row.model_dump_json().encode() + b"\n")
-                check_failures(tally, len(asked.failed), params.distill)
+                check_failures(tally, params.distill)
         except TeacherError as error:  # the failures are there to be looked at
             refusal = error
     if refusal:
@@ -203,23 +266,25 @@ def write_outcomes(
 
 
 def outcome(
-    question: Question, sample: int, key: str, store: AnswerStore, asked: Asked
+    question: Question, sample: int, request: dict[str, Any], store: AnswerStore, asked: Asked
 ) -> tuple[Distilled | Failure, dict[str, Any]]:
     """The row of one call, and the usage of what was received for it."""
     fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
-    failed = asked.failed.get(key)
-    if failed and key not in store:  # else another process had more luck meanwhile
+    try:
+        answer = answer_that_counts(request, store)
+    except KeyError:
+        failed = asked.failed.get(request_key(request), CallFailed(NOT_ASKED, status=None, attempts=0))
         row = Failure(
             **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.words
         )
         return row, {}
-    try:
-        answer = read_body(store.body(key))
     except BodyError as error:  # received when the reader asked for less
         said = error.said.text if error.said else ""
-        return Failure(**fields, reason=str(error), status=200, attempts=1, error=said), {}
+        attempts = 1 + last_draw(request, store)
+        return Failure(**fields, reason=str(error), status=200, attempts=attempts, error=said), {}
     if answer.failure:
-        return Failure(**fields, reason=answer.failure, status=200, attempts=1), answer.usage
+        attempts = 1 + last_draw(request, store)
+        return Failure(**fields, reason=answer.failure, status=200, attempts=attempts), answer.usage
     return _distilled(fields, answer), answer.usage
 
 
@@ -234,15 +299,21 @@ def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
     )
 
 
-def check_failures(tally: Tally, not_received: int, params: Distill) -> None:
-    """Fail the stage where more rows failed than params allow; of those, ``not_received`` can be asked for again."""
-    failed = tally.failed.total()
-    if failed > params.max_failed_share * tally.rows:
+def check_failures(tally: Tally, params: Distill) -> None:
+    """Fail the stage where more rows failed than params allow; what was not asked for has not failed, nor answered."""
+    failed = tally.failed - Counter({NOT_ASKED: tally.failed[NOT_ASKED]})
+    if failed.total() > params.max_failed_share * tally.tried:
         raise TeacherError(
-            f"distill: {failed} of {tally.rows} answers failed ({_kinds(tally)}), more than distill.max_failed_share = "
-            f"{params.max_failed_share:g} allows.{_most_often(tally)} What was received is kept: 'dvc repro' asks for "
-            f"the {not_received} that were not; answers that are cut off or empty stay so until the prompt or "
-            "distill.teacher changes."
+            f"distill: {failed.total()} of {tally.tried} answers failed ({_kinds(failed)}), more than "
+            f"distill.max_failed_share = {params.max_failed_share:g} allows.{_most_often(tally)} What was received is "
+            f"kept: 'dvc repro' asks for the {tally.not_received} that were not; answers that are cut off or empty "
+            "stay so until the prompt or distill.teacher changes, or 'make retry KINDS=cut_off,empty_response' draws "
+            "them again."
+        )
+    if not tally.tried:
+        raise TeacherError(
+            f"distill: run.offline is true, and the store has no answer to these {tally.rows} calls. Set it to false, "
+            "or bring the answers here with 'make store-import FILE=answers.jsonl'."
         )
 
 
@@ -250,19 +321,31 @@ def _most_often(tally: Tally) -> str:
     return "".join(f' The server says, {count} times: "{error}"' for error, count in tally.errors.most_common(1))
 
 
-def _kinds(tally: Tally) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in tally.failed.most_common())
+def _kinds(failed: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
 
 
 def summary(asked: Asked, tally: Tally, run: Run) -> str:
     """``981 answers to 1000 questions (300 from the store, 681 bought for 9.31 CNY), 19 failed (12 cut_off, …)``."""
     standing = asked.standing
     paid = f" for {money(standing.cost, run.prices.currency)}" if standing.cost else ""
-    kinds = f" ({_kinds(tally)})" if tally.failed else ""
+    kinds = f" ({_kinds(tally.failed)})" if tally.failed else ""
     return (
         f"{tally.distilled} of {tally.rows} answered ({standing.from_store} from the store, {standing.bought} "
         f"bought{paid}), {tally.failed.total()} failed{kinds}"
     )
+
+
+def remaining(calls: PlannedCalls, asked: Asked, tally: Tally) -> Iterator[str]:
+    """What the user may still do about rows that failed."""
+    if tally.failed[NOT_ASKED]:
+        yield f"{tally.failed[NOT_ASKED]} of them were not asked for; 'make retry' does with run.offline: false"
+    if tally.not_received:
+        yield f"{tally.not_received} of them were not received; 'make retry' asks again"
+    if calls.kinds:
+        lost = len(calls.new_draws & asked.failed.keys())
+        more = f"; {lost} did not come, and the former ones stay" if lost else ""
+        yield f"answers drawn again ({', '.join(sorted(calls.kinds))}): {len(calls.new_draws) - lost}{more}"
 
 
 def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:

@@ -50,6 +50,7 @@ BASE: dict[str, Any] = {
     "run.outage_s": 60.0,
     "run.grace_s": 10.0,
     "run.stream": False,
+    "run.offline": False,
     "run.api_key_variable": "API_KEY",
     "run.prices.models": {},
     "run.budget": None,

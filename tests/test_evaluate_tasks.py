@@ -3,7 +3,9 @@
 import importlib
 import json
 import logging
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,11 +145,30 @@ def test_several_are_started_for_cards_and_by_the_first_process_alone(
 
 def test_a_line_says_how_far_it_is_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "distillery.evaluate")
-    progress = Progress("filtered: gsm8k", every_s=0)
+    progress = Progress(1, together=False, what="filtered: gsm8k", every_s=0)
     progress.in_lines = True
-    progress.begin(2)
+    progress.begin(3)
     progress.count()
     progress.count()
-    assert caplog.messages[0] == "evaluate: filtered: gsm8k: 2 answers to ask for"
-    assert caplog.messages[1].startswith("evaluate: filtered: gsm8k: 1 of 2 answers, ")
-    assert caplog.messages[1].endswith(" left")
+    assert caplog.messages[0] == "evaluate: filtered: gsm8k: 3 answers to ask for"
+    assert caplog.messages[2].startswith("evaluate: filtered: gsm8k: 2 of 3 answers, ")
+    assert caplog.messages[2].endswith(" left")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_time_left_is_said_after_the_second_batch_and_by_it(
+    together: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first batch takes 0.5 s and the others 0.1 s: of eight batches six are left after two, 0.6 s."""
+    caplog.set_level(logging.INFO, "distillery.evaluate")
+    progress = Progress(10, together=together, what="filtered: gsm8k", every_s=0)
+    progress.in_lines = True
+    progress.begin(80)
+    for pause_s in (0.5, 0.1):
+        time.sleep(pause_s)
+        for _ in range(10):
+            progress.count()
+    lines = caplog.messages[1:]
+    assert len(lines) == (2 if together else 20)
+    assert {line.partition(", ")[2] for line in lines[:-1]} == {"no forecast yet"}
+    assert re.fullmatch(r"evaluate: filtered: gsm8k: 20 of 80 answers, \d+\.\d/s, 1 s left", lines[-1]), lines[-1]

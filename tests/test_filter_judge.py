@@ -42,6 +42,7 @@ BASE: dict[str, Any] = {
     "run.budget": None,
     "run.prices.models": {},
     "run.embedded_latency_s": 0.0,
+    "run.offline": False,
     "run.judge_api_key_variable": "JUDGE_API_KEY",
 }
 # what rule and embedded judge say of a row: the rule reads ``answer``, the judge the last number of ``solution``
@@ -685,3 +686,29 @@ def test_teacher_and_judge_share_one_store_without_mixing(desk: Desk) -> None:
 def test_nothing_to_judge_is_one_line(desk: Desk) -> None:
     desk.hold()
     assert desk.refused().endswith("distilled.jsonl: there is nothing in it. Run 'dvc repro distill' to rebuild it.")
+
+
+def test_offline_the_store_marks_or_the_stage_ends(desk: Desk, judge: Callable[[Reply], Server]) -> None:
+    server = judge(yes)
+    desk.use(server)
+    desk.hold(BOTH_RIGHT, BOTH_WRONG)
+    desk.run("online")
+    desk.set(offline=True)
+    desk.run()
+    assert desk.outputs() == desk.outputs("online")
+    desk.hold(BOTH_RIGHT, BOTH_WRONG, RULE_UNSURE_JUDGE_RIGHT)
+    assert desk.refused().startswith("filter: run.offline is true, and 1 marks of the judge are not in the store. ")
+    assert len(server.asked) == 2
+
+
+def test_offline_a_second_reply_that_is_missing_ends_the_stage_too(
+    desk: Desk, judge: Callable[[Reply], Server]
+) -> None:
+    def unreadable_then_silent(material: str, attempt: int) -> web.StreamResponse:
+        return says("大概") if attempt == 1 else web.Response(status=503)
+
+    desk.use(judge(unreadable_then_silent))
+    desk.hold(BOTH_RIGHT)
+    desk.refused()
+    desk.set(offline=True)
+    assert desk.refused().startswith("filter: run.offline is true, and 1 marks of the judge are not in the store. ")

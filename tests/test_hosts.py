@@ -1,5 +1,6 @@
 """Two hosts and a storage that both reach: what one computed or received, the other neither computes nor asks for."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from tests.test_teacher_transfer import bodies
-from tests.workspace import ALL, Workspace, wait_until
+from tests.workspace import ALL, ROOT, Workspace, stages_in, wait_until
 
 THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
 
@@ -113,6 +114,64 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
     workspace.change({"distill.samples_per_question": 2})
     assert workspace.repro("distill") == {"distill"}
     assert workspace.asked() == before
+
+
+def test_two_commits_that_meet_in_dvc_lock_are_merged_as_the_page_says(
+    two_hosts: tuple[Workspace, Workspace], tmp_path: Path
+) -> None:
+    first, second = two_hosts
+    first.run("git", "clone", "-q", "--bare", ".", str(tmp_path / "origin"))
+    for host in two_hosts:
+        host.try_to_run("git", "remote", "remove", "origin")
+        host.run("git", "remote", "add", "origin", str(tmp_path / "origin"))
+        host.run("git", "fetch", "-q", "origin")
+        host.run(
+            "git", "branch", "-q", "--set-upstream-to=origin/" + host.run("git", "branch", "--show-current").strip()
+        )
+    second.make("pull")
+    for host, arm in ((first, "third"), (second, "fourth")):
+        host.change({f"arms.{arm}": THIRD | ({"num_train_epochs": 3.0} if arm == "fourth" else {})})
+        assert f"train@{arm}" in host.repro()
+        host.commit()
+    first.run("git", "push", "-q")
+    first.make("push")
+
+    executed = merged_by(page_block("When both hosts have committed"), second)
+    assert executed == {"compare", "report"}, "each arm was trained once, on its own host"
+    assert second.repro() == set()
+    assert second.asked() == first.asked() - 12 == 0
+    first.run("git", "pull", "-q")
+    first.make("pull")
+    assert first.repro() == set()
+    for path in ("models/third/model.safetensors", "models/fourth/model.safetensors", "report/index.html"):
+        assert (first.folder / path).read_bytes() == (second.folder / path).read_bytes(), path
+    arms = json.loads((first.folder / "metrics" / "compare.json").read_bytes())["arms"]
+    assert {"third", "fourth"} <= set(arms)
+
+
+def page_block(heading: str) -> list[str]:
+    """The commands beneath a heading of docs/hosts.md."""
+    beneath = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8").partition(f"# {heading}\n")[2]
+    return beneath.partition("```sh\n")[2].partition("```")[0].splitlines()
+
+
+def merged_by(lines: list[str], host: Workspace) -> set[str]:
+    """Type them; the stages that were executed. The editor keeps the arms of both."""
+    executed: set[str] = set()
+    for line in lines:
+        if line.startswith("$EDITOR params.yaml"):
+            params = host.folder / "params.yaml"
+            assert "<<<<<<<" in params.read_text()
+            params.write_text(re.sub(r"^(<{7}|={7}|>{7}).*\n", "", params.read_text(), flags=re.MULTILINE))
+            continue
+        done = host.try_to_run("bash", "-c", line.replace("make ", "make -o .venv/ready ", 1))
+        if line.startswith("git pull"):
+            assert "CONFLICT (content): Merge conflict in dvc.lock" in done.stdout
+            assert "Merge conflict in params.yaml" in done.stdout
+        else:
+            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        executed |= stages_in(done.stdout)
+    return executed
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does n
 
     DistilleryError            one line: where, what, what to do next
     ├── Interrupted            Ctrl-C or SIGTERM, exit code 130; what was received is kept
+    ├── LocksError             a filesystem without locks that work
     ├── ParamsError            params.yaml does not fit the schema           (params.py)
     ├── DataError              a row or a file that cannot be used           (records.py)
     ├── StoreError             the store of received answers                 (teacher/store.py)
@@ -41,6 +42,17 @@ class Interrupted(DistilleryError):
     """The user or the system ended the run; the exit code is the shell's for Ctrl-C."""
 
     exit_code = 130
+
+
+class LocksError(DistilleryError):
+    """A filesystem that refuses locks, as some NFS and Lustre mounts do."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(
+            f"{file}: locks do not work on this filesystem ({error.strerror}), and two runs at once would spoil each "
+            f"other's work. Put {file.parent} on a local disk with a symbolic link in its place, or mount it with "
+            "locks; 'make doctor' tries them."
+        )
 
 
 class _Failure(click.ClickException):
@@ -87,6 +99,22 @@ def params_option(function: Callable[P, R]) -> Callable[P, R]:
 def project_root() -> Path:
     """The project's folder; inside ``dvc exp run --temp`` and ``--queue`` still the main one ($DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[2])
+
+
+def main_worktree(folder: Path) -> Path:
+    """The same folder in the main worktree of its repository; itself where it lies there, or in no repository.
+
+    A linked worktree has a file ``.git``, which names a folder whose ``commondir`` names the repository's own
+    (git help repository-layout). Of a bare repository there is no main worktree.
+    """
+    top = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), folder)
+    if not (top / ".git").is_file():
+        return folder
+    linked = top / (top / ".git").read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+    if not (linked / "commondir").is_file():  # a submodule
+        return folder
+    common = (linked / (linked / "commondir").read_text(encoding="utf-8").strip()).resolve()
+    return common.parent / folder.relative_to(top) if common.name == ".git" else folder
 
 
 def _os_error_line(error: OSError) -> str:

@@ -89,6 +89,7 @@ Fault = Literal[
 OF_A_REQUEST = {
     "endpoint",
     "sample",
+    "draw",
     "model",
     "messages",
     "temperature",
@@ -502,6 +503,7 @@ class Run(Section):
     outage_s: Positive
     grace_s: Positive
     stream: bool
+    offline: bool
     api_key_variable: Variable
     judge_api_key_variable: Variable
     served_base_url: str | None

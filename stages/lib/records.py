@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.command import DistilleryError
 
+# what DVC tracks may be a link into its cache: an edit would spoil the cached file
+UNPROTECT = "'dvc unprotect' the file if DVC tracks it"
+
 
 class DataError(DistilleryError):
     """A row or a file that cannot be used: ``FILE:LINE: what. What to do next.``"""
@@ -233,7 +236,7 @@ def _parse(line: bytes, model: type[R], where: str, rebuild: str) -> R:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: not UTF-8 (byte 0x{line[error.start]:02x} at {error.start}). "
-            f"Convert it, for example with 'iconv -f GB18030 -t UTF-8'. {rebuild}"
+            f"{UNPROTECT}, and convert it, for example with 'iconv -f GB18030 -t UTF-8'. {rebuild}"
         ) from error
     try:
         return model.model_validate_json(text)

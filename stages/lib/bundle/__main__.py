@@ -22,7 +22,7 @@ import click
 from stages.lib.bundle import unbundle
 from stages.lib.bundle.packing import files_in, pack
 from stages.lib.bundle.wheels import BundleError, Target, download, target
-from stages.lib.command import READ, WRITE, one_line_errors, params_option
+from stages.lib.command import READ, WRITE, main_worktree, one_line_errors, params_option
 from stages.lib.params import Student, load_params
 from stages.lib.students import student_folder
 
@@ -116,9 +116,9 @@ def place(student: Student) -> tuple[Files, list[str]]:
         if not found:
             log.warning("bundle: no %s here, so none goes with it: '%s' makes it", name, advice)
         files |= found
-    store = Path("data/store/answers.jsonl")
-    if store.is_file():
-        files[store.as_posix()] = store
+    store = "data/store/answers.jsonl"
+    if (main_worktree(Path.cwd()) / store).is_file():
+        files[store] = main_worktree(Path.cwd()) / store
     weights, notes = place_student(student)
     return files | weights, notes
 

@@ -4,8 +4,9 @@
     python -m stages.lib.doctor --params params.yaml
 
 Out, on stdout: one line a finding, ok, warn or fail, each of the latter two with what mends it. The exit code is 1
-where one fails, else 0. Only what the profile needs is looked at. Nothing is written, nothing downloaded; the only
-requests are a HEAD to each hub that something must be fetched from, with 3 s for it.
+where one fails, else 0. Only what the profile needs is looked at. Nothing stays written (locks are tried on two empty
+files, which are removed again) and nothing is downloaded; the only requests are a HEAD to each hub that something must
+be fetched from, with 3 s for it.
 """
 
 # Python's own library alone up to the environment's check: argparse, for click may not be installed
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.doctor import FAIL, Finding, fail, guarded, machine, ok, summary, table, warn
+from stages.lib.doctor import FAIL, Finding, checkout, fail, guarded, machine, ok, summary, table, warn
 
 if TYPE_CHECKING:
     from stages.lib.params import Params
@@ -48,6 +49,7 @@ def say(text: str) -> None:
 def look(path: Path) -> Iterator[Finding]:
     """Every finding, in the order of what stands on what."""
     basis = [*machine.python(), *guarded("environment", machine.environment)]
+    yield from guarded("git", checkout.repository)
     yield from basis
     if any(finding.state == FAIL for finding in basis):
         yield warn("the rest", "not looked at, for it needs the environment", "mend the above, then 'make doctor'")
@@ -71,9 +73,10 @@ def profile(path: Path) -> tuple[Params | None, list[Finding]]:
 
 def look_for(params: Params) -> Iterator[Finding]:
     """What this profile needs of the machine."""
-    from stages.lib.doctor import accelerators, needs, openmind, room
+    from stages.lib.doctor import accelerators, locking, needs, openmind, room
 
     yield from guarded("disk", partial(room.disk, params))
+    yield from guarded("locks", partial(locking.locks, room.locked_folders()))
     yield from guarded("memory", partial(room.memory, params))
     yield from guarded("device", partial(accelerators.device, params))
     yield from guarded("openmind", partial(openmind.program, params))

@@ -15,6 +15,7 @@ from stages.lib.command import project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.doctor.needs import local_student
 from stages.lib.params import Params, Train
+from stages.lib.teacher.store import default_path
 
 GB = 1e9
 LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
@@ -33,6 +34,15 @@ def disk(params: Params) -> Iterator[Finding]:
         yield fail("disk", shortage, "make room ('dvc gc --workspace' drops old results), or move the project")
     else:
         yield ok("disk", f"{free / GB:.1f} GB free, about {needed / GB:.1f} GB needed")
+
+
+def locked_folders() -> dict[str, Path]:
+    """Where locks are taken, by what is there; the project's folder only where it is on another filesystem."""
+    folders = {"the store": default_path().parent}
+    there = next(path for path in default_path().parents if path.is_dir())
+    if there.stat().st_dev != project_root().stat().st_dev:
+        folders["the project"] = project_root()
+    return folders
 
 
 def memory(params: Params) -> Iterator[Finding]:

@@ -59,7 +59,8 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
 
     quiet_loggers()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
-    model, progress = student_model(asking), Progress()
+    together = not asking.params.backend.startswith("local-")
+    model, progress = student_model(asking), Progress(asking.params.batch_size, together=together)
     cache = folder / f"answers_rank{model.rank}.db"
     student = RecordingLM(model, cache, asking.think_end_token, progress, asking.in_user_turn)
     scored = []

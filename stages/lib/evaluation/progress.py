@@ -1,6 +1,8 @@
 """How far the asking of a benchmark is: lm-eval's own bar on a terminal, elsewhere a plain line now and then.
 
 evaluate: filtered: gsm8k: 400 of 1319 answers, 2.1/s, 7 min left
+
+How much time is left is said after the second batch: the first one loads and warms up, and is no measure of the rest.
 """
 
 import logging
@@ -13,31 +15,44 @@ LINE_EVERY_S = 30.0
 
 
 class Progress:
-    """Counts the answers of one kind of request; ``what`` names arm and benchmark."""
+    """Counts the answers of one kind of request; ``what`` names arm and benchmark, ``batch`` is the size of one.
 
-    def __init__(self, what: str = "", every_s: float = LINE_EVERY_S) -> None:
+    ``together``: a batch's answers come all at once, so a line is written at its end; from a server they come singly.
+    """
+
+    def __init__(self, batch: int, *, together: bool, what: str = "", every_s: float = LINE_EVERY_S) -> None:
         self.what = what
+        self._batch, self._together = batch, together
         self._every_s = every_s
         self._wanted = self._done = 0
-        self._started = self._shown = self._last = time.monotonic()
+        self._shown = time.monotonic()
+        self._batch_ends: list[float] = []
         self.in_lines = not sys.stderr.isatty()
 
     def begin(self, wanted: int) -> None:
         """So many are asked now; those that were kept from before are not among them."""
         self._wanted, self._done = wanted, 0
-        self._started = self._shown = self._last = time.monotonic()
+        self._shown, self._batch_ends = time.monotonic(), []
         log.info("evaluate: %s: %d answers to ask for", self.what, wanted)
 
     def count(self) -> None:
-        """One more is here. What is said is how far it was before, for a batch's answers come all at once."""
-        now = time.monotonic()
-        if self.in_lines and self._done and now - self._shown >= self._every_s:
-            self._shown = now
-            rate = self._done / max(self._last - self._started, 1e-9)
-            left = duration((self._wanted - self._done) / rate)
-            log.info("evaluate: %s: %d of %d answers, %.1f/s, %s left", self.what, self._done, self._wanted, rate, left)
+        """One more is here."""
         self._done += 1
-        self._last = now
+        ends = self._done % self._batch == 0
+        if ends:
+            self._batch_ends.append(time.monotonic())
+        due = time.monotonic() - self._shown >= self._every_s
+        if self.in_lines and due and (ends or not self._together):
+            self._shown = time.monotonic()
+            log.info("evaluate: %s: %d of %d answers, %s", self.what, self._done, self._wanted, self._forecast())
+
+    def _forecast(self) -> str:
+        """From the end of the first batch to that of the last whole one."""
+        if len(self._batch_ends) < 2:
+            return "no forecast yet"
+        answers = (len(self._batch_ends) - 1) * self._batch
+        rate = answers / max(self._batch_ends[-1] - self._batch_ends[0], 1e-9)
+        return f"{rate:.1f}/s, {duration((self._wanted - self._done) / rate)} left"
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.params import Collect, Gsm8k
-from stages.lib.records import DataError, Question
+from stages.lib.records import UNPROTECT, DataError, Question
 
 
 class _SourceRow(BaseModel):
@@ -87,5 +87,5 @@ def _question(row: _SourceRow, id: str, source: str, where: str) -> Question:
     worked, found, final = row.answer.rpartition("####")
     answer = final.strip().replace(",", "")
     if not (found and answer and worked.strip()):
-        raise DataError(f"{where}: the gold answer has no '#### N' line. Mend the row or leave it out of the file.")
+        raise DataError(f"{where}: the gold answer has no '#### N' line. {UNPROTECT}, and correct or remove the row.")
     return Question(id=id, question=row.question, answer=answer, solution=row.answer, source=source)

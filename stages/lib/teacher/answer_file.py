@@ -22,6 +22,7 @@ from stages.lib.teacher.index import Index
 
 RECORD_BEGINS = b'{"key":"'
 KEY_ENDS = b'","request":'
+DRAW = b'"draw":'  # a field of a later draw's request (draws.py); within a text its quotes are escaped
 HEAD = len(RECORD_BEGINS) + 64 + len(KEY_ENDS)
 BLOCK = 65536  # bytes in one step backwards, in search of the last line's end
 LINE = 8192  # bytes that a record is first read with: most are shorter
@@ -92,6 +93,7 @@ class AnswerFile:
         self._path = path
         self._descriptor = descriptor
         self._index = Index()
+        self.holds_draws = False  # perhaps: a request may hold such a field elsewhere
         self._indexed = 0  # the offset up to which the records are in the index
         self._reading = threading.RLock()  # the event loop reads the index while a thread writes
         self.refresh()
@@ -129,6 +131,7 @@ class AnswerFile:
                     self._index.add(_key_of(line), offset)
                 except ValueError as error:
                     raise self._broken(offset) from error
+                self.holds_draws = self.holds_draws or DRAW in line
                 self._indexed = offset + len(line)
             return len(self._index) - before
 

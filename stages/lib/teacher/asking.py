@@ -29,6 +29,7 @@ from stages.lib.params import Price, Run, Teacher
 from stages.lib.teacher.answer_file import AnswerFile
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
+from stages.lib.teacher.draws import received
 from stages.lib.teacher.failures import Diagnosis
 from stages.lib.teacher.pacing import Pace, Stopped
 from stages.lib.teacher.pricing import tokens
@@ -82,10 +83,14 @@ class Asked:
 
 @dataclass
 class Plan:
-    """What a run would do: ``calls`` in all, ``missing`` different ones to be asked, what the stored ones cost."""
+    """What a run would do: ``calls`` in all, ``missing`` different ones to be asked.
+
+    ``paid`` answers are in the store, all draws of a sample among them; together they cost ``stored_cost``.
+    """
 
     calls: int
     missing: int
+    paid: int
     stored_cost: float
     dearest: float | None
     prompt_bytes: int  # of the missing
@@ -113,12 +118,15 @@ def chat_request(identity: str, model: Teacher, content: str, sample: int) -> di
 def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: AnswerStore, asked: Asked) -> None:
     """Ask for every answer that the store does not hold; ``asked`` is right at any moment, however this ends.
 
+    With ``run.offline`` nothing is asked, no key looked for and no server started: what is missing stays so.
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
     plan = make_plan(requests, store, price if run.budget else None)
     asked.standing = Standing(wanted=plan.calls, from_store=plan.calls - plan.missing)
-    if plan.missing:
+    if run.offline:
+        asked.standing.failed = plan.missing
+    elif plan.missing:
         with respondent.connect(run) as endpoint:
             spending = Spending(price, run.budget, plan.stored_cost, plan.dearest, respondent.model.max_tokens)
             uvloop.run(_Asking(respondent.stage, run, store, spending, asked).run(requests, endpoint, respondent))
@@ -137,7 +145,7 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Go through all requests once, before any call; with a price, also see what the stored answers cost."""
-    plan = Plan(calls=0, missing=0, stored_cost=0.0, dearest=None, prompt_bytes=0)
+    plan = Plan(calls=0, missing=0, paid=0, stored_cost=0.0, dearest=None, prompt_bytes=0)
     missing = array("Q")  # two questions with the same text share one answer
     for request in requests():
         plan.calls += 1
@@ -145,10 +153,12 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
         if key not in store:
             missing.append(int(key[:16], 16))
             plan.prompt_bytes += prompt_bytes(request)
-        elif price:
-            paid = body_cost(store.body(key), price)
-            plan.stored_cost += paid
-            plan.dearest = max(plan.dearest or 0.0, paid)
+        if price:
+            for body in received(request, store):
+                paid = body_cost(body, price)
+                plan.paid += 1
+                plan.stored_cost += paid
+                plan.dearest = max(plan.dearest or 0.0, paid)
     plan.missing = len(np.unique(np.frombuffer(missing, dtype=np.uint64))) if missing else 0
     return plan
 
@@ -178,7 +188,7 @@ class _Asking:
             endpoint, respondent.section, self._run, self._pace, diagnosis, self._store.keep_unread
         )
         currency = self._run.prices.currency if self._spending.price else None
-        self._progress = Progress(self._stage, standing, currency, self._in_flight)
+        self._progress = Progress(self._stage, standing, currency, self._in_flight, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
         try:
             with self._signals():

@@ -7,11 +7,14 @@ and drops them when the process ends, however it ends, so that no claim outlives
 import fcntl
 from pathlib import Path
 
+from stages.lib.command import LocksError
+
 
 class Claims:
     """The claims of one process. It may open the file only once: closing it drops all the claims of the process."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab")
         self._places: set[int] = set()  # such locks never hold off the process that has them, hence this
 
@@ -24,6 +27,8 @@ class Claims:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two
             return False
+        except OSError as error:
+            raise LocksError(self._path, error) from error
         self._places.add(place)
         return True
 

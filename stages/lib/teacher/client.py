@@ -31,7 +31,7 @@ __all__ = ["CallFailed", "TeacherClient", "TeacherError"]
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
 LONGEST_BACKOFF_S = 60.0
 BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
-NOT_SENT = ("endpoint", "sample")  # of a request: they tell one stored answer from another
+NOT_SENT = ("endpoint", "sample", "draw")  # of a request: they tell one stored answer from another
 
 KeepUnread = Callable[[str, dict[str, Any], str, bytes], None]  # key, request, reason, body
 

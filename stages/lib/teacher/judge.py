@@ -86,6 +86,11 @@ class Judge:
         finally:  # what was paid is said of a run that was stopped, too
             self.standing.bought += asked.standing.bought
             self.standing.cost += asked.standing.cost
+        if self._run.offline and asked.standing.failed:
+            raise TeacherError(
+                f"filter: run.offline is true, and {asked.standing.failed} marks of the judge are not in the store. "
+                "Set it to false, or filter.strategy to rule and filter.judge_audit_share to 0."
+            )
         some_came = asked.standing.bought + asked.standing.from_store > 0
         missing = [failed for failed in asked.failed.values() if not _is_for_good(failed, some_came)]
         if missing:

@@ -2,6 +2,9 @@
 
 distill: 300 of 1000, 120 of them from the store, 2 failed, 30 in flight, 210k tokens, 3.40 CNY of about 13.22 CNY,
 1.8/s, 6 min left
+
+How much time is left is said from the second batch on, when more answers have come than were asked for at once: of a
+model that thinks for a minute, the first of thirty answers would forecast thirty times too long.
 """
 
 import logging
@@ -19,6 +22,7 @@ log = logging.getLogger("distillery.asking")
 
 LINE_EVERY_S = 10.0  # between two lines, where stderr is no terminal
 BAR_EVERY_S = 0.5  # between two looks at the figures behind the bar
+WITHOUT_TIME_LEFT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 LOOK_EVERY_S = 0.1  # between two calls of ``update``
 
 
@@ -52,12 +56,15 @@ class Standing:
 class Progress:
     """Shows a ``standing``; ``in_flight`` says what is under way (``30 in flight, 2 waiting up to 60 s``)."""
 
-    def __init__(self, stage: str, standing: Standing, currency: str | None, in_flight: Callable[[], str]) -> None:
+    def __init__(
+        self, stage: str, standing: Standing, currency: str | None, in_flight: Callable[[], str], concurrency: int
+    ) -> None:
         self._stage = stage
         self._standing = standing
         self._currency = currency
         self._in_flight = in_flight
         self._at_start = standing.done
+        self._first_batch = concurrency  # until more have come than were asked for at once, no rate can be told
         self._started = self._shown = time.monotonic()
         idle = standing.done >= standing.wanted
         self._bar = tqdm(
@@ -87,6 +94,7 @@ class Progress:
         self._bar.close()
 
     def _draw(self) -> None:
+        self._bar.bar_format = None if self._has_rate() else WITHOUT_TIME_LEFT
         self._bar.set_postfix_str(self._figures()[0], refresh=False)
         self._bar.update(self._standing.done - self._bar.n)
 
@@ -98,8 +106,11 @@ class Progress:
         if self._currency:
             parts.append(f"{money(standing.cost, self._currency)}{self._projected(self._currency)}")
         rate = (standing.done - self._at_start) / (time.monotonic() - self._started)
-        left = f"{_duration((standing.wanted - standing.done) / rate)} left" if rate else "no answer yet"
+        left = f"{_duration((standing.wanted - standing.done) / rate)} left" if self._has_rate() else "no forecast yet"
         return ", ".join(parts), f"{rate:.1f}/s, {left}"
+
+    def _has_rate(self) -> bool:
+        return self._standing.done - self._at_start > self._first_batch
 
     def _projected(self, currency: str) -> str:
         standing = self._standing

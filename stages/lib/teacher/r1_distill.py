@@ -22,9 +22,9 @@ from stages.lib.params import Distill, prompt_text
 from stages.lib.records import Question, writing
 from stages.lib.teacher.answer_file import AnswerFile, StoreError
 from stages.lib.teacher.asking import chat_request, identity_of
+from stages.lib.teacher.draws import answer_that_counts
 from stages.lib.teacher.reading import Answer, BodyError, read_body
 from stages.lib.teacher.record import Record
-from stages.lib.teacher.store import request_key
 
 LAYOUT = "r1_distill.txt"
 
@@ -75,7 +75,7 @@ def write_r1_distill(
     request, written, skipped = _requests(distill), 0, Counter[str]()
     with writing(path) as file:
         for question in questions:
-            answer = _answer(request_key(request(question.question)), answers)
+            answer = _answer(request(question.question), answers)
             if isinstance(answer, str):
                 skipped[answer] += 1
             else:
@@ -90,9 +90,15 @@ def write_r1_distill(
     return written, skipped
 
 
-def _answer(key: str, answers: AnswerFile) -> Answer | str:
+def _answer(request: dict[str, Any], answers: AnswerFile) -> Answer | str:
     """The stored answer, or why there is none of use."""
-    return _read(answers.body(key)) if key in answers else "not_answered"
+    try:
+        answer = answer_that_counts(request, answers)
+    except KeyError:
+        return "not_answered"
+    except BodyError as error:
+        return str(error)
+    return answer.failure or answer
 
 
 def _read(body: bytes) -> Answer | str:

@@ -26,7 +26,7 @@ from typing import Any
 
 import orjson
 
-from stages.lib.command import project_root
+from stages.lib.command import LocksError, main_worktree, project_root
 from stages.lib.teacher.answer_file import RECORD_BEGINS, AnswerFile, StoreError, parse, whole_end
 from stages.lib.teacher.claims import Claims
 from stages.lib.teacher.unread import keep_unread, unread_path
@@ -35,12 +35,16 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 
 log = logging.getLogger("distillery.store")
 
+STORE = Path("data/store/answers.jsonl")
 SILENT_S = 1.0  # how long another process is waited for before a line says so
 
 
 def default_path() -> Path:
-    """``data/store/answers.jsonl`` of the project, the same for every workspace of ``dvc exp run``."""
-    return project_root() / "data" / "store" / "answers.jsonl"
+    """``data/store/answers.jsonl``, the same for every workspace of ``dvc exp run`` and every git worktree."""
+    own, shared = (root / STORE for root in (project_root(), main_worktree(project_root())))
+    if own.is_file() and not (shared.is_file() and own.samefile(shared)):
+        log.info("store: %s is the store of all worktrees; 'make store-import FILE=%s' adds what is here", shared, own)
+    return shared
 
 
 def request_key(request: dict[str, Any]) -> str:
@@ -69,6 +73,17 @@ def open_store(path: Path) -> Iterator["AnswerStore"]:
 def _locked(lock: int, path: Path) -> Iterator[None]:
     """The writer's lock: no other process appends or repairs."""
     try:
+        _take(lock, path)
+    except OSError as error:
+        raise LocksError(path, error) from error
+    try:
+        yield
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _take(lock: int, path: Path) -> None:
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         notice = threading.Timer(SILENT_S, log.info, ["store: another run writes to %s; waiting for it", path])
@@ -77,10 +92,6 @@ def _locked(lock: int, path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         finally:
             notice.cancel()
-    try:
-        yield
-    finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _repair(descriptor: int, path: Path) -> None:
@@ -172,27 +183,37 @@ class AnswerStore(AnswerFile):
                 lines, self._waiting, self._group = self._waiting, [], None
             if not lines:
                 return []
-            with _locked(self._lock, self._path):
-                with self._reading:
-                    self._check_place(lines)
-                    _repair(self._descriptor, self._path)
-                    errors = [self._append(line) for line in lines]
-                    self.refresh()
-                os.fsync(self._descriptor)
-            return errors
+            try:
+                return self._append_group(lines)
+            except LocksError as error:
+                raise StoreError(f"{error} {self._rescued(lines)}") from error
+
+    def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
+        with _locked(self._lock, self._path):
+            with self._reading:
+                self._check_place(lines)
+                _repair(self._descriptor, self._path)
+                errors = [self._append(line) for line in lines]
+                self.refresh()
+            os.fsync(self._descriptor)
+        return errors
 
     def _check_place(self, lines: list[bytes]) -> None:
         """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-            rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
-            with rescued.open("ab") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            raise StoreError(
-                f"{self._path}: another file took its place while it was in use. What came since is in {rescued}: "
-                f"'make store-import FILE={rescued}' takes it into the store. Then run the stage again."
-            )
+            raise StoreError(f"{self._path}: another file took its place while it was in use. {self._rescued(lines)}")
+
+    def _rescued(self, lines: list[bytes]) -> str:
+        """Write what can no longer go to the store beside it, and say how it comes in."""
+        rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
+        with rescued.open("ab") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        return (
+            f"What came since is in {rescued}: 'make store-import FILE={rescued}' takes it into the store. "
+            "Then run the stage again."
+        )
 
     def _append(self, line: bytes) -> OSError | None:
         """Write a whole line or, where that fails, none of it: the next one would be written on to half of it."""

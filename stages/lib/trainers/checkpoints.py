@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.lib.command import project_root
+from stages.lib.command import LocksError, project_root
 from stages.lib.trainers import Conversation, Job, TrainingError
 from stages.lib.trainers.launching import deepspeed_file
 
@@ -132,6 +132,8 @@ def _take(lock: Any) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise LocksError(Path(lock.name), error) from error
     return True
 
 
