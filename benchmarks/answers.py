@@ -1,77 +1,268 @@
-"""How fast a verdict by rule is, against math-verify on the same rows.
+"""Verdicts on labelled answers, right or wrong, and their time: ours, math-verify's, lm-eval's, and simple rules'.
 
-In:   --rows FILE    distilled rows (question, response, answer); without it the lessons of the tests
-Out:  a Markdown table: median and mean microseconds a row, verdicts, and the ratio of the medians
+In:   the labelled answers below $DISTILLERY_DATA (answers/*.jsonl with question, response, answer, label; GSM8K's
+      gsm8k_model_solutions/example_model_solutions.jsonl), or of --rows FILE; else the few of benchmarks/answers.jsonl
+Out:  Markdown: of each set a table of label → verdict with the time of a row; of all sets the scores that the verifier
+      and lm-eval give, with both of their errors (docs/evaluation.md shows it)
 
-Alone:  python -m benchmarks.answers --rows data/distilled.jsonl
+A row whose label is null (unclear) is left out. Each method is written for what it can read: one that takes numbers
+alone is unsure of any other gold answer.
+
+    DISTILLERY_DATA=../data python -m benchmarks.answers
 """
 
 import json
-import statistics
+import os
+import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import click
+import numpy as np
+from ruamel.yaml import YAML
 
+from benchmarks.measuring import machine, table
 from stages.lib.answers import rule_verdict
-from tests.answers import lessons_en, lessons_zh
 
-Row = tuple[str, str, str]  # question, response, answer
-
-
-@click.command(help="Time rule_verdict and math-verify on the same rows and print a table.")
-@click.option("--rows", "path", type=click.Path(path_type=Path, exists=True), help="Distilled rows, read.")
-@click.option("--limit", default=500, show_default=True, help="Rows timed, from the start.")
-def main(path: Path | None, limit: int) -> None:
-    rows = (read(path) if path else lessons())[:limit]
-    ours = timed(lambda row: rule_verdict(*row).verdict, rows)
-    theirs = timed(math_verify_verdict(), rows)
-    click.echo(table({"rule_verdict": ours, "math-verify": theirs}))
+OWN = Path(__file__).with_suffix(".jsonl")
+LABELS, VERDICTS = ("right", "wrong"), ("right", "wrong", "unsure")
+NUMBER = re.compile(r"(?:(?<![\w)\]])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
+FINAL_ANSWER = re.compile(rf"final answer\W{{0,12}}(?:boxed\{{)?\W{{0,3}}?({NUMBER.pattern})", re.IGNORECASE)
+OURS, LM_EVAL = "rule_verdict", "lm-eval, flexible-extract"
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a file of distilled answers."""
-    rows = map(json.loads, path.read_bytes().splitlines())
-    return [(row["question"], row["response"], row["answer"]) for row in rows]
+@dataclass(frozen=True)
+class Labelled:
+    """A response and what somebody who read it says of it."""
+
+    question: str
+    response: str
+    answer: str
+    label: str
 
 
-def lessons() -> list[Row]:
-    """The whole responses that the tests are made of."""
-    return [(question, text, answer) for question, answer, _, text in lessons_zh.LESSONS + lessons_en.LESSONS]
+Method = Callable[[Labelled], str]
 
 
-def math_verify_verdict() -> Callable[[Row], str]:
-    """math-verify with its defaults, time-outs on; its verdict knows no unsure."""
+@dataclass(frozen=True)
+class Measured:
+    """A method on a set: how often which label got which verdict, and the seconds of each row."""
+
+    found: Counter[tuple[str, str]]
+    seconds: list[float]
+
+    @property
+    def score(self) -> float:
+        """The share of answers that it calls right."""
+        return self._verdicts("right") / self.found.total()
+
+    @property
+    def if_unsure_right(self) -> float:
+        """The same if all were right that it is unsure of."""
+        return self.score + self._verdicts("unsure") / self.found.total()
+
+    def _verdicts(self, verdict: str) -> int:
+        return sum(self.found[label, verdict] for label in LABELS)
+
+
+@click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+@click.option("--rows", "path", type=click.Path(path_type=Path, exists=True), help="A file of labelled answers, read.")
+@click.option("--limit", type=click.IntRange(1), help="Rows of each set, from the start  [default: all]")
+def main(path: Path | None, limit: int | None) -> None:
+    click.echo(machine())
+    results = {}
+    for name, rows in sets(path, os.environ.get("DISTILLERY_DATA")).items():
+        results[name] = {method: measured(make(), rows[:limit]) for method, make in METHODS.items()}
+        click.echo(f"\n{name}\n\n{confusion(results[name])}")
+    click.echo(f"\nscores\n\n{scores(results)}")
+
+
+def sets(path: Path | None, data: str | None) -> dict[str, list[Labelled]]:
+    """The labelled answers by the name of their file, those without a label left out; ClickException where none is."""
+    if path or not data:
+        chosen = path or OWN
+        found = {chosen.stem: list(labelled(chosen))}
+    else:
+        folder = Path(data)
+        found = {each.stem: list(labelled(each)) for each in sorted((folder / "answers").glob("*.jsonl"))}
+        published = folder / "gsm8k_model_solutions" / "example_model_solutions.jsonl"
+        found["gpt3_gsm8k"] = list(solutions(published)) if published.is_file() else []
+    found = {name: rows for name, rows in found.items() if rows}
+    if not found:
+        where = path or f"DISTILLERY_DATA={data}"
+        raise click.ClickException(f"{where}: no labelled answers there. Name a file that has some with --rows.")
+    return found
+
+
+def labelled(path: Path) -> Iterator[Labelled]:
+    """The rows of a file with question, response, answer and label; ClickException where one has none of them."""
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            found = Labelled(row["question"], row["response"], str(row["answer"]), row["label"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.ClickException(f"{path}:{number}: not a labelled answer ({error!r}).") from error
+        if found.label in LABELS:
+            yield found
+
+
+def solutions(path: Path) -> Iterator[Labelled]:
+    """The answers of four GPT-3 models to GSM8K's test questions, which its authors published with their marks."""
+    for row in map(json.loads, path.read_bytes().splitlines()):
+        answer = row["ground_truth"].rpartition("A:")[2].strip()
+        for each in row.values():
+            if isinstance(each, dict):
+                yield Labelled(row["question"], each["solution"], answer, "right" if each["is_correct"] else "wrong")
+
+
+def ours() -> Method:
+    """The rule of filter and evaluation."""
+    return lambda row: rule_verdict(row.question, row.response, row.answer).verdict
+
+
+def math_verify() -> Method:
+    """math-verify with its defaults, time-outs on; unsure where it finds no answer, or cannot read the gold one."""
     from math_verify import parse, verify  # type: ignore[import-untyped]
 
-    return lambda row: "right" if verify(parse(row[2]), parse(row[1])) else "wrong"
+    def judge(row: Labelled) -> str:
+        text = row.answer.strip()
+        gold, found = parse(text if "$" in text else f"${text}$"), parse(row.response)
+        return "unsure" if not gold or not found else "right" if verify(gold, found) else "wrong"
+
+    return judge
 
 
-def timed(judge: Callable[[Row], str], rows: list[Row]) -> list[tuple[float, str]]:
-    """Seconds and verdict of each row, after one unmeasured for what is loaded at first use."""
-    judge(rows[0])
-    results = []
+def lm_eval_flexible() -> Method:
+    """The filter and the comparison of the installed lm-eval's gsm8k, which calls wrong what it cannot read.
+
+    It compares texts, and GSM8K writes whole numbers without decimals: so a gold 12.0 is shown to it as 12.
+    """
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    from stages.lib.evaluation.tasks import folder_of_tasks
+
+    task = YAML(typ="safe").load(folder_of_tasks() / "gsm8k" / "gsm8k.yaml")
+    (steps,) = [each["filter"] for each in task["filter_list"] if each["name"] == "flexible-extract"]
+    extract = RegexFilter(**{key: value for key, value in steps[0].items() if key != "function"})
+    (metric,) = task["metric_list"]
+    settings = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
+
+    def judge(row: Labelled) -> str:
+        ((prediction,),) = extract.apply([[row.response]], [{}])
+        gold = re.sub(r"\.0+$", "", row.answer.strip())
+        found = exact_match_hf_evaluate(predictions=[prediction], references=[gold], **settings)
+        return "right" if found["exact_match"] else "wrong"
+
+    return judge
+
+
+def last_number(row: Labelled) -> str:
+    """The last number of the text is the answer."""
+    return _compared(numbers(row.response)[-1:], row)
+
+
+def last_bold_number(row: Labelled) -> str:
+    """The last number in bold is the answer."""
+    return _compared(_bold(row)[-1:], row)
+
+
+def sketch(row: Labelled) -> str:
+    """Right where gold is the last bold value or follows the label "Final Answer"; wrong where it is nowhere."""
+    gold = gold_number(row)
+    if gold is None:
+        return "unsure"
+    after_label = [number for text in FINAL_ANSWER.findall(row.response) for number in numbers(text)]
+    if gold in _bold(row)[-1:] or gold in after_label:
+        return "right"
+    return "unsure" if gold in numbers(row.response) else "wrong"
+
+
+def _bold(row: Labelled) -> list[Fraction]:
+    """The last number of each text in bold that has one."""
+    return [numbers(text)[-1] for text in BOLD.findall(row.response) if numbers(text)]
+
+
+def _compared(found: Sequence[Fraction], row: Labelled) -> str:
+    gold = gold_number(row)
+    return "unsure" if gold is None or not found else "right" if found[0] == gold else "wrong"
+
+
+def gold_number(row: Labelled) -> Fraction | None:
+    """A gold answer that is a number and nothing else, a sign of money or per cent aside."""
+    text = row.answer.strip().strip("$%").strip()
+    return numbers(text)[0] if NUMBER.fullmatch(text) else None
+
+
+def numbers(text: str) -> list[Fraction]:
+    """Every number written in digits."""
+    return [Fraction(each.replace(",", "")) for each in NUMBER.findall(text)]
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    OURS: ours,
+    "math-verify": math_verify,
+    LM_EVAL: lm_eval_flexible,
+    "last bold number": lambda: last_bold_number,
+    "last number": lambda: last_number,
+    "sketch": lambda: sketch,
+}
+
+
+def measured(method: Method, rows: Sequence[Labelled]) -> Measured:
+    """Each row judged and timed, after one unmeasured for what is loaded at first use."""
+    method(rows[0])
+    found: Counter[tuple[str, str]] = Counter()
+    seconds = []
     for row in rows:
         started = time.perf_counter()
-        verdict = judge(row)
-        results.append((time.perf_counter() - started, verdict))
-    return results
+        verdict = method(row)
+        seconds.append(time.perf_counter() - started)
+        found[row.label, verdict] += 1
+    return Measured(found, seconds)
 
 
-def table(results: dict[str, list[tuple[float, str]]]) -> str:
-    """One line a judge."""
-    lines = ["| judge | rows | median, µs | mean, µs | right | wrong | unsure |", "|---|---|---|---|---|---|---|"]
-    medians = []
-    for name, timings in results.items():
-        seconds = [second for second, _ in timings]
-        verdicts = Counter(verdict for _, verdict in timings)
-        medians.append(statistics.median(seconds))
-        found = " | ".join(str(verdicts[verdict]) for verdict in ("right", "wrong", "unsure"))
-        mean = statistics.mean(seconds)
-        lines.append(f"| {name} | {len(seconds)} | {medians[-1] * 1e6:.0f} | {mean * 1e6:.0f} | {found} |")
-    return "\n".join([*lines, "", f"Median against median: {medians[1] / medians[0]:.1f} times faster."])
+def confusion(results: dict[str, Measured]) -> str:
+    """One line a method: how often each label got each verdict, and the milliseconds of a row."""
+    pairs = [(label, verdict) for label in LABELS for verdict in VERDICTS]
+    heads = ["method", *(f"{label} → {verdict}" for label, verdict in pairs), "median ms", "p95 ms"]
+    lines = []
+    for method, each in results.items():
+        times = [f"{np.percentile(each.seconds, share) * 1000:.3f}" for share in (50, 95)]
+        lines.append([method, *(str(each.found[pair]) for pair in pairs), *times])
+    return table(heads, lines)
+
+
+def scores(results: dict[str, dict[str, Measured]]) -> str:
+    """One line a set: the true score, then those of the verifier and of lm-eval with both errors each."""
+    errors = ["wrong called right", "right not called right"]
+    heads = ["answers", "n", "right", "verifier", "if unsure right", *errors, "lm-eval", *errors]
+    lines = []
+    for name, methods in results.items():
+        verifier, lm_eval = methods[OURS], methods[LM_EVAL]
+        true = sum(count for (label, _), count in verifier.found.items() if label == "right") / verifier.found.total()
+        lines.append(
+            [
+                *(name, str(verifier.found.total()), _percent(true)),
+                *(_percent(verifier.score), _percent(verifier.if_unsure_right), *_errors(verifier)),
+                *(_percent(lm_eval.score), *_errors(lm_eval)),
+            ]
+        )
+    return table(heads, lines)
+
+
+def _errors(each: Measured) -> list[str]:
+    missed = each.found["right", "wrong"] + each.found["right", "unsure"]
+    return [str(each.found["wrong", "right"]), str(missed)]
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f}"
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.evaluations import Answers, Evaluation, read_evaluation
-from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score, Training
+from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score
 from stages.lib.comparison.statistics import PairedDifference, holm, paired_difference, proportion
 from stages.lib.comparison.table import points, signed
+from stages.lib.comparison.unlike import undone, unlike_arms
 from stages.lib.params import Compare, load_params
 from stages.lib.records import DataError, write_json, writing
 
 log = logging.getLogger("distillery.compare")
-
-UNLIKE_STEPS, UNLIKE_TOKENS = 0.02, 0.05  # arms that differ by a larger share of steps or trained tokens are marked
 
 
 @click.command(help="Compare the arms on the same questions.")
@@ -49,15 +48,13 @@ def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, pa
 
 def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
     """Each arm's scores, each pair's differences, and what makes arms unlike beside what is compared."""
-    pairs = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
+    named = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
+    pairs = _pairs(named, evaluations, params.confidence)
     return Comparison(
         confidence=params.confidence,
         arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
-        pairs=_pairs(pairs, evaluations, params.confidence),
-        warnings=[
-            *(warning for name in evaluations for warning in _unlike_shares(name, evaluations[name])),
-            *(warning for first, second in pairs for warning in _unlike(first, second, evaluations)),
-        ],
+        pairs=pairs,
+        warnings=[*unlike_arms(evaluations, named), *(warning for pair in pairs.values() for warning in undone(pair))],
     )
 
 
@@ -92,7 +89,12 @@ def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], confidenc
             first=first,
             second=second,
             benchmarks={
-                benchmark: _difference(found[first, second, benchmark], corrected[first, second, benchmark], confidence)
+                benchmark: _difference(
+                    found[first, second, benchmark],
+                    corrected[first, second, benchmark],
+                    _if_unsure(evaluations[first].scores[benchmark], evaluations[second].scores[benchmark]),
+                    confidence,
+                )
                 for benchmark in evaluations[first].answers
             },
         )
@@ -118,69 +120,14 @@ def _paired(one: Answers, other: Answers, confidence: float) -> PairedDifference
     return paired_difference(first, second, confidence, clusters)
 
 
-def _difference(found: PairedDifference, p_holm: float, confidence: float) -> Difference:
+def _difference(found: PairedDifference, p_holm: float, if_unsure: dict[str, float], confidence: float) -> Difference:
     finding: Finding = "no detectable difference"
     if p_holm < 1 - confidence:
         finding = "better" if found.difference > 0 else "worse"
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(found).items()}
     return Difference.model_validate(
-        rounded | {"p": round(found.p, 6), "p_holm": round(p_holm, 6), "finding": finding},
+        rounded | if_unsure | {"p": round(found.p, 6), "p_holm": round(p_holm, 6), "finding": finding},
     )
-
-
-def _unlike_shares(name: str, evaluation: Evaluation) -> list[str]:
-    """A warning where a benchmark's score is not the share of right answers that is compared."""
-    warnings = []
-    for benchmark, score in evaluation.scores.items():
-        answers = evaluation.answers[benchmark]
-        share = sum(answer.correct for answer in answers.values()) / len(answers)
-        if abs(share - score.value) > 0.0001:
-            warnings.append(
-                f"{name}'s score on {benchmark} is {score.value:.4f}, its share of right answers {share:.4f}: "
-                "intervals and differences are those of the share"
-            )
-    return warnings
-
-
-def _unlike(first: str, second: str, evaluations: dict[str, Evaluation]) -> list[str]:
-    """Warnings where two arms differ in more than what is compared: their prompts, or how they were trained."""
-    one, other = evaluations[first], evaluations[second]
-    warnings = []
-    if one.system_prompt != other.system_prompt:
-        warnings.append(
-            f"{first} was asked with {_system(one)}, {second} with {_system(other)}: "
-            "the difference is not the training's alone"
-        )
-    if one.training and other.training:
-        warnings += _unlike_trainings((first, one.training), (second, other.training))
-    return warnings
-
-
-def _system(evaluation: Evaluation) -> str:
-    return f"the system text '{evaluation.system_prompt}'" if evaluation.system_prompt else "no system text"
-
-
-def _unlike_trainings(one: tuple[str, Training], other: tuple[str, Training]) -> list[str]:
-    (first, seen), (second, seen_too) = one, other
-    warnings = []
-    if _far(seen.steps, seen_too.steps, UNLIKE_STEPS) or _far(
-        seen.tokens_trained, seen_too.tokens_trained, UNLIKE_TOKENS
-    ):
-        warnings.append(
-            f"{first} was trained for {seen.steps:,} steps on {seen.tokens_trained:,} tokens, {second} for "
-            f"{seen_too.steps:,} on {seen_too.tokens_trained:,}: the difference is not the data's alone"
-        )
-    for what, count, count_too in (
-        ("left out", seen.rows_too_long, seen_too.rows_too_long),
-        ("shortened", seen.rows_shortened, seen_too.rows_shortened),
-    ):
-        if count != count_too:
-            warnings.append(f"over cutoff_len: {count:,} rows of {first} were {what}, {count_too:,} of {second}")
-    return warnings
-
-
-def _far(count: int, count_too: int, share: float) -> bool:
-    return abs(count - count_too) > share * max(count, count_too)
 
 
 def _sentence(pair: Pair) -> str:
@@ -193,11 +140,21 @@ def _found(benchmark: str, difference: Difference) -> str:
     return f"{benchmark} {signed(difference.difference)} points, {said}"
 
 
+def _if_unsure(one: Score, other: Score) -> dict[str, float]:
+    """The least and the largest difference that the unsure answers leave; nothing where lm-eval's score is compared."""
+    ranges = [(score.if_unsure_wrong, score.if_unsure_right) for score in (one, other) if score.headline == "verifier"]
+    match ranges:
+        case [(float() as low, float() as high), (float() as other_low, float() as other_high)]:
+            return {"if_unsure_low": round(low - other_high, 4), "if_unsure_high": round(high - other_low, 4)}
+    return {}
+
+
 def write_table(path: Path, comparison: Comparison) -> None:
     """The differences, one row a pair and benchmark, for ``dvc plots``."""
-    measured = ["difference", "low", "high", "p", "p_holm", "detectable", "n", "finding"]
+    measured = ["difference", "low", "high", "p", "p_holm", "detectable", "n", "if_unsure_low", "if_unsure_high"]
     text = io.StringIO()
-    table = csv.DictWriter(text, ["pair", "benchmark", *measured], extrasaction="ignore", lineterminator="\n")
+    heads = ["pair", "benchmark", *measured, "finding"]
+    table = csv.DictWriter(text, heads, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     for pair in comparison.pairs.values():
         for benchmark, difference in pair.benchmarks.items():

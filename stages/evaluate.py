@@ -1,7 +1,8 @@
 """Ask one arm the benchmarks' questions, with lm-eval, and score its answers twice: by lm-eval and by our verifier.
 
 In:   models/ARM (or, for the base arm, the untrained student), data/heldout.jsonl, data/eval_data
-Out:  metrics/eval/ARM.json           {"system_prompt": "brief", "heldout": {"headline": "verifier", "value": 0.36, …}}
+Out:  metrics/eval/ARM.json           {"system_prompt": "brief", "settings": {"backend": "hf", …},
+                                       "heldout": {"headline": "verifier", "value": 0.36, …}}
       metrics/eval/ARM.scores.csv     question_id,benchmark,cluster,correct
       data/eval/ARM.jsonl             every prompt, answer, mark and flag, with lm-eval's hashes
       data/eval/ARM.examples.jsonl    five answers of each kind that the audit counts
@@ -32,6 +33,7 @@ from stages.lib.evaluation.harness import ask
 from stages.lib.evaluation.launching import launch, wants_several
 from stages.lib.evaluation.results import Scored
 from stages.lib.evaluation.scoring import audited, figures, rows, tables
+from stages.lib.evaluation.settings import settings
 from stages.lib.evaluation.tasks import chosen
 from stages.lib.params import Params, load_params, prompt_text
 from stages.lib.records import Evaluated, Question, read_some_rows, write_json, write_rows, writing
@@ -79,9 +81,9 @@ def main(
     write_rows(answers_path, [row for each in answers.values() for row in each])
     write_examples(examples_path, answers, params.evaluate.seed)
     write_scores(scores_path, answers)
-    prompt = {"system_prompt": params.convert.system_prompt if asking.system is not None else None}
+    prompt = params.convert.system_prompt if asking.system is not None else None
     metrics = {each.name: figures(each, answers[each.name], params.evaluate.headline) for each in scored}
-    write_json(metrics_path, prompt | metrics)
+    write_json(metrics_path, {"system_prompt": prompt, "settings": settings(asking)} | metrics)
     write_facts(arm_name, scored, time.monotonic() - started, params)
     for name, each in metrics.items():
         log.info("evaluate: %s: %s: %.4f of %d (%s)", arm_name, name, each["value"], each["n"], each["headline"])

@@ -6,7 +6,7 @@ Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "righ
       data/rejected.jsonl        the same + {"reason": "wrong_answer"}
       data/control.jsonl         distilled rows, as many dropped as by the filter but at random (seeded)
       data/disagreements.jsonl   judged rows for people to read + {"kind": "gold_suspect"}
-      metrics/filter.json        the counts, and the table of rule against judge
+      metrics/filter.json        the counts, the table of rule against judge, and what that says of all rows
 
 A row passes through one at a time, so a million take no more memory than ten thousand; where a judge is asked, the
 file is gone through once more for each of its rounds. docs/filter.md shows the strategies.
@@ -19,7 +19,7 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import compress, groupby
 from pathlib import Path
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("distillery.filter")
 
 REBUILD = "Run 'dvc repro distill' to rebuild it."
+CONFIDENCE = 0.95  # of the intervals of what the judge contradicts
 
 
 @click.command(help="Judge every answer, keep the right ones, say of each other why it was dropped.")
@@ -279,6 +280,7 @@ class Tally:
                 rule: {judge: count for (found, judge), count in sorted(self._table.items()) if found == rule}
                 for rule in ("right", "wrong", "unsure")
             },
+            "judge_contradicts": contradicted(self._table) if asked else None,
             "judge_asked": asked,
             "judge_calls_saved": self.rows - asked,
             "rule_against_judge": self._kinds["rule_against_judge"],
@@ -295,6 +297,34 @@ class Tally:
         if self._of_question:
             self._pass_rates[f"{self._of_question['right']}/{self._of_question.total()}"] += 1
         self._of_question.clear()
+
+
+def contradicted(table: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """Of the rule's right and of its wrong verdicts, the share that the judge contradicts, with its interval.
+
+    ``table`` counts by the rule's verdict and the judge's. A share is of the verdicts that the judge ``marked`` right
+    or wrong, and None where there is none. The interval is Clopper and Pearson's, which holds at least as often as it
+    says for any share: a rule's errors are rare, and near 0 approximate intervals hold less often.
+    """
+    found = {}
+    for verdict, opposite in (("right", "wrong"), ("wrong", "right")):
+        marked = sum(table.get((verdict, mark), 0) for mark in ("right", "wrong"))
+        found[verdict] = {
+            "verdicts": sum(count for (rule, _), count in table.items() if rule == verdict),
+            "marked": marked,
+            "contradicted": table.get((verdict, opposite), 0),
+            **_share(table.get((verdict, opposite), 0), marked),
+        }
+    return {"confidence": CONFIDENCE, "interval": "Clopper-Pearson", **found}
+
+
+def _share(count: int, of: int) -> dict[str, float | None]:
+    from scipy.stats import binomtest
+
+    if not of:
+        return {"share": None, "low": None, "high": None}
+    interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
+    return {"share": round(count / of, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
 
 
 def _write(file: BinaryIO, *rows: Filtered) -> None:

@@ -15,7 +15,7 @@ from click.testing import Result
 
 from stages.compare import default_pairs, main
 from stages.lib.comparison.results import Comparison
-from stages.lib.comparison.table import CAVEAT, audit_table, comparison_table
+from stages.lib.comparison.table import CAVEAT, UNSURE, audit_table, comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -28,6 +28,7 @@ AUDIT = {
     "other_language": 0.0,
     "looping": 0.05,
 }
+SETTINGS: dict[str, Any] = {"backend": "hf", "batch_size": 50, "limit": None, "versions": {"torch": "2.13.0"}}
 TRAINING = {"rows": 128, "rows_shortened": 0, "rows_too_long": 0, "steps": 32, "epochs": 1.0, "tokens_trained": 900}
 
 
@@ -44,10 +45,12 @@ def in_each_language(right: str) -> Answers:
 def score(answers: Answers, **changes: Any) -> dict[str, Any]:
     """A benchmark of metrics/eval/ARM.json."""
     value = round(sum(correct == "1" for correct in answers.values()) / len(answers), 4)
+    unsure = {"if_unsure_wrong": value, "if_unsure_right": round(value + 0.1, 4)}
     both = {"headline": "verifier", "value": value, "n": len(answers), "stderr": 0.1, "verifier_stderr": 0.1}
     return (
         both
         | {"lm_eval": 0.125, "verifier": value, "differ": 1, "tokens_median": 52.0, "tokens_p95": 110.5}
+        | unsure
         | AUDIT
         | changes
     )
@@ -61,7 +64,9 @@ class Run:
         for name in ("eval", "train"):
             (folder / name).mkdir()
 
-    def arm(self, name: str, benchmarks: dict[str, Answers], system_prompt: str | None = "brief") -> None:
+    def arm(
+        self, name: str, benchmarks: dict[str, Answers], system_prompt: str | None = "brief", **settings: Any
+    ) -> None:
         lines = [
             f"{question},{benchmark},{question.split('/')[-1]},{correct}\n"
             for benchmark, answers in benchmarks.items()
@@ -70,7 +75,8 @@ class Run:
         text = "question_id,benchmark,cluster,correct\n" + "".join(lines)
         (self.folder / "eval" / f"{name}.scores.csv").write_text(text)
         facts = {benchmark: score(answers) for benchmark, answers in benchmarks.items()}
-        (self.folder / "eval" / f"{name}.json").write_text(json.dumps({"system_prompt": system_prompt} | facts))
+        how = {"system_prompt": system_prompt, "settings": SETTINGS | settings}
+        (self.folder / "eval" / f"{name}.json").write_text(json.dumps(how | facts))
         if name != "base":
             self.training(name)
 
@@ -229,6 +235,7 @@ class TestArms:
         found = filtered["benchmarks"]["heldout"]
         assert (found["value"], found["correct"], found["n"]) == (0.75, 3, 4)
         assert (found["headline"], found["verifier"], found["lm_eval"], found["differ"]) == ("verifier", 0.75, 0.125, 1)
+        assert (found["if_unsure_wrong"], found["if_unsure_right"]) == (0.75, 0.85)
         assert {name: found[name] for name in AUDIT} == AUDIT
         assert found["low"] < found["value"] < found["high"]
         assert (filtered["system_prompt"], filtered["training"]) == ("brief", TRAINING)
@@ -238,7 +245,7 @@ class TestArms:
         self, arms: Callable[..., Run], compared: Compared
     ) -> None:
         run = arms(scores("10"), scores("11"), scores("11"))
-        facts = {"system_prompt": "brief", "heldout": score(scores("10"), value=0.4321)}
+        facts = {"system_prompt": "brief", "settings": SETTINGS, "heldout": score(scores("10"), value=0.4321)}
         (run.folder / "eval" / "base.json").write_text(json.dumps(facts))
         (warning,) = compared(run, [])["warnings"]
         assert warning.startswith("base's score on heldout is 0.4321, its share of right answers 0.5000: ")
@@ -302,6 +309,61 @@ class TestUnlikeArms:
         run.arm("base", {"heldout": scores("10")}, system_prompt=None)
         (warning,) = compared(run, self.PAIRS)["warnings"]
         assert warning.startswith("filtered was asked with the system text 'brief', base with no system text: ")
+
+    @pytest.mark.parametrize(
+        ("settings", "warning"),
+        [
+            ({}, None),
+            ({"backend": "vllm"}, "unlike backend in the evaluation: hf for base, unfiltered; vllm for filtered. "),
+            ({"batch_size": 8}, "unlike batch_size in the evaluation: 50 for base, unfiltered; 8 for filtered. "),
+            ({"limit": 100}, "unlike limit in the evaluation: null for base, unfiltered; 100 for filtered. "),
+            ({"dtype": "bfloat16"}, "unlike dtype in the evaluation: not set for base, unfiltered; bfloat16 for filt"),
+            ({"versions": {"torch": "2.14.0"}}, "unlike versions.torch in the evaluation: 2.13.0 for base, unfilter"),
+        ],
+    )
+    def test_arms_that_were_asked_in_unlike_ways_are_marked_though_they_are_no_pair(
+        self, settings: dict[str, Any], warning: str | None, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        run = arms(scores("10"), scores("11"), scores("11"))
+        run.arm("filtered", {"heldout": scores("11")}, **settings)
+        for pairs in ([], self.PAIRS):
+            warnings = compared(run, pairs)["warnings"]
+            assert [each[: len(warning or "")] for each in warnings] == ([warning] if warning else [])
+
+    def test_a_difference_that_unsure_answers_could_undo_is_marked(self, tmp_path: Path, compared: Compared) -> None:
+        run = Run(tmp_path)
+        for name, right, unsure in (("base", 40, 0.3), ("filtered", 60, 0.0), ("unfiltered", 60, 0.1)):
+            answers = scores("1" * right + "0" * (100 - right))
+            run.arm(name, {"heldout": answers})
+            facts = score(answers, if_unsure_right=round(right / 100 + unsure, 4))
+            how = {"system_prompt": "brief", "settings": SETTINGS}
+            (run.folder / "eval" / f"{name}.json").write_text(json.dumps(how | {"heldout": facts}))
+        comparison = compared(run, [["filtered", "base"], ["filtered", "unfiltered"]])
+        found = {name: pair["benchmarks"]["heldout"] for name, pair in comparison["pairs"].items()}
+        assert (found["filtered_vs_base"]["if_unsure_low"], found["filtered_vs_base"]["if_unsure_high"]) == (-0.1, 0.2)
+        assert (found["filtered_vs_unfiltered"]["if_unsure_low"], found["filtered_vs_unfiltered"]["finding"]) == (
+            -0.1,
+            "no detectable difference",
+        )
+        assert [row["if_unsure_low"] for row in run.table] == ["-0.1", "-0.1"]
+        assert comparison["warnings"] == [
+            "filtered − base on heldout is better, but the verifier's unsure answers leave anything from −10.0 to "
+            "+20.0 points: read the examples of the kind 'unread'"
+        ]
+
+    def test_where_lm_eval_s_score_is_compared_unsure_answers_undo_nothing(
+        self, tmp_path: Path, compared: Compared
+    ) -> None:
+        run = Run(tmp_path)
+        for name, right in (("base", 40), ("filtered", 60), ("unfiltered", 60)):
+            answers = scores("1" * right + "0" * (100 - right))
+            run.arm(name, {"heldout": answers})
+            facts = score(answers, headline="lm_eval", lm_eval=right / 100, if_unsure_right=1.0)
+            how = {"system_prompt": "brief", "settings": SETTINGS}
+            (run.folder / "eval" / f"{name}.json").write_text(json.dumps(how | {"heldout": facts}))
+        comparison = compared(run, [["filtered", "base"]])
+        assert comparison["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]["if_unsure_low"] is None
+        assert comparison["warnings"] == []
 
 
 class TestPlots:
@@ -380,15 +442,20 @@ class TestRefused:
             ),
             ("eval/base.json", None, ": no such file. Run 'dvc repro evaluate-base evaluate'"),
             ("eval/base.json", b'{"heldout": {}}', ": system_prompt: Field required. "),
-            ("eval/base.json", b'{"system_prompt": null}', ": it does not score the benchmarks of base.scores.csv. "),
+            ("eval/base.json", b'{"system_prompt": null}', ": settings: Field required. "),
             (
                 "eval/base.json",
-                b'{"system_prompt": null, "heldout": {"headline": "verifier", "n": 2}}',
+                b'{"system_prompt": null, "settings": {}}',
+                ": it does not score the benchmarks of base.scores.csv. ",
+            ),
+            (
+                "eval/base.json",
+                b'{"system_prompt": null, "settings": {}, "heldout": {"headline": "verifier", "n": 2}}',
                 ": heldout.value: Field required. ",
             ),
             (
                 "eval/base.json",
-                b'{"system_prompt": null, "heldout": {"headline": "verifier", "value": 0.5, "n": 3}}',
+                b'{"system_prompt": null, "settings": {}, "heldout": {"headline": "verifier", "value": 0.5, "n": 3}}',
                 ": heldout: n is 3; base.scores.csv has 2. ",
             ),
             ("train/filtered.json", None, ": no such file. Run 'dvc repro train'"),
@@ -448,7 +515,9 @@ class TestTable:
                     "training": None,
                     "system_prompt": None,
                     "benchmarks": {
-                        "heldout": SCORE | {"value": 0.045, "low": 0.0241, "high": 0.0835, "verifier": 0.045},
+                        "heldout": SCORE
+                        | {"value": 0.045, "low": 0.0241, "high": 0.0835, "verifier": 0.045}
+                        | {"if_unsure_wrong": 0.045, "if_unsure_right": 0.07},
                         "mmlu": {"headline": "lm_eval", "n": 50, "correct": 20, "lm_eval": 0.4}
                         | {"value": 0.4, "low": 0.27, "high": 0.54},
                     },
@@ -479,13 +548,15 @@ class TestTable:
 
     def test_every_figure_stands_in_its_row(self) -> None:
         assert comparison_table(self.COMPARISON).splitlines() == [
-            "| benchmark | arm | rows | steps | score | 95 % interval | n | lm-eval | verifier |",
-            "|---|---|---|---|---|---|---|---|---|",
-            "| heldout | base | – | – | **4.5 %** | 2.4 – 8.3 | 200 | 4.0 | 4.5 |",
-            "| heldout | filtered | 85 | 22 | **36.0 %** | 29.6 – 42.9 | 200 | 4.0 | 36.0 |",
-            "| mmlu | base | – | – | **40.0 %** | 27.0 – 54.0 | 50 | 40.0 | – |",
+            "| benchmark | arm | rows | steps | score | 95 % interval | n | lm-eval | verifier "
+            "| if unsure wrong – right |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            "| heldout | base | – | – | **4.5 %** | 2.4 – 8.3 | 200 | 4.0 | 4.5 | 4.5 – 7.0 |",
+            "| heldout | filtered | 85 | 22 | **36.0 %** | 29.6 – 42.9 | 200 | 4.0 | 36.0 | – |",
+            "| mmlu | base | – | – | **40.0 %** | 27.0 – 54.0 | 50 | 40.0 | – | – |",
             "",
-            "System text: none (base), brief (filtered). The score is the verifier's (heldout), lm-eval's (mmlu).",
+            "System text: none (base), brief (filtered). The score is the verifier's (heldout), lm-eval's (mmlu). "
+            + UNSURE,
             "",
             "| paired difference | benchmark | points | 95 % interval | p | p (Holm) | detectable | finding |",
             "|---|---|---|---|---|---|---|---|",

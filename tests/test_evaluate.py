@@ -84,6 +84,7 @@ def test_without_the_chat_template_the_question_follows_the_system_text_as_lm_ev
     params = tiny_params(SHORT | {"evaluate.chat_template": False, "evaluate.limit": 1})
     runs(evaluate, *options(tmp_path, heldout, params))
     assert answers(tmp_path)[0].prompt == f"{prompt_text('brief')}What is 0 + 5?"
+    assert json.loads((tmp_path / "base.json").read_text())["settings"]["chat_template"] is None
 
 
 def test_the_same_weights_give_the_same_bytes(

@@ -1,5 +1,6 @@
 """The benchmarks on a tiny student: lm-eval's own numbers to the last digit, both scores, no network."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from stages.eval_data import main as gather
 from stages.evaluate import main as evaluate
-from stages.lib.params import prompt_text
+from stages.lib.params import load_params, prompt_text
 from tests.benchmark_arms import ROOT, Arm
 from tests.benchmark_files import write_gsm8k, write_mgsm, write_mmlu
 from tests.talking_student import ANSWER, taught
@@ -145,8 +146,21 @@ def test_both_scores_and_the_audit_stand_beside_each_other(arm: Arm) -> None:
     assert (found["headline"], found["value"], found["n"]) == ("verifier", found["verifier"], 4)
     assert found["verifier"] == found["lm_eval"] == 0.25
     assert (found["differ"], found["cut_off"], found["unread"]) == (0, 0.0, 0.0)
+    assert (found["if_unsure_wrong"], found["if_unsure_right"]) == (0.25, 0.25)
     assert arm.metrics["system_prompt"] == "brief"
-    assert list(arm.metrics) == ["system_prompt", "heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY, SHOTS]
+    assert list(arm.metrics) == ["system_prompt", "settings", "heldout", "gsm8k", "mgsm_direct", ZH, ANATOMY, SHOTS]
+
+
+def test_how_the_arm_was_asked_stands_beside_its_scores(arm: Arm, student: Path) -> None:
+    found = arm.metrics["settings"]
+    asked = load_params(arm.folder / "params.yaml").evaluate.model_dump(mode="json")
+    assert {name: found[name] for name in found if name not in ("chat_template", "versions")} == {
+        name: value for name, value in asked.items() if name not in ("benchmarks", "base_prompt", "chat_template")
+    }
+    template = (student / "chat_template.jinja").read_text(encoding="utf-8")
+    assert found["chat_template"] == hashlib.sha256(template.encode()).hexdigest()[:12]
+    assert list(found["versions"]) == ["lm_eval", "transformers", "torch", "accelerate"]
+    assert not any("+" in each for each in found["versions"].values()), "a build is no version"
 
 
 def test_mgsm_is_eleven_languages_and_their_mean_with_an_error_by_problem(arm: Arm) -> None:

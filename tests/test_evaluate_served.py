@@ -57,7 +57,10 @@ def test_a_served_student_scores_as_it_does_on_hf(
         )
         arm = Arm(tmp_path)
         runs(evaluate, *arm.arguments(params, tiny_student, eval_data))
-        found[backend] = ([(row.id, row.response, row.prompt) for row in arm.rows], arm.metrics)
+        metrics = arm.metrics
+        settings = metrics.pop("settings")
+        assert settings["backend"] == backend
+        found[backend] = ([(row.id, row.response, row.prompt) for row in arm.rows], metrics)
     assert found["hf"] == found["local-completions"]
     assert len(server.requests) == 6 + 4 * 4
     assert {body["model"] for body in server.requests} == {"distilled-filtered"}

@@ -109,6 +109,7 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
         "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
         "decided_by": {"rule:bold": 1, "rule:none": 1, "rule:phrase": 3},
         "rule_by_judge": {"right": {"not_asked": 2}, "wrong": {"not_asked": 2}, "unsure": {"not_asked": 1}},
+        "judge_contradicts": None,
         "judge_asked": 0,
         "judge_calls_saved": 5,
         "rule_against_judge": 0,

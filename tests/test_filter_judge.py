@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
+from scipy.stats import binom
 
 from stages import distill
-from stages.filter import main
+from stages.filter import contradicted, main
 from stages.lib.params import prompt_text
 from tests.teacher_desk import Server, completion
 
@@ -316,6 +317,51 @@ def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: D
     assert audited(0.2, 3) < audited(0.5, 3) < audited(1.0, 3)
     assert len(audited(1.0, 3)) == 100
     assert audited(0.2, 3) != audited(0.2, 4)
+
+
+def test_an_audit_says_what_share_of_the_rules_verdicts_the_judge_contradicts(desk: Desk) -> None:
+    desk.hold(*[BOTH_RIGHT] * 150, *[RULE_RIGHT_JUDGE_WRONG] * 50, *[BOTH_WRONG] * 60, *[RULE_UNSURE_JUDGE_RIGHT] * 9)
+    desk.set(strategy="rule_then_judge", judge_audit_share=0.3)
+    desk.run()
+    metrics = desk.metrics()
+    found, table = metrics["judge_contradicts"], metrics["rule_by_judge"]
+    assert (found["confidence"], found["interval"]) == (0.95, "Clopper-Pearson")
+    right, wrong = found["right"], found["wrong"]
+    assert (right["verdicts"], wrong["verdicts"]) == (200, 60)
+    assert (right["marked"], right["contradicted"]) == (200 - table["right"]["not_asked"], table["right"]["wrong"])
+    assert right["share"] == round(right["contradicted"] / right["marked"], 4)
+    assert right["low"] < 0.25 < right["high"], "a quarter of all right ones are contradicted"
+    assert (wrong["contradicted"], wrong["share"], wrong["low"]) == (0, 0.0, 0.0)
+    # none of n: Clopper and Pearson's upper end is 1 - (α/2)^(1/n)
+    assert wrong["high"] == pytest.approx(1 - 0.025 ** (1 / wrong["marked"]), abs=1e-4)
+
+
+def test_without_marks_on_the_rules_verdicts_nothing_is_said_of_them(desk: Desk) -> None:
+    desk.hold(*KINDS)
+    for strategy, expected in (("rule", None), ("rule_then_judge", 0)):
+        desk.set(strategy=strategy)
+        desk.run(strategy)
+        found = desk.metrics(strategy)["judge_contradicts"]
+        assert expected == (found and found["right"]["marked"])
+    assert found["right"] == {"verdicts": 2, "marked": 0, "contradicted": 0, "share": None, "low": None, "high": None}
+
+
+def test_a_reply_that_is_no_mark_contradicts_nothing(desk: Desk, judge: Callable[[Reply], Server]) -> None:
+    desk.hold(BOTH_RIGHT, RULE_RIGHT_JUDGE_WRONG)
+    desk.use(judge(lambda material, attempt: says("两段大致相同")))
+    desk.set(strategy="rule", judge_audit_share=1.0)
+    desk.run()
+    assert desk.metrics()["rule_by_judge"]["right"] == {"unsure": 2}
+    assert desk.metrics()["judge_contradicts"]["right"]["marked"] == 0
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 10), (1, 10), (7, 120), (113, 120), (10, 10)])
+def test_the_interval_ends_where_so_many_or_so_few_would_be_a_rare_chance(count: int, of: int) -> None:
+    found = contradicted({("right", "wrong"): count, ("right", "right"): of - count, ("right", "unsure"): 3})["right"]
+    assert (found["verdicts"], found["marked"], found["share"]) == (of + 3, of, round(count / of, 4))
+    so_many, so_few = binom.sf(count - 1, of, found["low"]), binom.cdf(count, of, found["high"])
+    assert so_many == pytest.approx(0.025 if count else 1.0, abs=0.001)
+    assert so_few == pytest.approx(0.025 if count < of else 1.0, abs=0.001)
 
 
 def test_an_audit_comes_on_top_of_what_the_rule_could_not_judge(desk: Desk) -> None:

@@ -121,6 +121,7 @@ def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Eval
 def score(value: float, **changes: Any) -> dict[str, Any]:
     """A benchmark of metrics/eval/ARM.json, of 40 questions."""
     both = {"headline": "verifier", "value": value, "n": 40, "lm_eval": 0.0125, "verifier": value, "differ": 3}
+    both |= {"if_unsure_wrong": value, "if_unsure_right": round(value + 0.2, 4)}
     audit = {"cut_off": 0.275, "task_stop": 0.0, "no_end_marker": None, "unread": 0.2, "looping": 0.0}
     return both | audit | {"other_language": None, "tokens_median": 52.5, "tokens_p95": 110.0} | changes
 
@@ -153,7 +154,7 @@ def write_evaluation(folder: Path, name: str, right: int, benchmarks: Sequence[s
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
     facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks}
     system = None if name == "base" else "brief"
-    write_json(folder / f"metrics/eval/{name}.json", {"system_prompt": system} | facts)
+    write_json(folder / f"metrics/eval/{name}.json", {"system_prompt": system, "settings": {}} | facts)
 
 
 def write_examples(folder: Path, name: str, **changes: Any) -> None:
@@ -284,8 +285,9 @@ def test_each_score_stands_beside_the_other_and_the_base_s_beside_its_prompt(
     parsed = Parsed(page(run))
     (head,) = [row for row in parsed.rows if "lm-eval" in row]
     assert head[:8] == ["arm", "rows", "steps", "score", "95 % interval", "n", "lm-eval", "verifier"]
+    assert head[8] == "if unsure wrong – right"
     (filtered,) = [row for row in parsed.rows if row[:3] == ["filtered", "88", "22"] and "%" in row[3]]
-    assert (filtered[3], filtered[6], filtered[7]) == ("37.5 %", "1.2", "37.5")
+    assert (filtered[3], *filtered[6:9]) == ("37.5 %", "1.2", "37.5", "37.5 – 57.5")
     assert "baseno system text" in parsed.text
     assert "System text: none (base), brief (unfiltered, filtered)." in parsed.text
     assert "The score is the verifier's." in parsed.text
@@ -374,6 +376,24 @@ def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page
         ["wrong", "0", "2", "1", "0"],
         ["unsure", "0", "0", "0", "1"],
     ]
+
+
+def test_what_the_judge_contradicts_stands_below_with_its_interval(run: Path, page: Callable[..., str]) -> None:
+    table = {"right": {"right": 7, "wrong": 1, "not_asked": 72}, "wrong": {"not_asked": 4}, "unsure": {}}
+    right = {"verdicts": 80, "marked": 8, "contradicted": 1, "share": 0.125, "low": 0.0032, "high": 0.5265}
+    wrong = {"verdicts": 4, "marked": 0, "contradicted": 0, "share": None, "low": None, "high": None}
+    found = {"confidence": 0.95, "interval": "Clopper-Pearson", "right": right, "wrong": wrong}
+    edit(
+        run / "metrics/filter.json",
+        lambda counts: counts.update(judge_asked=8, rule_by_judge=table, judge_contradicts=found),
+    )
+    parsed = Parsed(page(run))
+    heads = ["the rule says", "marked by the judge", "contradicted", "share", "95 % interval", "so many of all"]
+    assert parsed.rows[(first := parsed.rows.index(heads)) + 1 : first + 3] == [
+        ["right", "8 of 80", "1", "12.5 %", "0.3 – 52.6", "0 – 42"],
+        ["wrong", "0 of 4", "0", "–", "–", "–"],
+    ]
+    assert "Clopper-Pearson" in parsed.text
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(

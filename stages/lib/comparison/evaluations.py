@@ -1,4 +1,4 @@
-"""What was measured of an arm: its answers by benchmark, its scores, its system text and its training.
+"""What was measured of an arm: its answers by benchmark, its scores, how it was asked, and its training.
 
 read_evaluation(Path("metrics/eval"), Path("metrics/train"), "filtered")
 → Evaluation(answers={"heldout": {"chain_sum-heldout-0": Answer(correct=True, cluster="chain_sum-heldout-0"), …}}, …)
@@ -24,6 +24,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     system_prompt: str | None
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ Answers = dict[str, Answer]  # by question
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is known of an arm: by benchmark its answers and its score, its system text, its training."""
+    """All that is known of an arm: by benchmark its answers and its score, how it was asked, its training."""
 
     answers: dict[str, Answers]
     scores: dict[str, Score]
     system_prompt: str | None
+    settings: dict[str, Any]
     training: Training | None
 
 
@@ -59,7 +61,7 @@ def read_evaluation(eval_path: Path, train_path: Path, arm: str) -> Evaluation:
         if score.n != len(answers[name]):
             raise DataError(f"{path}: {name}: n is {score.n}; {arm}.scores.csv has {len(answers[name])}. {EVALUATE}")
     training = None if arm == "base" else read_training(train_path / f"{arm}.json")
-    return Evaluation(answers, scores, asked.system_prompt, training)
+    return Evaluation(answers, scores, asked.system_prompt, asked.settings, training)
 
 
 def read_answers(path: Path) -> dict[str, Answers]:

@@ -40,8 +40,10 @@ class LanguageScore(Part):
 class Score(Part):
     """An arm's score on one benchmark (metrics/eval/ARM.json), shares between 0 and 1, and the audit of its answers.
 
-    ``value`` is one of the two other scores, ``headline`` says which. The verifier's is None where a benchmark has
-    none, and of what the audit counts None is what cannot be told, all of it where no text was generated (mmlu).
+    ``value`` is one of the two other scores, ``headline`` says which. The verifier's counts an unsure verdict as not
+    right; beside it stands what it would be if all unsure ones were wrong, and if all were right. All three are None
+    where a benchmark has no verifier, and of what the audit counts None is what cannot be told, all of it where no text
+    was generated (mmlu).
     """
 
     headline: Literal["verifier", "lm_eval"]
@@ -49,6 +51,8 @@ class Score(Part):
     n: int
     lm_eval: float | None = None
     verifier: float | None = None
+    if_unsure_wrong: float | None = None
+    if_unsure_right: float | None = None
     differ: int | None = None
     cut_off: float | None = None
     task_stop: float | None = None
@@ -85,7 +89,9 @@ class Arm(Part):
 class Difference(Part):
     """The first minus the second on the same questions of one benchmark.
 
-    ``p_holm`` is corrected for the number of differences that are looked at, and ``finding`` follows it.
+    ``p_holm`` is corrected for the number of differences that are looked at, and ``finding`` follows it. Where the
+    verifier's score is compared, the difference would be ``if_unsure_low`` if its unsure answers of the first arm were
+    all wrong and those of the second all right, ``if_unsure_high`` the other way round.
     """
 
     difference: float
@@ -98,6 +104,8 @@ class Difference(Part):
     n: int
     clusters: int
     detectable: float | None
+    if_unsure_low: float | None = None
+    if_unsure_high: float | None = None
     finding: Finding
 
 

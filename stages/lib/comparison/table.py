@@ -24,6 +24,11 @@ AUDIT = {
     "other_language": "other language",
     "looping": "looping",
 }
+IF_UNSURE = "if unsure wrong – right"
+UNSURE = (
+    "The verifier's score counts an unsure verdict as not right; beside it stands what it would be if all unsure ones "
+    "were wrong, and if all were right."
+)
 HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
 
@@ -31,7 +36,7 @@ def comparison_table(comparison: Comparison) -> str:
     """The arms and the differences, and what is to be known about them."""
     interval = f"{comparison.confidence * 100:g} % interval"
     arms = _table(
-        ["benchmark", "arm", "rows", "steps", "score", interval, "n", "lm-eval", "verifier"],
+        ["benchmark", "arm", "rows", "steps", "score", interval, "n", "lm-eval", "verifier", IF_UNSURE],
         [_score_row(benchmark, name, arm, score) for benchmark, name, arm, score in scores(comparison)],
     )
     differences = _table(
@@ -73,11 +78,19 @@ def _score_row(benchmark: str, name: str, arm: Arm, score: ComparedScore) -> lis
         str(score.n),
         points(score.lm_eval),
         points(score.verifier),
+        if_unsure(score),
     ]
 
 
+def if_unsure(score: Score) -> str:
+    """The verifier's score if all unsure verdicts were wrong, and if all were right; a dash where it has none."""
+    if score.if_unsure_wrong is None or score.if_unsure_right is None:
+        return "–"
+    return f"{points(score.if_unsure_wrong)} – {points(score.if_unsure_right)}"
+
+
 def asked_and_scored(comparison: Comparison) -> str:
-    """Two sentences: with which system text each arm was asked, and whose score counts on which benchmark."""
+    """With which system text each arm was asked, whose score counts on which benchmark, what unsure does to it."""
     prompts: dict[str, list[str]] = {}
     for name, arm in comparison.arms.items():
         prompts.setdefault(arm.system_prompt or "none", []).append(name)
@@ -85,7 +98,7 @@ def asked_and_scored(comparison: Comparison) -> str:
     for benchmark, _, _, score in scores(comparison):
         headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
     whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
-    return f"System text: {_by_group(prompts)}. The score is {whose}."
+    return f"System text: {_by_group(prompts)}. The score is {whose}. {UNSURE}"
 
 
 def _by_group(groups: dict[str, list[str]]) -> str:

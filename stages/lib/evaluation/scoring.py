@@ -18,6 +18,7 @@ from stages.lib.evaluation.tasks import KNOWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from stages.lib.records import Evaluated
 
+VERIFIER = ("verifier", "verifier_stderr", "if_unsure_wrong", "if_unsure_right")
 Mark = Callable[[Evaluated], bool]
 Count = Callable[[str], int]
 
@@ -126,13 +127,7 @@ def _mean(scores: Iterable[Score], found: Sequence[Evaluated]) -> Score:
 def _part(found: Sequence[Evaluated], score: Score, headline: str) -> dict[str, Any]:
     verified = all(row.verdict is not None for row in found)
     lm_eval = {"lm_eval": _rounded(score.value), "lm_eval_stderr": _rounded(score.stderr)}
-    verifier: dict[str, float | None] = {"verifier": None, "verifier_stderr": None}
-    if verified:
-        right: Mark = lambda row: row.verdict == "right"  # noqa: E731  # it is used twice
-        verifier = {
-            "verifier": _rounded(float(np.mean([right(row) for row in found]))),
-            "verifier_stderr": _rounded(standard_error(found, right)),
-        }
+    verifier = _verifier(found) if verified else dict.fromkeys(VERIFIER)
     counts = headline if verified else "lm_eval"
     chosen = lm_eval | verifier
     return {
@@ -145,6 +140,18 @@ def _part(found: Sequence[Evaluated], score: Score, headline: str) -> dict[str, 
         **verifier,
         **_summary(found),
     }
+
+
+def _verifier(found: Sequence[Evaluated]) -> dict[str, float | None]:
+    """The verifier's score, where an unsure verdict is not right, and the two that it lies between.
+
+    Nobody knows which of the unsure answers are right, so the score of a perfect reader is anywhere from all of them
+    wrong to all of them right.
+    """
+    right: Mark = lambda row: row.verdict == "right"  # noqa: E731  # it is used twice
+    score = float(np.mean([right(row) for row in found]))
+    unsure = float(np.mean([row.verdict == "unsure" for row in found]))
+    return dict(zip(VERIFIER, map(_rounded, (score, standard_error(found, right), score, score + unsure)), strict=True))
 
 
 def _summary(found: Sequence[Evaluated]) -> dict[str, Any]:

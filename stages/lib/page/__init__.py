@@ -13,10 +13,12 @@ from stages.lib.comparison.results import ComparedScore, Comparison, Difference,
 from stages.lib.comparison.table import (
     AUDIT,
     CAVEAT,
+    IF_UNSURE,
     asked_and_scored,
     audit_cells,
     audit_table,
     comparison_table,
+    if_unsure,
     p_value,
     points,
     scores,
@@ -148,6 +150,7 @@ def render(page: Page) -> str:
         "p_value": p_value,
         "language": language,
         "audit_cells": audit_cells,
+        "if_unsure": if_unsure,
     }
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
@@ -157,6 +160,7 @@ def render(page: Page) -> str:
         outcome=outcome(comparison),
         asked_and_scored=asked_and_scored(comparison),
         caveat=CAVEAT,
+        if_unsure_head=IF_UNSURE,
         markdown=f"{comparison_table(comparison)}\n\n{audit_table(comparison)}".strip(),
         colours=colours(list(comparison.arms)),
         score_chart=score_chart,

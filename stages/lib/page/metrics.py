@@ -42,6 +42,26 @@ class DistillCounts(Metrics):
     failed_by_reason: dict[str, int]
 
 
+class Contradicted(Metrics):
+    """Of the rule's right (or wrong) ``verdicts``, those that the judge ``marked``, and how it contradicts them."""
+
+    verdicts: int
+    marked: int
+    contradicted: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+class Contradictions(Metrics):
+    """The shares of the rule's verdicts that the judge contradicts, and whose intervals of which confidence."""
+
+    confidence: float
+    interval: str
+    right: Contradicted
+    wrong: Contradicted
+
+
 class FilterCounts(Metrics):
     """metrics/filter.json: ``taken = kept + all rejected``.
 
@@ -55,6 +75,7 @@ class FilterCounts(Metrics):
     rejected_by_reason: dict[str, int]
     judge_asked: int
     rule_by_judge: dict[str, dict[str, int]]
+    judge_contradicts: Contradictions | None = None
 
 
 class TrainCounts(Metrics):
