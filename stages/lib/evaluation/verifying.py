@@ -70,6 +70,8 @@ def verify(question: Asked, response: str) -> Verdict:
     Where a number can be read in two ways (1.000 in an answer to a German question), it is right if as a thousand it
     is the gold answer, for such digits are no chance; else both readings are judged: if they differ, it is unsure.
     """
+    if not response.strip():
+        return Verdict("wrong", None, "empty")  # there is nothing in it that another reader could find right
     thousands, *decimals = readings(response, question.language or "en")
     first = rule_verdict(question.question, thousands, question.answer)
     if first.verdict == "right":
