@@ -292,6 +292,7 @@ def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
         (True, False, False)
     ] * 4
     assert rows[0].tokens, "of the thought"
+    assert (rows[0].verdict, rows[0].unread) == ("wrong", False), "there is nothing to read in it"
     assert served.arm.metrics["heldout"]["cut_off"] == 0.3333
 
 
