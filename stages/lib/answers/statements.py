@@ -138,7 +138,9 @@ class Response:
     @cached_property
     def givens(self) -> frozenset[Fraction]:
         """The values that the question gives."""
-        return Text(self.question, self.words).all
+        text = Text(self.question, self.words)
+        every = text.values(0, len(text.text)) + text.worded(0, len(text.text))
+        return frozenset(value.value for value in every)
 
     @cached_property
     def sentences(self) -> list[Span]:
@@ -316,7 +318,7 @@ def _opening(parts: Response, index: int, concluded: bool) -> str:
     if kind in ("maybe_practice", "case"):
         return "maybe_practice" if _asks(parts, index) else "aside" if concluded else ""
     if kind in ("later", "rest"):
-        return "" if parts.words.asks[kind].search(parts.question[-160:]) else "aside"
+        return "" if getattr(parts.words, f"asks_{kind}").search(parts.question[-160:]) else "aside"
     return kind
 
 

@@ -171,7 +171,9 @@ def agrees(found: Value, gold: Value, parts: Response) -> bool | None:
     if found.unit and _changes_into(found, found.unit, gold, parts):
         return True
     if found.scale != gold.scale and found.value * gold.scale == gold.value * found.scale:
-        return True if parts.words.names_scale(max(found.scale, gold.scale), parts.question) else None
+        scale = max(found.scale, gold.scale)
+        names = (name for name, factor in parts.words.magnitudes.items() if factor == scale and name not in "km")
+        return True if any(name in parts.question for name in names) else None
     return None if found.other is not None and found.other == gold.value else False
 
 
