@@ -331,7 +331,7 @@ def _chinese_value(match: "re.Match[str]") -> Fraction | None:
     part = _integer(decimals or "零")
     if number is None or part is None:
         return None
-    return number + part / 10 ** len(decimals) + Fraction(bool(match["half"]), 2)
+    return number + Fraction(part, 10 ** len(decimals)) + Fraction(bool(match["half"]), 2)
 
 
 def _english_value(name: str, words: Lexicon) -> Fraction | None:
