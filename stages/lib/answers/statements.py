@@ -170,7 +170,8 @@ class Response:
     @cached_property
     def bold(self) -> list[Span]:
         """What stands in bold."""
-        found = BOLD.finditer(self.text, self.start, self.end)
+        marked = "**" in self.text or "<b>" in self.text
+        found = BOLD.finditer(self.text, self.start, self.end) if marked else ()
         return [Span(*match.span(match.lastindex or 0)) for match in found]
 
     @cached_property
@@ -179,8 +180,9 @@ class Response:
         boxes = list(_boxes(self)) if "boxed" in self.text else []
         if len(boxes) > 1:
             boxes = [box for box in boxes if any(span.start <= box.start < span.end for span in self.body)] or boxes
-        for rule, form in () if boxes else (("hashes", HASHES), ("answer_line", A_LINE)):
-            for match in list(form.finditer(self.text, self.start, self.end))[-1:]:
+        last = max(self.start, self.end - 400)
+        for rule, form, start in () if boxes else (("hashes", HASHES, self.start), ("answer_line", A_LINE, last)):
+            for match in list(form.finditer(self.text, start, self.end))[-1:]:
                 values, also = asserted(self, Span(*match.span(1)), at_once=True)
                 return [Statement(Strength.EXPLICIT, rule, values, *match.span(1), match[1].strip(" .*"), also)]
         return boxes

@@ -116,7 +116,8 @@ class Text:
 
     def __init__(self, text: str, words: Lexicon) -> None:
         self.words = words
-        self.text = UNCOUNTED.sub(lambda found: " " * len(found.group()), text)
+        listed = "\n" in text or "<" in text or text[:2].strip("*# ")[:1].isdigit()
+        self.text = UNCOUNTED.sub(lambda found: " " * len(found.group()), text) if listed else text
 
     def values(self, start: int, end: int) -> tuple[Value, ...]:
         """The values that begin between two places, in order; those in words only where none is in digits."""

@@ -113,12 +113,11 @@ def _same_explicit(parts: Response, gold: Value, held: bool | None) -> bool | No
         if len(between) > 40 or "\n" in between or parts.words.clause.search(between):
             break
         beside.append(box)
-    if held and all(_holds(parts, gold, box) for box in beside):
+    if held and all(_holds(parts, gold, box) for box in beside[1:]):
         return True
-    total = sum(value.value for box in beside for value in box.values)
-    return (
-        None if total == gold.value or any(_holds(parts, gold, box) is not False for box in parts.explicit) else False
-    )
+    if held is not False or any(_holds(parts, gold, box) is not False for box in parts.explicit[:-1]):
+        return None
+    return None if sum(value.value for box in beside for value in box.values) == gold.value else False
 
 
 def _holds(parts: Response, gold: Value, statement: Statement) -> bool | None:
