@@ -1,13 +1,15 @@
 """Training: what TRL learns from in a second, its rows padded, grouped by length or packed, beside openMind's loop.
 
-    python -m benchmarks.training --rows 192    # with openMind where OPENMIND_CLI names its program
+    python -m benchmarks.training --rows 64 --rounds 3    # with openMind where OPENMIND_CLI names its program
 
 Each figure is of ``python -m stages.train`` on the same made rows, in full fine-tuning on one thread of the CPU. Their
-lengths have the distribution of 995 of DeepSeek-R1's answers to GSM8K (524 over 1024 tokens, 47 over 2048, none over
-4096: a lognormal through these), an eighth as long, and the student is a random Qwen2 of four small layers, or it would
-take days here: read the ratios, which a large student on a card need not share. A step has about the same tokens in
-each way. Counted is the CPU's time of a training beyond that of its first step, so the start does not count, and other
-work beside it does little harm. Student, rows and outputs lie in .cache/training-bench.
+lengths are those of 995 of DeepSeek-R1's answers to GSM8K, in full: a lognormal through the share over 1024 tokens
+(524) and over 2048 (47), none over 4096. The student is a random Qwen2 of two small layers, or it would take days here:
+read the ratios. In so small a student attention is most of the arithmetic, in one of 7B a tenth: padding costs more
+here than there, where it costs about its share of the places, and so does the attention within a long pack. A step has
+about the same tokens in each way. Counted is the CPU's time of a training beyond that of its first step, so the start
+does not count, and other work beside it does little harm; the ways take turns, and the table has each one's median and
+its range over the rounds. Student, rows and outputs lie in .cache/training-bench.
 """
 
 import json
@@ -15,10 +17,11 @@ import os
 import random
 import shutil
 import sys
+from dataclasses import dataclass, field
 from io import StringIO
 from math import exp, log
 from pathlib import Path
-from statistics import NormalDist, mean
+from statistics import NormalDist, mean, median
 from typing import Any
 
 import click
@@ -27,47 +30,62 @@ from ruamel.yaml import YAML
 from benchmarks.measuring import ROOT, machine, measured, table
 
 FOLDER = ROOT / ".cache" / "training-bench"
-SCALE = 8  # how many times shorter than the real rows
-LONGEST = 4096 // SCALE
+LONGEST = 4096
 PACKS = 2  # of the longest length, in a step
 OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over so many tokens
 TOKENS_AROUND = 14  # of a row, by the chat template and the question
+OPENMIND = "openMind"
 WAYS: dict[str, dict[str, Any]] = {
     "TRL, padded": {},
     "TRL, grouped": {"train.group_by_length": True},
-    "TRL, packed": {"train.packing": True, "train.per_device_train_batch_size": PACKS},
-    "openMind": {"train.backend": "openmind", "train.system_prompt": "in_user_turn"},
+    # one pack at a time: the packs of a device's batch become one sequence, whose mask grows with its square
+    "TRL, packed": {
+        "train.packing": True,
+        "train.per_device_train_batch_size": 1,
+        "train.gradient_accumulation_steps": PACKS,
+    },
+    OPENMIND: {"train.backend": "openmind", "train.system_prompt": "in_user_turn"},
 }
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-@click.option("--rows", default=192, show_default=True, help="How many are trained on.")
-def main(rows: int) -> None:
+@click.option("--rows", default=64, show_default=True, help="How many are trained on.")
+@click.option("--rounds", default=3, show_default=True, help="How often each way is measured.")
+def main(rows: int, rounds: int) -> None:
     click.echo(f"{machine()}\n")
     shutil.rmtree(FOLDER, ignore_errors=True)
     made_student(FOLDER / "student")
     drawn = lengths(rows, seed=3)
     made_rows(drawn, FOLDER / "rows")
     rows_a_step = max(1, round(PACKS * LONGEST / mean(drawn)))
-    ways = {way: changes for way, changes in WAYS.items() if way != "openMind" or os.environ.get("OPENMIND_CLI")}
-    rates = {way: rate(way, {"train.per_device_train_batch_size": rows_a_step} | ways[way]) for way in ways}
-    first = rates["TRL, padded"]
-    lines = [[way, f"{each:,.0f}", f"{each / first:.2f}"] for way, each in rates.items()]
-    click.echo(table(["way", "trained tokens a CPU second", "times TRL, padded"], lines))
-    if "openMind" not in ways:
+    click.echo(f"{rows} rows, {said(drawn)}; {rows_a_step} a step.\n")
+    ways = {way: changes for way, changes in WAYS.items() if way != OPENMIND or os.environ.get("OPENMIND_CLI")}
+    found = measured_ways({way: {"train.per_device_train_batch_size": rows_a_step} | ways[way] for way in ways}, rounds)
+    base = OPENMIND if OPENMIND in ways else "TRL, padded"
+    lines = [
+        [way, *each.cells(), f"{median(each.rates) / median(found[base].rates):.2f}"] for way, each in found.items()
+    ]
+    click.echo(table(["way", "trained tokens a CPU second", "range", "padding", f"times {base}"], lines))
+    if OPENMIND not in ways:
         click.echo("\nopenMind was left out: OPENMIND_CLI names no program ('make openmind-env').")
 
 
+def said(drawn: list[int]) -> str:
+    """Lengths in words, to be held against the distribution that they are drawn from."""
+    over = " and ".join(f"{sum(each > length for each in drawn) / len(drawn):.0%} over {length}" for length in OVER)
+    return f"of {mean(drawn):.0f} tokens on average, {over}, the longest {max(drawn)}"
+
+
 def lengths(count: int, seed: int) -> list[int]:
-    """So many lengths in tokens, as R1's answers have them, but for the scale."""
+    """So many lengths in tokens, spread evenly over the distribution of R1's answers, in an order drawn by the seed."""
     (one, over_one), (two, over_two) = (
         (log(length), NormalDist().inv_cdf(1 - share)) for length, share in OVER.items()
     )
     sigma = (two - one) / (over_two - over_one)
-    chance, found = random.Random(seed), list[int]()
-    while len(found) < count:
-        length = exp(chance.gauss(one - over_one * sigma, sigma)) / SCALE
-        found += [round(length)] if length <= LONGEST else []
+    answers = NormalDist(one - over_one * sigma, sigma)
+    whole = answers.cdf(log(LONGEST))
+    found = [round(exp(answers.inv_cdf((place + 0.5) / count * whole))) for place in range(count)]
+    random.Random(seed).shuffle(found)
     return found
 
 
@@ -93,7 +111,7 @@ def made_student(folder: Path) -> None:
     )
     vocabulary.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    sizes = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
+    sizes = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"eos_token_id": vocabulary.eos_token_id, "pad_token_id": vocabulary.pad_token_id}
     rows = tokenizer.get_vocab_size()
     Qwen2ForCausalLM(Qwen2Config(vocab_size=rows, num_key_value_heads=2, **sizes, **ends)).save_pretrained(folder)
@@ -110,15 +128,37 @@ def made_rows(drawn: list[int], folder: Path) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"tags": tags}}))
 
 
-def rate(way: str, changes: dict[str, Any]) -> float:
-    """Trained tokens a second of the CPU, beyond the first step."""
-    name = "".join(letter for letter in way.lower() if letter.isalpha())
-    first, whole = (trained(f"{name}-{steps or 'all'}", changes, steps) for steps in (1, None))
-    return (whole[0] - first[0]) / (whole[1] - first[1])
+@dataclass
+class Measured:
+    """A way's trained tokens a second of the CPU in each round, and the share of its batches that was padding."""
+
+    rates: list[float] = field(default_factory=list)
+    padding: float | None = None
+
+    def cells(self) -> list[str]:
+        """Median, range and padding, as the table has them."""
+        padding = "not said" if self.padding is None else f"{self.padding:.0%}"
+        return [f"{median(self.rates):,.0f}", f"{min(self.rates):,.0f} – {max(self.rates):,.0f}", padding]
 
 
-def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[int, float]:
-    """The tokens with a loss that a training saw, and the CPU's seconds."""
+def measured_ways(ways: dict[str, dict[str, Any]], rounds: int) -> dict[str, Measured]:
+    """Each way, the start and the first step of its training left out."""
+    first = {way: trained(f"{_name(way)}-1", changes, 1) for way, changes in ways.items()}
+    found = {way: Measured() for way in ways}
+    for _ in range(rounds):
+        for way, changes in ways.items():
+            tokens, seconds, found[way].padding = trained(f"{_name(way)}-all", changes, None)
+            found[way].rates.append((tokens - first[way][0]) / (seconds - first[way][1]))
+            click.echo(f"{way}: {found[way].rates[-1]:,.0f} tokens a CPU second", err=True)
+    return found
+
+
+def _name(way: str) -> str:
+    return "".join(letter for letter in way.lower() if letter.isalpha())
+
+
+def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[int, float, float | None]:
+    """The tokens with a loss that a training saw, the CPU's seconds, and TRL's share of padding."""
     own = {"train.student.source": "path", "train.student.name": str(FOLDER / "student"), "run.threads": 1}
     own |= {"train.finetuning_type": "full", "arms.filtered.cutoff_len": LONGEST, "arms.filtered.max_steps": max_steps}
     write_params(own | changes, FOLDER / f"{name}.yaml")
@@ -127,7 +167,8 @@ def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[
     words = [word for key, path in files.items() for word in (f"--{key}", str(path))]
     command = [sys.executable, "-m", "stages.train", "--arm", "filtered", *words]
     used = measured(command, FOLDER / f"{name}.log", {"DVC_ROOT": str(FOLDER), "OMP_NUM_THREADS": "1"})
-    return json.loads(files["metrics"].read_bytes())["tokens_trained"], used.cpu_s
+    facts = json.loads((FOLDER / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    return json.loads(files["metrics"].read_bytes())["tokens_trained"], used.cpu_s, facts.get("padding_share")
 
 
 def write_params(changes: dict[str, Any], path: Path) -> None:

@@ -20,7 +20,7 @@ from stages.lib.comparison.evaluations import Answers, Evaluation, read_evaluati
 from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score
 from stages.lib.comparison.statistics import PairedDifference, holm, paired_difference, proportion
 from stages.lib.comparison.table import points, signed
-from stages.lib.comparison.unlike import undone, unlike_arms
+from stages.lib.comparison.unlike import undone, unlike_arms, without_tango
 from stages.lib.params import Compare, load_params
 from stages.lib.records import DataError, write_json, writing
 
@@ -49,12 +49,16 @@ def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, pa
 def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
     """Each arm's scores, each pair's differences, and what makes arms unlike beside what is compared."""
     named = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
-    pairs = _pairs(named, evaluations, params.confidence)
+    pairs = _pairs(named, evaluations, params)
     return Comparison(
         confidence=params.confidence,
         arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
         pairs=pairs,
-        warnings=[*unlike_arms(evaluations, named), *(warning for pair in pairs.values() for warning in undone(pair))],
+        warnings=[
+            *unlike_arms(evaluations, named),
+            *without_tango(params.interval, pairs.values()),
+            *(warning for pair in pairs.values() for warning in undone(pair)),
+        ],
     )
 
 
@@ -76,12 +80,12 @@ def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScor
     return ComparedScore.model_validate(score.model_dump() | interval)
 
 
-def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], confidence: float) -> dict[str, Pair]:
+def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], params: Compare) -> dict[str, Pair]:
     """The differences; their p-values are corrected together, for whoever looks at many will find one by chance."""
     found = {
         (first, second, benchmark): difference
         for first, second in pairs
-        for benchmark, difference in _differences(first, second, evaluations, confidence).items()
+        for benchmark, difference in _differences(first, second, evaluations, params).items()
     }
     corrected = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
     return {
@@ -93,7 +97,7 @@ def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], confidenc
                     found[first, second, benchmark],
                     corrected[first, second, benchmark],
                     _if_unsure(evaluations[first].scores[benchmark], evaluations[second].scores[benchmark]),
-                    confidence,
+                    params.confidence,
                 )
                 for benchmark in evaluations[first].answers
             },
@@ -103,7 +107,7 @@ def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], confidenc
 
 
 def _differences(
-    first: str, second: str, evaluations: dict[str, Evaluation], confidence: float
+    first: str, second: str, evaluations: dict[str, Evaluation], params: Compare
 ) -> dict[str, PairedDifference]:
     one, other = evaluations[first].answers, evaluations[second].answers
     if {name: answers.keys() for name, answers in one.items()} != {name: rows.keys() for name, rows in other.items()}:
@@ -111,13 +115,13 @@ def _differences(
             f"compare.pairs: '{first}' and '{second}' were not asked the same questions. "
             "Run 'dvc repro evaluate-base evaluate'."
         )
-    return {name: _paired(one[name], other[name], confidence) for name in one}
+    return {name: _paired(one[name], other[name], params) for name in one}
 
 
-def _paired(one: Answers, other: Answers, confidence: float) -> PairedDifference:
+def _paired(one: Answers, other: Answers, params: Compare) -> PairedDifference:
     clusters = [answer.cluster for answer in one.values()]
     first, second = [answer.correct for answer in one.values()], [other[question].correct for question in one]
-    return paired_difference(first, second, confidence, clusters)
+    return paired_difference(first, second, params.confidence, clusters, params.interval)
 
 
 def _difference(found: PairedDifference, p_holm: float, if_unsure: dict[str, float], confidence: float) -> Difference:
@@ -125,9 +129,9 @@ def _difference(found: PairedDifference, p_holm: float, if_unsure: dict[str, flo
     if p_holm < 1 - confidence:
         finding = "better" if found.difference > 0 else "worse"
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(found).items()}
-    return Difference.model_validate(
-        rounded | if_unsure | {"p": round(found.p, 6), "p_holm": round(p_holm, 6), "finding": finding},
-    )
+    exact = None if found.mcnemar_p is None else round(found.mcnemar_p, 6)
+    ps = {"p": round(found.p, 6), "mcnemar_p": exact, "p_holm": round(p_holm, 6)}
+    return Difference.model_validate(rounded | if_unsure | ps | {"finding": finding})
 
 
 def _sentence(pair: Pair) -> str:
@@ -151,7 +155,8 @@ def _if_unsure(one: Score, other: Score) -> dict[str, float]:
 
 def write_table(path: Path, comparison: Comparison) -> None:
     """The differences, one row a pair and benchmark, for ``dvc plots``."""
-    measured = ["difference", "low", "high", "p", "p_holm", "detectable", "n", "if_unsure_low", "if_unsure_high"]
+    measured = ["difference", "low", "high", "interval", "p", "mcnemar_p", "p_holm", "detectable", "n"]
+    measured += ["if_unsure_low", "if_unsure_high"]
     text = io.StringIO()
     heads = ["pair", "benchmark", *measured, "finding"]
     table = csv.DictWriter(text, heads, extrasaction="ignore", lineterminator="\n")

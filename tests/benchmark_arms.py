@@ -74,3 +74,14 @@ class Arm:
     def examples(self) -> list[dict[str, Any]]:
         lines = (self.folder / f"{self.name}.examples.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
+
+
+def own_choice_task(folder: Path) -> Path:
+    """A folder of gathered questions in which one subject of MMLU has four."""
+    data = folder / "eval_data" / "cais" / "mmlu"
+    data.mkdir(parents=True)
+    rows = [{"question": f"Is {n} even?", "choices": ["no", "yes", "both", "none"], "answer": 1} for n in range(4)]
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = "".join(f"  - {{split: {split}, path: test.jsonl}}\n" for split in ("test", "dev"))
+    (data / "README.md").write_text(f"---\nconfigs:\n- config_name: anatomy\n  data_files:\n{files}---\n")
+    return folder / "eval_data"

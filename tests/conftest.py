@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
 
+from tests import public_data
 from tests.teacher_desk import KEY, Desk, Route, Serve, Server
 from tests.tiny_student import build_tiny_student
 from tests.workspace import ALL, Workspace, write_changed_params
@@ -91,13 +92,11 @@ def distilled_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=[public_data.KIND])
 def development_data() -> Path:
-    """The folder of public data that lies beside a development checkout; it is no part of the repository."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no development data: ../shared/data is absent")
-    return folder
+    """The folder of public data: a test that uses it has in its name whether it ran on the whole files or a sample."""
+    assert public_data.FOLDER.is_dir(), f"{public_data.VARIABLE}: {public_data.FOLDER} is no folder"
+    return public_data.FOLDER
 
 
 @pytest.fixture

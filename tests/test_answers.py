@@ -20,6 +20,7 @@ from stages.lib.answers.values import Text, fold
 from tests.answers import lessons_en, lessons_zh
 from tests.answers.forms import FORMS
 from tests.answers.tutors import TUTORS
+from tests.public_data import WHOLE
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "answers" / "cases.jsonl").read_bytes().splitlines()]
 TABLE = [pytest.param(row, id=f"{kind}-{index}") for kind, rows in FORMS.items() for index, row in enumerate(rows)]
@@ -298,7 +299,7 @@ class TestExpressions:
 
 
 def test_the_verdicts_agree_with_the_labels_of_published_answers(development_data: Path) -> None:
-    """GSM8K's authors marked 5,276 answers of four models: is each judged right where they say so, and only there."""
+    """GSM8K's authors marked 5,276 answers of four models: is each judged right where they say so, and only there?"""
     lines = (development_data / "gsm8k_model_solutions" / "example_model_solutions.jsonl").read_bytes().splitlines()
     agreed, judged = 0, 0
     for row in map(json.loads, lines):
@@ -307,4 +308,4 @@ def test_the_verdicts_agree_with_the_labels_of_published_answers(development_dat
             verdict = rule_verdict(row["question"], row[model]["solution"], gold).verdict
             agreed += (verdict == "right") == row[model]["is_correct"]
             judged += 1
-    assert (agreed, judged) == (5276, 5276)
+    assert agreed == judged == (5276 if WHOLE else 64)

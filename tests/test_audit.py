@@ -17,6 +17,7 @@ from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, exampl
 from stages.lib.evaluation.languages import LANGUAGES, language_of
 from stages.lib.evaluation.looping import loops
 from tests.answers import lessons_en, lessons_zh
+from tests.public_data import WHOLE
 
 RIGHT = Verdict("right", "18", "phrase")
 UNSURE = Verdict("unsure", None, "none")
@@ -72,7 +73,7 @@ class TestLoops:
         rows = [json.loads(line) for line in path.read_bytes().splitlines()]
         texts = [value["solution"] for row in rows for value in row.values() if isinstance(value, dict)]
         found = [text for text in texts if loops(text)]
-        assert (len(texts), len(found)) == (5276, 5)
+        assert (len(texts), len(found)) == (5276 if WHOLE else 64, 5)
         assert all(not text.splitlines()[-1].startswith("A:") for text in found)  # none came to an answer
 
     @pytest.mark.parametrize("text", ["a" * 16_000, ("x" * 1999 + "y") * 8, "ab" * 3_000 + "c" * 3_000])
@@ -115,14 +116,15 @@ class TestLanguages:
         assert language_of(text) == language
 
     def test_sixteen_letters_are_enough_and_seldom_misread(self, development_data: Path) -> None:
-        told = wrong = 0
+        asked = told = wrong = 0
         for language in ("de", "en", "es", "fr", "sw"):
             text = (development_data / "mgsm" / f"mgsm_{language}.tsv").read_text(encoding="utf-8")
             pieces = [" ".join(line.split()[4:9]) for line in text.splitlines()]
             found = [each for each in map(language_of, pieces) if each]
+            asked += len(pieces)
             told += len(found)
             wrong += sum(each != language for each in found)
-        assert told > 900
+        assert told > 0.72 * asked
         assert wrong / told < 0.01
 
     def test_the_library_is_loaded_only_for_a_text_in_latin_letters(self) -> None:

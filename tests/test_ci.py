@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = b"../" + b"shared"
 GOOD = "12 passed, 41 deselected, 1 warning in 240.12s (0:04:00)"
 BAD = "3 failed, 400 passed, 2 skipped, 5 deselected in 600.12s (0:10:00)"
 
@@ -34,6 +35,13 @@ def test_ci_fails_where_a_run_fails_and_sums_all_up(
     done = subprocess.run([ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == closing
     assert done.returncode == status
+
+
+def test_nothing_but_ci_knows_a_folder_beside_the_clone() -> None:
+    """The whole public data is named by DISTILLERY_DATA, which .ci/run sets where it lies there."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = [name for name in files.split("\0") if name and BESIDE in (ROOT / name).read_bytes()]
+    assert named == [".ci/run"]
 
 
 def test_make_keeps_what_the_caller_has_in_the_python_path() -> None:

@@ -15,7 +15,7 @@ from click.testing import Result
 
 from stages.compare import default_pairs, main
 from stages.lib.comparison.results import Comparison
-from stages.lib.comparison.table import CAVEAT, UNSURE, audit_table, comparison_table
+from stages.lib.comparison.table import CAVEAT, MCNEMAR, UNSURE, audit_table, caveat, comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -189,6 +189,52 @@ class TestPairs:
             assert pair["mgsm_direct"][name] == pytest.approx(pair["heldout"][name], abs=1e-4)
         base = comparison["arms"]["base"]["benchmarks"]
         assert base["mgsm_direct"]["high"] == pytest.approx(base["heldout"]["high"], abs=0.005)
+
+    def test_mcnemar_s_exact_p_stands_beside_p_where_no_two_questions_repeat_a_problem(
+        self, tmp_path: Path, compared: Compared
+    ) -> None:
+        run = Run(tmp_path)
+        one, other = "1" * 12 + "0" * 2 + "1" * 36, "0" * 12 + "1" * 2 + "1" * 36
+        for name, right in (("base", other), ("filtered", one), ("unfiltered", other)):
+            run.arm(name, {"mgsm_direct": in_each_language(right), "heldout": scores(right)})
+        pair = compared(run, [["filtered", "base"]])["pairs"]["filtered_vs_base"]["benchmarks"]
+        # Armitage and Berry (1994), p. 127: 12 against 2
+        assert (pair["heldout"]["mcnemar_p"], pair["mgsm_direct"]["mcnemar_p"]) == (0.012939, None)
+        assert [row["mcnemar_p"] for row in run.table] == ["", "0.012939"]
+
+    @pytest.mark.parametrize(
+        ("interval", "finding"), [("pseudo_pairs", "no detectable difference"), ("tango", "better")]
+    )
+    def test_the_finding_follows_the_interval_that_was_chosen(
+        self, interval: str, finding: str, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        # 5 against 0 of 100: p = 0.077 with pseudo-pairs, 0.025 of the score test
+        run = arms(scores("0" * 100), scores("1" * 5 + "0" * 95), scores("0" * 100))
+        comparison = compared(run, [["filtered", "base"]], **{"compare.interval": interval})
+        found = comparison["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]
+        assert (found["interval"], found["finding"], found["mcnemar_p"]) == (interval, finding, 0.0625)
+        assert (found["low"] > 0) == (finding == "better")
+        assert "compare.interval" not in "".join(comparison["warnings"])
+
+    def test_tango_s_interval_is_not_given_where_questions_repeat_a_problem_and_that_is_said(
+        self, tmp_path: Path, compared: Compared, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = Run(tmp_path)
+        for name, right in (("base", "1" * 5 + "0" * 35), ("filtered", "1" * 9 + "0" * 31), ("unfiltered", "0" * 40)):
+            run.arm(name, {"mgsm_direct": in_each_language(right), "heldout": scores(right)})
+        pairs = [["filtered", "base"], ["unfiltered", "base"]]
+        usual = compared(run, pairs)["pairs"]["filtered_vs_base"]["benchmarks"]
+        comparison = compared(run, pairs, **{"compare.interval": "tango"})
+        found = comparison["pairs"]["filtered_vs_base"]["benchmarks"]
+        assert (found["mgsm_direct"]["interval"], found["heldout"]["interval"]) == ("pseudo_pairs", "tango")
+        same = ("low", "high", "p", "detectable")
+        assert [found["mgsm_direct"][name] for name in same] == [usual["mgsm_direct"][name] for name in same]
+        assert found["heldout"]["p"] < usual["heldout"]["p"]
+        assert comparison["warnings"] == [
+            "compare.interval: Tango's interval needs independent pairs, and the 440 questions of mgsm_direct repeat "
+            "40 problems: pseudo_pairs stands there instead"
+        ]
+        assert comparison["warnings"][0] in caplog.text
 
     def test_questions_are_paired_by_their_name_whatever_their_order(
         self, arms: Callable[..., Run], compared: Compared
@@ -535,7 +581,7 @@ class TestTable:
                     "benchmarks": {
                         "heldout": DIFFERENCE
                         | {"difference": 0.315, "low": 0.2439, "high": 0.3792, "p": 0.0, "p_holm": 0.0}
-                        | {"detectable": 0.0912, "finding": "better"},
+                        | {"detectable": 0.0912, "finding": "better", "interval": "tango", "mcnemar_p": 0.0123},
                         "gsm8k": DIFFERENCE
                         | {"difference": -0.02, "low": -0.0503, "high": 0.0107, "p": 0.204, "p_holm": 0.408}
                         | {"detectable": None, "finding": "no detectable difference"},
@@ -558,13 +604,18 @@ class TestTable:
             "System text: none (base), brief (filtered). The score is the verifier's (heldout), lm-eval's (mmlu). "
             + UNSURE,
             "",
-            "| paired difference | benchmark | points | 95 % interval | p | p (Holm) | detectable | finding |",
-            "|---|---|---|---|---|---|---|---|",
-            "| filtered − base | heldout | **+31.5** | +24.4 – +37.9 | < 0.001 | < 0.001 | 9.1 | better |",
-            "| filtered − base | gsm8k | **−2.0** | −5.0 – +1.1 | 0.204 | 0.408 | – | no detectable difference |",
+            "| paired difference | benchmark | points | 95 % interval | p | exact p (McNemar) | p (Holm) | detectable "
+            "| finding |",
+            "|---|---|---|---|---|---|---|---|---|",
+            "| filtered − base | heldout | **+31.5** | +24.4 – +37.9 | < 0.001 | 0.012 | < 0.001 | 9.1 | better |",
+            "| filtered − base | gsm8k | **−2.0** | −5.0 – +1.1 | 0.204 | – | 0.408 | – | no detectable difference |",
             "",
-            CAVEAT,
+            "Interval and p of a difference: Tango's score interval and the score test that it inverts (heldout), "
+            f"Student's t after pseudo-pairs were added (gsm8k). {MCNEMAR} {CAVEAT}",
         ]
+
+    def test_without_pairs_no_method_is_named(self) -> None:
+        assert caveat(self.COMPARISON.model_copy(update={"pairs": {}})) == CAVEAT
 
     def test_the_audit_has_a_row_where_an_answer_was_generated(self) -> None:
         assert audit_table(self.COMPARISON).splitlines()[2:] == [

@@ -1,8 +1,6 @@
 """convert: the article's ShareGPT file, to the byte, a dataset that real readers read, and its length in tokens."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main, refuse_
 from stages.lib.params import Markers, Tags, prompt_text
 from stages.lib.records import DataError, read_rows
 from stages.lib.students.templates import control_tokens
+from tests.public_data import ARTICLE as ARTICLE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +22,9 @@ TEXTS = (
     {"reasoning": "\\n is no line end", "response": "5 😀 \\boxed{5}", "question": '<b>"2 + 3"</b>\t& more'},
     {"reasoning": " spaces stay \n", "response": "\nThe answer is 5.", "question": "What is 2 + 3?"},
 )
+
+# what the article's transfer2openmind.py made of these texts
+ARTICLES_DATASET = ARTICLE_FILES / "cot_dataset_openmind.json"
 
 # the article's markers, and its answer to ensure_ascii; the embedded profile's markers are shorter
 ARTICLE = {
@@ -64,42 +66,18 @@ def metrics_beside(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def golden(development_data: Path, tmp_path: Path) -> Callable[[Path], bytes]:
-    """``golden(rows)``: what the article's own transfer2openmind.py, cut out of its text, makes of these rows."""
-    text = (development_data.parent / "article" / "article.txt").read_text(encoding="utf-8")
-    snippet = text[text.index("import sys, json") : text.index("数据筛选\n\n筛选的目的")]
-
-    def make(rows_path: Path) -> bytes:
-        folder = tmp_path / "article"
-        folder.mkdir()
-        (folder / "transfer2openmind.py").write_text(snippet, encoding="utf-8")
-        with (folder / "r1_distill.txt").open("w", encoding="ascii") as file:
-            for row in map(json.loads, rows_path.read_text(encoding="utf-8").split("\n")[:-1]):
-                named = {"question": row["question"], "reasoning": row["reasoning"], "answer": row["response"]}
-                file.write(json.dumps(named) + "\n")
-        subprocess.run([sys.executable, "transfer2openmind.py", "r1_distill.txt"], cwd=folder, check=True)
-        return (folder / "cot_dataset_openmind.json").read_bytes()
-
-    return make
-
-
-def test_the_dataset_is_what_the_articles_own_script_makes(
-    converted: Callable[..., Path], golden: Callable[[Path], bytes], tmp_path: Path
-) -> None:
+def test_the_dataset_is_what_the_articles_own_script_makes(converted: Callable[..., Path]) -> None:
     written = (converted(*TEXTS, **{"convert.system_prompt": "still2"}) / "unfiltered.json").read_bytes()
-    expected = golden(tmp_path / "distilled.jsonl")
+    expected = ARTICLES_DATASET.read_bytes()
     assert len(json.loads(expected)) == len(TEXTS)
     assert json.loads(written) == json.loads(expected)
     assert written == expected
 
 
-def test_without_ascii_it_is_the_same_dataset(
-    converted: Callable[..., Path], golden: Callable[[Path], bytes], tmp_path: Path
-) -> None:
+def test_without_ascii_it_is_the_same_dataset(converted: Callable[..., Path]) -> None:
     params = {"convert.system_prompt": "still2", "convert.ascii": False}
     written = (converted(*TEXTS, **params) / "unfiltered.json").read_bytes()
-    expected = golden(tmp_path / "distilled.jsonl")
+    expected = ARTICLES_DATASET.read_bytes()
     assert json.loads(written) == json.loads(expected)
     assert written != expected
 
@@ -332,10 +310,10 @@ def test_dataset_info_leads_openmind_and_llama_factory_to_every_text_of_the_file
     assert "The answer is 5." in turns[tags["assistant_tag"]]
 
 
-def test_the_entry_has_the_fields_of_the_articles_one(converted: Callable[..., Path], development_data: Path) -> None:
+def test_the_entry_has_the_fields_of_the_articles_one(converted: Callable[..., Path]) -> None:
     folder = converted({}, name="DS_r1_answer")
     ours = json.loads((folder / "dataset_info.json").read_bytes())
-    article = json.loads((development_data.parent / "article" / "dataset_info_entry.json").read_bytes())
+    article = json.loads((ARTICLE_FILES / "dataset_info_entry.json").read_bytes())
     ours["DS_r1_answer"]["local_path"] = article["DS_r1_answer"]["local_path"]
     assert ours == article
 

@@ -16,6 +16,7 @@ from click.testing import Result
 from stages.eval_data import main
 from stages.lib.benchmarks.forms import FORMS, LANGUAGES, SUBJECTS
 from tests.benchmark_files import Hub, serving, write_gsm8k, write_mgsm, write_mmlu, write_repository
+from tests.public_data import official as as_published
 from tests.standin_hub import client_environment
 
 Params = Callable[..., Path]
@@ -349,7 +350,7 @@ def test_without_the_files_the_same_tasks_would_ask_the_hub(tmp_path: Path) -> N
 def test_the_published_benchmarks_run_so_with_all_of_mmlu(
     tmp_path: Path, project_params: Params, runs: Runs, development_data: Path
 ) -> None:
-    runs(main, *arguments(tmp_path, project_params(folders(development_data))))
+    runs(main, *arguments(tmp_path, project_params(folders(as_published(tmp_path / "official")))))
     tasks = ("gsm8k", "mgsm_direct_zh", "mgsm_native_cot_bn", "mmlu")
     found = samples(evaluate(tmp_path / "eval_data", tmp_path, *tasks))
     assert len(found) == 3 + 57

@@ -10,6 +10,7 @@ import pytest
 
 from stages.lib.params import prompt_text
 from tests.benchmark_arms import ROOT, Arm
+from tests.public_data import official
 from tests.talking_student import taught
 from tests.test_evaluate_benchmarks import ANATOMY, ZH, gathered
 from tests.workspace import write_changed_params
@@ -33,7 +34,7 @@ def student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def eval_data(development_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gathered(development_data, tmp_path_factory.mktemp("gathered"))
+    return gathered(official(tmp_path_factory.mktemp("official")), tmp_path_factory.mktemp("gathered"))
 
 
 @pytest.fixture(scope="module")

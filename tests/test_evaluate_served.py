@@ -1,6 +1,5 @@
 """A student behind a server, a killed evaluation that goes on, and a cache that knows the weights."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from click.testing import Result
 
 from stages.evaluate import main as evaluate
 from stages.lib.evaluation.cache import weights_digest
-from tests.benchmark_arms import ROOT, Arm
+from tests.benchmark_arms import ROOT, Arm, own_choice_task
 from tests.completions_server import Completions, serving
 from tests.workspace import write_changed_params
 
@@ -45,17 +44,6 @@ def params_for(folder: Path, server: Completions | None, changes: dict[str, Any]
     served = {"run.served_base_url": server.url, "run.served_model": "distilled-{arm}"} if server else {}
     write_changed_params(ROOT / "params.yaml", SHORT | served | (changes or {}), path)
     return path
-
-
-def own_choice_task(folder: Path) -> Path:
-    """A folder of gathered questions in which one subject of MMLU has four."""
-    data = folder / "eval_data" / "cais" / "mmlu"
-    data.mkdir(parents=True)
-    rows = [{"question": f"Is {n} even?", "choices": ["no", "yes", "both", "none"], "answer": 1} for n in range(4)]
-    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = "".join(f"  - {{split: {split}, path: test.jsonl}}\n" for split in ("test", "dev"))
-    (data / "README.md").write_text(f"---\nconfigs:\n- config_name: anatomy\n  data_files:\n{files}---\n")
-    return folder / "eval_data"
 
 
 def test_a_served_student_scores_as_it_does_on_hf(
@@ -152,7 +140,7 @@ def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     done = Arm(tmp_path).run(words, {"OPENAI_API_KEY": "sk-of-the-served"})
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"Error: {server.url}: the served model failed (ClientResponseError: 500")
+    assert line.startswith(f"Error: {server.url}: the served model failed (HTTP 500: ")
     assert "Traceback" not in done.stderr
     assert set(server.keys) == {"Bearer sk-of-the-served"}
     assert "sk-of-the-served" not in done.stderr + done.stdout

@@ -99,6 +99,7 @@ WRONG_VALUES = [
     pytest.param({"convert.tags.role_tag": "value"}, "convert.tags: role_tag and content_tag", id="one key for two"),
     pytest.param({"convert.tags.user_tag": "assistant"}, "convert.tags: user_tag, assistant_tag and", id="one speaker"),
     pytest.param({"collect_s1k": {"s1k": {"origin": "ftp", "path": "x"}}}, "collect_s1k.s1k.origin: Input", id="s1K"),
+    pytest.param({"compare.interval": "wilson"}, "compare.interval: Input should be 'pseudo_pairs'", id="interval"),
     pytest.param({"compare.pairs": [["filtered"]]}, "compare.pairs.0: List should have at least 2", id="half a pair"),
     pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
     pytest.param({"filter.strategy": "jury"}, "filter.strategy: Input should be 'rule', 'judge'", id="strategy"),

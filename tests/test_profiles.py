@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stages.lib import params as schema
 from stages.lib.params import load_params, prompt_text
 from stages.lib.trainers.launching import zero_stage
 from stages.lib.trainers.resources import GIB, Sharing, Size
+from tests.public_data import ARTICLE as ARTICLE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 QWEN_7B = 7_615_616_512  # parameters
@@ -138,19 +140,23 @@ def test_the_article_profile_has_every_value_of_its_training_yaml(key: str) -> N
     assert all(value == expected and type(value) is type(expected) for value in found)
 
 
-def test_the_training_yaml_is_written_out_whole(development_data: Path) -> None:
-    article = YAML(typ="safe").load(development_data.parent / "article" / "train.yaml")
+def test_the_training_yaml_is_written_out_whole() -> None:
+    article = YAML(typ="safe").load(ARTICLE_FILES / "train.yaml")
     assert set(article) == {*TRAIN_YAML, *PIPELINES_OWN}
     assert {key: article[key] for key in TRAIN_YAML} == {key: value for key, (value, _) in TRAIN_YAML.items()}
     assert (article["stage"], article["do_train"]) == (PIPELINES_OWN["stage"], PIPELINES_OWN["do_train"])
 
 
 @pytest.mark.parametrize(
-    ("name", "file"),
-    [("father", "distill_prompt"), ("strict_teacher", "judge_prompt"), ("still2", "system_prompt")],
+    ("name", "digest"),
+    [
+        ("father", "ddc4d27b2809b39d19beebb90c007c13264281201a832edf8d766a710e14f81f"),
+        ("strict_teacher", "aba6b6b9514f9b7ce3fd423e512a15117ecde74e5c16632dc228c06dff7f030f"),
+        ("still2", "c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d"),
+    ],
 )
-def test_the_prompts_it_names_are_the_articles_files(name: str, file: str, development_data: Path) -> None:
-    assert prompt_text(name).encode() == (development_data.parent / "article" / f"{file}.txt").read_bytes()
+def test_the_prompts_it_names_are_the_articles_to_the_byte(name: str, digest: str) -> None:
+    assert sha256(prompt_text(name).encode()).hexdigest() == digest
 
 
 def test_the_article_has_its_four_arms_and_their_comparison() -> None:
@@ -174,8 +180,8 @@ def test_s1k_is_collected_by_just_the_profiles_that_train_on_it(path: Path) -> N
 
 
 @named(PROFILES)
-def test_the_tags_are_the_articles_entry(path: Path, development_data: Path) -> None:
-    entry = json.loads((development_data.parent / "article" / "dataset_info_entry.json").read_bytes())
+def test_the_tags_are_the_articles_entry(path: Path) -> None:
+    entry = json.loads((ARTICLE_FILES / "dataset_info_entry.json").read_bytes())
     assert loaded(path.stem)["convert"]["tags"] == entry["DS_r1_answer"]["tags"]
 
 

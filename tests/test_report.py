@@ -255,6 +255,19 @@ def test_the_tables_of_the_page_are_those_of_the_comparison(
         assert any(name in row for row in shown)
 
 
+def test_mcnemar_s_exact_p_and_the_method_stand_with_the_differences(run: Path, page: Callable[..., str]) -> None:
+    edit(
+        run / "metrics/compare.json",
+        lambda document: document["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"].update(mcnemar_p=None),
+    )
+    parsed = Parsed(page(run))
+    (head,) = [row for row in parsed.rows if "paired difference" in row]
+    assert head[3:6] == ["p", "exact p (McNemar)", "p (Holm)"]
+    exact = {row[0]: row[4] for row in parsed.rows if row[0] in ("filtered − unfiltered", "filtered − base")}
+    assert exact == {"filtered − unfiltered": "0.250", "filtered − base": "–"}  # 3 against 0
+    assert "Interval and p of a difference: Student's t after pseudo-pairs were added." in parsed.text
+
+
 def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
     run: Path, page: Callable[..., str]
 ) -> None:

@@ -1,10 +1,10 @@
-"""The benchmark of training: its rows are as long as R1's answers, but for the scale; its student reads them."""
+"""The benchmark of training: its rows are as long as R1's answers; its student reads them."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.training import LONGEST, OVER, SCALE, lengths, made_rows, made_student
+from benchmarks.training import LONGEST, OVER, lengths, made_rows, made_student
 from stages.train import read_dataset
 
 
@@ -12,8 +12,8 @@ def test_the_rows_have_the_lengths_of_real_answers() -> None:
     drawn = lengths(20_000, seed=3)
     assert max(drawn) <= LONGEST
     for length, share in OVER.items():
-        assert sum(each * SCALE > length for each in drawn) / len(drawn) == pytest.approx(share, abs=0.01)
-    assert lengths(10, seed=3) == drawn[:10]
+        assert sum(each > length for each in drawn) / len(drawn) == pytest.approx(share, abs=0.01)
+    assert drawn == lengths(20_000, seed=3) != lengths(20_000, seed=4)
 
 
 def test_the_student_counts_the_rows_as_long_as_they_were_drawn(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from stages.lib.trainers import Conversation, Job, TrainingError, openmind
 from stages.lib.trainers.checkpoints import last_checkpoint
 from stages.lib.trainers.resources import Sharing, Size, stored_size
 from stages.train import main as train
+from tests.public_data import ARTICLE
 from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
@@ -150,9 +151,9 @@ def yaml_of(job: Job) -> dict[str, Any]:
 
 
 def test_the_articles_yaml_is_written_key_by_key(
-    tmp_path: Path, older_student: Path, development_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, older_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    article = YAML(typ="safe").load(development_data.parent / "article" / "train.yaml")
+    article = YAML(typ="safe").load(ARTICLE / "train.yaml")
     monkeypatch.setenv("OPENMIND_SRC", str(tmp_path / "checkout"))
     (tmp_path / "checkout" / "examples" / "deepspeed").mkdir(parents=True)
     (tmp_path / "checkout" / article["deepspeed"]).write_text("{}")

@@ -16,6 +16,7 @@ from stages.lib.answers.values import Text
 from stages.lib.evaluation.languages import LANGUAGES, language_of
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from tests.answers import native
+from tests.public_data import WHOLE
 
 ALLOWED = {"right": ("right",), "wrong": ("wrong", "unsure"), "unsure": ("unsure", "wrong")}
 GOLDS = (3, 18, 694, 5600, 2125, 114_200, 276_000, 1_250_000)
@@ -77,7 +78,11 @@ def test_the_sentence_that_lm_eval_looks_for_is_read_with_the_languages_own_numb
 def test_a_repeated_question_s_numbers_do_not_hide_the_answer(development_data: Path, language: str) -> None:
     """MGSM's questions, each repeated before lm-eval's sentence with its gold answer, and with one more."""
     pattern = task_config(language)["filter_list"][0]["filter"][0]["regex_pattern"]
-    lines = (development_data / "mgsm" / f"mgsm_{language}.tsv").read_text(encoding="utf-8").splitlines()[::2]
+    lines = (
+        (development_data / "mgsm" / f"mgsm_{language}.tsv")
+        .read_text(encoding="utf-8")
+        .splitlines()[:: 2 if WHOLE else 1]
+    )
     verdicts: Counter[tuple[int, str]] = Counter()
     for text, gold in (line.rsplit("\t", 1) for line in lines):
         number = int(gold.replace(",", ""))
@@ -87,7 +92,7 @@ def test_a_repeated_question_s_numbers_do_not_hide_the_answer(development_data: 
             verdicts[more, verify(question, response).verdict] += 1
     assert verdicts[0, "right"] == len(lines)
     assert verdicts[1, "right"] == 0
-    assert verdicts[1, "wrong"] >= 0.95 * len(lines)
+    assert verdicts[1, "wrong"] >= (0.95 if WHOLE else 0.9) * len(lines)
 
 
 def test_every_stop_string_is_the_word_before_a_question() -> None:
@@ -137,7 +142,7 @@ def test_an_english_answer_has_the_same_verdict_whatever_language_it_was_asked_i
     development_data: Path, language: str
 ) -> None:
     path = development_data / "gsm8k_model_solutions" / "example_model_solutions.jsonl"
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()[::4]]
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()[:: 4 if WHOLE else 1]]
     for row in rows:
         gold, solution = row["ground_truth"].rpartition("A: ")[2], row["6b_verification"]["solution"]
         plain = rule_verdict(row["question"], solution, gold).verdict

@@ -422,9 +422,14 @@ class Evaluate(Section):
 
 
 class Compare(Section):
-    """Which pairs of arms are compared (the first minus the second; null: the usual ones), at what confidence."""
+    """Which pairs of arms are compared (the first minus the second; null: the usual ones), and how.
+
+    ``interval`` is the method of a difference's interval and p. Where questions repeat a problem, as in MGSM, it is
+    pseudo_pairs either way: Tango's is for independent pairs.
+    """
 
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None
+    interval: Literal["pseudo_pairs", "tango"]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 

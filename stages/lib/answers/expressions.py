@@ -1,10 +1,9 @@
-"""Expressions compared by math-verify, in a worker process that may be stopped: a hostile one costs a time-out.
+r"""Expressions compared by math-verify, in a worker process that may be stopped: a hostile one costs a time-out.
 
-    same_expression("2\\\\sqrt{3}", "\\\\sqrt{12}")  → True;  None where it cannot say
+    same_expression(r"2\sqrt{3}", r"\sqrt{12}")  → True;  None where it cannot say
 
-math-verify's own time-outs need a process's main thread and do not end a long step inside one big power, so it runs
-in a process of its own, with limited memory, killed and started anew when an answer is late. Started at the first
-expression only: numbers never come here.
+math-verify's own time-outs need a process's main thread and do not end a long step inside one big power. So it runs in
+a process with limited memory, started at the first expression, and killed and started anew when an answer is late.
 """
 
 import json
@@ -19,9 +18,8 @@ from select import select
 
 LONGEST = 300  # characters of an expression worth comparing
 MEMORY = 4 * 2**30  # bytes of address space that the worker may map
-INNER_TIMEOUT_S = 3
 STARTING_TIMEOUT_S = 120  # importing sympy on a busy machine
-TIMEOUT_S = 15  # parsing twice and comparing, each with math-verify's own time-out
+TIMEOUT_S, INNER_TIMEOUT_S = 15, 3  # for one pair; for each of its three steps inside math-verify
 TOWER = re.compile(r"\^[^,;=]{0,40}\^|\*\*[^,;=]{0,40}\*\*|\d{5,}\s*!|\^\s*\{?\s*\d{5,}|!\s*\)*\s*!")  # 9^{9^9}
 CALLED = re.compile(r"\\sqrt\s?\(([^()]*)\)")  # \sqrt(2), which LaTeX reads as \sqrt{(}
 
@@ -38,9 +36,13 @@ class Worker:
         """Whether two expressions are the same; None where that is not known in time."""
         with self._lock:
             if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-                self._start()
-            answer = self._line(TIMEOUT_S, json.dumps([gold, prediction]))
-            same: bool | None = json.loads(answer or "null")
+                self.close()
+                # -P: this file's folder must not stand for the standard library's modules
+                command = [sys.executable, "-P", str(Path(__file__).resolve())]
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                self._owner = os.getpid()
+                self._line("", STARTING_TIMEOUT_S)
+            same: bool | None = json.loads(self._line(json.dumps([gold, prediction]) + "\n", TIMEOUT_S) or "null")
             return same
 
     def close(self) -> None:
@@ -50,22 +52,13 @@ class Worker:
             self._process.communicate()
         self._process = None
 
-    def _start(self) -> None:
-        self.close()
-        # -P: this file's folder must not stand for the standard library's modules
-        command = [sys.executable, "-P", str(Path(__file__).resolve())]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._owner = os.getpid()
-        self._line(STARTING_TIMEOUT_S)
-
-    def _line(self, timeout_s: float, question: str = "") -> str | None:
+    def _line(self, question: str, timeout_s: float) -> str | None:
         """The worker's next line, or None, and an ended worker, where it is late or gone."""
-        process = self._process
         try:
-            if process and process.stdin and process.stdout:
-                process.stdin.write(question + "\n" if question else "")
-                process.stdin.flush()
-                if select([process.stdout], [], [], timeout_s)[0] and (line := process.stdout.readline()):
+            if self._process and self._process.stdin and self._process.stdout:
+                self._process.stdin.write(question)
+                self._process.stdin.flush()
+                if select([self._process.stdout], [], [], timeout_s)[0] and (line := self._process.stdout.readline()):
                     return line
         except OSError:
             pass  # it ended: not known
@@ -80,7 +73,7 @@ worker = Worker()
 def same_expression(gold: str, prediction: str) -> bool | None:
     """Whether math-verify takes two LaTeX expressions for the same; None: too long, too steep, unread or too late."""
     gold, prediction = (CALLED.sub(r"\\sqrt{\1}", text) for text in (gold, prediction))
-    if max(len(gold), len(prediction)) > LONGEST or TOWER.search(gold) or TOWER.search(prediction):
+    if max(len(gold), len(prediction)) > LONGEST or TOWER.search(f"{gold};{prediction}"):
         return None
     return worker.compare(gold, prediction)
 
@@ -96,9 +89,8 @@ def serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         try:
-            gold, found = (
-                parse(f"${text}$", parsing_timeout=INNER_TIMEOUT_S, raise_on_error=True) for text in json.loads(line)
-            )
+            pair = json.loads(line)
+            gold, found = (parse(f"${text}$", parsing_timeout=INNER_TIMEOUT_S, raise_on_error=True) for text in pair)
             timeout = {"timeout_seconds": INNER_TIMEOUT_S, "raise_on_error": True}
             answer = bool(verify(gold, found, **timeout)) if gold and found else None
         except Exception:  # whatever a parser says of a hostile text, the answer is: not known

@@ -13,7 +13,7 @@ Spans are places in the text itself: ``fold`` changes characters one by one.
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -29,8 +29,7 @@ FOLDED = str.maketrans(
 )
 VULGAR = {sign: unicodedata.normalize("NFKC", sign).replace("\u2044", "/") for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 NUMERALS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "俩": 2}
-TENS = {"十": 10, "百": 100, "千": 1000}
-MYRIADS = {"万": 10_000, "亿": 100_000_000}
+FACTORS = {"十": 10, "百": 100, "千": 1000, "万": 10_000, "亿": 100_000_000}
 N = "[零〇一二两俩三四五六七八九十百千万亿]"
 
 SEPARATOR = r"(?:,|\{,\}|\\,|,\\!|\\!,|\\[ ;:]|\{\\,\})"
@@ -38,7 +37,8 @@ WHOLE = (
     rf"\d{{1,3}}(?:{SEPARATOR}\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?!\d)"
     r"|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+"
 )
-FRAC = r"\\[dtc]?frac\s*(?:\{\s*-?[\d.,]+\s*\}|\d)\s*(?:\{\s*[\d.,]+\s*\}|\d)"
+REAL = r"-?\d[\d,]*(?:\.\d+)?"
+FRAC = rf"\\[dtc]?frac\s*(?:\{{\s*{REAL}\s*\}}|\d)\s*(?:\{{\s*{REAL}\s*\}}|\d)"
 PART = rf"[{''.join(VULGAR)}]"
 START = re.compile(
     rf"\d|(?<![\d.])\.\d|{PART}|\\[dtc]?frac(?=[\s{{\d])|[一二两三四五六七八九](?=[十百千万亿]\d)"
@@ -61,7 +61,15 @@ UNCOUNTED = re.compile(
     r"|<<[^<>\n]{0,200}>>|\d\ufe0f?\u20e3"
 )
 PREFIX = re.compile(r"(?:(?P<minus>-)(?P<space>\s?))?(?:(?:us|hk|a|c)?\\?(?P<money>[$€£¥])\s?)?(?P<second>-\s?)?\Z")
-SPACED_SIGN = (*"=≈(:,是为于成了到*$[>{+×÷/剩约", "is", "are", "to", "equals", "of", "was")
+SIGNED = re.compile(
+    r"(?:[=≈(:,是为于成了到*$\[>{+×÷/剩约]|is|are|to|equals|of|was)[ \t]*\Z"
+)  # a minus behind it is a sign
+CLOSES = frozenset("abcdefghijklmnopqrstuvwxyz0123456789)]}.%$")  # a minus that follows at once is none
+# where the comma is the decimal sign: 1.234,50 and 1,5 for certain; 1.000 has two readings, the thousand first
+COMMA = re.compile(
+    r"(?:(?P<open>[1-9]\d{0,2}(?:[.,]|\{,\})\d{3})|(?P<sure>[1-9]\d{0,2}(?:[. '’]\d{3})+(?:,\d+)?|\d+(?:,|\{,\})\d+))"
+    r"(?!(?:[.,'’]|\{,\})?\d| \d{3}(?!\d))"
+)
 CHINESE = re.compile(
     rf"(?:(?P<whole>{N}{{1,24}})又)?(?P<below>{N}{{1,24}})分之(?P<above>{N}{{1,24}})"
     rf"|(?P<integer>(?!一[起共样定些下直般开边旦点半]){N}{{1,24}})(?:点(?P<decimals>[零〇一二三四五六七八九]{{1,12}}))?"
@@ -108,9 +116,8 @@ class Text:
 
     def __init__(self, text: str, words: Lexicon) -> None:
         self.words = words
-        self.text = (
-            UNCOUNTED.sub(_blank, text) if "\n" in text or "<" in text or text[:2].strip("*# ")[:1].isdigit() else text
-        )
+        listed = "\n" in text or "<" in text or text[:2].strip("*# ")[:1].isdigit()
+        self.text = UNCOUNTED.sub(lambda found: " " * len(found.group()), text) if listed else text
 
     def values(self, start: int, end: int) -> tuple[Value, ...]:
         """The values that begin between two places, in order; those in words only where none is in digits."""
@@ -118,34 +125,46 @@ class Text:
             found = tuple(self._joined(start, end))
             if found:
                 return found
-        return _between(self._digits, start, end) or _between(self._worded, start, end)
+        return _between(self._digits, start, end) or self.worded(start, end)
 
     def worded(self, start: int, end: int) -> tuple[Value, ...]:
         """The values that are written in words between two places."""
         return _between(self._worded, start, end)
 
     @cached_property
-    def all(self) -> frozenset[Fraction]:
-        """Every value, in digits or in words."""
-        return frozenset(value.value for value in self._digits[1] + self._worded[1])
+    def _digits(self) -> list[Value]:
+        return self._joined(0, len(self.text))
 
     @cached_property
-    def _digits(self) -> tuple[list[int], list[Value]]:
-        kept = self._joined(0, len(self.text))
-        return [value.start for value in kept], kept
+    def _worded(self) -> list[Value]:
+        """七十二个, 两只, seventy-two; not the 一 of 一起, nor the two of "the two"."""
+        text, words, values = self.text, self.words, list[Value]()
+        found = [(match, _english_value(match.group(), words)) for match in words.in_words.finditer(text)]
+        found += [(match, _chinese_value(match)) for match in (() if text.isascii() else CHINESE.finditer(text))]
+        for match, value in sorted(found, key=lambda each: each[0].start()):
+            at, stop = match.start(), values[-1].stop if values else 0
+            if value is not None and at >= stop and self._is_counted(match, value):
+                _, unit, _, stop = self._suffix(match.end())
+                negative, stop = self._sign(at, stop)
+                values.append(Value(-value if negative else value, at, match.end(), stop, unit))
+        return values
 
-    @cached_property
-    def _worded(self) -> tuple[list[int], list[Value]]:
-        values = sorted([*self._chinese(), *self._english()], key=lambda value: value.start)
-        return [value.start for value in values], values
+    def _is_counted(self, match: "re.Match[str]", value: Fraction) -> bool:
+        """Whether a number word counts something."""
+        word, at, after = match.group(), match.start(), self.text[match.end() : match.end() + 1]
+        before = self.text[max(0, at - 1) : at]
+        if word.isascii():
+            scene = value <= 12 and self.words.uncounted_before.search(self.text, max(0, at - 16), at)
+            return word != "one" and not scene
+        several = len(word) > 1 and re.search("[十百千万]|分之|半", word)
+        single = word not in "千万百亿" and (after in MEASURE or not after.isalpha())
+        return bool(several or single) and before != "每" and before + after != "第步"
 
     def _joined(self, start: int, end: int) -> list[Value]:
         kept: list[Value] = []
         for value in self._each(start, end):
             joined = self._compound(kept[-1], value) if kept and (kept[-1].unit or kept[-1].scale > 1) else None
-            if joined:
-                kept.pop()
-            kept.append(joined or value)
+            kept[len(kept) - bool(joined) :] = [joined or value]
         return kept
 
     def _each(self, position: int, end: int) -> Iterator[Value]:
@@ -154,7 +173,7 @@ class Text:
         while match := start.search(text, position, end):
             at = match.start()
             bare = BARE.match(text, at)
-            if bare and (at == 0 or text[at - 1] not in "-$¥€£ .\\午上晚晨负度下*") and not self.words.decimal_comma:
+            if bare and (at == 0 or text[at - 1] not in "-$¥€£ .\\负度下*") and not self.words.decimal_comma:
                 position = bare.end()
                 yield Value(_whole(bare.group()), at, position, position)
                 continue
@@ -166,74 +185,55 @@ class Text:
 
     def _number(self, match: "re.Match[str]") -> Value | None:
         text, words, at, stop = self.text, self.words, match.start(), match.end()
-        value, other = _value(match), None
-        if words.decimal_comma and match["whole"]:
-            value, other, stop = _with_comma(text, at) or (value, other, stop)
+        pair = _pair(match) if match["pair"] or match["clock"] else ()
+        value, other = _value(match, pair), None
+        if words.decimal_comma and match["whole"] and (comma := COMMA.match(text, at)):
+            stop, digits = comma.end(), re.sub(r"[^\d,]" if comma["sure"] else r"\D", "", comma.group())
+            value = Fraction(digits.replace(",", "."))
+            other = value / 1000 if comma["open"] else None
         if value is None:
             return None
         start, negative, money = self._prefix(at)
-        scale, unit, half, after = self._suffix(stop)
+        scale, unit, half, after = self._suffix(stop, money)
         if money and unit is None and not text.startswith("$", stop):
             unit = words.units["$"]
-        if match["numeral"] and match["numeral"].startswith("百分之"):
+        if match.group().startswith("百分之"):
             value, unit = value * 100, words.units["%"]
-        if below := words.negative_after.match(text, after):
-            negative, after = True, below.end()
-        scale *= -1 if negative else 1
-        pair = _pair(match) if match["pair"] or match["clock"] else ()
-        if pair and not text.isascii() and not half:
-            half = (
-                "pm"
-                if words.pm.search(text, max(0, at - 5), at)
-                else "am"
-                if words.am.search(text, max(0, at - 5), at)
-                else ""
-            )
+        signed, after = self._sign(start, after)
+        factor = -scale if negative or signed else scale
         decimals = len(match["decimals"] or match["point"] or ".") - 1
-        if scale != 1:
-            value, other = value * scale, other and other * scale
-        return Value(value, start, stop, after, unit, abs(scale), decimals, pair, half, other)
+        if factor != 1:
+            value, other = value * factor, other and other * factor
+        return Value(value, start, stop, after, unit, scale, decimals, pair, half, other)
+
+    def _sign(self, start: int, stop: int) -> tuple[bool, int]:
+        """Whether words say that a number is negative (零下5度, 5 degrees below zero), and where they end."""
+        below = self.words.negative_after.match(self.text, stop)
+        before = start and self.words.negative_before.search(self.text, max(0, start - 16), start)
+        return bool(below or before), below.end() if below else stop
 
     def _prefix(self, at: int) -> tuple[int, bool, bool]:
-        """Where a number begins with its sign and currency, whether it is negative, and whether it is money."""
-        text, start = self.text, at
-        if at == 0 or text[at - 1].isalnum():
-            return at, self.words.negative_before.search(text, max(0, at - 16), at) is not None if at else False, False
-        before = text[max(0, at - 8) : at]
-        match = PREFIX.search(before)
-        assert match
-        if match["money"]:
-            start = at - len(before) + match.start("money") - before[: match.start("money")].endswith("\\")
-        sign = at - len(before) + match.start()
-        negative = bool(match["second"]) or bool(match["minus"] and self._is_sign(sign, bool(match["space"])))
-        start = sign if negative else start
-        negative = negative or self.words.negative_before.search(text, max(0, start - 16), start) is not None
-        return start, negative, bool(match["money"])
+        """Where a number begins with its sign and currency, whether it has a minus, and whether it is money."""
+        before = self.text[max(0, at - 24) : at]
+        match = None if before[-1:].isalnum() else PREFIX.search(before, max(0, len(before) - 8))
+        if not match or not match.group():
+            return at, False, False
+        ahead = before[: match.start()]
+        # no sign is a minus between two numbers, nor a list's dash
+        sign = SIGNED.search(ahead) or not (match["space"] or ahead[-1:] in CLOSES)
+        negative = bool(match["second"] or (match["minus"] and sign))
+        start = match.start() if negative else match.start("money") if match["money"] else len(before)
+        return at - len(before) + start, negative, bool(match["money"])
 
-    def _is_sign(self, at: int, spaced: bool) -> bool:
-        """Whether a minus is a number's sign: not one between two numbers, nor a list's dash."""
-        before = self.text[max(0, at - 12) : at]
-        near = before.rstrip(" \t")
-        if not near or near.endswith("\n"):
-            return not spaced
-        if near[-1].isascii() and (near[-1].isalnum() or near[-1] in ")]}.%$"):
-            return near.endswith(SPACED_SIGN) if spaced or near == before else True
-        return not spaced or near.endswith(SPACED_SIGN)
-
-    def _suffix(self, at: int) -> tuple[int, Unit | None, str, int]:
+    def _suffix(self, at: int, money: bool = False) -> tuple[int, Unit | None, str, int]:
         """What stands behind a number: the number word's factor, the unit, am or pm, and where that ends."""
         match = self.words.behind_number.match(self.text, at)
-        if not match or match.end() == at:
+        if not match or (match["magnitude"] in ("k", "m") and not money):
             return 1, None, "", at
         if match["half"]:
             return 1, None, f"{match['half']}m", match.end()
-        if match["percent"]:
-            return 1, self.words.units["%"], "", match.end()
-        scale, unit = self.words.magnitudes.get(match["magnitude"] or "", 1), self.words.units.get(match["unit"] or "")
-        if (match["magnitude"] or " ") in "km" and not re.search(
-            r"[$€£¥]\s?[\d.,]*\Z", self.text[max(0, at - 16) : at]
-        ):
-            return 1, None, "", at
+        unit = self.words.units.get("%" if match["percent"] else match["unit"] or "")
+        scale = self.words.magnitudes.get(match["magnitude"] or "", 1)
         return scale, unit, "", match.end() if scale != 1 or unit else at
 
     def _compound(self, first: Value, second: Value) -> Value | None:
@@ -241,54 +241,17 @@ class Text:
         a, b, between = first.unit, second.unit, self.text[first.stop : second.start]
         if first.scale > second.scale > 1 and not between.strip():
             return second._replace(value=first.value + second.value, start=first.start, scale=1)
-        if a and not b and a.dimension == "time" and re.match("分(?!之)", self.text[second.stop : second.stop + 2]):
-            b = self.words.units["minutes"]
         if not (a and b) or a.dimension != b.dimension or not 0 <= second.value * b.factor < a.factor:
             return None
-        if len(between) > 12 or not re.fullmatch(r"[\s*}]*(?:and|,|零|又|和|、)?[\s*]*", between):
+        if not re.fullmatch(r"[\s*}]{0,4}(?:and|,|零|又|和|、)?[\s*]{0,4}", between):
             return None
         value = first.value * a.factor / b.factor + (second.value if first.value >= 0 else -second.value)
         return Value(value, first.start, second.end, second.stop, b)
 
-    def _chinese(self) -> Iterator[Value]:
-        """Numerals before a measure word, of several signs, or alone: 七十二个, 两只; not the 一 of 一起."""
-        text, words = self.text, self.words
-        for match in () if text.isascii() else CHINESE.finditer(text):
-            after, before = text[match.end() : match.end() + 1], text[max(0, match.start() - 1) : match.start()]
-            several = len(match.group()) > 1 and re.search("[十百千万]|分之|半", match.group())
-            single = match.group() not in "千万百亿" and (after in MEASURE or not after.isalpha())
-            value = _chinese_value(match)
-            if value is None or before == "每" or not (several or single) or (before == "第" and after == "步"):
-                continue
-            _, unit, _, stop = self._suffix(match.end())
-            negative = words.negative_before.search(text, max(0, match.start() - 16), match.start())
-            yield Value(-value if negative else value, match.start(), match.end(), stop, unit)
 
-    def _english(self) -> Iterator[Value]:
-        text, words, stop = self.text, self.words, 0
-        for match in words.in_words.finditer(text):
-            value = words.value_of(match.group())
-            at = match.start()
-            if (
-                value is None
-                or at < stop
-                or match.group() == "one"
-                or (value <= 12 and words.uncounted_before.search(text, max(0, at - 16), at))
-            ):
-                continue
-            _, unit, _, stop = self._suffix(match.end())
-            below = words.negative_after.match(text, stop)
-            stop = below.end() if below else stop
-            negative = below or words.negative_before.search(text, max(0, at - 16), at)
-            yield Value(-value if negative else value, at, match.end(), stop, unit)
-
-
-def _between(values: tuple[list[int], list[Value]], start: int, end: int) -> tuple[Value, ...]:
-    return tuple(values[1][bisect_left(values[0], start) : bisect_left(values[0], end)])
-
-
-def _blank(match: "re.Match[str]") -> str:
-    return " " * len(match.group())
+def _between(values: list[Value], start: int, end: int) -> tuple[Value, ...]:
+    first, last = (bisect_left(values, place, key=lambda value: value.start) for place in (start, end))
+    return tuple(values[first:last])
 
 
 @lru_cache(maxsize=4096)
@@ -298,91 +261,90 @@ def _whole(digits: str) -> Fraction:
 
 def _pair(match: "re.Match[str]") -> tuple[int, ...]:
     """The numbers of 10:30, 10点30分 and 10点半."""
-    if not (match["pair"] or match["clock"]):
-        return ()
     numbers = tuple(int(part) for part in re.findall(r"\d+", match.group()))
-    return numbers if len(numbers) > 1 else (*numbers, 30 if "半" in match.group() else 0)
+    return numbers if len(numbers) > 1 else (*numbers, 30 * ("半" in match.group()))
 
 
-def _value(match: "re.Match[str]") -> Fraction | None:
-    """The value of what ``NUMBER`` matched; None for a fraction over zero, and numerals in no order."""
-    pair = _pair(match)
+def _value(match: "re.Match[str]", pair: tuple[int, ...]) -> Fraction | None:
+    """The value of what ``NUMBER`` matched; None for a fraction over zero."""
     if pair or (match.lastgroup == "whole" and match["whole"].isdigit()):
         return Fraction(pair[0], pair[1] or 1) if pair else _whole(match["whole"])
-    if match["numeral"]:
-        found, whole = CHINESE.fullmatch(match["numeral"]), integer(re.sub(".*分之.*", "零", match["numeral"]))
-        return _chinese_value(found) if found else None if whole is None else Fraction(whole)
+    if match["numeral"] or match["rest"]:
+        found = CHINESE.fullmatch(match.group())
+        return _chinese_value(found) if found else _integer(match.group())
     if match["fraction"]:
         return _fraction(match["fraction"])
-    value = Fraction(re.sub(r"\D", "", match["whole"] or "0") + (match["decimals"] or match["point"] or ""))
-    if match["rest"]:
-        return Fraction(integer(match["whole"] + match["rest"]) or value)
+    value = re.sub(r"\D", "", match["whole"] or "0") + (match["decimals"] or match["point"] or "")
     if match["above"] or match["over"]:
-        above, below = (Fraction(match["above"]), value) if match["above"] else (value, Fraction(match["over"]))
-        return above / below if below else None
+        return _quotient(match["above"], value) if match["above"] else _quotient(value, match["over"])
     power = int(re.sub(r".*\^|[{}e\s]", "", match["power"])) if match["power"] else 0
-    part = Fraction(1, 2) if match["half"] else _fraction(match["mixed"]) if match["mixed"] else Fraction(0)
-    return value * Fraction(10) ** power + (part if part is not None and part < 1 else 0)
+    part = Fraction(1, 2) if match["half"] else _fraction(match["mixed"]) if match["mixed"] else None
+    return Fraction(value) * Fraction(10) ** power + (part if part and part < 1 else 0)
 
 
 def _fraction(text: str) -> Fraction | None:
     r"""½, 1/2, \frac12 and \frac{3}{4}."""
-    parts = re.findall(r"-?[\d.,]+", VULGAR.get(text, text))
-    above, below = (part.replace(",", "").rstrip(".") or "0" for part in (parts if len(parts) > 1 else parts[0][-2:]))
-    try:
-        return Fraction(above) / Fraction(below)
-    except (ValueError, ZeroDivisionError):
-        return None
+    parts = re.findall(REAL, VULGAR.get(text, text))
+    return _quotient(*(parts if len(parts) > 1 else parts[0][-2:]))
 
 
-def _with_comma(text: str, at: int) -> tuple[Fraction, Fraction | None, int] | None:
-    """A number where the comma is the decimal sign, 1.234,50 or 1,5; 1.000 has two readings, the thousand first."""
-    found = re.compile(r"\d+(?:(?:[.,'’]|\{,\}|(?<=\d) (?=\d{3}(?!\d)))\d+)*").match(text, at)
-    digits = found.group().replace("{,}", ",") if found else ""
-    if not found or digits.isdigit():
-        return None
-    if re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits):
-        plain = int(re.sub(r"\D", "", digits))
-        return Fraction(plain), Fraction(plain, 1000), found.end()
-    if re.fullmatch(r"[1-9]\d{0,2}(?:[. '’]\d{3})+(?:,\d+)?|\d+,\d+", digits):
-        return Fraction(re.sub(r"[. '’]", "", digits).replace(",", ".")), None, found.end()
-    return None
+def _quotient(above: str, below: str) -> Fraction | None:
+    divisor = Fraction(below.replace(",", ""))
+    return Fraction(above.replace(",", "")) / divisor if divisor else None
 
 
-def integer(text: str) -> int | None:
-    """The value of a whole Chinese numeral, digits in it (1千9百20) or not; None for signs in no order (万三十十)."""
-    signs = re.findall(r"\d+|\D", text)
-    if not any(sign in TENS or sign in MYRIADS for sign in signs):
-        return int("".join(str(NUMERALS.get(sign, sign)) for sign in signs))
+def _count(words: list[str], numbers: Mapping[str, int], factors: Mapping[str, int]) -> Fraction | None:
+    """The value of number words in order, in Chinese or English; None for others (five six)."""
     total = section = digit = 0
-    last_ten = last_myriad = 10**9
-    for sign in signs:
-        if sign in TENS:
-            if TENS[sign] >= last_ten:
+    last = 10**18
+    for word in words:
+        factor = factors.get(word.removesuffix("s"))
+        if factor is None:
+            number = int(word) if word.isdigit() else numbers.get(word)
+            if number is None or (digit and (digit % 10 or number >= 10)):
                 return None
-            section, digit, last_ten = section + (digit or 1) * TENS[sign], 0, TENS[sign]
-        elif sign in MYRIADS:
-            myriad = MYRIADS[sign]
-            if myriad == last_myriad:
-                return None
-            below = section + digit
-            total = total + below * myriad if myriad < last_myriad else (total + below) * myriad  # 3亿5000万, 1万亿
-            section, digit, last_ten, last_myriad = 0, 0, 10**9, myriad
+            digit += number
+        elif factor <= 100 or word == "千":
+            section, digit = section + (digit or 1) * factor, 0
         else:
-            digit = int(NUMERALS.get(sign, sign))
-    if 0 < digit < 10 and signs[-2] not in "零〇十":  # 一百二 is 120, 一万二 is 12,000; 一百零二 is 102
-        digit *= (TENS.get(signs[-2]) or MYRIADS.get(signs[-2], 10)) // 10
-    return total + section + digit
+            below = section + digit
+            total = total + (below or not total) * factor if factor < last else (total + below) * factor
+            section, digit, last = 0, 0, factor  # 3亿5000万, 1万亿
+    if 0 < digit < 10 and words[-2:][0] in FACTORS:  # 一百二 is 120, 一万二 is 12,000; 一百零二 is 102
+        digit *= FACTORS[words[-2]] // 10
+    return Fraction(total + section + digit)
+
+
+def _integer(text: str) -> Fraction | None:
+    """The value of a whole Chinese numeral, digits in it (1千9百20) or not."""
+    if not FACTORS.keys() & set(text):
+        return Fraction("".join(str(NUMERALS.get(sign, sign)) for sign in text))
+    return _count(re.findall(r"\d+|\D", text), NUMERALS, FACTORS)
 
 
 def _chinese_value(match: "re.Match[str]") -> Fraction | None:
     if match["only_half"]:
         return Fraction(1, 2)
     if match["below"]:
-        below, above, whole = (integer(match[name] or "零") for name in ("below", "above", "whole"))
-        return None if not below or above is None or whole is None else whole + Fraction(above, below)
-    number, decimals = integer(match["integer"]), match["decimals"] or ""
-    if number is None:
+        below, above, whole = (_integer(match[name] or "零") for name in ("below", "above", "whole"))
+        return None if not below or above is None or whole is None else whole + above / below
+    number, decimals = _integer(match["integer"]), match["decimals"] or ""
+    part = _integer(decimals or "零")
+    if number is None or part is None:
         return None
-    value = number + Fraction(integer(decimals) or 0, 10 ** len(decimals)) if decimals else Fraction(number)
-    return value + Fraction(1, 2) if match["half"] else value
+    return number + Fraction(part, 10 ** len(decimals)) + Fraction(bool(match["half"]), 2)
+
+
+def _english_value(name: str, words: Lexicon) -> Fraction | None:
+    """Seventy-two, two thirds, three and a half."""
+    each = [word for word in re.split(r"[\s-]+", name) if word not in ("and", "a", "an")]
+    if each[0] in words.units:  # an hour and a half
+        return Fraction(3, 2)
+    part = words.parts.get(each[-1])
+    if not part:
+        return _count(each, words.numbers, words.magnitudes)
+    if " and " in name:
+        whole, rest = (_english_value(half, words) for half in name.split(" and ", 1))
+        return None if whole is None or rest is None else whole + rest
+    above = _count(each[:-1] or ["one"], words.numbers, words.magnitudes)
+    return None if above is None else above / part

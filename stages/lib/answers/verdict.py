@@ -3,32 +3,34 @@ r"""The verdict by rule: is the gold answer what a response states as its answer
 The gold answer is known, so nothing is extracted: the response's statements (``statements``) are asked how strongly
 they state it, and whether anything as strong, later, says otherwise.
 
-*right*: the statement that counts states the gold value. It is the last box, ``####`` or last line ``A:``; else the
-last labelled final answer; else the last label, conclusion or number in bold of the solution; else what its last
-equation comes to; else the only number of a text that is whole.
+*right*: the statement that counts (``Response.counting``) states the gold value.
 *wrong*: it states another value, and the gold value stands nowhere as a result, in any unit or form.
 *unsure*: all else. A wrong verdict costs more than none.
 
 Values are compared exactly. Units that change into one another do so (240 minutes are the 4 hours asked for), and a
-rounded number is right where the gold one has three places or more. What is no number is a choice, yes or no, a short
-text or an expression (``kinds``).
+rounded number is right where the gold one has three places or more. A gold answer that is no number is a choice (B),
+yes or no, a short text or an expression, which math-verify compares.
 """
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from stages.lib.answers.expressions import same_expression
-from stages.lib.answers.kinds import Gold, read_gold, same_by_kind, same_written
-from stages.lib.answers.lexicon import Unit
-from stages.lib.answers.statements import Response, Statement, Strength
-from stages.lib.answers.values import Value
+from stages.lib.answers.lexicon import Unit, lexicon
+from stages.lib.answers.statements import NOT_PLAIN, Response, Span, Statement, Strength
+from stages.lib.answers.values import Text, Value, fold
 
 Word = Literal["right", "wrong", "unsure"]
+Same = tuple[bool | None, Statement | None]  # whether the gold answer is stated (None: open), and by what
 # factors between two ways to say the same: units, percents, thousands left out for a child
 CHANGES = frozenset({7, 10, 12, 16, 24, 30, 52, 60, 100, 365, 1000, 3600, 5280, 10_000, 10**6, 10**9})
 WITHOUT_UNIT = frozenset({100, 1000, 10_000})
-HALF_DAY = 12 * 60
+WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
+MATHEMATICS = re.compile(r"\\[a-z]+|[\^√π=∞°{}\[\]<>≤≥,\d]|\b[a-z]\s?[+*/^=)-]")
+LETTER = r"(?:[\s*_:(\[「“\"$]|\\text\{|\\boxed\{){0,4}(?P<letter>[a-j])(?![a-z'’])(?!\s?[=+×])"
 
 
 @dataclass(frozen=True)
@@ -46,98 +48,95 @@ class Verdict:
     end: int = 0
 
 
+class Gold(NamedTuple):
+    """The gold answer: its kind, folded text, and value where it is a number."""
+
+    kind: Literal["number", "choice", "side", "text", "expression"]
+    text: str
+    value: Value | None = None
+
+
 def rule_verdict(question: str, response: str, answer: str, language: str = "en") -> Verdict:
     """Judge a response against the gold ``answer``; unsure where either cannot be read for certain.
 
     English and Chinese are always read; ``language`` names a further one that has a file in ``languages``.
     """
-    parts = Response(response, question, language)
-    gold = read_gold(answer)
-    statement = parts.counting()
-    if gold.value:
-        word, statement = _by_value(parts, gold.value, statement)
-    else:
-        same, statement = same_by_kind(parts, gold, statement)
-        word = "unsure" if same is None else "right" if same else "wrong"
-    return _verdict(parts, gold, word, statement)
-
-
-def _verdict(parts: Response, gold: Gold, word: Word, statement: Statement | None) -> Verdict:
+    parts, gold = Response(response, question, language), read_gold(answer)
+    same, statement = KINDS[gold.kind](parts, gold, parts.counting())
+    word: Word = "unsure" if same is None else "right" if same else "wrong"
     if statement is None:
         return Verdict(word, None, "none")
     value = next((each for each in statement.values if gold.value and agrees(each, gold.value, parts)), None)
-    value = value or (statement.values[0] if statement.values else None)
+    value = value or next(iter(statement.values), None)
     start, end = (value.start, value.end) if value else (statement.start, statement.end)
     found = parts.text[start:end].strip() if value else statement.expression
-    single = value.value if value and len(statement.values) == 1 else None
-    return Verdict(word, found, statement.rule, single, start + parts.cut, end + parts.cut)
+    exact = statement.value.value if statement.value else None
+    return Verdict(word, found, statement.rule, exact, start + parts.cut, end + parts.cut)
 
 
-def _by_value(parts: Response, gold: Value, statement: Statement | None) -> tuple[Word, Statement | None]:
-    if statement is None:
-        return "unsure", None
+@lru_cache(maxsize=4096)
+def read_gold(answer: str) -> Gold:
+    """A gold answer; it is data, so numbers are written in digits or in words alone, with a decimal point."""
+    words = lexicon("en", False)
+    text = re.sub(r"(?<=\d)\. (?=\d)", ".", fold(answer.rpartition("####")[2])).strip(" \n.。")
+    text = text.strip("$ ") if text.count("$") != 1 else text
+    text = re.sub(r"^\\boxed\{(.*)\}$", r"\1", text, flags=re.DOTALL).strip()
+    plain = WRAPPED.sub(r"\1", text).strip(" .。")
+    if choice := re.fullmatch(r"[(\[]?([a-j])[)\].、]?", plain):
+        return Gold("choice", choice[1])
+    named = re.sub(r"^[a-z]\s*=\s*", "", text)
+    found = () if NOT_PLAIN.search(named) else Text(named, words).values(0, len(named))
+    if len(found) == 1 and (len(named) < 40 or found[0].start == 0):
+        return Gold("number", named, found[0])
+    if words.yes.fullmatch(plain) or words.no.fullmatch(plain):
+        return Gold("side", plain)
+    return Gold("expression" if MATHEMATICS.search(text) else "text", text)
+
+
+def _same_number(parts: Response, gold: Gold, statement: Statement | None) -> Same:
+    if statement is None or gold.value is None:
+        return None, statement
+    held = _holds(parts, gold.value, statement)
     if statement.strength == Strength.EXPLICIT:
-        return _explicit(parts, gold, statement), statement
-    held = _holds(parts, gold, statement)
-    if held:
-        return "right", statement
-    emphatic = parts.most_emphatic() if statement.strength < Strength.LABEL else None
-    if emphatic and parts.emphasis(emphatic) > parts.emphasis(statement) and _holds(parts, gold, emphatic):
-        return "right", emphatic
-    return "wrong" if held is False and not _is_stated_anywhere(parts, gold, statement) else "unsure", statement
+        return _same_explicit(parts, gold.value, held), statement
+    emphatic = parts.most_emphatic() if not held and statement.strength < Strength.LABEL else None
+    if emphatic and parts.emphasis(emphatic) > parts.emphasis(statement) and _holds(parts, gold.value, emphatic):
+        return True, emphatic
+    return (None if held is False and _is_stated_anywhere(parts, gold.value, statement) else held), statement
 
 
-def _explicit(parts: Response, gold: Value, last: Statement) -> Word:
+def _same_explicit(parts: Response, gold: Value, held: bool | None) -> bool | None:
     """By boxes or ``####``: the last counts, unless others stand beside it."""
-    beside = [last]
+    beside = [parts.explicit[-1]]
     for box in reversed(parts.explicit[:-1]):
         between = parts.text[box.end : beside[-1].start]
-        if (
-            len(between) > 40
-            or "\n" in between
-            or parts.words.clause.search(between)
-            or parts.words.corrects.search(between)
-        ):
+        if len(between) > 40 or "\n" in between or parts.words.clause.search(between):
             break
         beside.append(box)
-    if all(_matches(parts, gold, box) for box in beside):
-        return "right"
-    if any(_matches(parts, gold, box) is not False for box in parts.explicit):
-        return "unsure"
-    total = sum(value.value for box in beside for value in box.values)
-    return "unsure" if total == gold.value else "wrong"
-
-
-def _matches(parts: Response, gold: Value, box: Statement) -> bool | None:
-    if not box.values:
-        has_number = any(sign.isdigit() for sign in box.expression or "") or "\\pi" in (box.expression or "")
-        return same_written(str(gold.value), box.expression or "") if has_number else None
-    found = {agrees(value, gold, parts) for value in box.values}
-    if len(box.values) == 1:
-        (same,) = found
-        return None if same is False and may_be_meant(box.values[0], gold) else same
-    return False if found == {False} else None
+    if held and all(_holds(parts, gold, box) for box in beside[1:]):
+        return True
+    if held is not False or any(_holds(parts, gold, box) is not False for box in parts.explicit[:-1]):
+        return None
+    return None if sum(value.value for box in beside for value in box.values) == gold.value else False
 
 
 def _holds(parts: Response, gold: Value, statement: Statement) -> bool | None:
     """Whether a statement states the gold value; None where it leaves that open."""
+    explicit, expression = statement.strength == Strength.EXPLICIT, statement.expression or ""
     if not statement.values:
-        return True if statement.expression and same_expression(str(gold.value), statement.expression) else None
-    found = [agrees(value, gold, parts) for value in statement.values]
-    if (len(found) == 1 or all(found)) and found[0] is not False:
-        return found[0]
-    if any(each is not False for each in found):
-        hedged = parts.words.hedge.search(parts.text, statement.start, statement.end)
-        return True if not hedged and _last_equation_comes_to(parts, gold, statement) else None
-    return None if any(agrees(value, gold, parts) is not False for value in statement.also) else False
-
-
-def _last_equation_comes_to(parts: Response, gold: Value, statement: Statement) -> bool:
-    """Whether the last result before a statement, which leaves open what it means, is the gold value."""
+        same = same_written(str(gold.value), expression) if re.search(r"\d|\\pi", expression) else None
+        return same if explicit else same or None
+    found = {agrees(value, gold, parts) for value in statement.values}
+    if found == {False}:
+        meant = explicit and statement.value and may_be_meant(statement.value, gold)
+        return None if meant or any(agrees(value, gold, parts) is not False for value in statement.also) else False
+    if statement.value or False not in found | {None}:
+        return found.pop()
+    hedged = explicit or parts.words.hedge.search(parts.text, statement.start, statement.end)
+    # what leaves open which value it means is decided by the last result before it
     weaker = (Strength.EQUATION, Strength.RESULT)
-    before = [each for each in parts.stated if each.end <= statement.start and each.strength in weaker]
-    last = before[-1].value if before else None
-    return last is not None and agrees(last, gold, parts) is True
+    before = [each.value for each in parts.stated if each.end <= statement.start and each.strength in weaker][-1:]
+    return True if not hedged and before and before[0] and agrees(before[0], gold, parts) else None
 
 
 def _is_stated_anywhere(parts: Response, gold: Value, statement: Statement) -> bool:
@@ -150,41 +149,36 @@ def _is_stated_anywhere(parts: Response, gold: Value, statement: Statement) -> b
         return True
     if gold.value < 0 and parts.words.negative_words.search(parts.text):
         return any(value.value == -gold.value for value in results)
+    worded = parts.numbers.worded(statement.start, statement.end)
     if statement.strength >= Strength.LABEL and statement.value:
-        return any(value.value == gold.value for value in parts.numbers.worded(statement.start, statement.end))
+        return any(value.value == gold.value for value in worded)
     every = parts.numbers.values(0, len(parts.text))
     if 1 < len(every) < 4 and sum(value.value for value in every) == gold.value:
         return True
-    every += parts.numbers.worded(statement.start, statement.end)
-    return any(agrees(value, gold, parts) is not False and value.value not in parts.givens for value in every)
+    return any(
+        agrees(each, gold, parts) is not False and each.value not in parts.question.givens for each in every + worded
+    )
 
 
 def agrees(found: Value, gold: Value, parts: Response) -> bool | None:
     """Whether a value is the gold one; None where that hangs on a unit that nobody named."""
     if found.pair or gold.pair or (found.half and gold.half):
         return _pairs_agree(found, gold, parts)
-    wanted = gold.unit or (parts.asked if found.unit else None)
-    if found.unit and wanted and found.unit != wanted:
-        return _units_agree(found, found.unit, wanted, gold)
-    if found.value == gold.value or _rounds_to(found, gold):
-        return True
-    if found.unit and _changes_into(found, found.unit, gold, parts):
+    unit, wanted, equal = found.unit, gold.unit or parts.question.asked, found.value == gold.value
+    if unit and wanted and unit.dimension == wanted.dimension and unit != wanted:
+        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+    if equal or _rounds_to(found, gold) or (unit and _changes_into(found, unit, gold, parts)):
         return True
     if found.scale != gold.scale and found.value * gold.scale == gold.value * found.scale:
-        return True if parts.words.names_scale(max(found.scale, gold.scale), parts.question) else None
+        scale = max(found.scale, gold.scale)
+        names = (name for name, factor in parts.words.magnitudes.items() if factor == scale and name not in "km")
+        return True if any(name in parts.question.text for name in names) else None
     return None if found.other is not None and found.other == gold.value else False
-
-
-def _units_agree(found: Value, unit: Unit, wanted: Unit, gold: Value) -> bool | None:
-    equal = found.value == gold.value
-    if unit.dimension != wanted.dimension:
-        return equal
-    return True if found.value * unit.factor == gold.value * wanted.factor else None if equal else False
 
 
 def _changes_into(found: Value, unit: Unit, gold: Value, parts: Response) -> bool:
     """Whether it is the gold value in another unit that the question speaks of."""
-    same = (each for each in parts.mentioned if each.dimension == unit.dimension)
+    same = (each for each in parts.question.mentioned if each.dimension == unit.dimension)
     return any(found.value * unit.factor == gold.value * each.factor for each in same)
 
 
@@ -193,9 +187,8 @@ def _rounds_to(found: Value, gold: Value) -> bool:
     if gold.decimals < 3:
         return False
     apart = abs(found.value - gold.value)
-    if apart <= max(Fraction(1, 10**gold.decimals), abs(gold.value) / 10**6):
-        return True
-    return 0 < found.decimals < gold.decimals and apart * 2 <= Fraction(1, 10**found.decimals)
+    rounded = 0 < found.decimals < gold.decimals and apart * 2 <= Fraction(1, 10**found.decimals)
+    return rounded or apart <= max(Fraction(1, 10**gold.decimals), abs(gold.value) / 10**6)
 
 
 def may_be_meant(found: Value, gold: Value) -> bool:
@@ -209,17 +202,12 @@ def may_be_meant(found: Value, gold: Value) -> bool:
     return places > 0 and apart < Fraction(1, 10 ** min(places, 2)) and apart < abs(gold.value) / 20
 
 
-def _pairs_agree(found: Value, gold: Value, parts: Response) -> bool | None:
-    """Ratios by their quotient, times of day by the minute; 10:30 is 22:30 too where no half is said."""
-    if found.value == gold.value and not (found.half or gold.half):
-        return True
+def _pairs_agree(found: Value, gold: Value, parts: Response) -> bool:
+    """Ratios by their quotient, times of day by the minute; 10:30 is 22:30 too where only one says am or pm."""
     one, two = _minutes(found), _minutes(gold)
-    if one is None or two is None or parts.words.ratio.search(parts.question):
+    if one is None or two is None or parts.words.ratio.search(parts.question.text):
         return found.value == gold.value
-    if one == two:
-        return True
-    vague = not (found.half and gold.half) and (found.half or gold.half or max(one, two) < 13 * 60)
-    return bool(vague) and one % HALF_DAY == two % HALF_DAY
+    return one == two or (bool(found.half) != bool(gold.half) and one % 720 == two % 720)
 
 
 def _minutes(value: Value) -> int | None:
@@ -229,3 +217,71 @@ def _minutes(value: Value) -> int | None:
         return None
     later = 12 if value.half == "pm" else 0
     return (int(hours) % 12 + later if value.half and hours <= 12 else int(hours)) * 60 + int(minutes)
+
+
+def _same_choice(parts: Response, gold: Gold, statement: Statement | None) -> Same:
+    """Whether the letter that is chosen last, by the surest form that is there, is the gold one."""
+    surest = (rf"\\boxed\s?\{{{LETTER}", rf"(?:{parts.words.label.pattern}){LETTER}", rf"[选選](?:项|择)?{LETTER}")
+    bold, alone = r"\*\*[(]?(?P<letter>[a-j])[).]?[^*\n]{0,40}\*\*", rf"\A{LETTER}[\s).*。]*\Z"
+    for form in (*surest, rf"{parts.words.option.pattern}{LETTER}", bold, alone):
+        found = parts.find(re.compile(form), Span(parts.start, parts.end))
+        if found:
+            same = found["letter"] == gold.text or (False if form in surest else None)
+            return same, Statement(Strength.LABEL, "choice", (), *found.span("letter"), found["letter"])
+    return None, statement
+
+
+def _same_side(parts: Response, gold: Gold, statement: Statement | None) -> Same:
+    """Whether the box, the last label, the last sentence or the first says the same of yes and no."""
+    sentences = [span for span in parts.body if parts.text[span.start : span.end].strip()]
+    for span in _stated(parts) + sentences[-1:] + sentences[:1]:
+        no, yes = parts.words.no.search(parts.text, *span), parts.words.yes.search(parts.text, *span)
+        found = no if no and not (yes and yes.start() < no.start()) else None if no else yes
+        if found:
+            wanted = parts.words.no.fullmatch(gold.text) is not None
+            return (found is no) == wanted, Statement(Strength.LABEL, "side", (), *found.span(), found.group())
+    return None, statement
+
+
+def _same_text(parts: Response, gold: Gold, statement: Statement | None) -> Same:
+    """Whether a box, a label or all of it is the gold text; another text may mean the same."""
+    for span in (*_stated(parts), Span(parts.start, parts.end)):
+        found = parts.text[span.start : span.end].strip()
+        if _bare(found) and _bare(found) == _bare(gold.text):
+            return True, Statement(Strength.LABEL, "text", (), *span, found)
+    return None, statement
+
+
+def _stated(parts: Response) -> list[Span]:
+    """The last box, and what follows the last label in its line."""
+    labels = [label.end() for label in parts.words.label.finditer(parts.text, parts.start, parts.end)][-1:]
+    lines = [Span(start, start + len(parts.text[start : parts.end].partition("\n")[0])) for start in labels]
+    return [*(Span(each.start, each.end) for each in parts.explicit[-1:]), *lines]
+
+
+def _same_expressed(parts: Response, gold: Gold, statement: Statement | None) -> Same:
+    """By math-verify; what is only labelled, not boxed, is never wrong."""
+    if not statement:
+        return None, None
+    found = statement.expression or "".join(parts.text[each.start : each.end] for each in statement.values[-1:])
+    same = same_written(gold.text, found) if found else None
+    return same if statement.strength == Strength.EXPLICIT else same or None, statement
+
+
+def same_written(gold: str, found: str) -> bool | None:
+    """Whether two expressions are written alike, or the same to math-verify."""
+    return True if _bare(gold) == _bare(found) else same_expression(gold, found)
+
+
+def _bare(text: str) -> str:
+    """Without LaTeX's wrappers, marks, articles and spaces."""
+    return re.sub(r"^(?:the|an?)\s|[\s*_.。,:;!?\"'“”()\[\]{}$\\-]", "", WRAPPED.sub(r"\1", text).strip(" *_.:$"))
+
+
+KINDS = {
+    "number": _same_number,
+    "choice": _same_choice,
+    "side": _same_side,
+    "text": _same_text,
+    "expression": _same_expressed,
+}

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Finding = Literal["better", "worse", "no detectable difference"]
+Interval = Literal["pseudo_pairs", "tango"]
 
 
 class Part(BaseModel):
@@ -89,15 +90,19 @@ class Arm(Part):
 class Difference(Part):
     """The first minus the second on the same questions of one benchmark.
 
-    ``p_holm`` is corrected for the number of differences that are looked at, and ``finding`` follows it. Where the
-    verifier's score is compared, the difference would be ``if_unsure_low`` if its unsure answers of the first arm were
-    all wrong and those of the second all right, ``if_unsure_high`` the other way round.
+    ``interval`` is the method of ``low``, ``high`` and ``p``. ``mcnemar_p`` is McNemar's exact p, None where questions
+    repeat a problem: that test needs independent pairs. ``p_holm`` is ``p`` corrected for the number of differences
+    that are looked at, and ``finding`` follows it. Where the verifier's score is compared, the difference would be
+    ``if_unsure_low`` if its unsure answers of the first arm were all wrong and those of the second all right,
+    ``if_unsure_high`` the other way round.
     """
 
     difference: float
     low: float
     high: float
+    interval: Interval = "pseudo_pairs"
     p: float
+    mcnemar_p: float | None = None
     p_holm: float
     only_first: int
     only_second: int

@@ -3,7 +3,8 @@
 One estimator of the difference serves everything: the mean of the paired differences over the clusters. A cluster is a
 question, or where questions repeat a problem (MGSM in 11 languages) the problem, with the mean over its questions. Its
 interval and its p are those of Student's t (statsmodels' DescrStatsW) after one and a half pseudo-clusters were added
-for each arm, so p < 1 - confidence exactly where the interval leaves 0 out.
+for each arm, so p < 1 - confidence exactly where the interval leaves 0 out. Of single questions Tango's score interval
+and its test can be had instead; McNemar's exact p stands beside either.
 
 Pseudo-clusters are what few discordant pairs need: with 3 questions against 0 of 100 the plain paired t covers 80 %
 where it says 95 %. Agresti and Min (Statistics in Medicine 24, 2005) add half a pair for each arm, Bonett and Price
@@ -28,6 +29,9 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
+from stages.lib.comparison.results import Interval
+from stages.lib.comparison.two_by_two import mcnemar_exact_p, mcnemar_score_p, tango_interval
+
 PSEUDO = 1.5  # clusters added for each arm
 POWER = 0.8  # of the difference that is called detectable
 
@@ -47,6 +51,8 @@ class Proportion:
 class PairedDifference:
     """``difference`` as observed, its interval and p; how many questions only one of the two arms got right.
 
+    ``interval`` is the method that gave interval and p: pseudo-pairs wherever clusters repeat questions, whatever was
+    asked for. ``mcnemar_p`` is McNemar's exact p, which needs independent pairs: None where clusters repeat questions.
     ``detectable`` is the smallest difference that as many clusters, as discordant as these, show with a chance of 80 %;
     None where there is but one.
     """
@@ -54,7 +60,9 @@ class PairedDifference:
     difference: float
     low: float
     high: float
+    interval: Interval
     p: float
+    mcnemar_p: float | None
     only_first: int
     only_second: int
     n: int
@@ -82,22 +90,35 @@ def _effective_size(means: NDArray[np.float64], n: float) -> float:
 
 
 def paired_difference(
-    first: Sequence[bool], second: Sequence[bool], confidence: float, clusters: Sequence[str] | None = None
+    first: Sequence[bool],
+    second: Sequence[bool],
+    confidence: float,
+    clusters: Sequence[str] | None = None,
+    interval: Interval = "pseudo_pairs",
 ) -> PairedDifference:
     """First minus second over the same questions, in the same order; ValueError where the lengths differ."""
     if not len(first) == len(second) == len(clusters if clusters is not None else first):
         raise ValueError(f"one list is shorter than another: {len(first)} and {len(second)} answers")
     signs = np.asarray(first, float) - np.asarray(second, float)
     differences = signs if clusters is None else cluster_means(signs, clusters)
-    low, high, p = mean_difference(differences, confidence)
+    only_first, only_second, n = int((signs > 0).sum()), int((signs < 0).sum()), len(signs)
+    is_independent = len(differences) == n
+    used: Interval = interval if is_independent else "pseudo_pairs"
+    if used == "tango":
+        low, high = tango_interval(only_first, only_second, n, confidence)
+        p = mcnemar_score_p(only_first, only_second)
+    else:
+        low, high, p = mean_difference(differences, confidence)
     return PairedDifference(
         difference=float(differences.mean()),
         low=float(low),
         high=float(high),
+        interval=used,
         p=float(p),
-        only_first=int((signs > 0).sum()),
-        only_second=int((signs < 0).sum()),
-        n=len(signs),
+        mcnemar_p=mcnemar_exact_p(only_first, only_second) if is_independent else None,
+        only_first=only_first,
+        only_second=only_second,
+        n=n,
         clusters=len(differences),
         detectable=detectable_difference(differences, confidence),
     )

@@ -24,10 +24,18 @@ AUDIT = {
     "other_language": "other language",
     "looping": "looping",
 }
+EXACT = "exact p (McNemar)"
 IF_UNSURE = "if unsure wrong – right"
 UNSURE = (
     "The verifier's score counts an unsure verdict as not right; beside it stands what it would be if all unsure ones "
     "were wrong, and if all were right."
+)
+METHODS = {
+    "pseudo_pairs": "Student's t after pseudo-pairs were added",
+    "tango": "Tango's score interval and the score test that it inverts",
+}
+MCNEMAR = (
+    "McNemar's exact p is shown for reference, where no two questions repeat a problem; the finding does not use it."
 )
 HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
@@ -40,7 +48,7 @@ def comparison_table(comparison: Comparison) -> str:
         [_score_row(benchmark, name, arm, score) for benchmark, name, arm, score in scores(comparison)],
     )
     differences = _table(
-        ["paired difference", "benchmark", "points", interval, "p", "p (Holm)", "detectable", "finding"],
+        ["paired difference", "benchmark", "points", interval, "p", EXACT, "p (Holm)", "detectable", "finding"],
         [
             [
                 pair.name,
@@ -48,6 +56,7 @@ def comparison_table(comparison: Comparison) -> str:
                 f"**{signed(found.difference)}**",
                 f"{signed(found.low)} – {signed(found.high)}",
                 p_value(found.p),
+                p_value(found.mcnemar_p),
                 p_value(found.p_holm),
                 points(found.detectable),
                 found.finding,
@@ -56,7 +65,7 @@ def comparison_table(comparison: Comparison) -> str:
             for benchmark, found in pair.benchmarks.items()
         ],
     )
-    return "\n\n".join([arms, asked_and_scored(comparison), differences, CAVEAT])
+    return "\n\n".join([arms, asked_and_scored(comparison), differences, caveat(comparison)])
 
 
 def scores(comparison: Comparison) -> Iterator[tuple[str, str, Arm, ComparedScore]]:
@@ -99,6 +108,18 @@ def asked_and_scored(comparison: Comparison) -> str:
         headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
     whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
     return f"System text: {_by_group(prompts)}. The score is {whose}. {UNSURE}"
+
+
+def caveat(comparison: Comparison) -> str:
+    """How the differences' intervals and p were computed, and what the reader of the findings has to know."""
+    methods: dict[str, list[str]] = {}
+    for pair in comparison.pairs.values():
+        for benchmark, found in pair.benchmarks.items():
+            methods.setdefault(METHODS[found.interval], []).append(benchmark)
+    if not methods:
+        return CAVEAT
+    used = _by_group({method: list(dict.fromkeys(names)) for method, names in methods.items()})
+    return f"Interval and p of a difference: {used}. {MCNEMAR} {CAVEAT}"
 
 
 def _by_group(groups: dict[str, list[str]]) -> str:
@@ -144,8 +165,10 @@ def signed(share: float) -> str:
     return f"{share * 100:+.1f}".replace("-", "−")
 
 
-def p_value(p: float) -> str:
-    """A p-value to three digits."""
+def p_value(p: float | None) -> str:
+    """A p-value to three digits, or a dash."""
+    if p is None:
+        return "–"
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 

@@ -5,11 +5,11 @@ unlike_arms({"base": Evaluation(…), "filtered": Evaluation(…)}, [["filtered"
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.lib.comparison.evaluations import Evaluation
-from stages.lib.comparison.results import Pair, Training
+from stages.lib.comparison.results import Interval, Pair, Training
 from stages.lib.comparison.table import signed
 
 UNLIKE_STEPS, UNLIKE_TOKENS = 0.02, 0.05  # arms that differ by a larger share of steps or trained tokens are marked
@@ -102,4 +102,15 @@ def undone(pair: Pair) -> Iterator[str]:
             yield (
                 f"{pair.name} on {benchmark} is {found.finding}, but the verifier's unsure answers leave anything from "
                 f"{signed(low)} to {signed(high)} points: read the examples of the kind 'unread'"
+            )
+
+
+def without_tango(interval: Interval, pairs: Iterable[Pair]) -> Iterator[str]:
+    """A warning for each benchmark on which Tango's interval was asked for and cannot be given."""
+    found = {name: difference for pair in pairs for name, difference in pair.benchmarks.items()}
+    for benchmark, difference in found.items():
+        if difference.interval != interval:
+            yield (
+                f"compare.interval: Tango's interval needs independent pairs, and the {difference.n:,} questions of "
+                f"{benchmark} repeat {difference.clusters:,} problems: pseudo_pairs stands there instead"
             )

@@ -26,7 +26,8 @@ class Generated:
 
     ``language`` is the one that the answer is expected in (None where that is not known); ``stops`` are the task's
     own stop strings (``own_stops``), though generation went on; ``end_marker`` closes a trained student's solution
-    (None for an arm that was not trained to write one).
+    (None for an arm that was not trained to write one). ``tokens`` are those of the thought too, even where a server
+    took it out of the response; ``cut_off`` is what the server said of it, None where nobody said.
     """
 
     question: str
@@ -36,13 +37,14 @@ class Generated:
     language: str | None
     stops: tuple[str, ...]
     end_marker: str | None
+    cut_off: bool | None = None
 
 
 @dataclass(frozen=True)
 class Flags:
     """What is wrong with one answer; None where the question does not arise or cannot be told.
 
-    ``cut_off``         its tokens reach the limit
+    ``cut_off``         the limit ended it: the server says so or, where none does, its tokens reach the limit
     ``task_stop``       one of the task's own stop strings stands in it: lm-eval's defaults would have cut it there
     ``no_end_marker``   the marker that closes a solution is lacking (None: the arm writes none)
     ``unread``          the verifier found no answer that it is sure of (None: the task has no verifier)
@@ -89,13 +91,17 @@ def flags(generated: Generated, verdict: Verdict | None) -> Flags:
     """The flags of one answer; ``verdict`` is the verifier's, None where the task has none."""
     text = generated.response
     return Flags(
-        cut_off=generated.tokens >= generated.limit - recount(generated.limit),
+        cut_off=_reaches_limit(generated) if generated.cut_off is None else generated.cut_off,
         task_stop=any(stop in text for stop in generated.stops),
         no_end_marker=None if generated.end_marker is None else generated.end_marker not in text,
         unread=None if verdict is None else verdict.verdict == "unsure",
         other_language=_in_other_language(text, generated.language),
         looping=loops(text),
     )
+
+
+def _reaches_limit(generated: Generated) -> bool:
+    return generated.tokens >= generated.limit - recount(generated.limit)
 
 
 def recount(limit: int) -> int:

@@ -44,14 +44,23 @@ def student_model(asking: Asking) -> Any:
     """The model to ask, its weights loaded or its server looked at; EvaluationError where it cannot be had."""
     makers = {"hf": _hf, "vllm": _vllm, "local-completions": _completions, "local-chat-completions": _chat}
     arguments = makers[asking.params.backend](asking)
-    from lm_eval.api.registry import get_model
-
     try:
-        return get_model(asking.params.backend)(**arguments | asking.params.backend_args)
+        return _class(asking.params.backend)(**arguments | asking.params.backend_args)
     except TypeError as error:
         raise EvaluationError(
             f"evaluate.backend_args: lm-eval's {asking.params.backend} refuses them ({error}). Mend or remove them."
         ) from error
+
+
+def _class(backend: str) -> Any:
+    """lm-eval's class, or the one of ours over it that checks what a server sends."""
+    if backend.startswith("local-"):
+        from stages.lib.evaluation.served_model import CLASSES
+
+        return CLASSES[backend]
+    from lm_eval.api.registry import get_model
+
+    return get_model(backend)
 
 
 def refuse_before_loading(asking: Asking) -> None:
@@ -147,6 +156,7 @@ def _served(asking: Asking, path: str) -> dict[str, Any]:
         "batch_size": 1,
         "num_concurrent": asking.params.batch_size,
         "max_retries": asking.run.max_attempts,
+        "backoff_s": asking.run.backoff_s,
         "timeout": round(asking.run.timeout_s),
         "seed": asking.params.seed,
     }

@@ -23,13 +23,14 @@ from stages.lib.params import Evaluate, Run
 log = logging.getLogger("distillery.evaluate")
 
 LIBRARIES = ("lm_eval", "transformers", "torch", "accelerate", "vllm")
+FORM = 2  # of a kept answer of a served model: in the first form a server's error was kept as an empty answer
 # params that choose, score or name questions, or stand in each request: they make no other answer to the same request
 _SHAPELESS = {"benchmarks", "headline", "base_prompt", "num_fewshot", "max_gen_toks"}
 
 
 def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
     """The folder of this arm's answers."""
-    served = [run.served_base_url, run.served_model] if params.backend.startswith("local-") else []
+    served = [run.served_base_url, run.served_model, FORM] if params.backend.startswith("local-") else []
     shaping = {
         "weights": weights_digest(weights),
         "evaluate": params.model_dump(exclude=_SHAPELESS),

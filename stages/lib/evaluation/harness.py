@@ -6,7 +6,6 @@ ask(asking, [chosen("gsm8k", heldout)], data/eval_data)
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from stages.lib.evaluation.backends import (
     refuse_too_long,
     student_model,
 )
+from stages.lib.evaluation.bodies import NoAnswer
 from stages.lib.evaluation.cache import cache_folder, remove_others
 from stages.lib.evaluation.forecast import warn_of_days
 from stages.lib.evaluation.gathered import gathered, refuse_fewshot
@@ -67,9 +67,9 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     for each in found:
         progress.what = f"{asking.arm}: {each.benchmark.name}"
         results = _run(student, each, asking)
-        texts = student.texts()
+        answers = student.answers()
         if results is not None:
-            scored.append(scored_of(each, results, texts))
+            scored.append(scored_of(each, results, answers))
     if student.rank != 0:
         return None
     remove_others(folder)
@@ -77,16 +77,9 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
 
 
 def quiet_loggers() -> None:
-    """Keep back what lm-eval and its libraries log of things that are meant, or that hold secrets."""
+    """Keep back what lm-eval logs of things that are meant."""
     # before each benchmark: that our settings replace the task's own
     logging.getLogger("lm_eval.evaluator").setLevel(logging.ERROR)
-    # of a server that failed: each request that was under way, with a traceback; and each with its headers, the key too
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    logging.getLogger("lm_eval.models.api_models").addFilter(_below_error)
-
-
-def _below_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
 
 
 def _run(student: Any, found: Loaded, asking: Asking) -> Any:
@@ -112,20 +105,9 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
             torch_random_seed=params.seed,
             fewshot_random_seed=params.seed,
         )
-    except _transport_errors() as error:
-        if not params.backend.startswith("local-"):
-            raise
+    except NoAnswer as error:
         raise EvaluationError(
-            f"{asking.run.served_base_url}: the served model failed ({type(error).__name__}: {str(error)[:150]}). "
-            "Mend the server and run the stage again: it goes on where it was."
+            f"{asking.run.served_base_url}: the served model failed ({error}). "
+            "Fix the server and run the stage again: what was answered is kept."
         ) from error
     return results and {**results, "stops": stops}
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    errors: tuple[type[Exception], ...] = (OSError,)
-    with suppress(ImportError):
-        import aiohttp
-
-        errors += (aiohttp.ClientError,)
-    return errors

@@ -8,7 +8,7 @@ it would have found alone.
     RecordingLM(model, cache, think_end_token, arm)
       └── CachingLM (lm-eval's): answers by request, in SQLite
             └── Counted: how far it is
-                  └── model (lm-eval's hf, vllm, local-completions, local-chat-completions)
+                  └── model (lm-eval's hf and vllm, served_model.py's local-completions, local-chat-completions)
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from lm_eval.api.model import LM, CacheHook, CachingLM
 from lm_eval.models.utils import postprocess_generated_text
 
+from stages.lib.evaluation.bodies import Answer
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.tasks import HELDOUT
 from stages.lib.students.templates import in_user_turn
@@ -58,6 +59,11 @@ class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
         self._progress.count()
 
 
+def as_answer(kept: str | tuple[Any, ...]) -> Answer:
+    """An answer as it is kept: the text alone, or, of a served model, the fields of an Answer."""
+    return Answer(kept) if isinstance(kept, str) else Answer(*kept)
+
+
 class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
     """What ``simple_evaluate`` is given. ``think_end_token`` None: texts are scored whole.
 
@@ -72,13 +78,13 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
         self._cached = CachingLM(Counted(model, progress), str(cache))
         self._think_end_token = think_end_token
         self._in_user_turn = in_user_turn
-        self._texts: dict[tuple[str, int], str] = {}
+        self._answers: dict[tuple[str, int], Answer] = {}
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        texts = self._cached.generate_until(requests)
-        for request, text in zip(requests, texts, strict=True):
-            self._texts[request.task_name, request.doc_id] = text
-        return [self._scored(request.task_name, text) for request, text in zip(requests, texts, strict=True)]
+        answers = [as_answer(kept) for kept in self._cached.generate_until(requests)]
+        for request, answer in zip(requests, answers, strict=True):
+            self._answers[request.task_name, request.doc_id] = answer
+        return [self._scored(request.task_name, answer.text) for request, answer in zip(requests, answers, strict=True)]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         answers: list[tuple[float, bool]] = self._cached.loglikelihood(requests)
@@ -94,10 +100,10 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
         scored: str = postprocess_generated_text(text, stop=None, think_end_token=self._think_end_token)
         return scored
 
-    def texts(self) -> dict[tuple[str, int], str]:
-        """Each whole text by task and number, of all processes; they must all call this."""
-        gathered = self.gather_object(self._texts, dst=0) or []
-        return {key: text for texts in gathered for key, text in texts.items()}
+    def answers(self) -> dict[tuple[str, int], Answer]:
+        """Each whole answer by task and number, of all processes; they must all call this."""
+        gathered = self.gather_object(self._answers, dst=0) or []
+        return {key: answer for answers in gathered for key, answer in answers.items()}
 
     @property
     def rank(self) -> int:

@@ -1,12 +1,13 @@
 """What lm-eval's results say, as plain values: each task's score, and every sample behind it.
 
-scored_of(found, simple_evaluate(…), texts)
+scored_of(found, simple_evaluate(…), answers)
 → Scored("gsm8k", lm_eval={"gsm8k": Score(0.39, 0.03, {"lm_eval_strict_match": 0.0})}, group=None, samples=[…])
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from stages.lib.evaluation.bodies import Answer
 from stages.lib.evaluation.tasks import BINARY, END_OF_TURN, Loaded
 
 PREFERRED_FILTER = "flexible-extract"  # gsm8k and mgsm: the strict ones are about 0 for chat models
@@ -25,15 +26,15 @@ class Score:
 class Sample:
     """One question of one task: what was asked, what came, lm-eval's mark, and its hashes of question and prompt.
 
-    ``response`` is the whole text generated, the thought included; None where the answers' likelihoods were compared:
-    then ``choice`` is the one that was found likeliest. ``stops`` are the task's own stop strings, which were not used.
+    ``response`` is the whole answer generated; None where the answers' likelihoods were compared: then ``choice`` is
+    the one that was found likeliest. ``stops`` are the task's own stop strings, which were not used.
     """
 
     task: str
     number: int
     doc: dict[str, Any]
     prompt: str
-    response: str | None
+    response: Answer | None
     choice: str | None
     gold: str
     lm_eval: bool
@@ -60,16 +61,16 @@ def stops_of(task: Any) -> tuple[str, ...]:
     return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop not in END_OF_TURN)
 
 
-def scored_of(found: Loaded, results: dict[str, Any], texts: dict[tuple[str, int], str]) -> Scored:
-    """A benchmark from what ``simple_evaluate`` returned; ``texts`` are the whole ones, by task and number."""
+def scored_of(found: Loaded, results: dict[str, Any], answers: dict[tuple[str, int], Answer]) -> Scored:
+    """A benchmark from what ``simple_evaluate`` returned; ``answers`` are the whole ones, by task and number."""
     scores, samples = {}, []
     for name, task in found.tasks.items():
         metric, chosen = _main_metric(results["results"][name])
         scores[name] = _score(results["results"][name], metric, chosen)
         rows = [row for row in results["samples"][name] if row["filter"] == chosen]
         for row in sorted(rows, key=lambda each: each["doc_id"]):
-            text = texts.get((name, row["doc_id"])) if task.OUTPUT_TYPE == "generate_until" else None
-            samples.append(_sample(name, task, row, is_right(row[metric]), text, results["stops"][name]))
+            answer = answers.get((name, row["doc_id"])) if task.OUTPUT_TYPE == "generate_until" else None
+            samples.append(_sample(name, task, row, is_right(row[metric]), answer, results["stops"][name]))
     group = _group(found, results)
     table = {key: results["results"][key] for key in sorted(results["results"])}
     return Scored(found.benchmark.name, scores, group, samples, table)
@@ -108,7 +109,9 @@ def _group(found: Loaded, results: dict[str, Any]) -> Score | None:
     return _score(table, *_main_metric(table))
 
 
-def _sample(name: str, task: Any, row: dict[str, Any], right: bool, text: str | None, stops: tuple[str, ...]) -> Sample:
+def _sample(
+    name: str, task: Any, row: dict[str, Any], right: bool, answer: Answer | None, stops: tuple[str, ...]
+) -> Sample:
     choices = task.doc_to_choice(row["doc"]) if task.OUTPUT_TYPE == "multiple_choice" else None
     choice = None
     if choices:
@@ -120,7 +123,7 @@ def _sample(name: str, task: Any, row: dict[str, Any], right: bool, text: str | 
         number=row["doc_id"],
         doc=row["doc"],
         prompt=_prompt(row["arguments"][0][0]),
-        response=text,
+        response=answer,
         choice=choice,
         gold=str(choices[target] if choices and isinstance(target, int) else target),
         lm_eval=right,

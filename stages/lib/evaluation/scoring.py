@@ -40,7 +40,7 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
     question = asked(sample.task, sample.doc, sample.number) if sample.response is not None else None
     name = f"{sample.task}/{sample.number}"
     identity = question or Asked(name, name, _question(sample), sample.gold, None, None)
-    verdict = verify(question, sample.response or "") if question else None
+    verdict = verify(question, sample.response.text) if question and sample.response else None
     right = verdict is not None and verdict.verdict == "right"
     by_verifier = verdict is not None and asking.params.headline == "verifier"
     return Evaluated(
@@ -52,7 +52,7 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
         question=identity.question,
         answer=identity.answer,
         prompt=sample.prompt,
-        response=sample.response if sample.response is not None else sample.choice or "",
+        response=sample.response.text if sample.response is not None else sample.choice or "",
         prediction=verdict.prediction if verdict else sample.choice,
         verdict=verdict.verdict if verdict else None,
         decided_by=f"rule:{verdict.rule}" if verdict and by_verifier else "lm-eval",
@@ -76,12 +76,13 @@ def _audited(sample: Sample, identity: Asked, asking: Asking, tokens: Count, ver
         return dict.fromkeys(("tokens", *KINDS))
     generated = Generated(
         question=identity.question,
-        response=sample.response,
-        tokens=tokens(sample.response),
+        response=sample.response.text,
+        tokens=tokens(sample.response.text) + tokens(sample.response.reasoning),
         limit=asking.params.max_gen_toks,
         language=identity.reply_language,
         stops=sample.stops,
         end_marker=asking.end_marker,
+        cut_off=sample.response.cut_off,
     )
     found = flags(generated, verdict)
     return {"tokens": generated.tokens, **{kind: getattr(found, kind) for kind in KINDS}}

@@ -3,34 +3,51 @@
 run.served_base_url: http://127.0.0.1:8000/v1, run.served_model: "{arm}"    → asks it for 'filtered'
 """
 
-import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
 from stages.lib.command import project_root
 from stages.lib.evaluation import EvaluationError
+from stages.lib.evaluation.bodies import NoAnswer, parsed, status_error, words
 from stages.lib.params import Run
 
 LOOK_S = 10.0
+SECRET_LENGTH = 8  # a shorter key is a word for a server that needs none
 
 
 def check(arm: str, backend: str, run: Run) -> None:
     """EvaluationError where the server does not answer or does not serve the arm's model under its name."""
     url, name = f"{base_url(backend, run)}/models", model_name(arm, run)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=header(run)), timeout=LOOK_S) as answer:
-            served = [entry["id"] for entry in json.load(answer)["data"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{url}: {_reason(error)}. Start the server, or mend run.served_base_url.") from error
+        served = _served(url, run)
+    except (OSError, NoAnswer) as error:
+        reason = without_key(_reason(error), header(run))
+        raise EvaluationError(f"{url}: {reason}. Start the server, or correct run.served_base_url.") from error
     if name not in served:
         raise EvaluationError(
             f"{url}: no model '{name}' is served there, but {', '.join(served) or 'none'}. "
             "Serve it under that name, or change run.served_model."
         )
+
+
+def _served(url: str, run: Run) -> list[str]:
+    """The names in the server's list of models; OSError or NoAnswer where there is no list."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as the questions are asked
+    try:
+        with direct.open(urllib.request.Request(url, headers=header(run)), timeout=LOOK_S) as answer:
+            body = answer.read()
+    except urllib.error.HTTPError as error:
+        raise status_error(error.code, error.read(), 0.0) from error
+    found = parsed(body)
+    try:
+        return [entry["id"] for entry in found["data"]]
+    except (KeyError, TypeError) as error:
+        raise NoAnswer(f"no list of models: {words(found)}") from error
 
 
 def base_url(backend: str, run: Run) -> str:
@@ -61,9 +78,11 @@ def header(run: Run) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"}
 
 
+def without_key(text: str, sent: Mapping[str, str]) -> str:
+    """A server's words without the key of the header that was sent, which some servers repeat."""
+    key = sent.get("Authorization", "").removeprefix("Bearer ")
+    return text.replace(key, "(the key)") if len(key) >= SECRET_LENGTH else text
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}"
-    if isinstance(error, OSError):
-        return f"cannot be reached ({getattr(error, 'reason', error)})"
-    return "no list of models in the answer"
+    return f"cannot be reached ({getattr(error, 'reason', error)})" if isinstance(error, OSError) else str(error)

@@ -65,4 +65,6 @@ def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
 
 def verify(question: Asked, response: str) -> Verdict:
     """Judge a whole generation, thought and markers included, in any of the benchmarks' languages."""
+    if not response.strip():
+        return Verdict("wrong", None, "empty")  # there is nothing in it that another reader could find right
     return rule_verdict(question.question, response, question.answer, question.language or "en")

@@ -12,11 +12,12 @@ from stages.lib.comparison.results import Arm as ComparedArm
 from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
 from stages.lib.comparison.table import (
     AUDIT,
-    CAVEAT,
+    EXACT,
     IF_UNSURE,
     asked_and_scored,
     audit_cells,
     audit_table,
+    caveat,
     comparison_table,
     if_unsure,
     p_value,
@@ -159,7 +160,8 @@ def render(page: Page) -> str:
         page=page,
         outcome=outcome(comparison),
         asked_and_scored=asked_and_scored(comparison),
-        caveat=CAVEAT,
+        caveat=caveat(comparison),
+        exact_head=EXACT,
         if_unsure_head=IF_UNSURE,
         markdown=f"{comparison_table(comparison)}\n\n{audit_table(comparison)}".strip(),
         colours=colours(list(comparison.arms)),
