@@ -1,7 +1,7 @@
 """Keep the right answers: each response's final answer against the gold one, by rule, by a judge, or by both.
 
 In:   data/distilled.jsonl, the judge's prompt file
-Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "right", "decided_by": "rule:phrase",
+Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "right", "decided_by": "rule:label",
                                  "rule_verdict": "right", "judge_verdict": null}
       data/rejected.jsonl        the same + {"reason": "wrong_answer"}
       data/control.jsonl         distilled rows, as many dropped as by the filter but at random (seeded)

@@ -330,7 +330,7 @@ def test_the_datasets_library_reads_the_file(
 
 
 def test_filtered_rows_convert_like_distilled_ones(converted: Callable[..., Path]) -> None:
-    verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict = {"prediction": "5", "verdict": "right", "decided_by": "rule:label"}
     plain = (converted(*TEXTS) / "unfiltered.json").read_bytes()
     judged = (converted(*[text | verdict for text in TEXTS]) / "unfiltered.json").read_bytes()
     assert judged == plain

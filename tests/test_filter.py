@@ -60,7 +60,7 @@ def test_right_answers_are_kept_and_wrong_ones_rejected_in_their_order(filtering
         pytest.param(TWO_ANSWERS, "no_answer_read", "unsure", "6", id="two answers"),
         pytest.param(NO_ANSWER, "no_answer_read", "unsure", None, id="no answer"),
         pytest.param(EMPTY, "no_answer_read", "unsure", None, id="empty"),
-        pytest.param(RIGHT | {"answer": "five"}, "no_answer_read", "unsure", "5", id="a gold answer without a number"),
+        pytest.param(RIGHT | {"answer": "blue"}, "no_answer_read", "unsure", "5", id="a gold answer without a number"),
     ],
 )
 def test_a_rejected_row_says_why(
@@ -76,7 +76,7 @@ def test_a_kept_row_is_the_distilled_one_with_its_verdict(
 ) -> None:
     (kept,) = read_some_rows(filtering(RIGHT) / "filtered", Filtered, "")
     (distilled,) = read_some_rows(distilled_file(RIGHT), Distilled, "")
-    verdict: dict[str, Any] = {"prediction": "5", "verdict": "right", "decided_by": "rule:phrase"}
+    verdict: dict[str, Any] = {"prediction": "5", "verdict": "right", "decided_by": "rule:label"}
     verdict |= {"rule_verdict": "right", "judge_verdict": None}
     assert kept.model_dump() == distilled.model_dump() | verdict
 
@@ -107,7 +107,7 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
         "kept_share": 0.4,
         "rejected": 3,
         "rejected_by_reason": {"no_answer_read": 1, "wrong_answer": 2},
-        "decided_by": {"rule:bold": 1, "rule:none": 1, "rule:phrase": 3},
+        "decided_by": {"rule:bold": 1, "rule:label": 3, "rule:none": 1},
         "rule_by_judge": {"right": {"not_asked": 2}, "wrong": {"not_asked": 2}, "unsure": {"not_asked": 1}},
         "judge_contradicts": None,
         "judge_asked": 0,

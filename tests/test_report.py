@@ -107,7 +107,7 @@ def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Eval
         "response": "…",
         "prediction": str(index - 1) if correct else None,
         "verdict": "right" if correct else "unsure",
-        "decided_by": "rule:phrase",
+        "decided_by": "rule:label",
         "lm_eval": correct,
         "correct": correct,
         "tokens": 128,
