@@ -48,7 +48,7 @@ BASE: dict[str, Any] = {
 # what rule and embedded judge say of a row: the rule reads ``answer``, the judge the last number of ``solution``
 BOTH_RIGHT: dict[str, Any] = {}
 BOTH_WRONG = {"response": "The answer is 6."}
-RULE_UNSURE_JUDGE_RIGHT = {"answer": "five"}
+RULE_UNSURE_JUDGE_RIGHT = {"answer": "a handful"}
 RULE_UNSURE_JUDGE_WRONG = {"response": "I would rather not say."}
 RULE_RIGHT_JUDGE_WRONG = {"solution": "2 + 3 = 6"}
 RULE_WRONG_JUDGE_RIGHT = {"solution": "2 + 3 = 6", "response": "The answer is 6."}
