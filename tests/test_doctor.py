@@ -389,8 +389,11 @@ def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:
         assert source in (ROOT / "docs" / "ascend.md").read_text()
 
 
+OPENMIND = {"train.backend": "openmind", "train.system_prompt": "in_user_turn"}
+
+
 def test_openmind_that_is_absent_fails(machine: Machine) -> None:
-    row = machine.doctor({"train.backend": "openmind"}).rows["openmind"]
+    row = machine.doctor(OPENMIND).rows["openmind"]
     assert (row.state, row.found) == ("fail", "train.backend: openmind: no program 'openmind-cli'")
     assert "make openmind-env" in row.mend
 
@@ -401,7 +404,7 @@ def test_openmind_is_started_and_its_versions_are_held_against_its_release(machi
     machine.package("openmind", "1.0.0", "")
     machine.package("peft", "0.14.0", "")
     machine.package("transformers", "4.50.0", "")
-    said = machine.doctor({"train.backend": "openmind"})
+    said = machine.doctor(OPENMIND)
     assert said.rows["openmind"].state == "ok"
     assert said.rows["openmind env"].state == "warn"
     assert "transformers 4.50.0 (>=4.39.2,<=4.45.2)" in said.rows["openmind env"].found
@@ -411,9 +414,7 @@ def test_openmind_is_started_and_its_versions_are_held_against_its_release(machi
 def test_openmind_that_does_not_run_fails_with_its_last_line(machine: Machine) -> None:
     text = "Traceback:\nImportError: libhccl.so"
     machine.environment["OPENMIND_CLI"] = str(machine.program("openmind-cli", text.replace("Traceback", "It"), code=1))
-    assert (
-        "ImportError: libhccl.so (exit code 1)" in machine.doctor({"train.backend": "openmind"}).rows["openmind"].found
-    )
+    assert "ImportError: libhccl.so (exit code 1)" in machine.doctor(OPENMIND).rows["openmind"].found
 
 
 def test_a_key_that_is_needed_and_not_set_fails(machine: Machine) -> None:
