@@ -187,6 +187,12 @@ class Workspace:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """``kill -9`` a process and all that it started."""
+    """``kill -9`` a process and all that it started, and wait until none is left: DVC asks for a lock's owner."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    for _ in range(1000):
+        try:
+            os.killpg(process.pid, 0)  # one that nobody has waited for counts as alive
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
