@@ -236,9 +236,8 @@ def test_locks_that_no_other_host_sees_are_a_warning(
     assert mount_options(tmp_path / "d") == ["rw"]
 
 
-@pytest.mark.parametrize("kind", ["flock", "lockf"])
-def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
+def failing_under(desk: Desk, text: str) -> str:
+    """What distill says on stderr where it fails under a kernel that does as ``text``."""
     environment = os.environ | {"PYTHONPATH": kernel(desk.folder, text)}
     desk.ask(question(0))
     with subprocess.Popen(
@@ -247,6 +246,13 @@ def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: p
     ) as stage:  # fmt: skip
         _, said = stage.communicate(timeout=60)
     assert stage.returncode == 1
+    return said
+
+
+@pytest.mark.parametrize("kind", ["flock", "lockf"])
+def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
+    said = failing_under(desk, text)
     (line,) = said.splitlines()
     assert line.startswith(f"Error: {desk.store.parent}/answers.")
     assert "locks do not work on this filesystem (No locks available)" in line
@@ -264,14 +270,7 @@ def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
         "    return real(file, how)\n"
         "fcntl.flock = flock\n"
     )
-    environment = os.environ | {"PYTHONPATH": kernel(desk.folder, text)}
-    desk.ask(question(0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.distill", *desk.arguments()],
-        cwd=desk.folder, env=environment, text=True, stderr=subprocess.PIPE,
-    ) as stage:  # fmt: skip
-        _, said = stage.communicate(timeout=60)
-    assert stage.returncode == 1
+    said = failing_under(desk, text)
     assert "'make store-import FILE=" in said
     (rescued,) = desk.store.parent.glob("*.rescued.*.jsonl")
     assert len(rescued.read_bytes().splitlines()) == len(desk.requested()) == 1

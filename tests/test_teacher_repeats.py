@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.teacher_desk import KEY, Desk, Serve, completion, good, question
+from tests.teacher_desk import KEY, Desk, Route, Serve, completion, good, question
 
 THINKING = "parameter.enable_thinking must be set to false for non-streaming calls"
 
 
 def refusal(message: str) -> web.Response:
     return web.json_response({"error": {"message": message, "code": "invalid_parameter_error"}}, status=400)
+
+
+def refusing(message: str) -> Route:
+    """A server that refuses the questions with a 99 in them."""
+
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return refusal(message) if "99" in content else completion()
+
+    return route
 
 
 def unread(desk: Desk) -> list[dict[str, Any]]:
@@ -52,10 +61,7 @@ def test_a_400_whose_numbers_differ_is_the_same_400(desk: Desk, serve: Serve) ->
 
 
 def test_a_refusal_among_answers_stops_nothing(desk: Desk, serve: Serve) -> None:
-    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-        return refusal("No such luck.") if "99" in content else completion()
-
-    server = serve(route)
+    server = serve(refusing("No such luck."))
     desk.use(server)
     desk.set(concurrency=1, max_failed_share=0.8)
     desk.ask(*(question(n, f"{99 if n % 3 else 11} + {n}") for n in range(60)))
@@ -65,10 +71,7 @@ def test_a_refusal_among_answers_stops_nothing(desk: Desk, serve: Serve) -> None
 
 
 def test_questions_that_a_filter_refuses_one_after_the_other_are_rows(desk: Desk, serve: Serve) -> None:
-    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-        return refusal("Input data may contain inappropriate content.") if "99" in content else completion()
-
-    server = serve(route)
+    server = serve(refusing("Input data may contain inappropriate content."))
     desk.use(server)
     desk.set(concurrency=1, max_failed_share=1.0)
     desk.ask(*(question(n, f"99 + {n}") for n in range(20)), question(30))
@@ -77,10 +80,7 @@ def test_questions_that_a_filter_refuses_one_after_the_other_are_rows(desk: Desk
 
 
 def test_a_run_for_the_few_that_are_always_refused_comes_to_its_end(desk: Desk, serve: Serve) -> None:
-    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-        return refusal("No such luck.") if "99" in content else completion()
-
-    server = serve(route)
+    server = serve(refusing("No such luck."))
     desk.use(server)
     desk.set(concurrency=2, max_failed_share=0.2)
     desk.ask(*(question(n, f"11 + {n % 90}.{n // 90}") for n in range(100)))
