@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 READ = click.Path(path_type=Path)
 WRITE = click.Path(path_type=Path)
+SECRET_LENGTH = 8  # a shorter key is a word for a server that needs none
 
 
 class DistilleryError(Exception):
@@ -99,6 +100,11 @@ def params_option(function: Callable[P, R]) -> Callable[P, R]:
 def project_root() -> Path:
     """The project's folder; inside ``dvc exp run --temp`` and ``--queue`` still the main one ($DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[2])
+
+
+def without_key(text: str, key: str) -> str:
+    """A server's words without the key that was sent, which some servers repeat."""
+    return text.replace(key, "(the key)") if len(key) >= SECRET_LENGTH else text
 
 
 def main_worktree(folder: Path) -> Path:

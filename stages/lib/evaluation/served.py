@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from stages.lib.command import project_root
+from stages.lib.command import project_root, without_key
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.bodies import NoAnswer, parsed, status_error, words
 from stages.lib.params import Run
 
 LOOK_S = 10.0
-SECRET_LENGTH = 8  # a shorter key is a word for a server that needs none
 
 
 def check(arm: str, backend: str, run: Run) -> None:
@@ -26,7 +25,7 @@ def check(arm: str, backend: str, run: Run) -> None:
     try:
         served = _served(url, run)
     except (OSError, NoAnswer) as error:
-        reason = without_key(_reason(error), header(run))
+        reason = without_key(_reason(error), sent_key(header(run)))
         raise EvaluationError(f"{url}: {reason}. Start the server, or correct run.served_base_url.") from error
     if name not in served:
         raise EvaluationError(
@@ -78,10 +77,9 @@ def header(run: Run) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"}
 
 
-def without_key(text: str, sent: Mapping[str, str]) -> str:
-    """A server's words without the key of the header that was sent, which some servers repeat."""
-    key = sent.get("Authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "(the key)") if len(key) >= SECRET_LENGTH else text
+def sent_key(sent: Mapping[str, str]) -> str:
+    """The key in the header that was sent; empty where there is none."""
+    return sent.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _reason(error: Exception) -> str:

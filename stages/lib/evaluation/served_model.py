@@ -20,8 +20,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_exponential_jitter
 from tqdm import tqdm
 
+from stages.lib.command import without_key
 from stages.lib.evaluation.bodies import NoAnswer, answers, likelihoods, status_error
-from stages.lib.evaluation.served import without_key
+from stages.lib.evaluation.served import sent_key
 
 log = logging.getLogger("distillery.evaluate")
 
@@ -115,7 +116,7 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
             log.info("evaluate: %s: no answer (%s), retried", self.base_url, said)
 
     def _without_key(self, error: Exception) -> Exception:
-        return NoAnswer(without_key(str(error), self.header)) if isinstance(error, NoAnswer) else error
+        return NoAnswer(without_key(str(error), sent_key(self.header))) if isinstance(error, NoAnswer) else error
 
     async def _body(self, session: aiohttp.ClientSession, payload: dict[str, Any]) -> bytes:
         """What the server sends with a status of success; NoAnswer for any other, and where nothing whole comes."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.lib.command import DistilleryError
+from stages.lib.command import DistilleryError, without_key
 from stages.lib.params import Run
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.errors import Fault, Subject, hint_on, verdict_on
@@ -22,7 +22,6 @@ from stages.lib.teacher.waiting import asked_wait_s
 
 log = logging.getLogger("distillery.asking")
 
-SECRET_LENGTH = 8  # a shorter key is a word for a server that wants none
 KEPT = "what was received is kept."
 
 
@@ -90,8 +89,7 @@ class Diagnosis:
 
     def without_key(self, text: str) -> str:
         """A server's text; some say which key was wrong."""
-        key = self._endpoint.api_key
-        return text.replace(key, "(the key)") if len(key) >= SECRET_LENGTH else text
+        return without_key(text, self._endpoint.api_key)
 
     def _of_error(
         self, reason: str, status: int, said: ServerWords, headers: Mapping[str, str]
