@@ -155,6 +155,7 @@ class Response:
         self.numbers = Text(whole, self.words)
         self.text = self.numbers.text
         self.start, self.end = marked_solution(whole)
+        self._statements: dict[Span, Statement | None] = {}
 
     @cached_property
     def sentences(self) -> list[Span]:
@@ -190,12 +191,18 @@ class Response:
     @cached_property
     def stated(self) -> list[Statement]:
         """What the solution's sentences state, in order."""
-        return [statement for span in self.body if (statement := _statement(self, span))]
+        return [statement for span in self.body if (statement := self.statement(span))]
 
     @cached_property
     def stated_anywhere(self) -> list[Statement]:
         """What is stated in any sentence, those outside the solution too."""
-        return [*self.explicit, *(statement for span in self.sentences if (statement := _statement(self, span)))]
+        return [*self.explicit, *(statement for span in self.sentences if (statement := self.statement(span)))]
+
+    def statement(self, span: Span) -> Statement | None:
+        """What a sentence states, read once."""
+        if span not in self._statements:
+            self._statements[span] = _statement(self, span)
+        return self._statements[span]
 
     def find(self, pattern: "re.Pattern[str]", span: Span) -> "re.Match[str] | None":
         """The last match of a pattern in a sentence."""
@@ -393,11 +400,11 @@ def asserted(parts: Response, span: Span, at_once: bool = False) -> tuple[tuple[
     """The value that a piece of text comes to, or several where it leaves that open; and all others that it holds."""
     every = parts.numbers.values(*span)[-MOST:]
     chosen = every[-1:]
-    starts = at_once and every and _gap(parts, span) >= every[0].start
+    starts = at_once and bool(every) and _gap(parts, span) >= every[0].start
     if starts and OPERATOR.match(parts.text, every[0].stop) and not EQUALS.search(parts.text, *span):
         return (), every  # to be worked out: the answer is 20 + 3
     if len(distinct(every)) > 1:
-        weights = _weights(parts, span, every, at_once)
+        weights = _weights(parts, span, every, starts)
         chosen = distinct(value for value, weight in zip(every, weights, strict=True) if weight == max(weights))
         if len(chosen) == 1:
             chosen = _with_alternatives(parts, every, every.index(chosen[0]))
@@ -405,15 +412,15 @@ def asserted(parts: Response, span: Span, at_once: bool = False) -> tuple[tuple[
     return chosen, tuple(value for value in every if value not in chosen)
 
 
-def _weights(parts: Response, span: Span, every: tuple[Value, ...], at_once: bool) -> list[float]:
-    """How much speaks for each of a sentence's values as the one that is meant."""
+def _weights(parts: Response, span: Span, every: tuple[Value, ...], starts: bool) -> list[float]:
+    """How much speaks for each of a sentence's values as the one that is meant; ``starts``: the first comes at once."""
     text, words, question = parts.text, parts.words, parts.question
     so = words.so.search(text, *span)
     totals = {_gap(parts, Span(found.end(), span.end)) for found in words.total.finditer(text, *span)}
     equals = [(sign.end(), _gap(parts, Span(sign.end(), span.end))) for sign in EQUALS.finditer(text, *span)]
     result = next((each for at, gap in reversed(equals) for each in every if at <= each.start <= gap), None)
     clauses = [span.start, *(match.start() for match in CLAUSE.finditer(text, *span)), span.end]
-    first = at_once and _gap(parts, span) >= every[0].start and not _is_scene(parts, every[0])
+    first = starts and not _is_scene(parts, every[0])
     first = first and (every[0].value not in question.givens or all(each.value in question.givens for each in every))
     weights = []
     for index, value in enumerate(every):
