@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from stages.lib.params import Judge as JudgeParams
-from stages.lib.params import Run, slotted_prompt_text
+from stages.lib.params import JUDGE, Run, slotted_prompt_text
 from stages.lib.records import Distilled
 from stages.lib.teacher.asking import Asked, Requests, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.client import CallFailed, TeacherError
@@ -39,10 +39,11 @@ class Judge:
     def __init__(self, params: JudgeParams, run: Run) -> None:
         self._params = params
         self._run = run
-        self._respondent = Respondent("filter", "filter.judge", params, run.judge_api_key_variable)
+        variable = run.api_key_variables and run.api_key_variables.judge
+        self._respondent = Respondent("filter", "filter.judge", params, variable)
         self._identity = self._respondent.identity
         self._price = price_of(self._respondent, run)
-        self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "material")
+        self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "material", JUDGE)
         self.standing = Standing(wanted=0)
         self.worth = 0.0
 
@@ -60,7 +61,7 @@ class Judge:
 
     def run_facts(self) -> dict[str, Any]:
         """What was bought now and what the store saved; complete when every row has its mark."""
-        return self.standing.facts(self.worth, self._run.prices.currency)
+        return self.standing.facts(self.worth, self._run.currency)
 
     def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
         """With the requests of the first round that were answered: their cost counts for the budget."""
@@ -89,7 +90,7 @@ class Judge:
         if self._run.offline and asked.standing.failed:
             raise TeacherError(
                 f"filter: run.offline is true, and {asked.standing.failed} marks of the judge are not in the store. "
-                "Set it to false, or filter.strategy to rule and filter.judge_audit_share to 0."
+                "Set it to false, or filter.strategy to rule and remove filter.judge."
             )
         some_came = asked.standing.bought + asked.standing.from_store > 0
         missing = [failed for failed in asked.failed.values() if not _is_for_good(failed, some_came)]

@@ -1,4 +1,4 @@
-"""Training a student on conversations: one module a backend, chosen by ``train.backend``.
+"""Training a student on conversations: one module a backend, chosen by ``train.trainer.kind``.
 
 Each offers ``train(job) -> Trained``: it reads the job's dataset, and writes final weights, tokenizer and chat
 template, merged and as safetensors, into ``job.out``.
