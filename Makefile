@@ -86,9 +86,9 @@ prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1
 
 ##@ The store of received answers
 store: setup ## what it holds and what that cost, by model
-	@python -m stages.lib.teacher.ledger
+	@python -m stages.lib.store_tools.ledger
 store-article: setup ## its answers to data/questions.jsonl as the article's file, FILE=r1_distill.txt
-	python -m stages.lib.teacher.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
+	python -m stages.lib.store_tools.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
 
 ##@ Two hosts (docs/hosts.md)
 remote: setup ## name the storage that the hosts share; URL=/mnt/share, ssh://…, s3://… or oss://…
@@ -98,9 +98,9 @@ push: setup ## send all results there, the run-cache too; dvc.lock and metrics t
 pull: setup ## fetch all results from there
 	dvc pull --run-cache
 store-export: setup ## the store of received answers to FILE=answers.jsonl; what the file holds stays
-	python -m stages.lib.teacher.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
+	python -m stages.lib.store_tools.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1_distill.txt, to the store
-	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
+	python -m stages.lib.store_tools.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ A closed cluster (docs/hosts.md)
 bundle: setup ## pack all that a machine without a network lacks: PLATFORM=aarch64 FILE=bundle.tar

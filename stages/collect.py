@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import click
 
+from stages.lib.chat_template import ControlTokens
 from stages.lib.command import WRITE, one_line_errors, params_option
 from stages.lib.hygiene.contamination import (
     BenchmarkIndex,
@@ -35,8 +36,8 @@ from stages.lib.hygiene.contamination import (
 )
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Collect, load_params
-from stages.lib.records import DataError, LeftOut, Question, write_json, write_rows
-from stages.lib.students.templates import ControlTokens
+from stages.lib.rows import DataError, write_json, write_rows
+from stages.lib.rows.question import LeftOut, Question
 
 log = logging.getLogger("distillery.collect")
 
@@ -133,7 +134,8 @@ def check_sizes(collected: Collected, params: Collect) -> None:
     asked = params.train_size + params.heldout_size
     if total < asked:
         raise DataError(
-            f"collect: train_size and heldout_size ask for {asked} questions, the source has {total}. Lower one of them."
+            f"collect: train_size and heldout_size ask for {asked} questions, the source has {total}. "
+            "Lower one of them."
         )
     if overlap(collected):
         raise DataError(f"collect: {overlap(collected)} questions are in both sets. This is a fault of collect itself.")

@@ -29,22 +29,14 @@ import click
 
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Filter, Judge, Params, Run, audit_of, judge_of, load_params
-from stages.lib.records import (
-    DataError,
-    Disagreement,
-    Distilled,
-    Filtered,
-    Rejected,
-    read_rows,
-    write_json,
-    write_rows,
-    writing,
-)
-from stages.lib.teacher.store import AnswerStore, default_path, open_store
+from stages.lib.params import Filter, Judge, Run, audit_of, judge_of, load_params
+from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
+from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 
 if TYPE_CHECKING:
-    from stages.lib.teacher import judge as asking_a_judge
+    from stages.lib.judge.judging import Judging
 
 log = logging.getLogger("distillery.filter")
 
@@ -109,15 +101,15 @@ class Bench:
     def __init__(self, params: Filter) -> None:
         self._params = params
         self._share, self._seed = audit_of(params)
-        self._judge: asking_a_judge.Judge | None = None
+        self._judge: Judging | None = None
         self._store: AnswerStore | None = None
 
     def call_the_judge(self, rows: Iterable[Distilled], params: Judge, run: Run, store: AnswerStore) -> None:
         """Have every row marked that the strategy, or the audit, wants marked; the replies are in the store then."""
-        from stages.lib.teacher.judge import Judge as Asked
+        from stages.lib.judge.judging import Judging
 
         wanted = bytearray(self.asks_the_judge(row, _by_rule(row)) for row in rows)  # a byte a row: read once more
-        self._judge, self._store = Asked(params, run), store
+        self._judge, self._store = Judging(params, run), store
         self._judge.ask(lambda: compress(rows, wanted), store)
 
     def asks_the_judge(self, row: Distilled, rule: Verdict) -> bool:

@@ -30,6 +30,7 @@ from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
 from stages.lib.params.evaluate import Report as Report
+from stages.lib.params.evaluate import ServedBackend as ServedBackend
 from stages.lib.params.filter import EmbeddedJudge as EmbeddedJudge
 from stages.lib.params.filter import Filter as Filter
 from stages.lib.params.filter import Judge as Judge
@@ -37,7 +38,6 @@ from stages.lib.params.filter import ServedJudge as ServedJudge
 from stages.lib.params.filter import audit_of as audit_of
 from stages.lib.params.filter import judge_of as judge_of
 from stages.lib.params.loading import load_params as load_params
-from stages.lib.params.prompts import JUDGE as JUDGE
 from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Price as Price

@@ -1,7 +1,7 @@
 """Check a params file as a stage would, or rewrite one of before the tagged unions.
 
-    python -m stages.lib.params params.yaml
-    python -m stages.lib.params --migrate params.yaml
+python -m stages.lib.params params.yaml
+python -m stages.lib.params --migrate params.yaml
 """
 
 import os

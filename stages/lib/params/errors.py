@@ -1,6 +1,6 @@
 """What pydantic says of a wrong file, in one line that names the key as it stands in the file.
 
-    distill.teacher.base_url: kind embedded does not read it; kind openai_compatible does. Remove the key, or set kind: …
+    distill.teacher.base_url: kind embedded does not read it; kind openai_compatible does. Remove the key, or …
     train.lerning_rate: unknown key. Did you mean 'learning_rate'?
 
 pydantic puts the tag of the chosen member of a union between the keys of a location, as in ``('distill', 'teacher',
@@ -28,8 +28,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Place:
-    """The keys that lead to a place of the file, the model there (if it is one), and of which choice it is, under
-    which tag."""
+    """The keys that lead to a place of the file, what the schema has there, and of which choice, under which tag."""
 
     keys: tuple[str, ...]
     node: Any
@@ -38,6 +37,7 @@ class Place:
 
     @property
     def key(self) -> str:
+        """``distill.teacher.model``."""
         return ".".join(self.keys)
 
 
@@ -79,15 +79,21 @@ def _said(error: ErrorDetails, schema: type[BaseModel], raw: Any) -> str:
         return f"{key}: missing. Every value stands in the file; 'git diff' shows what was removed."
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}."
-    if choice and error["type"] == "union_tag_invalid":
-        wrong, known = error["ctx"]["tag"], list(choice.members)
-        return f"{key}.{choice.discriminator}: '{wrong}' is none of {', '.join(known)}.{_close(wrong, known)}"
-    if choice and error["type"] == "union_tag_not_found":
-        return f"{key}.{choice.discriminator}: missing. It is one of {', '.join(choice.members)}."
     if choice:
-        wanted = f"{{{choice.discriminator}: {' | '.join(choice.members)}, …}}"
-        return f"{key}: Input should be a valid dictionary, {wanted}, not {error['input']!r:.60}."
+        return _unchosen(key, choice, error)
     return f"{key or 'the file'}: {error['msg']}, not {error['input']!r:.60}."
+
+
+def _unchosen(key: str, choice: Choice, error: ErrorDetails) -> str:
+    """A choice without a kind that there is."""
+    known = list(choice.members)
+    if error["type"] == "union_tag_invalid":
+        wrong = error["ctx"]["tag"]
+        return f"{key}.{choice.discriminator}: '{wrong}' is none of {', '.join(known)}.{_close(wrong, known)}"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.{choice.discriminator}: missing. It is one of {', '.join(known)}."
+    wanted = f"{{{choice.discriminator}: {' | '.join(known)}, …}}"
+    return f"{key}: Input should be a valid dictionary, {wanted}, not {error['input']!r:.60}."
 
 
 def _unknown(found: Place, around: Place) -> str:
@@ -97,9 +103,10 @@ def _unknown(found: Place, around: Place) -> str:
         discriminator, others = around.choice.discriminator, around.choice.members
         readers = [tag for tag, member in others.items() if name in member.model_fields]
         if readers:
+            does = "does" if len(readers) == 1 else "do"
             return (
                 f"{found.key}: {discriminator} {around.tag} does not read it; {discriminator} {' and '.join(readers)} "
-                f"{'does' if len(readers) == 1 else 'do'}. Remove the key, or set {discriminator}: {' or '.join(readers)}."
+                f"{does}. Remove the key, or set {discriminator}: {' or '.join(readers)}."
             )
     return f"{found.key}: unknown key.{nearest(name, _known(around.node))}"
 

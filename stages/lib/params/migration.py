@@ -156,7 +156,9 @@ def _run(run: Entry, section: Any) -> None:
         if kinds.get(name) != "openai_compatible":
             run.take(old)
     _group(run, "api_key_variables", served)
-    _group(run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values())
+    _group(
+        run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values()
+    )
     backend = section("evaluate", "backend").at("kind")
     keys = {"served_base_url": "base_url", "served_model": "model", "served_api_key_variable": "api_key_variable"}
     _group(run, "served", keys, read=bool(backend and str(backend.value).startswith("local-")))

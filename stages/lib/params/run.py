@@ -1,6 +1,6 @@
 """``run``: what no stage depends on, for it shapes speed and money and no result."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -90,9 +90,14 @@ class Run(Section):
         return self
 
     @property
-    def currency(self) -> str | None:
-        """That of the price table; None where there is none, and no amount either."""
-        return self.prices.currency if self.prices else None
+    def currency(self) -> str:
+        """That of the price table; empty where there is none, and no amount either."""
+        return self.prices.currency if self.prices else ""
+
+    def key_variable(self, of: Literal["teacher", "judge"]) -> str | None:
+        """The variable with that model's key; None for one that needs none."""
+        names = self.api_key_variables or ApiKeyVariables()
+        return names.teacher if of == "teacher" else names.judge
 
     def price(self, model: str) -> Price | None:
         """What a model costs; None where that is not known."""

@@ -1,4 +1,4 @@
-"""``distill`` and the two kinds of model that it asks: the embedded one, and any behind an OpenAI-compatible address."""
+"""``distill`` and the two kinds of model that it asks: the embedded one, and any behind an OpenAI-compatible API."""
 
 from typing import Annotated, Literal
 

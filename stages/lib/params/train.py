@@ -123,6 +123,16 @@ class Train(Section):
         return self
 
     @property
+    def packing(self) -> bool:
+        """Whether the trainer lays several rows behind one another."""
+        return isinstance(self.trainer, Trl) and self.trainer.packing
+
+    @property
+    def group_by_length(self) -> bool:
+        """Whether the trainer puts rows of similar length in a step."""
+        return isinstance(self.trainer, Trl) and self.trainer.group_by_length
+
+    @property
     def lora(self) -> Lora | None:
         """The adapters; None where all weights are trained."""
         return self.finetuning if isinstance(self.finetuning, Lora) else None

@@ -9,10 +9,12 @@ from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
 from stages.lib.params.evaluate import Compare, Evaluate, Report
 from stages.lib.params.filter import Filter, judge_of
-from stages.lib.params.prompts import JUDGE, prompt_names, shown
+from stages.lib.params.prompts import JUDGE, prompt_names
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.train import Arm, Dataset, Train
+
+SERVED_EXAMPLE = '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}'
 
 
 class Params(Section):
@@ -34,7 +36,7 @@ class Params(Section):
 
 
 def contradictions(params: Params) -> Iterator[str]:
-    """What one key says of another and is not so: names of nothing, keys of ``run`` that no choice reads or one lacks."""
+    """What one key says of another and is not so: names of nothing, keys of ``run`` that no choice reads or that lack."""
     yield from _names(params)
     yield from _prompts(params)
     for name in params.evaluate.benchmarks:
@@ -62,7 +64,10 @@ def _prompts(params: Params) -> Iterator[str]:
     for key, name, folder in named:
         known = prompt_names(folder)
         if name not in known:
-            yield f"{key}: no file {shown(name, folder)}.{nearest(name, known)}"
+            path = "/".join(part for part in ("stages/prompts", folder, f"{name}.txt") if part)
+            yield f"{key}: no file {path}.{nearest(name, known)}"
+    for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
+        yield f"stages/prompts: {name}.txt stands there and in its folder {JUDGE}. Rename one of them."
 
 
 def _run(params: Params) -> Iterator[str]:
@@ -72,32 +77,30 @@ def _run(params: Params) -> Iterator[str]:
     embedded, served = "kind: embedded", "kind: openai_compatible"
     teacher_is, judge_is = params.distill.teacher.kind, judge.kind if judge else None
     local = params.evaluate.backend.kind.startswith("local-")
-    yield from _presence(
-        ("run.embedded", "{latency_s: 0.05, port: 0}", run.embedded),
-        "embedded" in (teacher_is, judge_is),
-        f"distill.teacher or filter.judge with {embedded}",
-    )
-    yield from _presence(
-        ("run.api_key_variables.teacher", "API_KEY", keys.teacher),
-        teacher_is == "openai_compatible",
-        f"distill.teacher with {served}",
-    )
-    yield from _presence(
-        ("run.api_key_variables.judge", "API_KEY", keys.judge),
-        judge_is == "openai_compatible",
-        f"filter.judge with {served}",
-    )
+    for key, example, found, is_read, reader in (
+        (
+            *("run.embedded", "{latency_s: 0.05, port: 0}", run.embedded, "embedded" in (teacher_is, judge_is)),
+            f"distill.teacher or filter.judge with {embedded}",
+        ),
+        (
+            *("run.api_key_variables.teacher", "API_KEY", keys.teacher, teacher_is == "openai_compatible"),
+            f"distill.teacher with {served}",
+        ),
+        (
+            *("run.api_key_variables.judge", "API_KEY", keys.judge, judge_is == "openai_compatible"),
+            f"filter.judge with {served}",
+        ),
+        (
+            *("run.served", SERVED_EXAMPLE, run.served, local),
+            "evaluate.backend with kind: local-completions or local-chat-completions",
+        ),
+    ):
+        yield from _presence(key, example, found, is_read, reader)
     if run.api_key_variables and not (keys.teacher or keys.judge):
         yield "run.api_key_variables: names no variable. Remove it."
-    yield from _presence(
-        ("run.served", '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}', run.served),
-        local,
-        "evaluate.backend with kind: local-completions or local-chat-completions",
-    )
 
 
-def _presence(entry: tuple[str, str, Any], is_read: bool, reader: str) -> Iterator[str]:
-    key, example, found = entry
+def _presence(key: str, example: str, found: Any, is_read: bool, reader: str) -> Iterator[str]:
     if is_read and found is None:
         yield f"{key}: missing, and {reader} reads it. Write it, for example {example}."
     if found is not None and not is_read:

@@ -1,6 +1,6 @@
 """Asking for many answers: what the store lacks is asked for, and an answer counts when the store has it on the disk.
 
-    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variables.teacher)
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
     ask_missing(respondent, requests, params.run, store, asked := Asked())   # requests: yields every request, twice
 
 A feeder hands what is missing to ``run.concurrency`` workers over a bounded queue; ``pacing`` lets their calls begin,
@@ -26,17 +26,17 @@ import uvloop
 
 from stages.lib.command import Interrupted
 from stages.lib.params import Price, Run, ServedTeacher, Teacher
-from stages.lib.teacher.answer_file import AnswerFile
+from stages.lib.replies.reading import Answer
+from stages.lib.replies.usage import tokens
+from stages.lib.store.answer_file import AnswerFile
+from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.draws import received
 from stages.lib.teacher.failures import Diagnosis
 from stages.lib.teacher.pacing import Pace, Stopped
-from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
-from stages.lib.teacher.reading import Answer
 from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
-from stages.lib.teacher.store import AnswerStore, request_key
 
 log = logging.getLogger("distillery.asking")
 
@@ -53,7 +53,7 @@ Requests = Callable[[], Iterable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Respondent:
-    """Who is asked: for which ``stage``, where params name the model (``section``), which variable holds its key, if any."""
+    """Who is asked: for which ``stage``, where params name the model (``section``), which variable holds a key."""
 
     stage: str
     section: str

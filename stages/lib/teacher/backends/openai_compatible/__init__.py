@@ -17,8 +17,9 @@ def identity(teacher: ServedTeacher) -> str:
 
 
 @contextmanager
-def connect(teacher: ServedTeacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
+def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
     """The endpoint named in params, with the key from the environment or from .env."""
+    assert key_variable  # params are valid
     key = os.environ.get(key_variable) or dotenv_values(project_root() / ".env").get(key_variable)
     if not key:
         raise DistilleryError(
