@@ -57,7 +57,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Build
 
 @pytest.fixture
 def project_params(tmp_path: Path) -> Callable[..., Path]:
-    """``project_params({"collect.size": 5})``: the path of a copy of params.yaml with these values in it."""
+    """``project_params({"collect.train_size": 5})``: the path of a copy of params.yaml with these values in it."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
         path = tmp_path / "params.yaml"
@@ -163,7 +163,7 @@ def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Call
     """``project_params`` with the tiny student for the real one, and one thread."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
-        student = {"train.student.source": "path", "train.student.name": str(tiny_student), "run.threads": 1}
+        student = {"train.student.kind": "path", "train.student.name": str(tiny_student), "run.threads": 1}
         return project_params(student | (changes or {}))
 
     return write

@@ -45,7 +45,7 @@ def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(w
 
 def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Workspace) -> None:
     old = workspace.messages()
-    workspace.change({"collect.size": 24})
+    workspace.change({"collect.train_size": 24})
     assert workspace.repro("distill") == {"collect", "distill"}
     assert workspace.messages()[:12] == old
     assert sorted(workspace.requested()[12:]) == sorted(workspace.messages()[12:])
@@ -61,7 +61,7 @@ def test_another_control_touches_neither_the_teacher_nor_the_arms(workspace: Wor
 
 def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(workspace: Workspace) -> None:
     asked, before = workspace.asked(), workspace.times()
-    workspace.change({"filter.strategy": "judge", "filter.judge.embedded.slip_share": 0.5})
+    workspace.change({"filter.strategy": "judge", "filter.judge.slip_share": 0.5})
     # one step more or less may leave the weights as they were, and the control may be one that was drawn before
     executed = workspace.repro() - {"evaluate@filtered", "convert@control"}
     assert executed == {"filter", "convert@filtered", "train@filtered", "compare", "report"}
@@ -76,9 +76,9 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
 
 def test_another_judge_and_another_marking_prompt_touch_the_filter_alone(workspace: Workspace) -> None:
     asked = workspace.asked()
-    workspace.change({"filter.judge.embedded.slip_share": 0.5})
+    workspace.change({"filter.judge.slip_share": 0.5})
     assert workspace.repro() == {"filter"}, "the rule decides here: the rows stay as they are"
-    workspace.add("stages/prompts/strict_teacher.txt", "\n")
+    workspace.add("stages/prompts/judge/strict_teacher.txt", "\n")
     assert workspace.repro() == {"filter"}
     assert workspace.asked() == asked
 
@@ -150,7 +150,7 @@ def test_old_results_can_be_accepted_after_a_harmless_edit(workspace: Workspace)
 def test_a_distill_killed_again_and_again_buys_twice_what_was_in_flight_alone(workspace: Workspace) -> None:
     before = len(workspace.requested())
     in_flight: set[str] = set()
-    workspace.change({"collect.size": 96, "run.concurrency": 2, "run.embedded_latency_s": 0.2})
+    workspace.change({"collect.train_size": 96, "run.concurrency": 2, "run.embedded.latency_s": 0.2})
     moments = random.Random(3)
     for _ in range(5):
         process = workspace.start_asking()
@@ -163,7 +163,7 @@ def test_a_distill_killed_again_and_again_buys_twice_what_was_in_flight_alone(wo
         assert not (workspace.folder / "data" / "distilled.jsonl").exists(), (
             "DVC removes outputs before it runs a stage"
         )
-    workspace.change({"run.embedded_latency_s": 0.0})
+    workspace.change({"run.embedded.latency_s": 0.0})
     assert workspace.repro("distill") == {"distill"}
     asked = Counter(workspace.requested()[before:])
     assert set(asked) == set(workspace.messages()) - set(workspace.requested()[:before])

@@ -287,7 +287,7 @@ def test_a_student_that_is_not_there_is_named_and_nothing_is_written(
 ) -> None:
     rows = distilled_file({})
     nowhere = rows.parent / "nowhere"
-    params = project_params({"train.student.source": "path", "train.student.name": str(nowhere)})
+    params = project_params({"train.student.kind": "path", "train.student.name": str(nowhere)})
     assert refuses(main, *arguments(rows, params)).startswith(f"{nowhere}: no tokenizer_config.json there. ")
     assert not (rows.parent / "unfiltered").exists()
 

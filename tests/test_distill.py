@@ -297,7 +297,7 @@ def test_a_long_run_tells_a_pipe_how_far_it_is(
 ) -> None:
     monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.1)
     desk.ask(*(question(number) for number in range(40)))
-    desk.set(embedded_latency_s=0.05)
+    desk.set(latency_s=0.05)
     desk.run()
     figures = r"distill: (\d+) of 40, 0 failed, \d+ in flight, \dk tokens, [\d.]+/s, \d+ s left$"
     lines = [re.match(figures, text) for text in caplog.messages]
@@ -401,7 +401,7 @@ def test_the_key_is_read_from_the_variable_that_params_name(
 ) -> None:
     server = serve(good)
     desk.use(server)
-    desk.set(api_key_variable="TEACHER_KEY")
+    desk.set(teacher="TEACHER_KEY")
     desk.ask(question(0))
     assert desk.refused().startswith("TEACHER_KEY: not set. ")
     assert server.asked == []
@@ -416,13 +416,13 @@ def test_a_run_served_by_the_store_needs_no_key_and_no_server(
 ) -> None:
     server = serve(good)
     desk.use(server)
-    desk.set(backend=backend)
+    desk.set(kind=backend)
     desk.ask(question(0), question(1))
     desk.run("first")
     monkeypatch.delenv("API_KEY")
     server.close()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        desk.set(embedded_port=taken.getsockname()[1])  # the embedded server would not start
+        desk.set(port=taken.getsockname()[1])  # the embedded server would not start
         desk.run("again")
     assert desk.outputs("again") == desk.outputs("first")
 
@@ -457,10 +457,10 @@ def test_a_port_in_use_is_one_line(desk: Desk) -> None:
     desk.ask(question(0))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        desk.set(embedded_port=port)
+        desk.set(port=port)
         line = desk.refused()
     assert line.startswith(f"127.0.0.1:{port}: ")
-    assert "run.embedded_port" in line
+    assert "run.embedded.port" in line
 
 
 # ---- bad input ----

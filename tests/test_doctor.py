@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 KEY = "sk-a-key-that-nobody-may-see"
 NPU = {"run.device": "npu"}
 ON_A_HUB = {
-    "train.student.source": "hub",
+    "train.student.kind": "hub",
     "train.student.name": "someone/tiny-1M",
     "train.student.revision": "0123456789012345678901234567890123456789",
 }
-OPENAI = {"distill.teacher.backend": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1"}
+OPENAI = {"distill.teacher.kind": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1"}
 CARDS = """\
 +------------------------------------------------------------------------------------------------+
 | npu-smi 24.1.rc3                 Version: 24.1.rc3                                             |
@@ -222,23 +222,23 @@ def test_params_that_do_not_fit_the_schema_name_the_key(machine: Machine) -> Non
 
 def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
-    said = machine.doctor({"train.student.source": "path", "train.student.name": str(folder)})
+    said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
     assert said.rows["files"] == Row(
         "fail", f"train.student.name: {folder}/config.json is not there", "put it there, or change train.student.name"
     )
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    said = machine.doctor({"train.student.source": "path", "train.student.name": str(folder)})
+    said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
     assert said.rows["files"] == Row("ok", "1 named, all there", "")
 
 
 def test_questions_from_an_absent_file_fail(machine: Machine) -> None:
-    gsm8k = {"collect.source": "gsm8k", "collect.gsm8k.origin": "jsonl", "collect.gsm8k.path": "nowhere.jsonl"}
-    assert "collect.gsm8k.path: nowhere.jsonl" in machine.doctor(gsm8k).rows["files"].found
+    gsm8k = {"collect.source.kind": "gsm8k", "collect.source.origin": "jsonl", "collect.source.path": "nowhere.jsonl"}
+    assert "collect.source.path: nowhere.jsonl" in machine.doctor(gsm8k).rows["files"].found
 
 
 def test_a_student_too_large_for_the_disk_fails(machine: Machine) -> None:
-    row = machine.doctor({"train.student.source": "hub", "train.student.name": "someone/huge-90000B"}).rows["disk"]
+    row = machine.doctor({"train.student.kind": "hub", "train.student.name": "someone/huge-90000B"}).rows["disk"]
     assert row.state == "fail"
     assert "1080002.0 GB needed" in row.found  # two arms and the student, 4 bytes a weight, and 2 GB
 
@@ -246,7 +246,7 @@ def test_a_student_too_large_for_the_disk_fails(machine: Machine) -> None:
 def test_only_untrained_arms_still_need_room(machine: Machine) -> None:
     (machine.folder / "models" / "filtered").mkdir(parents=True)
     (machine.folder / "models" / "filtered" / "config.json").write_text("{}")
-    row = machine.doctor({"train.student.source": "hub", "train.student.name": "someone/huge-90000B"}).rows["disk"]
+    row = machine.doctor({"train.student.kind": "hub", "train.student.name": "someone/huge-90000B"}).rows["disk"]
     assert "720002.0 GB needed" in row.found
 
 
@@ -374,8 +374,9 @@ def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspee
     shared = load_params(ROOT / "profiles" / "cuda.yaml")
     assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
     assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
-    often = shared.train.model_copy(update={"deepspeed": None, "save_steps": 50})
-    assert room.disk_needed(shared.model_copy(update={"train": often})) == pytest.approx(
+    alone = shared.train.model_copy(update={"deepspeed": None})
+    often = shared.run.model_copy(update={"checkpoint_steps": 50})
+    assert room.disk_needed(shared.model_copy(update={"train": alone, "run": often})) == pytest.approx(
         2e9 + (1 + 5) * 4 * 7e9 + 2 * 16 * 7e9
     )
 
@@ -389,12 +390,12 @@ def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:
         assert source in (ROOT / "docs" / "ascend.md").read_text()
 
 
-OPENMIND = {"train.backend": "openmind", "train.system_prompt": "in_user_turn"}
+OPENMIND = {"train.trainer.kind": "openmind", "train.system_prompt": "in_user_turn"}
 
 
 def test_openmind_that_is_absent_fails(machine: Machine) -> None:
     row = machine.doctor(OPENMIND).rows["openmind"]
-    assert (row.state, row.found) == ("fail", "train.backend: openmind: no program 'openmind-cli'")
+    assert (row.state, row.found) == ("fail", "train.trainer.kind: openmind: no program 'openmind-cli'")
     assert "make openmind-env" in row.mend
 
 
@@ -426,7 +427,7 @@ def test_a_key_that_is_needed_and_not_set_fails(machine: Machine) -> None:
 def test_a_key_is_found_in_both_places_and_never_shown(machine: Machine) -> None:
     (machine.folder / ".env").write_text(f"API_KEY={KEY}\n")
     machine.environment["JUDGE_KEY"] = KEY
-    judge = {"filter.strategy": "judge", "run.judge_api_key_variable": "JUDGE_KEY"}
+    judge = {"filter.strategy": "judge", "run.api_key_variables.judge": "JUDGE_KEY"}
     both = {name.replace("distill.teacher", "filter.judge"): value for name, value in OPENAI.items()} | OPENAI
     said = machine.doctor(judge | both)
     assert said.rows["API key"] == Row("ok", "API_KEY is set", "")
@@ -438,12 +439,12 @@ def test_a_hub_that_refuses_connections_is_a_warning(machine: Machine) -> None:
     row = machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"]
     assert row.state == "warn"
     assert row.found.startswith("http://127.0.0.1:9 cannot be reached: ")
-    assert "train.student.source: path" in row.mend
+    assert "train.student.kind: path" in row.mend
 
 
 def test_a_hub_that_never_answers_is_given_up_after_three_seconds(machine: Machine, silent_hub: str) -> None:
     machine.environment["HF_ENDPOINT"] = machine.environment["MODELSCOPE_ENDPOINT"] = silent_hub
-    gsm8k = {"collect.source": "gsm8k", "collect.gsm8k.path": "modelscope/gsm8k"}
+    gsm8k = {"collect.source.kind": "gsm8k", "collect.source.path": "modelscope/gsm8k"}
     before = time.monotonic()
     said = machine.doctor(ON_A_HUB | gsm8k)
     assert time.monotonic() - before < 20
@@ -464,7 +465,7 @@ def test_a_hub_is_sent_one_head_and_nothing_else(machine: Machine, hub: tuple[st
 def test_the_other_hubs_too(machine: Machine, hub: tuple[str, list[str]], source: str, variable: str) -> None:
     machine.environment[variable], asked = hub
     machine.program("git-lfs", "")
-    said = machine.doctor(ON_A_HUB | {"train.student.source": source})
+    said = machine.doctor(ON_A_HUB | {"train.student.kind": source})
     assert said.rows["download someone/tiny-1M"] == Row("ok", f"{hub[0]} answers", "")
     assert asked == ["HEAD /"]
     assert said.code == 0, said.text
@@ -473,7 +474,7 @@ def test_the_other_hubs_too(machine: Machine, hub: tuple[str, list[str]], source
 def test_modelers_without_git_lfs_fails(machine: Machine) -> None:
     machine.environment["OPENMIND_HUB_ENDPOINT"] = "http://127.0.0.1:9"
     machine.environment["PATH"] = str(machine.bin)
-    row = machine.doctor(ON_A_HUB | {"train.student.source": "modelers"}).rows["student"]
+    row = machine.doctor(ON_A_HUB | {"train.student.kind": "modelers"}).rows["student"]
     assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is here")
 
 

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import pytest
 
-from stages.lib.params import EmbeddedTeacher, Fault, Teacher, load_params, prompt_text
+from stages.lib.params import EmbeddedTeacher, Fault, prompt_text
 from stages.lib.teacher.backends.embedded import identity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -603,11 +603,8 @@ def test_faults_that_are_none_are_refused_with_the_options_name(text: str, tmp_p
 
 
 def test_what_shapes_the_answers_is_in_the_identity() -> None:
-    teacher = load_params(ROOT / "params.yaml").distill.teacher
-
-    def with_faults(faults: dict[Fault, float]) -> Teacher:
-        embedded = EmbeddedTeacher(slip_share=0.3, seed=3, faults=faults)
-        return teacher.model_copy(update={"embedded": embedded})
+    def with_faults(faults: dict[Fault, float]) -> EmbeddedTeacher:
+        return EmbeddedTeacher(kind="embedded", model="m", max_tokens=None, slip_share=0.3, seed=3, faults=faults)
 
     kinds: list[dict[Fault, float]] = [{}, {"reset": 0.1}, {"reset": 0.2}, {"hang": 0.1}]
     assert len({identity(with_faults(faults)) for faults in kinds}) == 4
@@ -748,4 +745,4 @@ def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"Error: 127.0.0.1:{port}: ")
-    assert "run.embedded_port" in line
+    assert "run.embedded.port" in line

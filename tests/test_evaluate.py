@@ -17,7 +17,7 @@ from stages.lib.rows.question import Question
 
 Params = Callable[..., Path]
 Runs = Callable[..., Result]
-SHORT = {"evaluate.max_gen_toks": 12, "evaluate.batch_size": 4}
+SHORT = {"evaluate.max_gen_toks": 12, "evaluate.backend.batch_size": 4}
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ ASKED = {
     "evaluate.num_fewshot": {"gsm8k": 0},
     "evaluate.limit": 4,
     "evaluate.max_gen_toks": 64,
-    "evaluate.batch_size": 4,
+    "evaluate.backend.batch_size": 4,
     "evaluate.seed": 7,
     "run.threads": 1,
 }

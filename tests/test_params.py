@@ -63,12 +63,12 @@ def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
 
 
 WRONG_VALUES = [
-    pytest.param({"collect.size": "128"}, "collect.size: Input should be a valid integer, not '128'", id="text"),
-    pytest.param({"collect.size": 128.0}, "collect.size: Input should be a valid integer, not 128.0", id="float"),
-    pytest.param({"collect.size": True}, "collect.size: Input should be a valid integer, not True", id="bool"),
-    pytest.param({"collect.size": None}, "collect.size: Input should be a valid integer, not None", id="null"),
-    pytest.param({"collect.size": -1}, "collect.size: Input should be greater than or equal to 1", id="negative"),
-    pytest.param({"collect.size": 0}, "collect.size: Input should be greater than or equal to 1", id="zero"),
+    pytest.param({"collect.train_size": "128"}, "collect.train_size: Input should be a valid integer, not '128'", id="text"),
+    pytest.param({"collect.train_size": 128.0}, "collect.train_size: Input should be a valid integer, not 128.0", id="float"),
+    pytest.param({"collect.train_size": True}, "collect.train_size: Input should be a valid integer, not True", id="bool"),
+    pytest.param({"collect.train_size": None}, "collect.train_size: Input should be a valid integer, not None", id="null"),
+    pytest.param({"collect.train_size": -1}, "collect.train_size: Input should be greater than or equal to 1", id="negative"),
+    pytest.param({"collect.train_size": 0}, "collect.train_size: Input should be greater than or equal to 1", id="zero"),
     pytest.param({"collect.heldout_size": -1}, "collect.heldout_size: Input should be greater", id="heldout"),
     pytest.param(
         {"collect.contamination.ngram": 0}, "collect.contamination.ngram: Input should be greater", id="ngram"
@@ -90,7 +90,7 @@ WRONG_VALUES = [
     pytest.param({"arms.filtered.learning_rate": 0.0}, "arms.filtered.learning_rate: Input", id="rate of zero"),
     pytest.param({"arms.filtered.learning_rate": float("inf")}, "arms.filtered.learning_rate: Input", id="infinity"),
     pytest.param({"arms.filtered.learning_rate": float("nan")}, "arms.filtered.learning_rate: Input", id="no number"),
-    pytest.param({"collect.source": "gsm9k"}, "collect.source: Input should be 'chain_sum' or 'gsm8k'", id="source"),
+    pytest.param({"collect.source.kind": "gsm9k"}, "collect.source: Input should be 'chain_sum' or 'gsm8k'", id="source"),
     pytest.param({"distill.prompt": "../secret"}, "distill.prompt: String should match pattern", id="path as prompt"),
     pytest.param({"convert.markers.end_of_thought": ""}, "convert.markers.end_of_thought: String", id="empty marker"),
     pytest.param({"convert.markers.end_of_thought": "<think>"}, "convert.markers: one marker is", id="equal markers"),
@@ -104,11 +104,11 @@ WRONG_VALUES = [
     pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
     pytest.param({"filter.strategy": "jury"}, "filter.strategy: Input should be 'rule', 'judge'", id="strategy"),
     pytest.param({"filter.judge": None}, "filter.judge: Input should be a valid dictionary", id="no judge"),
-    pytest.param({"filter.judge_audit_share": 1.5}, "filter.judge_audit_share: Input should be less", id="audit"),
+    pytest.param({"filter.audit_share": 1.5}, "filter.audit_share: Input should be less", id="audit"),
     pytest.param({"filter.select": "best"}, "filter.select: Input should be 'first_correct'", id="selection"),
     pytest.param({"filter.on_unsure": "ask"}, "filter.on_unsure: Input should be 'reject' or 'keep'", id="unsure"),
     pytest.param({"filter.judge.top_p": 2.0}, "filter.judge.top_p: Input should be less", id="a judge's value"),
-    pytest.param({"train.openmind.save_steps": -1}, "train.openmind.save_steps: Input should be greater", id="steps"),
+    pytest.param({"run.checkpoint_steps": -1}, "run.checkpoint_steps: Input should be greater", id="steps"),
     pytest.param(
         {"evaluate.benchmarks": ["gsm9k"]},
         "evaluate.benchmarks.0: no benchmark 'gsm9k'. Known: heldout, ",
@@ -118,14 +118,14 @@ WRONG_VALUES = [
     pytest.param({"evaluate.benchmarks": ["lm-eval:"]}, "evaluate.benchmarks.0: no benchmark 'lm-eval:'", id="no task"),
     pytest.param({"evaluate.num_fewshot": {"heldout": 2}}, "evaluate: num_fewshot: heldout has no examples", id="own"),
     pytest.param({"evaluate.num_fewshot": {"gsm8k": 0}}, "evaluate: num_fewshot names 'gsm8k'", id="few-shot of none"),
-    pytest.param({"evaluate.backend_args": {"dtype": "auto"}}, "evaluate: backend_args holds 'dtype'", id="said twice"),
+    pytest.param({"evaluate.backend.args": {"dtype": "auto"}}, "evaluate.backend: args holds 'dtype'", id="said twice"),
     pytest.param(
-        {"evaluate.backend": "local-chat-completions", "evaluate.benchmarks": ["mmlu"]},
+        {"evaluate.backend.kind": "local-chat-completions", "evaluate.benchmarks": ["mmlu"]},
         "evaluate: mmlu needs log-likelihoods, which local-chat-completions does not give",
         id="no likelihoods",
     ),
     pytest.param(
-        {"evaluate.backend": "local-chat-completions", "evaluate.chat_template": False},
+        {"evaluate.backend.kind": "local-chat-completions", "evaluate.chat_template": False},
         "evaluate: local-chat-completions always asks through a chat template",
         id="chat without template",
     ),
@@ -171,8 +171,8 @@ MISSPELT = [
         "    learning_rate: 0.001", "    lerning_rate: 0.001", "arms.unfiltered.lerning_rate", "learning_rate"
     ),
     pytest.param("  batch_size: 50", "  batchsize: 50", "evaluate.batchsize", "batch_size"),
-    pytest.param("      slip_share:", "      slip_shares:", "distill.teacher.embedded.slip_shares", "slip_share"),
-    pytest.param("    seed: 3000000", "    sede: 3000000", "collect.chain_sum.sede", "seed"),
+    pytest.param("      slip_share:", "      slip_shares:", "distill.teacher.slip_shares", "slip_share"),
+    pytest.param("    seed: 3000000", "    sede: 3000000", "collect.source.sede", "seed"),
     pytest.param("\nfilter:\n", "\nfiltr:\n", "filtr", "filter"),
     pytest.param("    rows: data/control", "    row: data/control", "datasets.control.row", "rows"),
 ]
@@ -193,7 +193,7 @@ def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path])
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("    split: train\n", "collect.gsm8k.split"),
+        ("    split: train\n", "collect.source.split"),
         ("  control_seed: 3\n", "filter.control_seed"),
         ("  confidence: 0.95\n", "compare.confidence"),
     ],
@@ -203,12 +203,12 @@ def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:
 
 
 def test_an_endpoint_without_an_address_is_refused_in_a_sentence(project_params: Callable[..., Path]) -> None:
-    text = complaint(project_params({"distill.teacher.backend": "openai_compatible"}))
+    text = complaint(project_params({"distill.teacher.kind": "openai_compatible"}))
     assert text == ": distill.teacher: openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1."
 
 
 def test_a_judge_without_an_address_is_refused_like_a_teacher(project_params: Callable[..., Path]) -> None:
-    text = complaint(project_params({"filter.judge.backend": "openai_compatible"}))
+    text = complaint(project_params({"filter.judge.kind": "openai_compatible"}))
     assert text == ": filter.judge: openai_compatible needs a base_url, for example http://127.0.0.1:8000/v1."
 
 
@@ -223,7 +223,7 @@ def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> N
 
 
 def test_a_minimum_above_its_maximum_is_refused(project_params: Callable[..., Path]) -> None:
-    assert "a minimum is above its maximum" in complaint(project_params({"collect.chain_sum.min_terms": 9}))
+    assert "a minimum is above its maximum" in complaint(project_params({"collect.source.min_terms": 9}))
 
 
 BROKEN_YAML = [

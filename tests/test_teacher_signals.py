@@ -26,7 +26,7 @@ def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk
     desk.run("undisturbed")
     desk.requests.unlink()
     desk.store = undisturbed_store
-    desk.set(concurrency=concurrency, embedded_latency_s=0.02)
+    desk.set(concurrency=concurrency, latency_s=0.02)
     rng = random.Random()
     kills = 0
     for _ in range(4):
@@ -39,7 +39,7 @@ def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk
             kills += stage.returncode == -signal.SIGKILL
         assert len(set(desk.requested())) - desk.stored() <= in_flight
     assert kills >= 2
-    desk.set(embedded_latency_s=0.0)
+    desk.set(latency_s=0.0)
     desk.run()
     assert set(desk.requested()) == {prompted(question(number)["question"]) for number in range(size)}
     assert len(desk.requested()) <= size + in_flight * kills
@@ -50,7 +50,7 @@ def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     desk.ask(*(question(number) for number in range(4)))
-    desk.set(embedded_latency_s=20.0, embedded_port=port)
+    desk.set(latency_s=20.0, port=port)
     with desk.start() as stage:
         wait_until(lambda: len(desk.requested()) == 4)
         socket.create_connection(("127.0.0.1", port)).close()
@@ -69,7 +69,7 @@ def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: Desk, number: signal.Signals) -> None:
     desk.ask(*(question(number) for number in range(60)))
-    desk.set(embedded_latency_s=0.05)
+    desk.set(latency_s=0.05)
     with desk.start() as stage:
         wait_until(lambda: desk.stored() >= 8)
         os.killpg(stage.pid, number)
@@ -80,14 +80,14 @@ def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: D
     stored, asked = desk.stored(), len(desk.requested())
     assert 8 <= stored < 60
     assert stored == asked, "what was in flight was received"
-    desk.set(embedded_latency_s=0.0)
+    desk.set(latency_s=0.0)
     desk.run()
     assert len(desk.requested()) == 60
 
 
 def test_two_stages_at_once_on_one_store_ask_each_question_once(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(40)))
-    desk.set(embedded_latency_s=0.02)
+    desk.set(latency_s=0.02)
     with desk.start("one") as one, desk.start("two") as two:
         said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
     assert (one.returncode, two.returncode) == (0, 0), said

@@ -259,7 +259,7 @@ def test_an_imported_answer_of_a_compatible_endpoint_needs_no_key(
 ) -> None:
     monkeypatch.delenv("API_KEY", raising=False)
     (tmp_path / "r1_distill.txt").write_text(article_line("0 + 4 = ?"))
-    teacher = {"distill.teacher.backend": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1/"}
+    teacher = {"distill.teacher.kind": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1/"}
     runs(main, "import", tmp_path / "r1_distill.txt", *desk(**teacher))
     assert next(read_records(tmp_path / "answers.jsonl")).request["endpoint"] == "http://127.0.0.1:9/v1"
 

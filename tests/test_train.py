@@ -103,7 +103,7 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    runs(train, *train_options(tmp_path, dataset, tiny_params({"train.lora.keep_adapter": True})))
+    runs(train, *train_options(tmp_path, dataset, tiny_params({"train.finetuning.keep_adapter": True})))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     student = AutoModelForCausalLM.from_pretrained(tiny_student)
     apart = PeftModel.from_pretrained(student, tmp_path / "model" / "adapter")
@@ -115,7 +115,7 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
 def test_the_same_params_give_the_same_bytes(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
-    params = tiny_params({"train.finetuning_type": kind})
+    params = tiny_params({"train.finetuning.kind": kind})
     for name in ("one", "two"):
         runs(train, *train_options(tmp_path, dataset, params, name))
     assert weights_digest(tmp_path / "one") == weights_digest(tmp_path / "two")
@@ -128,7 +128,7 @@ def test_checkpointing_gradients_changes_nothing_that_is_learnt(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
     for name, checkpointed in (("kept", False), ("reckoned-twice", True)):
-        params = tiny_params({"train.finetuning_type": kind, "train.gradient_checkpointing": checkpointed})
+        params = tiny_params({"train.finetuning.kind": kind, "train.gradient_checkpointing": checkpointed})
         runs(train, *train_options(tmp_path, dataset, params, name))
     assert weights_digest(tmp_path / "kept") == weights_digest(tmp_path / "reckoned-twice")
 
@@ -236,7 +236,7 @@ def test_a_dataset_without_its_description_is_refused(
 def test_a_missing_dataset_and_a_missing_student_are_named(
     tmp_path: Path, dataset: Path, project_params: Params, refuses: Callable[..., str]
 ) -> None:
-    params = project_params({"train.student.source": "path", "train.student.name": str(tmp_path / "nowhere")})
+    params = project_params({"train.student.kind": "path", "train.student.name": str(tmp_path / "nowhere")})
     assert str(tmp_path / "gone") in refuses(train, *train_options(tmp_path, tmp_path / "gone", params))
     assert str(tmp_path / "nowhere") in refuses(train, *train_options(tmp_path, dataset, params))
 
@@ -305,8 +305,8 @@ def test_a_trained_student_gives_its_answer_and_stops(
     student = changed_student(tiny_student, tmp_path / "student", **tokens)
     samples = json.loads((dataset / "sums.json").read_bytes())
     (dataset / "sums.json").write_text(json.dumps([samples[0], samples[0]]))
-    changes: dict[str, object] = {"train.student.name": str(student), "train.finetuning_type": kind}
-    changes |= {"arms.filtered.max_steps": 80, "arms.filtered.learning_rate": 0.01, "train.lora.r": 64}
+    changes: dict[str, object] = {"train.student.name": str(student), "train.finetuning.kind": kind}
+    changes |= {"arms.filtered.max_steps": 80, "arms.filtered.learning_rate": 0.01, "train.finetuning.r": 64}
     runs(train, *train_options(tmp_path, dataset, tiny_params(changes)))
 
     saved = tmp_path / "model"

@@ -77,8 +77,8 @@ def trained(folder: Path, student: Path, changes: dict[str, Any] | None = None, 
     dataset = folder / "sums"
     if not dataset.is_dir():
         write_sums(dataset)
-    ours: dict[str, Any] = {"train.student.source": "path", "train.student.name": str(student), "run.threads": 1}
-    ours |= {"train.finetuning_type": "full", "arms.filtered.max_steps": 2, "arms.filtered.cutoff_len": 1024}
+    ours: dict[str, Any] = {"train.student.kind": "path", "train.student.name": str(student), "run.threads": 1}
+    ours |= {"train.finetuning.kind": "full", "arms.filtered.max_steps": 2, "arms.filtered.cutoff_len": 1024}
     write_changed_params(ROOT / "params.yaml", ours | (changes or {}), folder / "params.yaml")
     paths = {"dataset": dataset, "model": folder / name, "metrics": folder / f"{name}.json"}
     paths |= {"left-out": folder / f"{name}.l.jsonl", "loss": folder / f"{name}.csv", "params": folder / "params.yaml"}
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
     tmp_path: Path, spoilt: Callable[..., Path], kind: str, value: float
 ) -> None:
     student = spoilt("model.layers.0.mlp.down_proj.weight", value)
-    line = error_of(trained(tmp_path, student, {"train.finetuning_type": kind}), tmp_path)
+    line = error_of(trained(tmp_path, student, {"train.finetuning.kind": kind}), tmp_path)
     assert line == (
         f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights hold such a value "
         f"(model.layers.0.mlp.down_proj.weight): fetch {student} again."
@@ -193,7 +193,7 @@ def test_settings_of_generation_that_transformers_refuses_to_save_are_kept(
     tmp_path: Path, tiny_student: Path, kind: str
 ) -> None:
     student = student_like(tiny_student, tmp_path / "student", generation_config=REFUSED_BY_SAVE)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind, "train.save_steps": 1})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind, "run.checkpoint_steps": 1})
     assert result.exit_code == 0, result.output
     saved = json.loads((tmp_path / "model" / "generation_config.json").read_bytes())
     assert saved == json.loads((student / "generation_config.json").read_bytes())
@@ -217,7 +217,7 @@ def test_weights_are_saved_as_published_or_as_params_say(
     from safetensors.torch import load_file
 
     student = in_dtype(tiny_student, tmp_path / "student", published)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind, "train.save_dtype": asked})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind, "train.save_dtype": asked})
     assert result.exit_code == 0, result.output
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {f"torch.{saved}"}
@@ -455,7 +455,7 @@ def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
     tokenizer = {"extra_special_tokens": ["<|im_start|>"], "add_bos_token": False}
     files: dict[str, Any] = {"tokenizer_config": tokenizer, "generation_config": REFUSED_BY_SAVE}
     student = student_like(bf16, tmp_path / "student", **files)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind})
     assert result.exit_code == 0, result.output
     (read,) = read_by_both(python4, tmp_path / "model")
     assert_read_alike(read, tolerance=0.05)  # bf16 has 8 bits
@@ -473,7 +473,7 @@ def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_a_trained_student_is_trained_again(tmp_path: Path, tiny_student: Path, kind: str) -> None:
-    changes = {"train.finetuning_type": kind}
+    changes = {"train.finetuning.kind": kind}
     first = trained(tmp_path, tiny_student, changes, name="first")
     assert first.exit_code == 0, first.output
     again = trained(tmp_path, tmp_path / "first", changes, name="second")

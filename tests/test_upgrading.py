@@ -50,7 +50,7 @@ def edits() -> Iterator[tuple[list[str], set[str]]]:
     """Files that are edited together, and the stages that the table says run again."""
     for changed, again in rows():
         named = changed.replace("a prompt of `distill`", "`stages/prompts/step_by_step.txt`")
-        files = files_said(named.replace("the judge's prompt", "`stages/prompts/strict_teacher.txt`"))
+        files = files_said(named.replace("the judge's prompt", "`stages/prompts/judge/strict_teacher.txt`"))
         if files:
             yield files, stages_said(again)
 

@@ -260,7 +260,7 @@ def reckoned(job: Job) -> Size:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
         if job.train.lora:
             with _refused_by_trl():
-                model = get_peft_model(model, _adapter(job))
+                model = get_peft_model(model, _adapter(job.train.lora))
     numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
 

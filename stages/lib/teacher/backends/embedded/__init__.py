@@ -50,9 +50,9 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
             server.wait()
             errors.seek(0)
             lines = errors.read().strip().splitlines()
-            raise DistilleryError(
-                (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
-            )
+            said = (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
+            # its source is a part of the keys of its answers, so that the older name of the key stands there
+            raise DistilleryError(said.replace("run.embedded_port", "run.embedded.port"))
         try:
             yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
         finally:
