@@ -16,7 +16,6 @@ reasons that holds; of the held-out ones those with such a token, and repeated o
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
 
-import importlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +37,7 @@ from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Collect, load_params
 from stages.lib.rows import DataError, write_json, write_rows
 from stages.lib.rows.question import LeftOut, Question
+from stages.lib.sources import draw
 
 log = logging.getLogger("distillery.collect")
 
@@ -62,13 +62,15 @@ class Collected:
 def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
     all_params = load_params(params_path)
     params = all_params.collect
-    source = importlib.import_module(f"stages.lib.sources.{params.source.kind}")
+    drawn = draw(params)
     indexes = benchmark_indexes(params.contamination)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
-    collected = separate(source.candidates(params), source.heldout(params), indexes, control.stand_in)
+    collected = separate(drawn.candidates, drawn.heldout, indexes, control.stand_in)
     check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
-    metrics = counts(collected) | {"contamination": contamination_counts(hits, indexes, params.contamination)}
+    metrics = (
+        counts(collected) | drawn.facts | {"contamination": contamination_counts(hits, indexes, params.contamination)}
+    )
     write_rows(questions_path, collected.questions)
     write_rows(heldout_path, collected.heldout)
     write_rows(left_out_path, collected.left_out)

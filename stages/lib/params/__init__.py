@@ -18,9 +18,14 @@ from stages.lib.params.base import Share as Share
 from stages.lib.params.collect import BenchmarkSource as BenchmarkSource
 from stages.lib.params.collect import ChainSum as ChainSum
 from stages.lib.params.collect import Collect as Collect
+from stages.lib.params.collect import Columns as Columns
 from stages.lib.params.collect import Contamination as Contamination
 from stages.lib.params.collect import EvalData as EvalData
-from stages.lib.params.collect import Gsm8k as Gsm8k
+from stages.lib.params.collect import FileSource as FileSource
+from stages.lib.params.collect import HubSource as HubSource
+from stages.lib.params.collect import ModelScopeSource as ModelScopeSource
+from stages.lib.params.collect import Preset as Preset
+from stages.lib.params.collect import PresetSource as PresetSource
 from stages.lib.params.collect import PublicBenchmark as PublicBenchmark
 from stages.lib.params.collect import S1k as S1k
 from stages.lib.params.convert import Convert as Convert
@@ -38,6 +43,7 @@ from stages.lib.params.filter import ServedJudge as ServedJudge
 from stages.lib.params.filter import audit_of as audit_of
 from stages.lib.params.filter import judge_of as judge_of
 from stages.lib.params.loading import load_params as load_params
+from stages.lib.params.presets import preset_named as preset_named
 from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Price as Price

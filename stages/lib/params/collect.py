@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Section, Seed
+from stages.lib.params.base import Count, FilePath, Name, Section, Seed, Text
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those with files that we read
 
@@ -27,16 +27,83 @@ class ChainSum(Section):
         return self
 
 
-class Gsm8k(Section):
-    """Where GSM8K comes from: ModelScope (``path`` a dataset id or a folder in its layout) or the official JSONL."""
+class Columns(Section):
+    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered."""
 
-    kind: Literal["gsm8k"]
-    origin: Literal["modelscope", "jsonl"]
-    path: str
-    split: Literal["train", "test"]
+    question: Text
+    answer: Text
+    solution: Text | None
+    id: Text | None
 
 
-Source = Annotated[ChainSum | Gsm8k, Field(discriminator="kind")]
+Scalar = str | int | float | bool
+Where = dict[str, Scalar | list[Scalar]]
+Gold = Literal["plain", "after_hashes", "boxed"]
+
+
+class _Rows(Section):
+    """Which rows are taken: those whose columns hold the values of ``where``, in a shuffled order where there is a seed."""
+
+    where: Where
+    shuffle_seed: Seed | None
+
+
+class _Table(_Rows):
+    columns: Columns
+    gold: Gold
+
+
+class FileSource(_Table):
+    """A file, a glob or a URL of JSONL, JSON, CSV, TSV or Parquet."""
+
+    kind: Literal["file"]
+    path: FilePath
+
+
+class HubSource(_Table):
+    """A dataset of a hub (HF_ENDPOINT names a mirror), or a folder in its layout."""
+
+    kind: Literal["hub"]
+    path: FilePath
+    subset: Text | None
+    split: Text
+    revision: Text | None
+
+
+class ModelScopeSource(_Table):
+    """A dataset of ModelScope, or a folder in its layout."""
+
+    kind: Literal["modelscope"]
+    path: FilePath
+    subset: Text | None
+    split: Text
+    revision: Text | None
+
+
+class PresetSource(_Rows):
+    """A public set that a file of stages/presets describes; ``path`` null is the set's own id at its origin."""
+
+    kind: Literal["preset"]
+    name: Name
+    origin: Literal["hub", "modelscope", "file"]
+    path: FilePath | None
+    split: Text
+
+
+Source = Annotated[
+    ChainSum | FileSource | HubSource | ModelScopeSource | PresetSource,
+    Field(discriminator="kind"),
+]
+
+
+class Preset(Section):
+    """A file of stages/presets: where a public set is published, and what its columns hold."""
+
+    hub: Text | None
+    modelscope: Text | None
+    subset: Text | None
+    columns: Columns
+    gold: Gold
 
 
 class Contamination(Section):
@@ -52,10 +119,12 @@ class Contamination(Section):
 class Collect(Section):
     """Which questions: the first ``train_size`` of the source, and ``heldout_size`` others to evaluate on.
 
-    What is left out of either is not made up for: the sets are then smaller.
+    Those are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that. What is left
+    out of either is not made up for: the sets are then smaller.
     """
 
     source: Source
+    heldout_source: Source | None
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination

@@ -7,30 +7,22 @@ A question's own seed is ``seed + index``, so the two seeds must lie further apa
 
 from collections.abc import Iterator
 
-from stages.lib.params import ChainSum, Collect, ParamsError
+from stages.lib.params import ChainSum, ParamsError
 from stages.lib.rows.question import Question
+from stages.lib.sources import Drawn
 
 
-def candidates(params: Collect) -> Iterator[Question]:
-    """The training questions, ``params.train_size`` of them."""
-    sums = _sums(params)
-    if abs(sums.seed - sums.heldout_seed) < max(params.train_size, params.heldout_size):
+def draw(source: ChainSum, train_size: int, heldout_size: int) -> Drawn:
+    """So many sums to train on, and others to hold out, each set by its own seed."""
+    if abs(source.seed - source.heldout_seed) < max(train_size, heldout_size):
         raise ParamsError(
-            f"params.yaml: collect.source: seed {sums.seed} and heldout_seed {sums.heldout_seed} are less than "
-            f"{max(params.train_size, params.heldout_size)} apart: the sets would overlap. Move one of them."
+            f"params.yaml: collect.source: seed {source.seed} and heldout_seed {source.heldout_seed} are less than "
+            f"{max(train_size, heldout_size)} apart: the sets would overlap. Move one of them."
         )
-    return _generate(sums, sums.seed, params.train_size, "chain_sum-train")
-
-
-def heldout(params: Collect) -> Iterator[Question]:
-    """The questions to evaluate on, ``params.heldout_size`` of them."""
-    sums = _sums(params)
-    return _generate(sums, sums.heldout_seed, params.heldout_size, "chain_sum-heldout")
-
-
-def _sums(params: Collect) -> ChainSum:
-    assert isinstance(params.source, ChainSum)  # its kind has chosen this module
-    return params.source
+    return Drawn(
+        _generate(source, source.seed, train_size, "chain_sum-train"),
+        _generate(source, source.heldout_seed, heldout_size, "chain_sum-heldout"),
+    )
 
 
 def _generate(sums: ChainSum, seed: int, size: int, name: str) -> Iterator[Question]:

@@ -1,0 +1,16 @@
+"""A dataset of a hub, or a folder in a hub's layout: any id, subset, split and revision (tables/hubs.py)."""
+
+from stages.lib.params import HubSource
+from stages.lib.sources import Drawn
+from stages.lib.sources.table import Form, draw_of
+from stages.lib.tables.hubs import hub_rows
+
+KEY = "collect.source.path"
+
+
+def draw(source: HubSource, train_size: int, heldout_size: int) -> Drawn:
+    """The questions of the split; the name in their ids is the dataset's without its owner."""
+    name = source.path.rstrip("/").rpartition("/")[2]
+    form = Form(name, source.split, source.columns, source.gold, source.where, source.shuffle_seed)
+    where = (source.path, source.subset, source.split, source.revision)
+    return draw_of(lambda: hub_rows(*where, KEY), form, train_size, heldout_size)

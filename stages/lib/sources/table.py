@@ -1,0 +1,159 @@
+"""Questions from a table: which rows are used, what their columns hold, and what is wrong with the others.
+
+A table is read twice: once to find the rows that hold a question, once to take the chosen ones, so memory holds these
+alone. The first ``train_size`` of them are trained on and the last ``heldout_size`` held out, in the table's order or,
+with ``shuffle_seed``, in a shuffled one.
+
+    {"rows": 7473, "not_where": 0, "usable": 7471, "unusable": {"no_answer": {"count": 2, "rows": [12, 40]}}}
+
+Rows are counted from 0; ``rows`` names the first ten of a kind.
+"""
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.lib.params import Columns
+from stages.lib.rows import DataError
+from stages.lib.rows.question import Question
+from stages.lib.sources import Drawn
+from stages.lib.sources.gold import READERS
+from stages.lib.tables.columns import Scalar, fits, has_column, text_of, value_at
+
+log = logging.getLogger("distillery.collect")
+
+NAMED_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a table is read; ``name`` and ``split`` make a question's id and source: ``gsm8k-train-0``, ``gsm8k/train``."""
+
+    name: str
+    split: str
+    columns: Columns
+    gold: str
+    where: Mapping[str, Scalar | list[Scalar]]
+    shuffle_seed: int | None
+
+
+@dataclass
+class _Survey:
+    """What the rows of a table are: the numbers of those that hold a question, and of the others by what is wrong."""
+
+    rows: int = 0
+    not_where: int = 0
+    usable: list[int] = field(default_factory=list)
+    unusable: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def facts(self) -> dict[str, Any]:
+        """The counts for the metrics."""
+        unusable = {
+            reason: {"count": len(numbers), "rows": numbers[:NAMED_ROWS]}
+            for reason, numbers in sorted(self.unusable.items())
+        }
+        return {"rows": self.rows, "not_where": self.not_where, "usable": len(self.usable), "unusable": unusable}
+
+
+class _Unusable(Exception):
+    """A row that holds no question with a gold answer; its text is the reason."""
+
+
+def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: Form, train: int, heldout: int) -> Drawn:
+    """So many questions to train on and to hold out; ``table`` begins to read the rows at each call.
+
+    DataError where a column is in no row, an id is there twice, or the table has fewer questions than asked for.
+    """
+    survey = _surveyed(table(), form)
+    _report(survey, form)
+    if len(survey.usable) < train + heldout:
+        raise DataError(
+            f"collect: {train + heldout} questions are asked for, and {form.name} has {len(survey.usable)} in "
+            f"{survey.rows} rows. Lower collect.train_size or collect.heldout_size."
+        )
+    order = survey.usable
+    if form.shuffle_seed is not None:
+        random.Random(form.shuffle_seed).shuffle(order)
+    chosen = [*order[:train], *order[len(order) - heldout :]]
+    found = _taken(table(), form, set(chosen))
+    questions = [found[number] for number in chosen]
+    return Drawn(questions[:train], questions[train:], survey.facts())
+
+
+def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey:
+    survey, seen, ids = _Survey(), set[str](), dict[str, str]()
+    first: dict[str, Any] = {}
+    for number, (place, row) in enumerate(rows):
+        first = first or row
+        survey.rows += 1
+        seen |= {column for column in _columns(form) if has_column(row, column)}
+        if not fits(row, form.where):
+            survey.not_where += 1
+            continue
+        try:
+            question = _question(row, number, form)
+        except _Unusable as reason:
+            survey.unusable[str(reason)].append(number)
+            continue
+        if form.columns.id and (other := ids.setdefault(question.id, place)) != place:
+            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Set columns.id: null.")
+        survey.usable.append(number)
+    missing = [column for column in _columns(form) if column not in seen]
+    if missing:
+        raise DataError(
+            f"collect: {form.name} has no column '{missing[0]}' in {survey.rows} rows. Its columns: "
+            f"{', '.join(first) or 'none'}. Name them in columns and where of collect.source."
+        )
+    return survey
+
+
+def _columns(form: Form) -> list[str]:
+    """The columns that must be there."""
+    named = form.columns
+    return [column for column in (named.question, named.answer, named.solution, named.id, *form.where) if column]
+
+
+def _question(row: Mapping[str, Any], number: int, form: Form) -> Question:
+    columns = form.columns
+    solution = value_at(row, columns.solution) if columns.solution else None
+    name = text_of(value_at(row, columns.id)) if columns.id else f"{form.name}-{form.split}-{number}"
+    if not name:
+        raise _Unusable("no_id")
+    return Question(
+        id=name,
+        question=_text(row, columns.question, "question"),
+        answer=_gold(row, form),
+        solution=solution if isinstance(solution, str) and solution.strip() else None,
+        source=f"{form.name}/{form.split}",
+    )
+
+
+def _text(row: Mapping[str, Any], column: str, what: str) -> str:
+    """A column's text as it is; a list, a mapping or nothing is not usable."""
+    value = value_at(row, column)
+    text = text_of(value)
+    if value is not None and text is None:
+        raise _Unusable(f"{what}_not_text")
+    if not text or not text.strip():
+        raise _Unusable(f"no_{what}")
+    return text
+
+
+def _gold(row: Mapping[str, Any], form: Form) -> str:
+    answer = READERS[form.gold](_text(row, form.columns.answer, "answer"))
+    if answer is None:
+        raise _Unusable(f"answer_not_{form.gold}")
+    return answer
+
+
+def _report(survey: _Survey, form: Form) -> None:
+    for reason, numbers in sorted(survey.unusable.items()):
+        shown = ", ".join(map(str, numbers[:NAMED_ROWS])) + (", …" if len(numbers) > NAMED_ROWS else "")
+        log.warning("collect: %s: %d of %d rows left out: %s (%s)", form.name, len(numbers), survey.rows, reason, shown)
+
+
+def _taken(rows: Iterator[tuple[str, dict[str, Any]]], form: Form, chosen: set[int]) -> dict[int, Question]:
+    return {number: _question(row, number, form) for number, (_, row) in enumerate(rows) if number in chosen}
