@@ -20,7 +20,6 @@ PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(
 EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/params.py", "stages/lib/command.py"}
 # modules that are chosen by a param: where they are, and the key of the choice
 CHOICES = {
-    "stages.lib.sources.": "collect.source.kind",
     "stages.lib.students.": "train.student.kind",
     "stages.lib.trainers.": "train.trainer.kind",
 }

@@ -16,7 +16,17 @@ from pathlib import Path
 
 from stages.lib.command import DistilleryError, project_root
 from stages.lib.doctor import Finding, fail, ok, warn
-from stages.lib.params import Gsm8k, Params, PublishedStudent, ServedTeacher, Student, Teacher, judge_of
+from stages.lib.params import (
+    ChainSum,
+    Params,
+    PresetSource,
+    PublishedStudent,
+    ServedTeacher,
+    Student,
+    Teacher,
+    judge_of,
+    preset_named,
+)
 
 HEAD_S = 3.0
 # the variable with a hub's address, and the address where it is not set
@@ -54,9 +64,9 @@ def named_files(params: Params) -> Iterator[tuple[str, Path]]:
     student, collect = params.train.student, params.collect
     if student.kind == "path":
         yield "train.student.name", Path(student.name).expanduser() / "config.json"
-    gsm8k = collect.source
-    if isinstance(gsm8k, Gsm8k) and (gsm8k.origin == "jsonl" or is_path(gsm8k.path)):
-        yield "collect.source.path", Path(gsm8k.path).expanduser()
+    for key, (origin, place) in question_tables(params):
+        if (origin == "file" and "://" not in place and not set("*?[") & set(place)) or is_path(place):
+            yield f"{key}.path", Path(place).expanduser()
     for benchmark, path in collect.contamination.benchmarks.items():
         yield f"collect.contamination.benchmarks.{benchmark}", Path(path).expanduser()
     for name, source in params.collect_s1k.items():
@@ -127,18 +137,31 @@ def pinned(student: Student) -> Iterator[Finding]:
 
 def named_downloads(params: Params) -> Iterator[Download]:
     """Each thing that params name by a hub's id."""
-    student, gsm8k = params.train.student, params.collect.source
+    student = params.train.student
     if isinstance(student, PublishedStudent):
         copy, otherwise = local_student(student), "set train.student.kind: path and name a local folder"
         yield Download("train.student", student.kind, student.name, copy, otherwise)
-    if isinstance(gsm8k, Gsm8k) and gsm8k.origin == "modelscope" and not is_path(gsm8k.path):
-        copy = Path(gsm8k.path) if Path(gsm8k.path).is_dir() else None
-        otherwise = "set collect.source.origin: jsonl and name the official train.jsonl"
-        yield Download("collect.source", "modelscope", gsm8k.path, copy, otherwise)
+    for key, (origin, place) in question_tables(params):
+        if origin != "file" and not is_path(place):
+            copy = Path(place) if Path(place).is_dir() else None
+            yield Download(key, origin, place, copy, f"have {key} read a file of its rows (docs/your-data.md)")
     for name, source in params.collect_s1k.items():
         if source.origin != "file":
             otherwise = f"set collect_s1k.{name}.origin: file and name its .parquet file"
             yield Download(f"collect_s1k.{name}", source.origin, source.path, None, otherwise)
+
+
+def question_tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By key, where questions are read from: ``("hub", "openai/gsm8k")``; nothing of generated ones."""
+    sources = {"collect.source": params.collect.source, "collect.heldout_source": params.collect.heldout_source}
+    for key, source in sources.items():
+        if isinstance(source, PresetSource):
+            preset = preset_named(source.name)
+            place = source.path or {"hub": preset.hub, "modelscope": preset.modelscope}.get(source.origin)
+            if place:
+                yield key, (source.origin, place)
+        elif source and not isinstance(source, ChainSum):
+            yield key, (source.kind, source.path)
 
 
 def is_path(text: str) -> bool:

@@ -28,6 +28,7 @@ from stages.lib.params.collect import Preset as Preset
 from stages.lib.params.collect import PresetSource as PresetSource
 from stages.lib.params.collect import PublicBenchmark as PublicBenchmark
 from stages.lib.params.collect import S1k as S1k
+from stages.lib.params.collect import Source as Source
 from stages.lib.params.convert import Convert as Convert
 from stages.lib.params.convert import Markers as Markers
 from stages.lib.params.convert import Tags as Tags

@@ -42,7 +42,7 @@ Gold = Literal["plain", "after_hashes", "boxed"]
 
 
 class _Rows(Section):
-    """Which rows are taken: those whose columns hold the values of ``where``, in a shuffled order where there is a seed."""
+    """Which rows are taken: those whose columns hold the values of ``where``; shuffled where there is a seed."""
 
     where: Where
     shuffle_seed: Seed | None

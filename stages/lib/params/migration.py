@@ -70,11 +70,27 @@ def _collect(collect: Entry) -> None:
         return
     sources = {name: collect.take(name) for name in ("chain_sum", "gsm8k")}
     _group(collect, "source", {"source": "kind"}, sources.get(str(kind.value)))
+    if kind.value == "gsm8k" and (source := collect.at("source")):
+        _preset_gsm8k(source)
+    if (size := collect.at("heldout_size")) and collect.entries:
+        collect.put(Entry("heldout_source", None), collect.entries.index(size) + 1)
     if size := collect.at("size"):
         size.rename("train_size")
     contamination = collect.at("contamination")
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)
+
+
+def _preset_gsm8k(source: Entry) -> None:
+    """GSM8K is a preset now; its official file is one of its rows."""
+    kind, origin = source.at("kind"), source.at("origin")
+    if kind:
+        kind.set("preset")
+    if origin and origin.value == "jsonl":
+        origin.set("file")
+    source.put(Entry("name", "gsm8k"), 1)
+    source.put(Entry("where", {}))
+    source.put(Entry("shuffle_seed", None))
 
 
 def _model(model: Entry) -> None:

@@ -30,7 +30,7 @@ NAMED_ROWS = 10
 
 @dataclass(frozen=True)
 class Form:
-    """How a table is read; ``name`` and ``split`` make a question's id and source: ``gsm8k-train-0``, ``gsm8k/train``."""
+    """How a table is read. ``name`` and ``split`` make ids (``gsm8k-train-0``) and sources (``gsm8k/train``)."""
 
     name: str
     split: str

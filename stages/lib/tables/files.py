@@ -3,8 +3,8 @@
     file_rows("data/own/*.csv", "collect.source.path")
     # ("data/own/a.csv:2", {"question": "…", "answer": "72"}), …
 
-A place is FILE:LINE, and FILE[NUMBER] (from 0) where a file has no lines. A ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` after
-the format's suffix is unpacked.
+A place is FILE:LINE, and FILE[NUMBER] (from 0) where a file has no lines. A file with ``.gz``, ``.bz2``, ``.xz`` or
+``.zst`` after the format's suffix is unpacked.
 """
 
 import csv

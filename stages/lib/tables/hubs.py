@@ -10,7 +10,7 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def hub_rows(path: str, subset: str | None, split: str, revision: str | None, key: str) -> Rows:
-    """The rows of a split, each with its place; ``key`` is where params name the dataset. DataError where there is none."""
+    """The rows of a split, each with its place; DataError where there are none. ``key`` is where params name it."""
     return _rows("a hub", path, key, lambda: _from_hub(path, subset, split, revision))
 
 
