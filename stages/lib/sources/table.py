@@ -42,18 +42,18 @@ class Form:
 
 @dataclass
 class _Survey:
-    """What the rows of a table are: the numbers of those that hold a question, and of the others by what is wrong."""
+    """What the rows of a table are: the numbers of those that hold a question; of the others, number and place by reason."""
 
     rows: int = 0
     not_where: int = 0
     usable: list[int] = field(default_factory=list)
-    unusable: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    unusable: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def facts(self) -> dict[str, Any]:
         """The counts for the metrics."""
         unusable = {
-            reason: {"count": len(numbers), "rows": numbers[:NAMED_ROWS]}
-            for reason, numbers in sorted(self.unusable.items())
+            reason: {"count": len(rows), "rows": [number for number, _ in rows[:NAMED_ROWS]]}
+            for reason, rows in sorted(self.unusable.items())
         }
         return {"rows": self.rows, "not_where": self.not_where, "usable": len(self.usable), "unusable": unusable}
 
@@ -96,7 +96,7 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
         try:
             question = _question(row, number, form)
         except _Unusable as reason:
-            survey.unusable[str(reason)].append(number)
+            survey.unusable[str(reason)].append((number, place))
             continue
         if form.columns.id and (other := ids.setdefault(question.id, place)) != place:
             raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Set columns.id: null.")
@@ -150,9 +150,9 @@ def _gold(row: Mapping[str, Any], form: Form) -> str:
 
 
 def _report(survey: _Survey, form: Form) -> None:
-    for reason, numbers in sorted(survey.unusable.items()):
-        shown = ", ".join(map(str, numbers[:NAMED_ROWS])) + (", …" if len(numbers) > NAMED_ROWS else "")
-        log.warning("collect: %s: %d of %d rows left out: %s (%s)", form.name, len(numbers), survey.rows, reason, shown)
+    for reason, rows in sorted(survey.unusable.items()):
+        shown = ", ".join(place for _, place in rows[:NAMED_ROWS]) + (", …" if len(rows) > NAMED_ROWS else "")
+        log.warning("collect: %s: %d of %d rows left out: %s (%s)", form.name, len(rows), survey.rows, reason, shown)
 
 
 def _taken(rows: Iterator[tuple[str, dict[str, Any]]], form: Form, chosen: set[int]) -> dict[int, Question]:
