@@ -162,7 +162,11 @@ def _name(way: str) -> str:
 def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[int, float, float | None]:
     """The tokens with a loss that a training saw, the CPU's seconds, and TRL's share of padding."""
     own = {"train.student": {"kind": "path", "name": str(FOLDER / "student")}, "run.threads": 1}
-    own |= {"train.finetuning": {"kind": "full"}, "arms.filtered.cutoff_len": LONGEST, "arms.filtered.max_steps": max_steps}
+    own |= {
+        "train.finetuning": {"kind": "full"},
+        "arms.filtered.cutoff_len": LONGEST,
+        "arms.filtered.max_steps": max_steps,
+    }
     write_params(own | changes, FOLDER / f"{name}.yaml")
     files = {"dataset": FOLDER / "rows", "model": FOLDER / "model", "metrics": FOLDER / f"{name}.json"}
     files |= {"left-out": FOLDER / "left_out.jsonl", "loss": FOLDER / "loss.csv", "params": FOLDER / f"{name}.yaml"}

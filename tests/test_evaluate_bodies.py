@@ -178,7 +178,11 @@ class Served:
         folder.mkdir(exist_ok=True)
         params = folder / "params.yaml"
         own = {"run.served.base_url": server.url, "run.threads": 1, "run.max_attempts": 2, "run.backoff_s": 0.01}
-        own |= {"evaluate.max_gen_toks": 6, "evaluate.backend.batch_size": 2, "evaluate.backend.kind": "local-chat-completions"}
+        own |= {
+            "evaluate.max_gen_toks": 6,
+            "evaluate.backend.batch_size": 2,
+            "evaluate.backend.kind": "local-chat-completions",
+        }
         write_changed_params(ROOT / "params.yaml", own | changes, params)
         self.arm = Arm(folder)
         self.words = self.arm.arguments(params, student, own_choice_task(folder))

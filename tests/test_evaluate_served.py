@@ -53,7 +53,9 @@ def test_a_served_student_scores_as_it_does_on_hf(
     found = {}
     for backend in ("hf", "local-completions"):
         params = params_for(
-            tmp_path, server, {"evaluate.backend.kind": backend, "evaluate.benchmarks": ["heldout", "lm-eval:mmlu_anatomy"]}
+            tmp_path,
+            server,
+            {"evaluate.backend.kind": backend, "evaluate.benchmarks": ["heldout", "lm-eval:mmlu_anatomy"]},
         )
         arm = Arm(tmp_path)
         runs(evaluate, *arm.arguments(params, tiny_student, eval_data))
@@ -96,7 +98,9 @@ def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: 
     arm = Arm(tmp_path)
     runs(
         evaluate,
-        *arm.arguments(params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"}), tiny_student, None),
+        *arm.arguments(
+            params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"}), tiny_student, None
+        ),
     )
     assert set(server.keys) == {None}
 
@@ -112,7 +116,10 @@ def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: 
             "evaluate.benchmarks: 'mmlu_anatomy' needs log-likelihoods, which local-chat-completions does not give.",
         ),
         ({"evaluate.backend.kind": "vllm"}, "evaluate.backend.kind: vllm is not installed here."),
-        ({"evaluate.backend.kind": "hf", "evaluate.max_gen_toks": 1024}, "evaluate.max_gen_toks: 1024, but the student"),
+        (
+            {"evaluate.backend.kind": "hf", "evaluate.max_gen_toks": 1024},
+            "evaluate.max_gen_toks: 1024, but the student",
+        ),
         (
             {"evaluate.backend.kind": "hf", "evaluate.backend.args": {"no_such": 1}},
             "evaluate.backend.args: lm-eval's hf refuses them (",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from scipy.stats import binom
 
 from stages import distill
 from stages.filter import contradicted, main
-from stages.lib.params import prompt_text
+from stages.lib.params import prompt_text, prompts
 from tests.teacher_desk import Server, completion
 
 OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
@@ -431,10 +432,17 @@ def test_a_missing_judges_key_is_named(
     assert desk.refused().startswith("JUDGE_API_KEY: not set. ")
 
 
-def test_a_prompt_without_a_place_for_the_material_is_refused(desk: Desk) -> None:
+def test_a_prompt_without_a_place_for_the_material_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prompts"
+    shutil.copytree(prompts.PROMPTS, folder)
+    (folder / "judge" / "mild.txt").write_text("Is it so?\n")
+    monkeypatch.setattr(prompts, "PROMPTS", folder)
     desk.hold(BOTH_RIGHT)
-    desk.set(prompt="brief")
-    assert desk.refused().startswith("params.yaml: filter.judge.prompt: stages/prompts/brief.txt does not say where")
+    desk.set(prompt="mild")
+    path = "stages/prompts/judge/mild.txt"
+    assert desk.refused().startswith(f"params.yaml: filter.judge.prompt: {path} does not say where")
     assert desk.requested() == []
 
 

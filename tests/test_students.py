@@ -126,7 +126,7 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == len(FILES)
 
 
-def placed(folder: Path, changes: dict[str, bytes] | None = None) -> Student:
+def placed(folder: Path, changes: dict[str, bytes] | None = None) -> LocalStudent:
     """A student that lies in a folder of that name, with these files changed or added."""
     folder.mkdir(parents=True)
     for name, data in (FILES | (changes or {})).items():
@@ -194,7 +194,7 @@ def modelers_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tiny(revision: str | None = None) -> Student:
+def tiny(revision: str | None = None) -> PublishedStudent:
     return PublishedStudent(kind="modelers", name="someone/tiny", revision=revision)
 
 

@@ -120,7 +120,11 @@ def test_a_packed_training_accounts_for_its_rows_and_tokens(
     write_sharegpt(tmp_path / "sums", uneven(10))
     metrics = {}
     for packing in (True, False):
-        changes = {"train.trainer.packing": packing, "arms.filtered.cutoff_len": 256, "train.per_device_train_batch_size": 1}
+        changes = {
+            "train.trainer.packing": packing,
+            "arms.filtered.cutoff_len": 256,
+            "train.per_device_train_batch_size": 1,
+        }
         paths = {"dataset": tmp_path / "sums", "model": tmp_path / f"{packing}", "loss": tmp_path / "loss.csv"}
         paths |= {"metrics": tmp_path / "metrics.json", "left-out": tmp_path / "left_out.jsonl"}
         paths |= {"params": tiny_params(changes | {"arms.filtered.num_train_epochs": 2.0})}

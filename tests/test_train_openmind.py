@@ -188,9 +188,9 @@ def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"openmind.template": "qwen"}, "release 1.0.0 refuses the key template"),
+        ({"trainer.template": "qwen"}, "release 1.0.0 refuses the key template"),
         ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
-        ({"openmind.version": "git"}, "set template: qwen"),
+        ({"trainer.version": "git"}, "set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
@@ -539,7 +539,9 @@ def test_the_parameters_are_counted_in_the_files_of_the_student(older_student: P
 
     count = AutoModelForCausalLM.from_pretrained(older_student).num_parameters()
     assert stored_size(older_student, None) == Size(count, count)
-    lora = job({"train.finetuning.r": 8, "train.finetuning.target_modules": "all-linear"}).train.lora
+    adapters_of_8 = {"kind": "lora", "r": 8, "target_modules": "all-linear"}
+    lora = job({f"train.finetuning.{key}": value for key, value in adapters_of_8.items()}).train.lora
+    assert lora
     # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
     adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
     assert stored_size(older_student, lora) == Size(count + adapters, adapters)
@@ -665,7 +667,7 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     [
         (
             {"arms.filtered.max_steps": 10**9, "run.checkpoint_steps": 1},
-            "checkpoints. Make room, or set save_strat",
+            "checkpoints. Make room, or set run.checkpoint_steps: null",
         ),
         (
             {"train.trainer.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},

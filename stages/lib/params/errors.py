@@ -73,8 +73,10 @@ def _said(error: ErrorDetails, schema: type[BaseModel], raw: Any) -> str:
     found = place(error["loc"], schema, raw)
     key = found.key
     choice = node if isinstance(node := _bare(found.node), Choice) else None
-    if error["type"] == "extra_forbidden" or error["loc"][-1:] == ("[key]",):
+    if error["type"] == "extra_forbidden":
         return _unknown(found, place(error["loc"][:-1], schema, raw))
+    if error["loc"][-1:] == ("[key]",):  # of a mapping whose keys are named in the schema
+        return _unknown(found, place(error["loc"][:-2], schema, raw))
     if error["type"] == "missing":
         return f"{key}: missing. Every value stands in the file; 'git diff' shows what was removed."
     if error["type"] == "value_error":

@@ -9,7 +9,7 @@ latter in its column. A mapping in braces is written out as a block where someth
 
 import re
 from collections.abc import Iterable, Iterator
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -113,12 +113,19 @@ def _entry(key: Any, value: Any, above: list[str], lines: list[str], margin: int
     code, beside = _parted(lines[0])
     column = margin + lines[0].find(beside) if beside else 0
     if value.fa.flow_style():
-        entries = [Entry(str(name), inner) for name, inner in value.items()]
-        kept = [copy(entry) for entry in entries]
-        return Entry(str(key), value, [code, *lines[1:]], above, beside, column, entries, kept)
+        return Entry(str(key), value, [code, *lines[1:]], above, beside, column, *_in_braces(value))
     # the lines are this entry's alone now, so its own mapping is read anew from them
     inner = _yaml().load(StringIO("\n".join(lines)))[key]
     return Entry(str(key), value, [code], above, beside, column, list(_entries(inner, lines, 1, len(lines), margin)))
+
+
+def _in_braces(mapping: CommentedMap) -> tuple[list[Entry], list[Entry]]:
+    """The entries of a mapping in braces, and the same once more, to see whether they were changed."""
+    entries = []
+    for key, value in mapping.items():
+        inner = _in_braces(value) if isinstance(value, CommentedMap) and value else (None, None)
+        entries.append(Entry(str(key), value, entries=inner[0], written=inner[1]))
+    return entries, deepcopy(entries)
 
 
 def _parted(line: str) -> tuple[str, str]:

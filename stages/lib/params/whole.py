@@ -36,7 +36,7 @@ class Params(Section):
 
 
 def contradictions(params: Params) -> Iterator[str]:
-    """What one key says of another and is not so: names of nothing, a key of ``run`` that nobody reads, or that lacks."""
+    """What one section says of another and is not so: names of nothing, keys of ``run`` that nothing reads or lacks."""
     yield from _names(params)
     yield from _prompts(params)
     for name in params.evaluate.benchmarks:
