@@ -69,7 +69,7 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
     check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     contamination = contamination_counts(hits, indexes, params.contamination)
-    metrics = counts(collected) | drawn.facts | {"contamination": contamination}
+    metrics = counts(collected) | ({"source": drawn.facts} if drawn.facts else {}) | {"contamination": contamination}
     write_rows(questions_path, collected.questions)
     write_rows(heldout_path, collected.heldout)
     write_rows(left_out_path, collected.left_out)

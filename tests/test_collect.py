@@ -47,8 +47,8 @@ def texts(path: Path) -> list[str]:
 def gsm8k(path: object, size: int, heldout: int, **changes: object) -> dict[str, object]:
     """The changes to params.yaml that take GSM8K from a file."""
     return {
-        "collect.source.kind": "gsm8k",
-        "collect.source.origin": "jsonl",
+        "collect.source.kind": "preset",
+        "collect.source.origin": "file",
         "collect.source.path": str(path),
         "collect.train_size": size,
         "collect.heldout_size": heldout,
@@ -242,17 +242,12 @@ class TestGsm8kFromJsonl:
     @pytest.mark.parametrize(
         ("content", "complaint"),
         [
-            (b'{"question": "a?", "answer"\n', "not a row of GSM8K (Invalid JSON"),
-            (b'{"question": "a?"}\n', "not a row of GSM8K (field 'answer': Field required)"),
-            (b'{"question": "", "answer": "w\\n#### 1"}\n', "not a row of GSM8K (field 'question': "),
-            (b'{"question": "a?", "answer": 5}\n', "not a row of GSM8K (field 'answer': "),
-            (b'{"question": "a?", "answer": "five"}\n', "the gold answer has no '#### N' line"),
-            (b'{"question": "a?", "answer": "w\\n#### "}\n', "the gold answer has no '#### N' line"),
-            (b'{"question": "a?", "answer": "#### 5"}\n', "the gold answer has no '#### N' line"),
-            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not a row of GSM8K (Invalid JSON"),
+            (b'{"question": "a?", "answer"\n', "not JSON in UTF-8 ("),
+            (b'["a?", "#### 5"]\n', "not an object but "),
+            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not JSON in UTF-8 ("),
         ],
     )
-    def test_a_bad_row_is_named_by_file_and_line(
+    def test_a_line_that_is_no_row_is_named_by_file_and_line(
         self,
         content: bytes,
         complaint: str,
@@ -266,11 +261,41 @@ class TestGsm8kFromJsonl:
         assert line.startswith(f"{file}:5: {complaint}")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            ({"question": "a?"}, "no_answer"),
+            ({"question": "", "answer": "w\n#### 1"}, "no_question"),
+            ({"question": ["a?"], "answer": "w\n#### 1"}, "question_not_text"),
+            ({"question": "a?", "answer": 5}, "answer_not_after_hashes"),
+            ({"question": "a?", "answer": "five"}, "answer_not_after_hashes"),
+            ({"question": "a?", "answer": "w\n#### "}, "answer_not_after_hashes"),
+        ],
+    )
+    def test_a_row_without_a_question_or_its_gold_answer_is_counted_and_named(
+        self,
+        row: dict[str, object],
+        reason: str,
+        file: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        runs: Callable[..., Result],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        file.write_text(json.dumps(row) + "\n" + file.read_text())
+        runs(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size=3, heldout=1))))
+        assert [row["id"] for row in rows(tmp_path / "out" / "questions")] == [f"gsm8k-train-{n}" for n in (1, 2, 3)]
+        found = json.loads((tmp_path / "out" / "metrics").read_bytes())["source"]
+        unusable = {reason: {"count": 1, "rows": [0]}}
+        assert found == {"rows": 5, "not_where": 0, "usable": 4, "unusable": unusable}
+        assert f"collect: gsm8k: 1 of 5 rows left out: {reason} ({file}:1)" in caplog.messages
+
     def test_a_missing_file_is_named(
         self, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
     ) -> None:
         params = project_params(gsm8k(tmp_path / "nowhere.jsonl", size=5, heldout=0))
-        assert refuses(main, *arguments(tmp_path / "out", params)).startswith(f"{tmp_path / 'nowhere.jsonl'}: no such")
+        line = refuses(main, *arguments(tmp_path / "out", params))
+        assert line.startswith(f"collect.source.path: {tmp_path / 'nowhere.jsonl'}: no such file")
 
     @pytest.mark.parametrize(("size", "heldout"), [(5, 0), (3, 2), (4, 1), (1000, 0)])
     def test_more_questions_than_there_are_is_refused_with_both_numbers(
@@ -283,7 +308,7 @@ class TestGsm8kFromJsonl:
         refuses: Callable[..., str],
     ) -> None:
         line = refuses(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size, heldout))))
-        assert f"ask for {size + heldout} questions, the source has 4" in line
+        assert line.startswith(f"collect: {size + heldout} questions are asked for, and gsm8k has 4 in 4 rows. Lower ")
         assert not (tmp_path / "out").exists()
 
     def test_an_empty_file_has_no_questions(
@@ -291,7 +316,7 @@ class TestGsm8kFromJsonl:
     ) -> None:
         file.write_bytes(b"")
         line = refuses(main, *arguments(tmp_path / "out", project_params(gsm8k(file, size=1, heldout=0))))
-        assert "the source has 0" in line
+        assert "gsm8k has no rows" in line
 
 
 class TestContamination:
@@ -500,7 +525,7 @@ class TestGsm8kFromModelScope:
         run = self.collect(tmp_path, project_params(changes))
         assert run.returncode == 1
         assert "Traceback" not in run.stderr
-        assert "./gsm8k" in run.stderr.splitlines()[-1]
+        assert "gsm8k has no column 'question' in 1 rows. Its columns: prompt, answer" in run.stderr.splitlines()[-1]
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("path", ["./nowhere", "../nowhere/gsm8k", "/nowhere/gsm8k", "~/nowhere/gsm8k"])
@@ -515,7 +540,7 @@ class TestGsm8kFromModelScope:
         monkeypatch.chdir(tmp_path)
         changes = gsm8k(path, size=1, heldout=0, collect__source__origin="modelscope")
         line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
-        assert line.startswith(f"{path}: no such folder. ")
+        assert line.startswith(f"collect.source.path: {path}: no such folder. ")
 
     def test_an_id_that_the_hub_does_not_know_is_named(
         self, tmp_path: Path, project_params: Callable[..., Path]
@@ -527,7 +552,7 @@ class TestGsm8kFromModelScope:
         assert "Traceback" not in run.stderr
         last = run.stderr.splitlines()[-1]
         assert last.startswith("Error: collect.source.path: ModelScope gave no 'nobody/gsm8k' (")
-        assert last.endswith("name a local folder in ModelScope's layout, or set origin: jsonl.")
+        assert last.endswith("without a network, take a file of its rows, or a folder in its layout.")
         assert not (tmp_path / "out").exists()
 
 

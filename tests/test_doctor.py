@@ -233,7 +233,7 @@ def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
 
 
 def test_questions_from_an_absent_file_fail(machine: Machine) -> None:
-    gsm8k = {"collect.source.kind": "gsm8k", "collect.source.origin": "jsonl", "collect.source.path": "nowhere.jsonl"}
+    gsm8k = {"collect.source.kind": "preset", "collect.source.origin": "file", "collect.source.path": "nowhere.jsonl"}
     assert "collect.source.path: nowhere.jsonl" in machine.doctor(gsm8k).rows["files"].found
 
 
@@ -444,7 +444,7 @@ def test_a_hub_that_refuses_connections_is_a_warning(machine: Machine) -> None:
 
 def test_a_hub_that_never_answers_is_given_up_after_three_seconds(machine: Machine, silent_hub: str) -> None:
     machine.environment["HF_ENDPOINT"] = machine.environment["MODELSCOPE_ENDPOINT"] = silent_hub
-    gsm8k = {"collect.source.kind": "gsm8k", "collect.source.path": "modelscope/gsm8k"}
+    gsm8k = {"collect.source.kind": "preset"}
     before = time.monotonic()
     said = machine.doctor(ON_A_HUB | gsm8k)
     assert time.monotonic() - before < 20

@@ -117,7 +117,7 @@ WRONG_VALUES = [
     ),
     pytest.param(
         {"collect.source": "chain_sum"},
-        "collect.source: Input should be a valid dictionary, {kind: chain_sum | gsm8k, …}, not 'chain_sum'",
+        "collect.source: Input should be a valid dictionary, {kind: chain_sum | file | hub | modelscope | preset, …}, not 'chain_sum'",
         id="a kind alone",
     ),
     pytest.param(

@@ -48,7 +48,8 @@ PIPELINES_OWN = {"stage": "sft", "do_train": True} | dict.fromkeys(["model_name_
 
 # the rest of what the article says of its data, its teacher, its judge and its benchmarks
 ARTICLE = {
-    "collect.source.kind": "gsm8k",
+    "collect.source.kind": "preset",
+    "collect.source.name": "gsm8k",
     "collect.train_size": 1000,
     "collect.source.origin": "modelscope",
     "collect.source.path": "modelscope/gsm8k",
@@ -260,7 +261,7 @@ def test_make_profile_lays_it_down_and_prints_the_difference(repository: Path) -
     assert done.returncode == 0, done.stderr
     assert (repository / "params.yaml").read_bytes() == (repository / "profiles" / "article.yaml").read_bytes()
     assert "-    {kind: chain_sum, " in done.stdout
-    assert "+    kind: gsm8k " in done.stdout
+    assert "+    name: gsm8k" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("params.yaml: valid; ")
 
 

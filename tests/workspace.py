@@ -28,11 +28,18 @@ MARKING: dict[str, Any] = {"prompt": "strict_teacher"}
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear", "keep_adapter": False}
 OPENMIND = {"version": "1.0.0", "command": None, "template": None, "merge_into": None, "logging_steps": 1, "extra": {}}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
+ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
+COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None}
+TABLE = ROWS | {"columns": COLUMNS, "gold": "plain"}
+SPLIT = {"subset": None, "split": "train", "revision": None}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "collect.source": {
         "chain_sum": SUMS,
-        "gsm8k": {"origin": "modelscope", "path": "modelscope/gsm8k", "split": "train"},
+        "file": {"path": "data/own/questions.jsonl"} | TABLE,
+        "hub": {"path": "someone/set"} | SPLIT | TABLE,
+        "modelscope": {"path": "someone/set"} | SPLIT | TABLE,
+        "preset": {"name": "gsm8k", "origin": "modelscope", "path": None, "split": "train"} | ROWS,
     },
     "distill.teacher": {"embedded": EMBEDDED, "openai_compatible": SERVED},
     "filter": {

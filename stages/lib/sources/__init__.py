@@ -28,8 +28,8 @@ def draw(params: Collect) -> Drawn:
         return _draw(params.source, params.train_size, params.heldout_size)
     training = _draw(params.source, params.train_size, 0)
     heldout = _draw(params.heldout_source, params.heldout_size, 0)
-    facts = {"source": training.facts, "heldout_source": heldout.facts}
-    return Drawn(training.candidates, heldout.candidates, {name: found for name, found in facts.items() if found})
+    facts = training.facts | ({"heldout": heldout.facts} if heldout.facts else {})
+    return Drawn(training.candidates, heldout.candidates, facts)
 
 
 def _draw(source: Any, train_size: int, heldout_size: int) -> Drawn:

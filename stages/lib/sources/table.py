@@ -42,7 +42,7 @@ class Form:
 
 @dataclass
 class _Survey:
-    """What the rows of a table are: the numbers of those that hold a question; of the others, number and place by reason."""
+    """The rows of a table: the numbers of those that hold a question; of the others, number and place by reason."""
 
     rows: int = 0
     not_where: int = 0
@@ -68,6 +68,8 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
     DataError where a column is in no row, an id is there twice, or the table has fewer questions than asked for.
     """
     survey = _surveyed(table(), form)
+    if not survey.rows:
+        raise DataError(f"collect: {form.name} has no rows. Look at what collect.source.path names.")
     _report(survey, form)
     if len(survey.usable) < train + heldout:
         raise DataError(
@@ -102,7 +104,7 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
             raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Set columns.id: null.")
         survey.usable.append(number)
     missing = [column for column in _columns(form) if column not in seen]
-    if missing:
+    if missing and survey.rows:
         raise DataError(
             f"collect: {form.name} has no column '{missing[0]}' in {survey.rows} rows. Its columns: "
             f"{', '.join(first) or 'none'}. Name them in columns and where of collect.source."
