@@ -39,7 +39,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
   report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -59,6 +59,9 @@ demo: checkout setup ## run the whole chain on this machine, and compare with th
 ##@ The pipeline
 check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
+demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
+valid: setup
+	@python -m stages.lib.params params.yaml > /dev/null
 repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them

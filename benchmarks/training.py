@@ -35,7 +35,13 @@ PACKS = 2  # of the longest length, in a step
 OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over so many tokens
 TOKENS_AROUND = 14  # of a row, by the chat template and the question
 OPENMIND = "openMind"
-OPENMINDS = {"kind": "openmind", "version": "1.0.0", "command": None, "template": None, "merge_into": None}
+OPENMINDS: dict[str, Any] = {
+    "kind": "openmind",
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+}
 OPENMINDS |= {"logging_steps": 1, "extra": {}}
 WAYS: dict[str, dict[str, Any]] = {
     "TRL, padded": {},

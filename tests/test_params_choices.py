@@ -64,14 +64,14 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"filter.judge": {"kind": "embedded"}},
-        "filter.judge: strategy rule does not read it; strategy rule_audited and judge and both and rule_then_judge "
-        "do. Remove the key, or set strategy: rule_audited or judge or both or rule_then_judge.",
+        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both or rule_then_judge "
+        "does. Remove the key, or set strategy: rule_audited, judge, both or rule_then_judge.",
         id="a judge of the rule alone",
     ),
     pytest.param(
         ARTICLE,
         {"filter.audit_share": 0.1},
-        "filter.audit_share: strategy judge does not read it; strategy rule_audited and rule_then_judge do. "
+        "filter.audit_share: strategy judge does not read it; strategy rule_audited or rule_then_judge does. "
         "Remove the key, or set strategy: rule_audited or rule_then_judge.",
         id="an audit of a judge",
     ),
@@ -85,8 +85,8 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"train.student.revision": "v1"},
-        "train.student.revision: kind package does not read it; kind modelscope and modelers and hub do. "
-        "Remove the key, or set kind: modelscope or modelers or hub.",
+        "train.student.revision: kind package does not read it; kind modelscope, modelers or hub does. "
+        "Remove the key, or set kind: modelscope, modelers or hub.",
         id="a package's revision",
     ),
     pytest.param(

@@ -148,11 +148,11 @@ def test_no_stage_depends_on_how_fast_it_runs() -> None:
 
 def test_no_param_is_lost_to_the_key_of_the_run_cache() -> None:
     """DVC leaves whatever is called size or nfiles out of that key: another size would bring back old results."""
-    sections = [Section]
+    sections: list[type[Section]] = [Section]
     for section in sections:
         sections += section.__subclasses__()
         assert not {"size", "nfiles"} & section.model_fields.keys(), section
-    assert Params in sections
+    assert any(section is Params for section in sections)
 
 
 @pytest.mark.parametrize("stage", DVC)

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import ParamsError, load_params, prompt_text
+from stages.lib.params import OpenMind, ParamsError, load_params, prompt_text
 from stages.lib.trainers import openmind
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint
@@ -431,6 +431,7 @@ def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, jo
     (tmp_path / "its_info.json.before-distillery").write_text('{"theirs": {}}')
     (tmp_path / "dataset_info.json").write_text('{"filtered": {}}')
     settings = job({"train.trainer.merge_into": str(info)}).train.trainer
+    assert isinstance(settings, OpenMind)
     with openmind.registered(settings, tmp_path):
         assert set(json.loads(info.read_text())) == {"theirs", "filtered"}
     assert info.read_text() == '{"theirs": {}}'

@@ -22,11 +22,18 @@ ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", 
 
 # what the tests take for the keys of a kind where they choose it and say no more
 SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
-EMBEDDED = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}
+EMBEDDED: dict[str, Any] = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}
 SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "chain-sum-solver"} | SAMPLING
 MARKING: dict[str, Any] = {"prompt": "strict_teacher"}
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear", "keep_adapter": False}
-OPENMIND = {"version": "1.0.0", "command": None, "template": None, "merge_into": None, "logging_steps": 1, "extra": {}}
+OPENMIND: dict[str, Any] = {
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+    "logging_steps": 1,
+    "extra": {},
+}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -106,7 +113,7 @@ def fit_run(params: Any) -> None:
             keys.pop(name, None)
     backend = params["evaluate"].get("backend")
     is_served = isinstance(backend, dict) and str(backend.get("kind")).startswith("local-")
-    usual = {"embedded": {"latency_s": 0.05, "port": 0}, "served": SERVED_MODELS}
+    usual: dict[str, Any] = {"embedded": {"latency_s": 0.05, "port": 0}, "served": SERVED_MODELS}
     for name, is_read in (("embedded", "embedded" in kinds.values()), ("served", is_served)):
         run[name] = usual[name] | (run.get(name) or {})
         if not is_read:

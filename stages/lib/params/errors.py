@@ -105,10 +105,11 @@ def _unknown(found: Place, around: Place) -> str:
         discriminator, others = around.choice.discriminator, around.choice.members
         readers = [tag for tag, member in others.items() if name in member.model_fields]
         if readers:
-            does = "does" if len(readers) == 1 else "do"
+            *some, last = readers
+            named = f"{', '.join(some)} or {last}" if some else last
             return (
-                f"{found.key}: {discriminator} {around.tag} does not read it; {discriminator} {' and '.join(readers)} "
-                f"{does}. Remove the key, or set {discriminator}: {' or '.join(readers)}."
+                f"{found.key}: {discriminator} {around.tag} does not read it; {discriminator} {named} does. "
+                f"Remove the key, or set {discriminator}: {named}."
             )
     return f"{found.key}: unknown key.{nearest(name, _known(around.node))}"
 

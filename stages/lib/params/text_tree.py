@@ -66,14 +66,15 @@ class Entry:
 
 @dataclass
 class Document:
-    """A file: its entries, and the comments after the last of them."""
+    """A file: what stands before its entries (``---``), they, and the comments after the last of them."""
 
+    head: list[str]
     root: Entry
     tail: list[str]
 
     def text(self) -> str:
         """The file's text."""
-        return "\n".join([*_written(self.root.entries or (), 0), *self.tail])
+        return "\n".join([*self.head, *_written(self.root.entries or (), 0), *self.tail])
 
 
 def document(text: str) -> Document:
@@ -83,7 +84,9 @@ def document(text: str) -> Document:
     while end and _is_apart(lines[end - 1], 0):
         end -= 1
     loaded = _yaml().load(StringIO(text))
-    return Document(Entry("", loaded, entries=list(_entries(loaded, lines, 0, end, 0))), lines[end:])
+    entries = list(_entries(loaded, lines, 0, end, 0))
+    begin = loaded.lc.key(next(iter(loaded)))[0] - len(entries[0].above)
+    return Document(lines[:begin], Entry("", loaded, entries=entries), lines[end:])
 
 
 def _yaml() -> YAML:
