@@ -6,6 +6,7 @@ URL ?=
 FILE ?=
 KINDS ?=
 DRY_RUN ?=
+STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
@@ -40,7 +41,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
-  report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+  report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -79,6 +80,8 @@ retry: setup ## ask again for the rows that failed though their stage succeeded;
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
+why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
+	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
