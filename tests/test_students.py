@@ -115,7 +115,7 @@ def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, h
     error = fetch(tmp_path, source, f"{hub.address}/nothing")
     assert isinstance(error, str)
     assert error.startswith("train.student.name: ")
-    assert "set source: path and name a local folder" in error
+    assert "set kind: path and name a local folder" in error
 
 
 def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_repository_or_a_revision_that_modelers_has_not_is_one_line(modelers_h
 
 def test_without_git_lfs_it_says_what_to_install(modelers_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(modelers_hub / "nowhere"))
-    with pytest.raises(StudentError, match="Install git-lfs, or set source: path"):
+    with pytest.raises(StudentError, match="Install git-lfs, or set kind: path"):
         student_folder(tiny())
 
 

@@ -131,6 +131,7 @@ def _checkpoints_of_openmind(openmind: Entry, run: Entry) -> None:
         steps.set(None)
     if overwrite:
         overwrite.set(not overwrite.value)
+        overwrite.beside = ""  # it would say the contrary now
     _put_in_run(run, steps, overwrite)
 
 
@@ -138,8 +139,7 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
     for entry, key in ((steps, "checkpoint_steps"), (resume, "resume")):
         if entry:
             entry.rename(key)
-            # what stood beside it said of whose checkpoints it was
-            run.put(Entry(key, entry.value, above=entry.above))
+            run.put(entry)
 
 
 def _evaluate(evaluate: Entry) -> None:

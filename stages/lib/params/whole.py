@@ -7,14 +7,23 @@ from stages.lib.params.base import Name, Section
 from stages.lib.params.collect import Collect, EvalData, S1k
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
-from stages.lib.params.evaluate import Compare, Evaluate, Report
+from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
 from stages.lib.params.filter import Filter, judge_of
 from stages.lib.params.prompts import JUDGE, prompt_names
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.train import Arm, Dataset, Train
 
-SERVED_EXAMPLE = '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}'
+# keys of ``run`` that are there for one choice alone: which, and an example
+READERS = {
+    "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
+    "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.served": (
+        "evaluate.backend with kind: local-completions or local-chat-completions",
+        '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
+    ),
+}
 
 
 class Params(Section):
@@ -72,35 +81,18 @@ def _prompts(params: Params) -> Iterator[str]:
 
 def _run(params: Params) -> Iterator[str]:
     """A key of ``run`` stands there just where something that is chosen reads it."""
-    run, keys = params.run, params.run.api_key_variables or ApiKeyVariables()
-    judge = judge_of(params.filter)
-    embedded, served = "kind: embedded", "kind: openai_compatible"
-    teacher_is, judge_is = params.distill.teacher.kind, judge.kind if judge else None
-    local = params.evaluate.backend.kind.startswith("local-")
-    for key, example, found, is_read, reader in (
-        (
-            *("run.embedded", "{latency_s: 0.05, port: 0}", run.embedded, "embedded" in (teacher_is, judge_is)),
-            f"distill.teacher or filter.judge with {embedded}",
-        ),
-        (
-            *("run.api_key_variables.teacher", "API_KEY", keys.teacher, teacher_is == "openai_compatible"),
-            f"distill.teacher with {served}",
-        ),
-        (
-            *("run.api_key_variables.judge", "API_KEY", keys.judge, judge_is == "openai_compatible"),
-            f"filter.judge with {served}",
-        ),
-        (
-            *("run.served", SERVED_EXAMPLE, run.served, local),
-            "evaluate.backend with kind: local-completions or local-chat-completions",
-        ),
-    ):
-        yield from _presence(key, example, found, is_read, reader)
+    run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
+    teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
+    yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
+    yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
     if run.api_key_variables and not (keys.teacher or keys.judge):
         yield "run.api_key_variables: names no variable. Remove it."
+    yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
 
 
-def _presence(key: str, example: str, found: Any, is_read: bool, reader: str) -> Iterator[str]:
+def _presence(key: str, found: Any, is_read: bool) -> Iterator[str]:
+    reader, example = READERS[key]
     if is_read and found is None:
         yield f"{key}: missing, and {reader} reads it. Write it, for example {example}."
     if found is not None and not is_read:
