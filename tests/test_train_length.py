@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.trainers import openmind, trl
+from stages.lib.trainers import trl
+from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.length import Fitting, cut, fitting, reasoning_ends
 
@@ -49,12 +50,12 @@ def job(tiny_params: Callable[..., Path], tiny_student: Path, tmp_path: Path) ->
     return make
 
 
-def fit_of(trainer: str, job: Job, older_student: Path) -> Fitting[trl._Row] | Fitting[openmind._Row]:
+def fit_of(trainer: str, job: Job, older_student: Path) -> Fitting[trl._Row] | Fitting[openmind_tokens.Row]:
     """What a trainer would see of a job, by its own count of tokens."""
     from transformers import AutoTokenizer
 
     if trainer == "openmind":
-        return openmind._fitting(replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student))
+        return openmind_tokens.fitted(replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student))
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     return fitting(job, lambda conversations: trl._measured(job, conversations, tokenizer))
 
