@@ -1,5 +1,6 @@
 """A choice holds what its kind reads and nothing else, ``run`` what some choice reads: told both ways in one line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,18 @@ def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
     key: str, value: Any, expected: str, said: Callable[..., str]
 ) -> None:
     assert said(ARTICLE, {key: value}).startswith(expected)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md"])
+def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
+    yaml = YAML(typ="safe")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = (yaml.load(each) for each in blocks if "kind: " in each)
+    params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
+    for name, section in block.items():
+        params[name] |= section
+    if "distill" in block:
+        del params["run"]["embedded"]
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    load_params(tmp_path / "params.yaml")
