@@ -6,6 +6,7 @@ URL ?=
 FILE ?=
 KINDS ?=
 DRY_RUN ?=
+STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
@@ -40,7 +41,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
-  report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+  report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -76,6 +77,8 @@ retry: setup ## ask again for the rows that failed though their stage succeeded;
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
+why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
+	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
 profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
@@ -86,9 +89,9 @@ prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1
 
 ##@ The store of received answers
 store: setup ## what it holds and what that cost, by model
-	@python -m stages.lib.teacher.ledger
+	@python -m stages.lib.store_tools.ledger
 store-article: setup ## its answers to data/questions.jsonl as the article's file, FILE=r1_distill.txt
-	python -m stages.lib.teacher.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
+	python -m stages.lib.store_tools.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
 
 ##@ Two hosts (docs/hosts.md)
 remote: setup ## name the storage that the hosts share; URL=/mnt/share, ssh://…, s3://… or oss://…
@@ -98,9 +101,9 @@ push: setup ## send all results there, the run-cache too; dvc.lock and metrics t
 pull: setup ## fetch all results from there
 	dvc pull --run-cache
 store-export: setup ## the store of received answers to FILE=answers.jsonl; what the file holds stays
-	python -m stages.lib.teacher.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
+	python -m stages.lib.store_tools.transfer export "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1_distill.txt, to the store
-	python -m stages.lib.teacher.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
+	python -m stages.lib.store_tools.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ A closed cluster (docs/hosts.md)
 bundle: setup ## pack all that a machine without a network lacks: PLATFORM=aarch64 FILE=bundle.tar

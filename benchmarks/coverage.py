@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.weightstats import DescrStatsW
 
 from benchmarks.measuring import table
-from stages.lib.comparison.statistics import mean_difference
+from stages.lib.statistics.paired import mean_difference
 
 CONFIDENCE = 0.95
 DRAWS = 2000

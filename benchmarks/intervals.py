@@ -17,9 +17,9 @@ from scipy import stats
 
 from benchmarks.measuring import table
 from stages.lib.comparison.results import Interval
-from stages.lib.comparison.statistics import PSEUDO, PairedDifference, paired_difference
 from stages.lib.comparison.table import p_value, points, signed
-from stages.lib.comparison.two_by_two import score_terms
+from stages.lib.statistics.paired import PSEUDO, PairedDifference, paired_difference
+from stages.lib.statistics.two_by_two import score_terms
 
 CONFIDENCE = 0.95
 SIZES = (100, 250, 1319)

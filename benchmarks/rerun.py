@@ -18,8 +18,8 @@ from benchmarks.measuring import machine, measured, table
 from benchmarks.teacher import write_params, write_questions
 from stages.distill import PlannedCalls
 from stages.lib.params import load_params
+from stages.lib.store.answer_store import request_key
 from stages.lib.teacher.asking import Respondent
-from stages.lib.teacher.store import request_key
 
 NOBODY = "http://127.0.0.1:9/v1"
 PLAIN = "import orjson, sys\nfor line in open(sys.argv[1], 'rb'): orjson.loads(orjson.loads(line)['body'])"

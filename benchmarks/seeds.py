@@ -22,8 +22,8 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
-from stages.lib.comparison.statistics import paired_difference, proportion
 from stages.lib.comparison.table import p_value, points, signed
+from stages.lib.statistics.paired import paired_difference, proportion
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIDENCE = 0.95

@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import click
 
+from stages.lib.chat_template import ControlTokens
 from stages.lib.command import WRITE, one_line_errors, params_option
 from stages.lib.hygiene.contamination import (
     BenchmarkIndex,
@@ -35,8 +36,8 @@ from stages.lib.hygiene.contamination import (
 )
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Collect, load_params
-from stages.lib.records import DataError, LeftOut, Question, write_json, write_rows
-from stages.lib.students.templates import ControlTokens
+from stages.lib.rows import DataError, write_json, write_rows
+from stages.lib.rows.question import LeftOut, Question
 
 log = logging.getLogger("distillery.collect")
 

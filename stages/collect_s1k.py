@@ -37,7 +37,9 @@ from stages.lib.hygiene.contamination import (
 )
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Params, ParamsError, S1k, load_params
-from stages.lib.records import BenchmarkHit, DataError, Distilled, write_json, write_rows
+from stages.lib.rows import DataError, write_json, write_rows
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import BenchmarkHit
 
 log = logging.getLogger("distillery.collect")
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.comparison.evaluations import Answers, Evaluation, read_evaluation
 from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score
-from stages.lib.comparison.statistics import PairedDifference, holm, paired_difference, proportion
 from stages.lib.comparison.table import points, signed
-from stages.lib.comparison.unlike import undone, unlike_arms, without_tango
 from stages.lib.params import Compare, load_params
-from stages.lib.records import DataError, write_json, writing
+from stages.lib.rows import DataError, write_json, writing
+from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
+from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
+from stages.lib.statistics.unlike import undone, unlike_arms, without_tango
 
 log = logging.getLogger("distillery.compare")
 

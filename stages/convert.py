@@ -27,11 +27,12 @@ from typing import Any, Literal, get_args
 
 import click
 
+from stages.lib.chat_template import align, control_tokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.params import Convert, Markers, Tags, load_params, prompt_text
-from stages.lib.records import DataError, Distilled, read_some_rows, write_json, write_rows, writing
+from stages.lib.rows import DataError, read_some_rows, write_json, write_rows, writing
+from stages.lib.rows.distilled import Distilled
 from stages.lib.students import student_tokenizer, token_lengths
-from stages.lib.students.templates import align, control_tokens
 
 log = logging.getLogger("distillery.convert")
 

@@ -29,15 +29,18 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
-from stages.lib.records import UNPROTECT, DataError, Distilled, Failure, Question, read_rows, write_json, writing
-from stages.lib.teacher.answer_file import AnswerFile, open_answers
+from stages.lib.replies.reading import Answer, BodyError
+from stages.lib.replies.usage import tokens
+from stages.lib.rows import UNPROTECT, DataError, read_rows, write_json, writing
+from stages.lib.rows.distilled import Distilled, Failure
+from stages.lib.rows.question import Question
+from stages.lib.store.answer_file import AnswerFile, open_answers
+from stages.lib.store.answer_store import AnswerStore, default_path, open_store, request_key
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import CallFailed, TeacherError
 from stages.lib.teacher.draws import answer_that_counts, drawn, last_draw
-from stages.lib.teacher.pricing import cost, money, tokens
-from stages.lib.teacher.reading import Answer, BodyError
+from stages.lib.teacher.pricing import cost, money
 from stages.lib.teacher.spending import most_cost
-from stages.lib.teacher.store import AnswerStore, default_path, open_store, request_key
 
 log = logging.getLogger("distillery.distill")
 

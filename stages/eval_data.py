@@ -19,11 +19,11 @@ from typing import Any
 
 import click
 
-from stages.lib.benchmarks.gathering import Benchmark, gathered
-from stages.lib.benchmarks.layout import lay_down
 from stages.lib.command import WRITE, one_line_errors, params_option
+from stages.lib.eval_data.download import Benchmark, gathered
+from stages.lib.eval_data.layout import lay_down
 from stages.lib.params import EvalData, load_params
-from stages.lib.records import write_json
+from stages.lib.rows import write_json
 
 log = logging.getLogger("distillery.eval_data")
 

@@ -36,7 +36,9 @@ from stages.lib.evaluation.scoring import audited, figures, rows, tables
 from stages.lib.evaluation.settings import settings
 from stages.lib.evaluation.tasks import chosen
 from stages.lib.params import Params, load_params, prompt_text
-from stages.lib.records import Evaluated, Question, read_some_rows, write_json, write_rows, writing
+from stages.lib.rows import read_some_rows, write_json, write_rows, writing
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.question import Question
 from stages.lib.students import StudentError, student_folder
 
 log = logging.getLogger("distillery.evaluate")

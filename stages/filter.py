@@ -30,21 +30,13 @@ import click
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Filter, Params, load_params
-from stages.lib.records import (
-    DataError,
-    Disagreement,
-    Distilled,
-    Filtered,
-    Rejected,
-    read_rows,
-    write_json,
-    write_rows,
-    writing,
-)
-from stages.lib.teacher.store import AnswerStore, default_path, open_store
+from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
+from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 
 if TYPE_CHECKING:
-    from stages.lib.teacher.judge import Judge
+    from stages.lib.judge.judging import Judge
 
 log = logging.getLogger("distillery.filter")
 
@@ -113,7 +105,7 @@ class Bench:
 
     def call_the_judge(self, rows: Iterable[Distilled], params: Params, store: AnswerStore) -> None:
         """Have every row marked that the strategy, or the audit, wants marked; the replies are in the store then."""
-        from stages.lib.teacher.judge import Judge
+        from stages.lib.judge.judging import Judge
 
         wanted = bytearray(self.asks_the_judge(row, _by_rule(row)) for row in rows)  # a byte a row: read once more
         self._judge, self._store = Judge(params.filter.judge, params.run), store

@@ -31,17 +31,10 @@ from stages.lib.page.metrics import (
     read_metrics,
 )
 from stages.lib.params import Params, load_params
-from stages.lib.records import (
-    DataError,
-    Distilled,
-    Evaluated,
-    Filtered,
-    Rejected,
-    Row,
-    read_rows,
-    read_some_rows,
-    writing,
-)
+from stages.lib.rows import DataError, Row, read_rows, read_some_rows, writing
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.filtered import Filtered, Rejected
 
 log = logging.getLogger("distillery.report")
 

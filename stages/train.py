@@ -30,12 +30,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Params, ParamsError, Tags, load_params
-from stages.lib.records import DataError, read_json, write_json, write_rows, writing
+from stages.lib.rows import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
-from stages.lib.students.identity import student_identity
-from stages.lib.trainers import Conversation, Job, TooLong, Trained, TrainingError
-from stages.lib.trainers.resources import peak_memory
-from stages.lib.trainers.saving import check_finite, check_losses
+from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.training.identity import student_identity
+from stages.lib.training.resources import peak_memory
+from stages.lib.training.saving import check_finite, check_losses
 
 log = logging.getLogger("distillery.train")
 

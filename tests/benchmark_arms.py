@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.lib.records import Evaluated, Question, read_rows, write_rows
+from stages.lib.rows import read_rows, write_rows
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.question import Question
 
 ROOT = Path(__file__).resolve().parents[1]
 

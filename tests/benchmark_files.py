@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from stages.lib.benchmarks.forms import LANGUAGES, SUBJECTS
+from stages.lib.eval_data.forms import LANGUAGES, SUBJECTS
 from tests.standin_hub import HubAnswers, StandInHub, card, listing, served, tree
 
 MMLU_TEST = [100] * 14 + [294] * 43  # 14,042 in all

@@ -17,7 +17,8 @@ from click.testing import Result
 
 from stages.collect import Collected, counts, main, separate
 from stages.lib.hygiene.contamination import index_questions
-from stages.lib.records import DataError, Question
+from stages.lib.rows import DataError
+from stages.lib.rows.question import Question
 from tests.public_data import WHOLE
 
 ROOT = Path(__file__).resolve().parents[1]

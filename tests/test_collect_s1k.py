@@ -13,7 +13,8 @@ from click.testing import Result
 
 from stages.collect_s1k import LeftOutAnswer, main
 from stages.convert import main as convert
-from stages.lib.records import Distilled, read_rows
+from stages.lib.rows import read_rows
+from stages.lib.rows.distilled import Distilled
 from tests.workspace import Workspace
 
 Params = Callable[..., Path]

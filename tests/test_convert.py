@@ -10,9 +10,9 @@ from click.testing import Result
 from ruamel.yaml import YAML
 
 from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main, refuse_control_tokens
+from stages.lib.chat_template import control_tokens
 from stages.lib.params import Markers, Tags, prompt_text
-from stages.lib.records import DataError, read_rows
-from stages.lib.students.templates import control_tokens
+from stages.lib.rows import DataError, read_rows
 from tests.public_data import ARTICLE as ARTICLE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]

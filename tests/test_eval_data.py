@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from stages.eval_data import main
-from stages.lib.benchmarks.forms import FORMS, LANGUAGES, SUBJECTS
+from stages.lib.eval_data.forms import FORMS, LANGUAGES, SUBJECTS
 from tests.benchmark_files import Hub, serving, write_gsm8k, write_mgsm, write_mmlu, write_repository
 from tests.public_data import official as as_published
 from tests.standin_hub import client_environment

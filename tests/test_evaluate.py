@@ -11,7 +11,9 @@ from click.testing import Result
 
 from stages.evaluate import main as evaluate
 from stages.lib.params import prompt_text
-from stages.lib.records import Evaluated, Question, read_rows, write_rows
+from stages.lib.rows import read_rows, write_rows
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.question import Question
 
 Params = Callable[..., Path]
 Runs = Callable[..., Result]

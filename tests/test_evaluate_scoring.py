@@ -6,7 +6,7 @@ import pytest
 
 from stages.lib.evaluation.results import Score, Scored
 from stages.lib.evaluation.scoring import figures
-from stages.lib.records import Evaluated
+from stages.lib.rows.evaluated import Evaluated
 
 ROW: dict[str, Any] = {
     "benchmark": "gsm8k",

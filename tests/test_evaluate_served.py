@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from stages.evaluate import main as evaluate
-from stages.lib.evaluation.cache import weights_digest
+from stages.lib.runtime.digests import files_hash
 from tests.benchmark_arms import ROOT, Arm, own_choice_task
 from tests.completions_server import Completions, serving
 from tests.workspace import write_changed_params
@@ -225,9 +225,9 @@ def other_weights(folder: Path) -> None:
     """One byte of the weights, size and time as before."""
     path = folder / "model.safetensors"
     before, data = path.stat(), bytearray(path.read_bytes())
-    digest = weights_digest(folder)
+    digest = files_hash(folder)
     data[-1] ^= 1
     path.write_bytes(bytes(data))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
-    assert weights_digest(folder) != digest
+    assert files_hash(folder) != digest

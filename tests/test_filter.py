@@ -10,7 +10,9 @@ from click.testing import Result
 
 from benchmarks.filter import filtered
 from stages.filter import main
-from stages.lib.records import Distilled, Filtered, Rejected, read_some_rows
+from stages.lib.rows import read_some_rows
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.filtered import Filtered, Rejected
 
 OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
 

@@ -10,7 +10,8 @@ import pytest
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions, ngrams
 from stages.lib.hygiene.duplicates import normalised
-from stages.lib.records import BenchmarkHit, DataError
+from stages.lib.rows import DataError
+from stages.lib.rows.question import BenchmarkHit
 from tests.public_data import WHOLE
 
 # of GSM8K's first thousand questions, and of all, so many share n words in a row with a benchmark's questions

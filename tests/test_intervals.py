@@ -11,8 +11,8 @@ from benchmarks import intervals
 from benchmarks.intervals import TABLES, AllTables, Pairs, compared
 from benchmarks.measuring import table
 from stages.lib.comparison.results import Interval
-from stages.lib.comparison.statistics import paired_difference
-from stages.lib.comparison.two_by_two import mcnemar_exact_p, mcnemar_score_p, score_terms, tango_interval
+from stages.lib.statistics.paired import paired_difference
+from stages.lib.statistics.two_by_two import mcnemar_exact_p, mcnemar_score_p, score_terms, tango_interval
 
 DOCUMENT = (Path(__file__).resolve().parents[1] / "docs" / "comparison.md").read_text()
 

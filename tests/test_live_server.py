@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from stages.lib.params import load_params
+from stages.lib.replies.reading import read_body
 from stages.lib.sources import chain_sum
-from stages.lib.teacher.reading import read_body
-from stages.lib.teacher.record import Record, stored_records
+from stages.lib.store_tools.record import Record, stored_records
 
 pytestmark = pytest.mark.slow
 

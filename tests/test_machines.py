@@ -120,7 +120,7 @@ def test_every_worktree_has_the_store_of_the_main_one(repository: Copy, tmp_path
     repository.git("worktree", "add", "-q", "--detach", "../another one")
     for folder in (repository.folder, tmp_path / "another one"):
         done = subprocess.run(
-            [sys.executable, "-m", "stages.lib.teacher.ledger"], cwd=folder, env=repository.environment, text=True,
+            [sys.executable, "-m", "stages.lib.store_tools.ledger"], cwd=folder, env=repository.environment, text=True,
             capture_output=True, check=True,
         )  # fmt: skip
         assert done.stdout.startswith(f"{repository.folder}/data/store/answers.jsonl: no answers were received"), done
@@ -132,7 +132,7 @@ def test_a_store_that_a_worktree_had_of_its_own_is_named(repository: Copy, tmp_p
     own.parent.mkdir(parents=True)
     own.touch()
     done = subprocess.run(
-        [sys.executable, "-m", "stages.lib.teacher.ledger"], cwd=tmp_path / "another", env=repository.environment,
+        [sys.executable, "-m", "stages.lib.store_tools.ledger"], cwd=tmp_path / "another", env=repository.environment,
         text=True, capture_output=True, check=True,
     )  # fmt: skip
     assert f"'make store-import FILE={own}' adds what is here" in done.stderr

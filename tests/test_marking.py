@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from stages.lib.teacher.marking import read_mark
+from stages.lib.judge.marking import read_mark
 
 R1_REPLY = """第一段总结:爸爸用分糖果的方法一步步教赛西,先算四月卖出48个,再算五月卖出一半是24个,合起来是72个。
 第二段翻译:娜塔莉亚五月卖出48/2=24个发夹。四月和五月一共卖出48+24=72个发夹。

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["st
 PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 # no output depends on these: params.py has no defaults, command.py shapes messages, an empty package holds nothing
 EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/params.py", "stages/lib/command.py"}
+# modules that are chosen by a param: where they are, and the key of the choice
 CHOICES = {
     "stages.lib.sources.": "collect.source",
     "stages.lib.students.": "train.student.source",
     "stages.lib.trainers.": "train.backend",
 }
-# the backend and the prompts are the teacher's in one stage and the judge's in another
-BACKENDS = {"distill": "distill.teacher.backend", "filter": "filter.judge.backend"}
 PROMPTS = {
     "distill": "distill.prompt",
     "filter": "filter.judge.prompt",
@@ -32,7 +32,9 @@ PROMPTS = {
     "evaluate": "convert.system_prompt",
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
-UNREACHED = {"evaluate": {"stages/lib/students/package.py"}}
+UNREACHED = {
+    "evaluate": {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "modelscope", "package", "path")}
+}
 
 
 def value(key: str) -> Any:
@@ -53,9 +55,23 @@ def definition(stage: str) -> dict[str, Any]:
     return inner
 
 
-def resolved(dep: str) -> str:
-    for key in (*CHOICES.values(), *BACKENDS.values()):
-        dep = dep.replace(f"${{{key}}}", str(value(key)))
+def kinds(prefix: str) -> list[str]:
+    """The modules that can be chosen there: stages.lib.sources. has chain_sum and gsm8k."""
+    folder = ROOT.joinpath(*prefix.split("."))
+    files = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    return sorted([*(path.stem for path in files), *(path.parent.name for path in folder.glob("*/__init__.py"))])
+
+
+def choices() -> Iterator[dict[str, str]]:
+    """Choices by prefix, so that each kind of each choice is in one of them."""
+    known = {prefix: kinds(prefix) for prefix in CHOICES}
+    for number in range(max(map(len, known.values()))):
+        yield {prefix: names[min(number, len(names) - 1)] for prefix, names in known.items()}
+
+
+def resolved(dep: str, chosen: dict[str, str]) -> str:
+    for prefix, key in CHOICES.items():
+        dep = dep.replace(f"${{{key}}}", chosen[prefix])
     return dep
 
 
@@ -70,9 +86,8 @@ def module_files(name: str) -> Iterator[str]:
             yield path.with_suffix(".py").relative_to(ROOT).as_posix()
 
 
-def mentioned_modules(file: str, stage: str = "") -> Iterator[str]:
+def mentioned_modules(file: str, chosen: dict[str, str]) -> Iterator[str]:
     """What a file imports, at its top or inside a function, by name or by a name made up at run time."""
-    choices = CHOICES | ({"stages.lib.teacher.backends.": BACKENDS[stage]} if stage in BACKENDS else {})
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -81,36 +96,44 @@ def mentioned_modules(file: str, stage: str = "") -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             prefix = str(node.values[0].value)
-            if prefix in choices:
-                yield prefix + str(value(choices[prefix]))
+            if prefix.startswith("stages.lib."):
+                yield from (prefix + name for name in ([chosen[prefix]] if prefix in chosen else kinds(prefix)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("stages."):
             yield node.value  # python -m stages.…
 
 
-def reached_files(stage: str) -> set[str]:
+def reached_files(stage: str, chosen: dict[str, str]) -> set[str]:
     waiting, reached = [f"stages/{stage}.py"], set()
     while waiting:
         file = waiting.pop()
         reached.add(file)
-        for module in mentioned_modules(file, stage):
+        for module in mentioned_modules(file, chosen):
             if module.startswith("stages"):
                 waiting += [found for found in module_files(module) if found not in reached]
     return reached
 
 
+def listed_files(stage: str, chosen: dict[str, str]) -> set[str]:
+    """The Python files of a stage's deps, those in its rooms among them."""
+    found = set()
+    for dep in definition(stage)["deps"]:
+        path = ROOT / resolved(dep, chosen)
+        files = path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []
+        found |= {file.relative_to(ROOT).as_posix() for file in files}
+    return {file for file in found if file.startswith("stages/")}
+
+
 @pytest.mark.parametrize("stage", DVC)
 def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
-    reached = reached_files(module(stage)) - EXEMPT - UNREACHED.get(stage, set())
-    listed = {
-        resolved(dep) for dep in definition(stage)["deps"] if dep.startswith(("stages/lib", "stages/" + stage[:5]))
-    }
-    listed |= {
-        dep for dep in definition(stage)["deps"] if dep.startswith("stages/") and dep.endswith(".py") and "$" not in dep
-    }
-    missing = {file for file in reached if not any(file == dep or file.startswith(dep + "/") for dep in listed)}
-    superfluous = {dep for dep in listed if not any(file == dep or file.startswith(dep + "/") for file in reached)}
-    assert not missing, f"dvc.yaml: {stage}: deps lacks {sorted(missing)}"
-    assert not superfluous, f"dvc.yaml: {stage}: deps lists {sorted(superfluous)}, which the stage never reaches"
+    """No file that a stage imports is missing, and each file of a room that it lists is reached by one kind or more."""
+    idle = None
+    for chosen in choices():
+        reached = reached_files(module(stage), chosen) - EXEMPT
+        listed = listed_files(stage, chosen)
+        missing = reached - listed - UNREACHED.get(stage, set())
+        assert not missing, f"dvc.yaml: {stage}: deps lacks {sorted(missing)} ({chosen})"
+        idle = listed - reached if idle is None else idle & (listed - reached)
+    assert not idle, f"dvc.yaml: {stage}: deps lists {sorted(idle)}, which the stage never reaches"
 
 
 @pytest.mark.parametrize("stage", DVC)
@@ -147,7 +170,7 @@ def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
         # the embedded backend knows the marking prompt by its text, whoever asks; params.py reads what it is told to
-        files = {file for file in reached_files(module(stage)) if "/backends/" not in file} - EXEMPT
+        files = {file for file in reached_files(module(stage), next(choices())) if "/backends/" not in file} - EXEMPT
         reads = any("prompt_text(" in (ROOT / file).read_text() for file in files)
         listed = [dep for dep in definition(stage)["deps"] if dep.startswith("stages/prompts/")]
         assert reads == (stage in PROMPTS), stage
@@ -157,11 +180,21 @@ def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
 def test_no_stage_imports_a_stage() -> None:
     names = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     for name in names:
-        imported = set(mentioned_modules(f"stages/{name}.py"))
+        imported = set(mentioned_modules(f"stages/{name}.py", {}))
         assert not imported & {f"stages.{other}" for other in names}, name
     for path in (ROOT / "stages" / "lib").rglob("*.py"):
-        imported = set(mentioned_modules(path.relative_to(ROOT).as_posix()))
+        imported = set(mentioned_modules(path.relative_to(ROOT).as_posix(), {}))
         assert not imported & {f"stages.{other}" for other in names}, path
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {}
+    for path in (ROOT / "stages").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+        imported = {[*module_files(name)][-1] for name in names if name.startswith("stages.lib.")}
+        graph[path.relative_to(ROOT).as_posix()] = imported
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_every_stage_is_named_like_its_file_and_its_test() -> None:

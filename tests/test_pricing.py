@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from stages.lib.params import Price
-from stages.lib.teacher.pricing import Tokens, cost, money, tokens
+from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.teacher.pricing import cost, money, tokens_cost
 
 PRICE = Price(input=4.0, cached_input=1.0, output=16.0)
 M = 1_000_000
@@ -52,7 +53,7 @@ def test_more_cached_tokens_than_tokens_do_not_make_an_answer_cheaper_than_cache
 def test_tokens_add_up_to_what_their_sum_costs() -> None:
     usages = [{"prompt_tokens": n, "prompt_cache_hit_tokens": n // 2, "completion_tokens": 7 * n} for n in range(50)]
     total = sum((tokens(usage) for usage in usages), Tokens())
-    assert total.cost(PRICE) == pytest.approx(sum(cost(usage, PRICE) for usage in usages))
+    assert tokens_cost(total, PRICE) == pytest.approx(sum(cost(usage, PRICE) for usage in usages))
 
 
 @pytest.mark.parametrize(

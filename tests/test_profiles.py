@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 
 from stages.lib import params as schema
 from stages.lib.params import load_params, prompt_text
-from stages.lib.trainers.launching import zero_stage
-from stages.lib.trainers.resources import GIB, Sharing, Size
+from stages.lib.training.launching import zero_stage
+from stages.lib.training.resources import GIB, Sharing, Size
 from tests.public_data import ARTICLE as ARTICLE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]

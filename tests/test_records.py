@@ -19,7 +19,9 @@ from click.testing import Result
 
 from stages import convert, filter
 from stages.lib.command import READ, one_line_errors
-from stages.lib.records import DataError, Distilled, Question, read_rows, read_some_rows, write_rows
+from stages.lib.rows import DataError, read_rows, read_some_rows, write_rows
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import Question
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = (

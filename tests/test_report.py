@@ -21,7 +21,10 @@ from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.page import language, outcome
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
-from stages.lib.records import Distilled, Evaluated, Filtered, Rejected, write_json, write_rows
+from stages.lib.rows import write_json, write_rows
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.filtered import Filtered, Rejected
 from stages.report import main
 
 ARMS = {

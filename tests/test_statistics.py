@@ -8,7 +8,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmarks.coverage import Cell, Measured, cells, draw, measure
-from stages.lib.comparison.statistics import (
+from stages.lib.statistics.paired import (
     PairedDifference,
     cluster_means,
     holm,

@@ -17,7 +17,7 @@ import pytest
 
 from stages.lib.params import Student
 from stages.lib.students import StudentError, modelers, package, student_folder
-from stages.lib.students.identity import student_identity
+from stages.lib.training.identity import student_identity
 from tests.standin_hub import COMMIT, HubAnswers, StandInHub, card, client_environment, listing, served, tree
 
 ROOT = Path(__file__).resolve().parents[1]

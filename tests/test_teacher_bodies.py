@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stages.lib.teacher.finish import ending
-from stages.lib.teacher.reading import read_body
+from stages.lib.replies.finish import ending
+from stages.lib.replies.reading import read_body
 from tests.teacher_desk import Desk, Serve, completion, question
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 9}

@@ -11,9 +11,9 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from stages.distill import main
-from stages.lib.teacher.answer_file import open_answers
+from stages.lib.store.answer_file import open_answers
+from stages.lib.store.answer_store import request_key
 from stages.lib.teacher.draws import answer_that_counts, drawn, last_draw
-from stages.lib.teacher.store import request_key
 from tests.teacher_desk import Desk, Route, Serve, completion, good, prompted, question
 
 EMPTY: dict[str, Any] = {"content": "", "usage": {"prompt_tokens": 3, "completion_tokens": 9}}

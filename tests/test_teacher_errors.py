@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stages.lib.teacher.errors import Fault, hint_on, verdict_on
-from stages.lib.teacher.server_words import ServerWords, error_in, words_of
+from stages.lib.replies.errors import Fault, hint_on, verdict_on
+from stages.lib.replies.server_words import ServerWords, error_in, words_of
 from stages.lib.teacher.waiting import asked_wait_s
 from tests.teacher_desk import KEY, Desk, Serve, completion, question
 

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from stages.lib.params import load_params
+from stages.lib.store.answer_store import open_store
+from stages.lib.store_tools.transfer import exported, import_answers
 from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request
-from stages.lib.teacher.store import open_store
-from stages.lib.teacher.transfer import exported, import_answers
 from tests.teacher_desk import Desk, Serve, completion, good, prompted, question, reset
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from stages.lib.teacher.ledger import main
-from stages.lib.teacher.store import open_store, request_key
+from stages.lib.store.answer_store import open_store, request_key
+from stages.lib.store_tools.ledger import main
 
 ROOT = Path(__file__).resolve().parents[1]
 # not getrusage: its peak is also that of the process that started this one
@@ -138,7 +138,7 @@ def test_a_large_store_takes_no_more_memory_than_a_small_one(tmp_path: Path) -> 
     for entries in (10, 2_000):
         path = tmp_path / f"{entries}.jsonl"
         fill(path, *((request("r1", number), body(length=20_000)) for number in range(entries)))
-        script = f"from stages.lib.teacher.ledger import main; main(standalone_mode=False); {MEMORY}"
+        script = f"from stages.lib.store_tools.ledger import main; main(standalone_mode=False); {MEMORY}"
         command = [sys.executable, "-c", script, "--store", str(path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert f" {entries:,} " in done.stdout

@@ -11,7 +11,7 @@ import pytest
 
 from stages.distill import PlannedCalls
 from stages.lib.params import load_params
-from stages.lib.teacher.store import request_key
+from stages.lib.store.answer_store import request_key
 from tests.teacher_desk import ROOT, Desk, question
 
 LONG = 12_000  # bytes of one answer

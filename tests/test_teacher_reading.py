@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stages.lib.teacher.reading import BodyError, read_body
+from stages.lib.replies.reading import BodyError, read_body
 
 
 def body(message: dict[str, Any] | None = None, **more: Any) -> bytes:

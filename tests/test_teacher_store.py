@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
-from stages.lib.teacher.index import Index
-from stages.lib.teacher.store import AnswerStore, StoreError, default_path, open_store, request_key
+from stages.lib.store.answer_store import AnswerStore, StoreError, default_path, open_store, request_key
+from stages.lib.store.index import Index
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUEST = {

@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import prompt_text
-from stages.lib.teacher.record import read_records
-from stages.lib.teacher.store import open_store
-from stages.lib.teacher.transfer import main
+from stages.lib.store.answer_store import open_store
+from stages.lib.store_tools.record import read_records
+from stages.lib.store_tools.transfer import main
 from tests.test_teacher_store import asking, fill, key_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +151,7 @@ def test_the_store_itself_is_no_file_to_move_it_with(tmp_path: Path, store: Path
 def test_importing_waits_for_a_run_that_writes_to_the_store(tmp_path: Path, store: Path) -> None:
     file = tmp_path / "file.jsonl"
     file.write_text(record(50))
-    command = [sys.executable, "-m", "stages.lib.teacher.transfer", "import", str(file), "--store", str(store)]
+    command = [sys.executable, "-m", "stages.lib.store_tools.transfer", "import", str(file), "--store", str(store)]
     with store.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:

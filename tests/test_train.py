@@ -11,8 +11,9 @@ import pytest
 from click.testing import Result
 
 from stages.convert import main as convert
-from stages.lib.records import Distilled, read_rows, write_rows
-from stages.lib.trainers import TooLong
+from stages.lib.rows import read_rows, write_rows
+from stages.lib.rows.distilled import Distilled
+from stages.lib.training import TooLong
 from stages.train import main as train
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
@@ -143,8 +144,8 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.trainers import Job
     from stages.lib.trainers.trl import _trainer
+    from stages.lib.training import Job
     from stages.train import read_dataset
 
     params = load_params(Path("params.yaml"))
@@ -326,8 +327,8 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.trainers import Job
     from stages.lib.trainers.trl import _trainer
+    from stages.lib.training import Job
     from stages.train import read_dataset
 
     student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
@@ -343,8 +344,8 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer
-    from stages.lib.trainers import Conversation, Job
     from stages.lib.trainers.trl import end_of_turn
+    from stages.lib.training import Conversation, Job
 
     params = load_params(Path("params.yaml"))
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
@@ -399,8 +400,8 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
     from transformers import AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.trainers import Conversation, Job, TrainingError
     from stages.lib.trainers.trl import check_end_is_trained
+    from stages.lib.training import Conversation, Job, TrainingError
 
     params, tokenizer = load_params(Path("params.yaml")), AutoTokenizer.from_pretrained(tiny_student)
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers

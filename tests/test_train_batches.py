@@ -11,9 +11,9 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
-from stages.lib.trainers import Conversation, Job
-from stages.lib.trainers.batches import Counting, filled, leaks, row_order, rows_of
 from stages.lib.trainers.trl import _tokenizer, _trainer
+from stages.lib.trainers.trl.batches import Counting, filled, leaks, row_order, rows_of
+from stages.lib.training import Conversation, Job
 from stages.train import main as train
 from tests.test_train_openmind import write_sharegpt
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from stages.lib.command import DistilleryError
-from stages.lib.devices import check_bf16, check_device, visible_cards, with_index
-from stages.lib.trainers.resources import peak_card_memory
+from stages.lib.runtime.devices import check_bf16, check_device, visible_cards, with_index
+from stages.lib.training.resources import peak_card_memory
 from tests.workspace import ROOT
 
 
@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def npu_check(folder: Path, module: str, processes: int = 1) -> str:
     """What the check of an NPU says in a process of its own, with this text for torch_npu."""
     (folder / "torch_npu.py").write_text(module)
-    code = f"from stages.lib.devices import check_device; check_device('npu', {processes}); print('there')"
+    code = f"from stages.lib.runtime.devices import check_device; check_device('npu', {processes}); print('there')"
     variables = os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]

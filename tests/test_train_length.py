@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.trainers import Conversation, Job, TrainingError, openmind, trl
-from stages.lib.trainers.length import Fitting, cut, fitting, reasoning_ends
+from stages.lib.trainers import openmind, trl
+from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training.length import Fitting, cut, fitting, reasoning_ends
 
 MARKERS = ("<think>", "</think>", "<answer>", "</answer>")
 SENTENCES = [f"Step {n}: {n} plus {n} is {2 * n}." for n in range(40)]

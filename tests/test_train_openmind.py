@@ -24,9 +24,10 @@ from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params, prompt_text
-from stages.lib.trainers import Conversation, Job, TrainingError, openmind
-from stages.lib.trainers.checkpoints import last_checkpoint
-from stages.lib.trainers.resources import Sharing, Size, stored_size
+from stages.lib.trainers import openmind
+from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training.checkpoints import last_checkpoint
+from stages.lib.training.resources import Sharing, Size, stored_size
 from stages.train import main as train
 from tests.public_data import ARTICLE
 from tests.workspace import ROOT, Workspace, write_changed_params

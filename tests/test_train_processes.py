@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stages.lib.params import load_params
-from stages.lib.trainers import Job, trl
-from stages.lib.trainers.launching import launch
-from stages.lib.trainers.trl_worker import fail
+from stages.lib.trainers import trl
+from stages.lib.trainers.trl.worker import fail
+from stages.lib.training import Job
+from stages.lib.training.launching import launch
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.test_train_openmind import write_sharegpt
@@ -207,7 +208,7 @@ def test_two_killed_processes_go_on_together_from_their_checkpoint(
 def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    code = f"from stages.lib.trainers.trl_worker import end_with; end_with({gone.pid})"
+    code = f"from stages.lib.trainers.trl.worker import end_with; end_with({gone.pid})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 1
 

@@ -18,11 +18,11 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import Student, load_params
-from stages.lib.students.identity import student_identity
-from stages.lib.trainers import Job, TrainingError
-from stages.lib.trainers.checkpoints import digest, last_checkpoint
-from stages.lib.trainers.resources import Sharing, Size, check_disk, check_memory, memory_told
 from stages.lib.trainers.trl import reckoned
+from stages.lib.training import Job, TrainingError
+from stages.lib.training.checkpoints import digest, last_checkpoint
+from stages.lib.training.identity import student_identity
+from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, memory_told
 from stages.train import main as train
 from tests.test_train_openmind import sums, write_sharegpt
 from tests.workspace import ROOT

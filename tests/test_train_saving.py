@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from stages.lib.students.portable import older_rope, portable_config, readable_by_4
+from stages.lib.training.portable import older_rope, portable_config, readable_by_4
 from stages.train import main as train
 from tests.workspace import ROOT, write_changed_params
 

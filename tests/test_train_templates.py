@@ -12,9 +12,12 @@ from click.testing import CliRunner, Result
 from stages.convert import Dropped
 from stages.convert import main as convert
 from stages.evaluate import main as evaluate
+from stages.lib import chat_template as templates
 from stages.lib.params import Markers, SystemPrompt, prompt_text
-from stages.lib.records import Evaluated, Question, read_rows, write_rows
-from stages.lib.students import StudentError, templates
+from stages.lib.rows import read_rows, write_rows
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.question import Question
+from stages.lib.students import StudentError
 from tests.chat_templates import KINDS, NO_SYSTEM, PUBLISHED
 from tests.test_train_saving import error_of, trained
 

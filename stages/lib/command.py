@@ -6,11 +6,11 @@ It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does n
     ├── Interrupted            Ctrl-C or SIGTERM, exit code 130; what was received is kept
     ├── LocksError             a filesystem without locks that work
     ├── ParamsError            params.yaml does not fit the schema           (params.py)
-    ├── DataError              a row or a file that cannot be used           (records.py)
-    ├── StoreError             the store of received answers                 (teacher/store.py)
+    ├── DataError              a row or a file that cannot be used           (rows/)
+    ├── StoreError             the store of received answers                 (store/)
     ├── TeacherError           the teacher refuses or cannot be reached      (teacher/failures.py)
     ├── StudentError           the student's weights                         (students/)
-    ├── TrainingError          a training that cannot begin or did not end   (trainers/)
+    ├── TrainingError          a training that cannot begin or did not end   (training/)
     ├── EvaluationError        an evaluation that cannot be run              (evaluation/)
     └── BundleError            a bundle that cannot be made                  (bundle/)
 """

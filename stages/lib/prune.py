@@ -25,7 +25,7 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError, one_line_errors
-from stages.lib.records import writing
+from stages.lib.rows import writing
 
 log = logging.getLogger("distillery.prune")
 

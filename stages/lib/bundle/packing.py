@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from stages.lib.records import writing
+from stages.lib.rows import writing
 
 
 class _Summed(io.RawIOBase):

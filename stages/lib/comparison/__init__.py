@@ -1,1 +1,1 @@
-"""Comparing the arms: what was measured of each, the paired statistics, the file and the tables that say it."""
+"""What a comparison of the arms holds, and the tables made of it."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Score
-from stages.lib.records import read_json
+from stages.lib.rows import read_json
 
 CAVEAT = (
     "The finding follows p (Holm), which is corrected for the number of differences; detectable is the smallest "

@@ -1,36 +1,16 @@
 """The device of ``run.device``: the CPU, a CUDA card or an Ascend NPU, seen as the stages' torch sees it."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from stages.lib.doctor import Finding, fail, last_line, ok, output_of, warn
+from stages.lib.doctor import Finding, ascend, fail, ok, warn
+from stages.lib.doctor.environment import Environment, look_into
 from stages.lib.params import Params
-
-PROBE = Path(__file__).with_name("probe.py")
-PROBE_S = 120  # torch alone takes 3 s, ten times as long on a slow disk
-PACKAGES = ("torch", "torch-npu", "transformers", "accelerate", "deepspeed", "peft", "datasets", "openmind")
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What probe.py says of one: versions by package, what failed, how many cards."""
-
-    python: str
-    versions: dict[str, str]
-    torch_error: str = ""
-    npu_error: str = ""
-    cuda: int = 0
-    npu: int = 0
 
 
 def device(params: Params) -> Iterator[Finding]:
     """torch, and whether it finds ``run.device``."""
-    from stages.lib.doctor import ascend
-
     kind, _, index = params.run.device.partition(":")
     here = look_into(sys.executable)
     if here.torch_error:
@@ -48,18 +28,8 @@ def device(params: Params) -> Iterator[Finding]:
         yield warn("device", f"run.device: {params.run.device}: not looked at", "nothing: cpu, cuda and npu are known")
 
 
-def look_into(python: str) -> Environment:
-    """The environment of that program, asked in a process of its own."""
-    code, text = output_of([python, "-c", PROBE.read_text(encoding="utf-8"), *PACKAGES], PROBE_S)
-    if code != 0:
-        return Environment(python, {}, torch_error=f"{python}: {last_line(text)} (exit code {code})")
-    return Environment(python, **json.loads(text.strip().splitlines()[-1]))
-
-
 def torch_mend(here: Environment, kind: str) -> str:
     """What mends a torch that cannot be imported."""
-    from stages.lib.doctor import ascend
-
     if "torch-npu" not in here.versions:
         return "rm -r .venv && make setup"
     if kind == "npu":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.lib.doctor import Finding, fail, last_line, ok, output_of, warn
-from stages.lib.doctor.accelerators import Environment
+from stages.lib.doctor.environment import Environment
 
 # CANN -> the torch_npu of it; a torch_npu 2.1.0.post8 is for torch 2.1.0
 TORCH_NPU_OF_CANN = {

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 
 from stages.lib.command import DistilleryError
 from stages.lib.doctor import Finding, fail, last_line, ok, output_of, warn
-from stages.lib.doctor.accelerators import Environment, look_into
+from stages.lib.doctor.environment import Environment, look_into
 from stages.lib.params import Params
 
 RANGES = {

@@ -15,7 +15,7 @@ from stages.lib.command import project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.doctor.needs import local_student
 from stages.lib.params import Params, Train
-from stages.lib.teacher.store import default_path
+from stages.lib.store.answer_store import default_path
 
 GB = 1e9
 LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk

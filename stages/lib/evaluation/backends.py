@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stages.lib.devices import check_device, with_index
+from stages.lib.chat_template import check_system
 from stages.lib.evaluation import EvaluationError, served
 from stages.lib.params import Evaluate, Run
+from stages.lib.runtime.devices import check_device, with_index
 from stages.lib.students import StudentError
-from stages.lib.students.templates import check_system
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stages.lib.command import project_root
 from stages.lib.params import Evaluate, Run
+from stages.lib.runtime.digests import files_hash
+from stages.lib.runtime.versions import versions
 
 log = logging.getLogger("distillery.evaluate")
 
@@ -32,12 +33,12 @@ def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
     """The folder of this arm's answers."""
     served = [run.served_base_url, run.served_model, FORM] if params.backend.startswith("local-") else []
     shaping = {
-        "weights": weights_digest(weights),
+        "weights": files_hash(weights),
         "evaluate": params.model_dump(exclude=_SHAPELESS),
         "device": run.device,
         "processes": run.processes,
         "served": served,
-        "versions": versions(),
+        "versions": versions(LIBRARIES),
     }
     return project_root() / ".cache" / "evaluation" / arm / digest(shaping)
 
@@ -45,26 +46,6 @@ def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
 def digest(shaping: Mapping[str, Any]) -> str:
     """Sixteen characters for what shapes an answer."""
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def weights_digest(folder: Path) -> str:
-    """Of the bytes of every file in the folder: weights, tokenizer, chat template, generation settings."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        with path.open("rb") as file:
-            total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that make an answer, as far as they are installed."""
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def remove_others(folder: Path) -> None:

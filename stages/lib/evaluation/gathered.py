@@ -15,7 +15,7 @@ from pathlib import Path
 from stages.lib.command import project_root
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.tasks import HELDOUT, Benchmark
-from stages.lib.records import read_json
+from stages.lib.rows import read_json
 
 log = logging.getLogger("distillery.evaluate")
 

@@ -17,10 +17,10 @@ from typing import Any
 from lm_eval.api.model import LM, CacheHook, CachingLM
 from lm_eval.models.utils import postprocess_generated_text
 
+from stages.lib.chat_template import in_user_turn
 from stages.lib.evaluation.bodies import Answer
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.tasks import HELDOUT
-from stages.lib.students.templates import in_user_turn
 
 
 class Counted:

@@ -16,7 +16,7 @@ from stages.lib.evaluation.backends import Asking
 from stages.lib.evaluation.results import Sample, Score, Scored
 from stages.lib.evaluation.tasks import KNOWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
-from stages.lib.records import Evaluated
+from stages.lib.rows.evaluated import Evaluated
 
 VERIFIER = ("verifier", "verifier_stderr", "if_unsure_wrong", "if_unsure_right")
 Mark = Callable[[Evaluated], bool]

@@ -12,7 +12,7 @@ import hashlib
 from typing import Any
 
 from stages.lib.evaluation.backends import Asking
-from stages.lib.evaluation.cache import versions
+from stages.lib.runtime.versions import versions
 
 # of params: ``benchmarks`` choose the questions, and ``base_prompt`` is told by the name of the system text
 _TOLD_ELSEWHERE = {"benchmarks", "base_prompt"}
@@ -28,7 +28,7 @@ def settings(asking: Asking) -> dict[str, Any]:
         **asking.params.model_dump(mode="json", exclude=_TOLD_ELSEWHERE),
         "chat_template": chat_template(asking),
         # 2.13.0+cpu and 2.13.0+cu130 are builds of one version, and the lock names neither
-        "versions": {name: found.partition("+")[0] for name, found in versions().items() if name in libraries},
+        "versions": {name: found.partition("+")[0] for name, found in versions(libraries).items()},
     }
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.benchmarks.official import official_rows
-from stages.lib.records import DataError
+from stages.lib.rows import DataError
+from stages.lib.testsets.official import official_rows
 
 
 def read_questions(benchmark: str, path: Path) -> Iterator[str]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.params import Contamination
-from stages.lib.records import BenchmarkHit, DataError
+from stages.lib.rows import DataError
+from stages.lib.rows.question import BenchmarkHit
 
 log = logging.getLogger("distillery.hygiene")
 

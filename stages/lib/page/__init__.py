@@ -28,7 +28,8 @@ from stages.lib.comparison.table import (
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
 from stages.lib.page.metrics import Example, FilterCounts, LossPoint, TrainCounts
 from stages.lib.params import Arm
-from stages.lib.records import Evaluated, Filtered, Rejected
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.filtered import Filtered, Rejected
 
 
 @dataclass(frozen=True)

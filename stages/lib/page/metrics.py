@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.lib.records import DataError, Row, read_json
+from stages.lib.rows import DataError, Row, read_json
 
 
 class Metrics(BaseModel):

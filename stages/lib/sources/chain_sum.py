@@ -8,7 +8,7 @@ A question's own seed is ``seed + index``, so the two seeds must lie further apa
 from collections.abc import Iterator
 
 from stages.lib.params import Collect, ParamsError
-from stages.lib.records import Question
+from stages.lib.rows.question import Question
 
 
 def candidates(params: Collect) -> Iterator[Question]:

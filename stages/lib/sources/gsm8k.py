@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.params import Collect, Gsm8k
-from stages.lib.records import UNPROTECT, DataError, Question
+from stages.lib.rows import UNPROTECT, DataError
+from stages.lib.rows.question import Question
 
 
 class _SourceRow(BaseModel):

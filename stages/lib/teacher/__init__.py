@@ -1,1 +1,1 @@
-"""Asking the teacher: the client, the store of received answers, reading an answer, the backends."""
+"""Asking a teacher or a judge: the client, its pace, its budget and its retries; the backends."""

@@ -26,17 +26,17 @@ import uvloop
 
 from stages.lib.command import Interrupted
 from stages.lib.params import Price, Run, Teacher
-from stages.lib.teacher.answer_file import AnswerFile
+from stages.lib.replies.reading import Answer
+from stages.lib.replies.usage import tokens
+from stages.lib.store.answer_file import AnswerFile
+from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.draws import received
 from stages.lib.teacher.failures import Diagnosis
 from stages.lib.teacher.pacing import Pace, Stopped
-from stages.lib.teacher.pricing import tokens
 from stages.lib.teacher.progress import LOOK_EVERY_S, Progress, Standing
-from stages.lib.teacher.reading import Answer
 from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
-from stages.lib.teacher.store import AnswerStore, request_key
 
 log = logging.getLogger("distillery.asking")
 

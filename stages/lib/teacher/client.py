@@ -18,12 +18,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential_jitter
 
 from stages.lib.params import Run
+from stages.lib.replies.errors import Subject
+from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
+from stages.lib.replies.usage import tokens
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.errors import Subject
 from stages.lib.teacher.failures import KEPT, Again, CallFailed, Diagnosis, TeacherError
 from stages.lib.teacher.pacing import Pace, Turn
-from stages.lib.teacher.pricing import tokens
-from stages.lib.teacher.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.teacher.spending import prompt_bytes
 
 __all__ = ["CallFailed", "TeacherClient", "TeacherError"]

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from stages.lib.teacher.answer_file import AnswerFile
-from stages.lib.teacher.reading import Answer, BodyError, read_body
-from stages.lib.teacher.store import request_key
+from stages.lib.replies.reading import Answer, BodyError, read_body
+from stages.lib.store.answer_file import AnswerFile
+from stages.lib.store.answer_store import request_key
 
 DRAW = "draw"
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from stages.lib.command import DistilleryError, without_key
 from stages.lib.params import Run
+from stages.lib.replies.errors import Fault, Subject, hint_on, verdict_on
+from stages.lib.replies.reading import SERVER_ERROR, BodyError
+from stages.lib.replies.server_words import ServerWords, words_of
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.errors import Fault, Subject, hint_on, verdict_on
-from stages.lib.teacher.reading import SERVER_ERROR, BodyError
 from stages.lib.teacher.repeats import Group, Repeats, kind_of
-from stages.lib.teacher.server_words import ServerWords, words_of
 from stages.lib.teacher.waiting import asked_wait_s
 
 log = logging.getLogger("distillery.asking")

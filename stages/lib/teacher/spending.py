@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 from stages.lib.params import Price
-from stages.lib.teacher.pricing import Tokens, cost, money, tokens
-from stages.lib.teacher.reading import Answer, BodyError, read_body
+from stages.lib.replies.reading import Answer, BodyError, read_body
+from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.teacher.pricing import cost, money
 
 TEMPLATE_TOKENS = 64  # what a chat template may put around a message; a text itself has no more tokens than bytes
 

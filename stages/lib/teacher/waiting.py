@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from stages.lib.teacher.server_words import ServerWords
+from stages.lib.replies.server_words import ServerWords
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|days?|d|hours?|h|min(?:ute)?s?|m|sec(?:ond)?s?|s)(?![a-z])")

@@ -1,0 +1,1 @@
+"""Asking a model to mark an answer, and reading its mark."""

@@ -1,0 +1,47 @@
+"""The rows that ``evaluate`` writes: a student's answers to benchmark questions.
+
+{"id": "heldout-0", "benchmark": "heldout", "question": "…", "answer": "7", "response": "…", "correct": true, …}
+"""
+
+from typing import Literal
+
+from stages.lib.rows import Row
+
+
+class Evaluated(Row):
+    """A benchmark question with a student's answer; ``cluster`` is what a question shares with its translations.
+
+    ``task`` is lm-eval's name of it. ``response`` is the whole text generated or, where lm-eval compared the likelihood
+    of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
+    ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
+    question does not arise (stages/lib/evaluation/audit.py).
+    """
+
+    benchmark: str
+    task: str
+    cluster: str
+    language: str | None
+    question: str
+    answer: str
+    prompt: str
+    response: str
+    prediction: str | None
+    verdict: Literal["right", "wrong", "unsure"] | None
+    decided_by: str
+    lm_eval: bool
+    correct: bool
+    tokens: int | None
+    cut_off: bool | None
+    task_stop: bool | None
+    no_end_marker: bool | None
+    unread: bool | None
+    other_language: bool | None
+    looping: bool | None
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+
+    @property
+    def key(self) -> str:
+        """The benchmark and the question's id."""
+        return f"{self.benchmark}/{self.id}"

@@ -1,0 +1,233 @@
+"""The store of received answers: append-only, outside the DVC outs, so that no answer is paid for twice.
+
+One JSON object a line (answer_file.py); the key is a hash of all that shaped the answer:
+
+    {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
+
+A record is on the disk (fsync) before its answer counts as received. Several processes share one store; their locks
+lie beside it:
+
+    answers.lock      held while a group of records is written; under it alone, a torn last line is cut off
+    answers.claims    one byte a key, locked by the process that is asking for it (claims.py)
+
+and the bodies that came and hold no answer, ``answers.unread.jsonl`` (unread.py).
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stages.lib.command import LocksError, main_worktree, project_root
+from stages.lib.store.answer_file import RECORD_BEGINS, AnswerFile, StoreError, parse, whole_end
+from stages.lib.store.claims import Claims
+from stages.lib.store.unread import keep_unread, unread_path
+
+__all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_key"]
+
+log = logging.getLogger("distillery.store")
+
+STORE = Path("data/store/answers.jsonl")
+SILENT_S = 1.0  # how long another process is waited for before a line says so
+
+
+def default_path() -> Path:
+    """``data/store/answers.jsonl``, the same for every workspace of ``dvc exp run`` and every git worktree."""
+    own, shared = (root / STORE for root in (project_root(), main_worktree(project_root())))
+    if own.is_file() and not (shared.is_file() and own.samefile(shared)):
+        log.info("store: %s is the store of all worktrees; 'make store-import FILE=%s' adds what is here", shared, own)
+    return shared
+
+
+def request_key(request: dict[str, Any]) -> str:
+    """A hash of the request (endpoint, model, messages, sampling values, sample number); order does not matter."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator["AnswerStore"]:
+    """The store, which other processes may use at the same time; a process opens it once."""
+    if path.exists() and not path.is_file():  # a device such as /dev/full would be read without end
+        raise StoreError(f"{path}: the store is a file of its own, this is none. Name another with --store.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # writing has no buffer: what does not fit on the disk is known at once
+    with path.open("ab+", buffering=0) as file, path.with_suffix(".lock").open("a") as lock:
+        with _locked(lock.fileno(), path):
+            _repair(file.fileno(), path)
+        store = AnswerStore(path, file.fileno(), lock.fileno())
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def _locked(lock: int, path: Path) -> Iterator[None]:
+    """The writer's lock: no other process appends or repairs."""
+    try:
+        _take(lock, path)
+    except OSError as error:
+        raise LocksError(path, error) from error
+    try:
+        yield
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _take(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        notice = threading.Timer(SILENT_S, log.info, ["store: another run writes to %s; waiting for it", path])
+        notice.start()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        finally:
+            notice.cancel()
+
+
+def _repair(descriptor: int, path: Path) -> None:
+    """Cut off a last line that was not written to its end (its writer was killed). Only under the writer's lock."""
+    size, end = os.fstat(descriptor).st_size, whole_end(descriptor)
+    if size == end:
+        return
+    tail = os.pread(descriptor, size - end, end)
+    try:
+        parse(tail)
+    except ValueError:
+        if not RECORD_BEGINS.startswith(tail[: len(RECORD_BEGINS)]):
+            raise StoreError(
+                f"{path}: its last line is none of the store's. Name the store's own file with --store."
+            ) from None
+        log.info("store: cut %d bytes of an unfinished record off %s", len(tail), path)
+        os.ftruncate(descriptor, end)
+    else:
+        os.write(descriptor, b"\n")  # the record is whole but for its line end
+
+
+class AnswerStore(AnswerFile):
+    """Received bodies by key, and the way that new ones come in."""
+
+    def __init__(self, path: Path, descriptor: int, lock: int) -> None:
+        super().__init__(path, descriptor)
+        self._lock = lock
+        self._claims = Claims(path.with_suffix(".claims"))
+        self._writing = threading.Lock()  # one group of records at a time
+        self._waiting: list[bytes] = []
+        self._group: asyncio.Task[list[OSError | None]] | None = None  # will write what waits
+
+    async def put(self, key: str, request: dict[str, Any], body: bytes) -> None:
+        """Append one answer and return when it is on the disk; answers that come together share one fsync.
+
+        Raises StoreError where it cannot be written (a full disk). What was put is written, at the latest when the
+        store is closed, also where the one who waits for it is cancelled.
+        """
+        record = {"key": key, "request": request, "body": body.decode("utf-8", errors="replace")}
+        with self._reading:
+            place = len(self._waiting)
+            self._waiting.append(orjson.dumps(record) + b"\n")
+            if self._group is None or self._group.done():
+                self._group = asyncio.create_task(asyncio.to_thread(self._write_group))
+            group = self._group
+        try:
+            error = (await asyncio.shield(group))[place]
+        except OSError as of_all:
+            error = of_all
+        if error:
+            raise self._not_written(error) from error
+
+    def keep_unread(self, key: str, request: dict[str, Any], reason: str, body: bytes) -> None:
+        """Keep a body that came and holds no answer beside the store; its key stays without one."""
+        keep_unread(unread_path(self._path), key, request, reason, body)
+
+    def claim(self, key: str) -> bool:
+        """Whether this process may ask for a key now. True: until ``release``, nobody else may.
+
+        False has two reasons: the answer is in the store (``key in store``), perhaps since a moment; or the key is
+        claimed, by another process or by this one: claim it again later. A claim ends with its process.
+        """
+        digest = bytes.fromhex(key)
+        if key in self or not self._claims.take(digest):
+            return False
+        self.refresh()  # who claimed it before may have put its answer and released it just now
+        if key in self:
+            self._claims.drop(digest)
+            return False
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claim back: after ``put`` has returned, or when there will be no answer."""
+        self._claims.drop(bytes.fromhex(key))
+
+    def close(self) -> None:
+        """Write what still waits (a run that was interrupted) and give all claims back."""
+        try:
+            error = next(filter(None, self._write_group()), None)
+            if error:
+                raise self._not_written(error) from error
+        finally:
+            self._claims.close()
+
+    def _write_group(self) -> list[OSError | None]:
+        """Write what waits, with one fsync; for each record, why it could not be written."""
+        with self._writing:
+            with self._reading:
+                lines, self._waiting, self._group = self._waiting, [], None
+            if not lines:
+                return []
+            try:
+                return self._append_group(lines)
+            except LocksError as error:
+                raise StoreError(f"{error} {self._rescued(lines)}") from error
+
+    def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
+        with _locked(self._lock, self._path):
+            with self._reading:
+                self._check_place(lines)
+                _repair(self._descriptor, self._path)
+                errors = [self._append(line) for line in lines]
+                self.refresh()
+            os.fsync(self._descriptor)
+        return errors
+
+    def _check_place(self, lines: list[bytes]) -> None:
+        """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
+        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+            raise StoreError(f"{self._path}: another file took its place while it was in use. {self._rescued(lines)}")
+
+    def _rescued(self, lines: list[bytes]) -> str:
+        """Write what can no longer go to the store beside it, and say how it comes in."""
+        rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
+        with rescued.open("ab") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        return (
+            f"What came since is in {rescued}: 'make store-import FILE={rescued}' takes it into the store. "
+            "Then run the stage again."
+        )
+
+    def _append(self, line: bytes) -> OSError | None:
+        """Write a whole line or, where that fails, none of it: the next one would be written on to half of it."""
+        end = os.fstat(self._descriptor).st_size
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            os.ftruncate(self._descriptor, end)
+            return error
+        return None
+
+    def _not_written(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._path}: {error.strerror}. What was stored before is kept: make room, then run the stage again."
+        )

@@ -1,0 +1,58 @@
+"""A record of the store as a typed row, and reading a file of them strictly: every field, and the key by the request.
+
+{"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.lib.store.answer_file import StoreError, whole_end, whole_lines
+from stages.lib.store.answer_store import request_key
+
+AGAIN = "Copy the file again, or move that line to another one."
+
+
+class Record(BaseModel):
+    """One line of the store. An unknown field would be lost on the way, so it is an error."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    key: str
+    request: dict[str, Any]
+    body: str
+
+    @classmethod
+    def of(cls, request: dict[str, Any], body: str) -> "Record":
+        """The record of an answer, with its key."""
+        return cls(key=request_key(request), request=request, body=body)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file; StoreError, with the line, where there is something else, or half a line at the end."""
+    with path.open("rb") as file:
+        yield from _records(file, path)
+        if whole_end(file.fileno()) < os.fstat(file.fileno()).st_size:
+            number = 1 + sum(1 for _ in whole_lines(file.fileno()))
+            raise StoreError(f"{path}:{number}: the file ends within this line. {AGAIN}")
+
+
+def stored_records(path: Path) -> Iterator[Record]:
+    """The records of a store that others may be writing to: those that are whole now."""
+    with path.open("rb") as file:
+        yield from _records(file, path)
+
+
+def _records(file: BinaryIO, path: Path) -> Iterator[Record]:
+    for number, (_, line) in enumerate(whole_lines(file.fileno()), start=1):
+        try:
+            record = Record.model_validate(orjson.loads(line))
+        except (orjson.JSONDecodeError, ValidationError) as error:
+            raise StoreError(f"{path}:{number}: not a record of the store. {AGAIN}") from error
+        if record.key != request_key(record.request):
+            raise StoreError(f"{path}:{number}: its key is not that of its request. {AGAIN}")
+        yield record

@@ -1,0 +1,151 @@
+"""A training's scratch folder, where checkpoints wait in case it is killed.
+
+It lies outside DVC's outs, which are deleted before a stage runs, and under $DVC_ROOT:
+
+    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: what is gone on from
+    .cache/training/ARM/DIGEST/lock             held by the process that trains
+
+DIGEST is of all that shapes the weights, so a checkpoint of other rows, params or a student of other bytes is never
+gone on from. A training that ends well takes away its own folder and what killed ones of its arm left.
+
+TRL's trainings are in ``scratch_folder``; a backend with a DIGEST of its own (openMind) takes ``held_folder``.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.lib.command import LocksError, project_root
+from stages.lib.runtime.versions import versions
+from stages.lib.training import LIBRARIES, Conversation, Job, TrainingError
+from stages.lib.training.launching import deepspeed_file
+
+log = logging.getLogger("distillery.train")
+
+# what says where from, how often and how, and not what is learnt
+SHAPELESS: dict[str, Any] = dict.fromkeys(("student", "on_too_long", "save_steps", "resume", "openmind"), True)
+SHAPELESS["lora"] = {"keep_adapter"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A scratch folder that is held, and the descriptor that holds it: a program with a copy of it holds it too."""
+
+    folder: Path
+    lock: int
+
+
+@contextmanager
+def scratch_folder(job: Job, rows: list[Conversation]) -> Iterator[Path]:
+    """The folder of this very training, held while it runs; gone after it, unless it failed and left a checkpoint."""
+    with held_folder(job.name, digest(job, rows), job.train.resume, leaves="checkpoint-*") as held:
+        yield held.folder
+
+
+@contextmanager
+def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[Held]:
+    """The folder of an arm's training of that digest, held while it runs; emptied first, unless ``resume``.
+
+    It is gone afterwards, unless the training failed and left something there that the pattern ``leaves`` finds.
+    """
+    arm = project_root() / ".cache" / "training" / name
+    folder = arm / digest
+    if not resume and not _held_by_another(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if not _take(lock):
+            raise TrainingError(
+                f"{folder}: another process trains '{name}' on the same rows and params. Wait for it, or end it."
+            )
+        try:
+            yield Held(folder, lock.fileno())
+            _remove_abandoned(arm)
+            shutil.rmtree(folder)
+        finally:
+            if not list(folder.glob(leaves)):
+                shutil.rmtree(folder, ignore_errors=True)
+            if arm.is_dir() and not list(arm.iterdir()):
+                arm.rmdir()
+
+
+def digest(job: Job, rows: list[Conversation]) -> str:
+    """Of all that shapes the weights."""
+    shaping: dict[str, Any] = {
+        "rows": [asdict(row) for row in rows],
+        "train": job.train.model_dump(exclude=SHAPELESS),
+        "arm": job.arm.model_dump(exclude={"dataset"} if job.train.packing else {"dataset", "cutoff_len"}),
+        "student": files_of(job.student),
+        "device": job.run.device,
+        "processes": job.run.processes,  # each has random numbers, and with ZeRO a part of the optimizer, of its own
+        "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,
+        "versions": versions(LIBRARIES),
+    }
+    return short_hash(shaping)
+
+
+def files_of(student: Path) -> list[tuple[str, int, int]]:
+    """A student's files by name, size and time: 15 GB are not read to tell one from another."""
+    files = sorted(path for path in student.iterdir() if path.is_file())
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def short_hash(shaping: dict[str, Any]) -> str:
+    """The name of a folder that belongs to just these values."""
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; those that were being written when the process died are removed."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        if _is_whole(checkpoint):
+            log.info("train: going on from step %d (%s)", step_of(checkpoint), checkpoint)
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step that a training goes on from; 0 where it begins at the beginning."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether its last file was written: the Trainer writes its state after weights, optimizer and random numbers."""
+    try:
+        return "global_step" in json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _take(lock: Any) -> bool:
+    """Whether the lock is ours now; the kernel drops it with the process, however that ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise LocksError(Path(lock.name), error) from error
+    return True
+
+
+def _held_by_another(folder: Path) -> bool:
+    if not (folder / "lock").is_file():
+        return False
+    with (folder / "lock").open("w") as lock:
+        return not _take(lock)
+
+
+def _remove_abandoned(arm: Path) -> None:
+    """Remove what killed trainings of this arm left; our own folder and those that train now are held."""
+    for lock in arm.glob("*/lock"):
+        if not _held_by_another(lock.parent):
+            log.info("train: removed the checkpoints of another training of this arm (%s)", lock.parent)
+            shutil.rmtree(lock.parent)

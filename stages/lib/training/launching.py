@@ -1,0 +1,112 @@
+"""Starting the processes of a training, ending them with us, and what of DeepSpeed's settings and logs they leave.
+
+launch(["torchrun", …], os.environ, Path(".cache/training/filtered.log"))    → the exit code; the log streams to stderr
+last_lines(log)                                                              → "LOG ends: … | …", for an error's line
+"""
+
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from stages.lib.command import Interrupted, project_root
+from stages.lib.training import TrainingError
+
+log = logging.getLogger("distillery.train")
+
+LAST_LINES = 5  # of a log, in an error
+GRACE_S = 30.0  # for torchrun to end its workers
+
+
+def deepspeed_file(name: str | None) -> str | None:
+    """The path of DeepSpeed's settings: in this project, or in the checkout of openMind that OPENMIND_SRC names."""
+    if name is None:
+        return None
+    folders = [project_root(), *([Path(os.environ["OPENMIND_SRC"])] if os.environ.get("OPENMIND_SRC") else [])]
+    for folder in folders:
+        if (folder / name).is_file():
+            return str((folder / name).resolve())
+    raise TrainingError(
+        f"train.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name one, "
+        "profiles/deepspeed/ds_z2_config.json for example, or set OPENMIND_SRC to a checkout of openMind that has it."
+    )
+
+
+def zero_stage(path: str) -> int:
+    """What DeepSpeed shares out among the cards: 1 moments, 2 gradients too, 3 weights too; 0 nothing."""
+    try:
+        settings: dict[str, Any] = json.loads(Path(path).read_bytes())
+        return int(settings.get("zero_optimization", {}).get("stage", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{path}: no settings of DeepSpeed ({error}). Mend it, or name another file.") from error
+
+
+def launch(
+    command: list[str],
+    environment: Mapping[str, str],
+    log_path: Path,
+    cwd: Path | None = None,
+    holds: tuple[int, ...] = (),
+) -> int:
+    """Run a command to its end, its output on stderr and in the log; its exit code. It inherits what it ``holds``."""
+    log.info("train: %s (log: %s)", shlex.join(command), log_path)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log_path.open("wb", buffering=0) as file,
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=holds,
+        ) as process,
+        _ended_with_us(process),
+    ):
+        assert process.stdout is not None
+        while said := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
+            file.write(said)
+            sys.stderr.buffer.write(said)
+            sys.stderr.flush()
+    return process.returncode
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("train: stopped, and its processes with it. 'dvc repro' trains again.")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(GRACE_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def last_lines(log_path: Path) -> str:
+    """Where the log lies and how it ends, in one line."""
+    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
+    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
+    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"

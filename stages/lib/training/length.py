@@ -1,0 +1,130 @@
+"""Conversations longer than ``cutoff_len``: dealt with before a trainer sees them, so that none cuts a marker off.
+
+In:   a job's conversations, and the trainer's own way of counting their tokens
+Out:  the rows that fit, how many of them were shortened, and those that are left out, each with its reason
+
+``train.on_too_long`` says how: ``drop`` leaves them out, ``error`` refuses the dataset, ``shorten_reasoning`` ends the
+reasoning earlier, after a line or a sentence. Its beginning is kept, for that is a text that its author wrote in one
+go; a piece taken out of its middle would train a leap. All four markers, the solution and the end token stay.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
+
+from stages.lib.params import Markers
+from stages.lib.training import Conversation, Job, TooLong, TrainingError
+
+log = logging.getLogger("distillery.train")
+
+# after a line, or after a sentence: a full stop within 3.5 ends none
+_END = re.compile(r"\n|(?<=[.!?])\s|(?<=[.!?][\"')\]*])\s|[。！？]")
+
+
+class Measured(Protocol):
+    """A conversation with its length as its trainer counts it."""
+
+    @property
+    def conversation(self) -> Conversation:
+        """What is measured."""
+
+    @property
+    def tokens(self) -> int:
+        """Its length, the template's tokens among them."""
+
+    def fits(self, cutoff_len: int) -> bool:
+        """Whether the trainer sees it whole."""
+
+
+M = TypeVar("M", bound=Measured)
+Measure = Callable[[list[Conversation]], list[M]]
+
+
+@dataclass(frozen=True)
+class Fitting(Generic[M]):
+    """What is trained on, how many of these rows were shortened, and what is left out."""
+
+    rows: list[M]
+    shortened: int
+    left_out: list[TooLong]
+
+
+def fitting(job: Job, measure: Measure[M]) -> Fitting[M]:
+    """The conversations of a job that fit into its ``cutoff_len``; TrainingError where there is none."""
+    rows = measure(job.conversations)
+    over = {place: row for place, row in enumerate(rows) if not row.fits(job.arm.cutoff_len)}
+    if over and job.train.on_too_long == "error":
+        raise TrainingError(_refusal(job, over))
+    shorter: dict[int, M] = {}
+    if job.train.on_too_long == "shorten_reasoning":
+        shorter = shortened({place: row.conversation for place, row in over.items()}, job, measure)
+    left_out = [_too_long(job, place, row) for place, row in over.items() if place not in shorter]
+    fit = [shorter.get(place, row) for place, row in enumerate(rows) if place in shorter or place not in over]
+    if over:
+        counts = len(over), len(rows), len(shorter), len(left_out)
+        log.warning("train: %d of %d rows are over cutoff_len: %d shortened, %d left out", *counts)
+    if not fit:
+        raise TrainingError(
+            f"arms.{job.name}.cutoff_len: all {len(rows)} conversations are longer than {job.arm.cutoff_len} tokens "
+            f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
+        )
+    return Fitting(fit, len(shorter), left_out)
+
+
+def _refusal(job: Job, over: dict[int, M]) -> str:
+    place, row = next(iter(over.items()))
+    return (
+        f"arms.{job.name}.cutoff_len: {len(over)} of {len(job.conversations)} conversations are longer than "
+        f"{job.arm.cutoff_len} tokens, the first {job.arm.dataset}/{place} with {row.tokens}. Raise it, or set "
+        "train.on_too_long: drop."
+    )
+
+
+def _too_long(job: Job, place: int, row: Measured) -> TooLong:
+    tried = job.train.on_too_long == "shorten_reasoning"
+    return TooLong(
+        id=f"{job.arm.dataset}/{place}",
+        reason="cannot_be_shortened" if tried else "too_long",
+        tokens=row.tokens,
+        cutoff_len=job.arm.cutoff_len,
+        system=row.conversation.system,
+        user=row.conversation.user,
+        assistant=row.conversation.assistant,
+    )
+
+
+def shortened(over: dict[int, Conversation], job: Job, measure: Measure[M]) -> dict[int, M]:
+    """Each with as much of its reasoning as fits; those are absent that have no markers or are too long in any case.
+
+    A bisection over the places where a line or a sentence ends, of all rows together: a tokenizer is quick in batches.
+    """
+    ends = {place: reasoning_ends(each.assistant, job.markers) for place, each in over.items()}
+    fits, too_long = dict.fromkeys(ends, 0), {place: len(found) for place, found in ends.items()}
+    best: dict[int, M] = {}
+    while undecided := [place for place in ends if fits[place] < too_long[place]]:
+        middles = {place: (fits[place] + too_long[place]) // 2 for place in undecided}
+        tried = measure([cut(over[place], ends[place][middle], job.markers) for place, middle in middles.items()])
+        for (place, middle), row in zip(middles.items(), tried, strict=True):
+            if row.fits(job.arm.cutoff_len):
+                best[place], fits[place] = row, middle + 1
+            else:
+                too_long[place] = middle
+    return best
+
+
+def reasoning_ends(answer: str, markers: Markers) -> list[int]:
+    """Where the reasoning of an answer may end earlier, as places in the answer; none where it has no reasoning."""
+    start, stop = answer.find(markers.begin_of_thought), answer.find(markers.end_of_thought)
+    if not 0 <= start < stop:
+        return []
+    start += len(markers.begin_of_thought)
+    ends = [match.end() for match in _END.finditer(answer, start, stop)]
+    return [end for end in ends if answer[start:end].strip() and answer[end:stop].strip()]
+
+
+def cut(conversation: Conversation, end: int, markers: Markers) -> Conversation:
+    """A conversation whose reasoning ends at this place of its answer."""
+    answer = conversation.assistant
+    return replace(conversation, assistant=answer[:end].rstrip() + answer[answer.index(markers.end_of_thought) :])

@@ -1,0 +1,244 @@
+"""What a training needs of disk and memory, reckoned before its weights are loaded, and what to turn where it fails.
+
+By reckoning, in fp32: a parameter takes 4 bytes in the final weights; a trained one takes 12 more in memory (its
+gradient and Adam's two moments) and up to 16 in a checkpoint. What the rows themselves take in memory comes on top.
+
+With DeepSpeed, ZeRO-1 shares the optimizer's 12 bytes out over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights
+as well; in bf16 a weight and its gradient then take 2 bytes each, and the 12 are its fp32 self and the two moments
+(Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+"""
+
+import json
+import logging
+import math
+import os
+import resource
+import shutil
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.lib.params import Lora
+from stages.lib.training import Job, TrainingError
+
+log = logging.getLogger("distillery.train")
+
+GIB = 2**30
+MIB = 2**20
+WEIGHT = 4
+STATE = 12
+CHECKPOINT = 16
+CHECKPOINTS = 2  # the last one goes when the next is whole
+HEADER = 8  # a safetensors file begins with the length of its header, little-endian
+NOT_ADAPTED = ("embed_tokens", "lm_head")  # what "all-linear" leaves out
+_SAID_OF_MEMORY = (
+    "out of memory",  # CUDA and NPU
+    "can't allocate memory",  # torch on a CPU
+    "cannot allocate memory",  # the system
+    "std::bad_alloc",
+    "memoryerror",
+    "(sigkill)",  # torchrun, of a worker that the kernel killed
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many parameters a student has, and how many of all those in memory are trained."""
+
+    parameters: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a training lies on its cards: how many, DeepSpeed's ZeRO stage (None without), the type of the weights."""
+
+    cards: int
+    stage: int | None
+    bf16: bool
+
+    def bytes_per_card(self, size: Size) -> tuple[float, float]:
+        """What weights take on each card, and what gradients and optimizer take there."""
+        frozen = size.parameters - size.trained
+        if self.stage is None:  # what is trained stays in fp32
+            return (2 if self.bf16 else WEIGHT) * frozen + WEIGHT * size.trained, STATE * size.trained
+        one = 2 if self.bf16 else WEIGHT
+        weights, gradients, optimizer = one * size.parameters, one * size.trained, STATE * size.trained
+        shares = [self.cards if self.stage >= stage else 1 for stage in (3, 2, 1)]
+        return weights / shares[0], gradients / shares[1] + optimizer / shares[2]
+
+
+def check_weights_there(student: Path) -> None:
+    """TrainingError where a student's folder lacks weights, or some of the files that its index names."""
+    index = student / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+        missing = sorted(name for name in names if not (student / name).is_file())
+    else:
+        kinds = ("*.safetensors", "pytorch_model*.bin")
+        missing = [] if any(any(student.glob(kind)) for kind in kinds) else ["model.safetensors"]
+    if missing:
+        raise TrainingError(
+            f"{student}: {len(missing)} files of its weights are missing, {missing[0]} among them. Fetch them again, "
+            "or check train.student in params.yaml."
+        )
+
+
+def stored_size(student: Path, lora: Lora | None) -> Size:
+    """The parameters that a student's safetensors files name, and those that its adapters would add.
+
+    Read from the files' headers: neither weights nor torch are loaded. 0 where the weights are of another format.
+    """
+    shapes = dict(shape for path in sorted(student.glob("*.safetensors")) for shape in _shapes(path))
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    if lora is None:
+        return Size(parameters, parameters)
+    adapters = sum(lora.r * sum(shape) for name, shape in shapes.items() if len(shape) == 2 and _adapted(name, lora))
+    return Size(parameters + adapters, adapters)
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    yield from ((name, tensor["shape"]) for name, tensor in header(path).items())
+
+
+def header(path: Path) -> dict[str, dict[str, Any]]:
+    """What a safetensors file says of its tensors: ``{"lm_head.weight": {"dtype": "BF16", "shape": [2, 3], …}}``."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(HEADER))
+        tensors: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    tensors.pop("__metadata__", None)
+    return tensors
+
+
+def _adapted(name: str, lora: Lora) -> bool:
+    module = name.removesuffix(".weight").rpartition(".")[2]
+    if lora.target_modules == "all-linear":
+        return module not in NOT_ADAPTED
+    wanted = lora.target_modules
+    return module in ([word.strip() for word in wanted.split(",")] if isinstance(wanted, str) else wanted)
+
+
+def check_disk(job: Job, size: Size, scratch: Path) -> None:
+    """TrainingError where TRL's checkpoints and final weights would not fit on the disks that they go to."""
+    check_room(job, size, scratch, CHECKPOINTS if job.train.save_steps else 0, "set train.save_steps: null")
+
+
+def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) -> None:
+    """TrainingError where that many checkpoints ``at_once`` and final weights do not fit; ``fewer`` says what helps."""
+    checkpoints = at_once * CHECKPOINT * size.trained
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, needed in ((job.out, WEIGHT * size.parameters), (scratch, checkpoints)):
+        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+        first, before = disks.get(place.stat().st_dev, (place, 0))
+        disks[place.stat().st_dev] = first, before + needed
+    for place, needed in disks.values():
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            advice = f", or {fewer}" if checkpoints else ""
+            raise TrainingError(
+                f"{place}: {free / GIB:.1f} GiB are free there. {job.name} needs {needed / GIB:.1f} of final weights "
+                f"and {at_once} checkpoints. Make room{advice}."
+            )
+
+
+def check_memory(job: Job, size: Size, sharing: Sharing) -> None:
+    """Say what a process of TRL's takes on its card, all on a CPU; TrainingError where the device has not so much."""
+    needed, there = sum(sharing.bytes_per_card(size)), device_memory(job.run.device)
+    if job.run.device == "cpu":
+        needed *= sharing.cards  # all lie in the one memory
+    where = job.run.device if sharing.cards == 1 or job.run.device == "cpu" else f"each {job.run.device}"
+    facts = job.name, needed / GIB, where, there / GIB
+    log.info("train: %s: at least %.1f GiB of memory, and more with longer rows; %s has %.1f", *facts)
+    if needed > there:
+        raise TrainingError(
+            f"train: {job.name} needs {needed / GIB:.1f} GiB for weights, gradients and optimizer, and {where} has "
+            f"{there / GIB:.1f}. {smaller(job)}, or choose a smaller train.student."
+        )
+
+
+def check_cards(job: Job, size: Size, sharing: Sharing, there: int | None) -> None:
+    """Say what each card will hold; TrainingError where it has not so much, as far as ``there`` is known (bytes)."""
+    weights, states = sharing.bytes_per_card(size)
+    zero = f"ZeRO-{sharing.stage}" if sharing.stage else "no ZeRO"
+    has = "its memory is not known here" if there is None else f"there are {there / GIB:.1f}"
+    log.info(
+        "train: %s: at least %.2f GiB on each of %d %s (weights %.2f, gradients and optimizer %.2f, %s), and more "
+        "with longer rows; %s",
+        *(job.name, (weights + states) / GIB, sharing.cards, "ranks" if job.run.device == "cpu" else "cards"),
+        *(weights / GIB, states / GIB, zero, has),
+    )
+    if there is not None and weights + states > there:
+        raise TrainingError(
+            f"train: {job.name} needs {(weights + states) / GIB:.1f} GiB on each of {sharing.cards} cards for weights, "
+            f"gradients and optimizer, and a card has {there / GIB:.1f}. {smaller(job)}, or take more cards."
+        )
+
+
+def device_memory(device: str) -> int:
+    """All the memory that a device has, in bytes."""
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import torch
+
+    # asked of its properties: mem_get_info would have every process of a training take a part of the first card
+    return int(getattr(torch, kind).get_device_properties(int(index or 0)).total_memory)
+
+
+def peak_memory() -> int:
+    """The most that one process of the training held of the host's memory, in MiB: this one, or one that it started."""
+    return round(
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    )
+
+
+def peak_card_memory(device: str) -> dict[str, float]:
+    """The most that this process held of its card's memory, in MiB; nothing where it has no card."""
+    backend: Any = getattr(
+        sys.modules.get("torch"), device.partition(":")[0], None
+    )  # torch.npu once torch_npu is imported
+    own = backend.max_memory_allocated() if hasattr(backend, "max_memory_allocated") else 0
+    return {"peak_card_memory_mib": round(own / MIB)} if own else {}
+
+
+@contextmanager
+def memory_told(job: Job) -> Iterator[None]:
+    """Where the memory runs out in here: TrainingError with the params that take less of it."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        ran_out = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not ran_out and not says_out_of_memory(str(error)):
+            raise
+        raise TrainingError(f"train: {job.name}: {job.run.device} is out of memory. {smaller(job)}.") from error
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error or a log says that a card's or the host's memory ran out."""
+    return any(said in text.lower() for said in _SAID_OF_MEMORY)
+
+
+def smaller(job: Job) -> str:
+    """What takes less memory than these params, what changes the result least first."""
+    params = job.train
+    turns = []
+    if params.per_device_train_batch_size > 1:
+        turns.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps as much")
+    if not params.gradient_checkpointing:
+        turns.append("set train.gradient_checkpointing: true")
+    if not params.deepspeed and job.run.device != "cpu":
+        cards = "the cards" if params.backend == "openmind" else "the cards of run.processes"
+        turns.append(
+            f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over {cards}"
+        )
+    if params.finetuning_type == "full":
+        turns.append("set train.finetuning_type: lora")
+    turns.append(f"lower arms.{job.name}.cutoff_len")
+    text = ", or ".join(turns)
+    return text[0].upper() + text[1:]
