@@ -76,8 +76,10 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
 
 def test_another_judge_and_another_marking_prompt_touch_the_filter_alone(workspace: Workspace) -> None:
     asked = workspace.asked()
+    workspace.change({"filter.strategy": "rule_then_judge"})
+    assert workspace.repro() == {"filter"}, "the rule decides all here: the rows stay as they are"
     workspace.change({"filter.judge.slip_share": 0.5})
-    assert workspace.repro() == {"filter"}, "the rule decides here: the rows stay as they are"
+    assert workspace.repro() == {"filter"}
     workspace.add("stages/prompts/judge/strict_teacher.txt", "\n")
     assert workspace.repro() == {"filter"}
     assert workspace.asked() == asked
