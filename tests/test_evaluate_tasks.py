@@ -137,7 +137,8 @@ def test_several_are_started_for_cards_and_by_the_first_process_alone(
     cards, one, cpu = of("cuda", "cuda", 8), of("cuda", "cuda", 1), of("cuda", "cpu", 8)
     assert [wants_several(each.evaluate, each.run) for each in (cards, one, cpu)] == [True, False, False]
     assert "lm-eval asks with one process on a CPU" in caplog.text
-    vllm = cards.evaluate.model_copy(update={"backend": "vllm"})
+    backend = cards.evaluate.backend.model_copy(update={"kind": "vllm"})
+    vllm = cards.evaluate.model_copy(update={"backend": backend})
     assert not wants_several(vllm, cards.run), "it spreads a model by its own arguments"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert not wants_several(cards.evaluate, cards.run), "one of the several starts no more"

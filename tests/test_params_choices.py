@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import ParamsError, load_params
+from stages.lib.params import Params, ParamsError, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTICLE, EMBEDDED = (ROOT / "profiles" / f"{name}.yaml" for name in ("article", "embedded"))
@@ -131,7 +131,7 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"run.budget": 3.0},
-        "run: budget is in the currency of run.prices, which is absent. Write prices, or remove budget.",
+        "run.budget: in the currency of run.prices, which is absent. Write prices, or remove the budget.",
         id="a budget without prices",
     ),
 ]
@@ -167,7 +167,7 @@ LACKING = [
     pytest.param(
         ARTICLE,
         {"run.budget": None},
-        "run: budget is missing beside prices. Write budget: null for none.",
+        "run.budget: missing beside run.prices. Write budget: null for none.",
         id="prices without a budget",
     ),
     pytest.param(
@@ -197,6 +197,12 @@ def test_a_key_that_the_chosen_kind_reads_is_missed(
     profile: Path, changes: dict[str, Any], expected: str, said: Callable[..., str]
 ) -> None:
     assert said(profile, changes) == expected
+
+
+@pytest.mark.parametrize("profile", [ARTICLE, EMBEDDED], ids=["article", "embedded"])
+def test_params_go_to_another_process_and_back(profile: Path) -> None:
+    params = load_params(profile)
+    assert Params.model_validate_json(params.model_dump_json()) == params
 
 
 def test_a_misspelt_key_of_a_choice_is_told_with_the_nearest_of_its_kind(said: Callable[..., str]) -> None:
