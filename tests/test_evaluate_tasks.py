@@ -125,7 +125,8 @@ def test_accelerate_knows_every_word_of_that_command() -> None:
 def of(profile: str, device: str, processes: int) -> Params:
     params = load_params(ROOT / "profiles" / f"{profile}.yaml")
     run = params.run.model_copy(update={"device": device, "processes": processes})
-    evaluation = params.evaluate.model_copy(update={"backend": "hf"})
+    backend = params.evaluate.backend.model_copy(update={"kind": "hf"})
+    evaluation = params.evaluate.model_copy(update={"backend": backend})
     return params.model_copy(update={"run": run, "evaluate": evaluation})
 
 
