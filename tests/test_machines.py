@@ -165,6 +165,7 @@ def test_a_worktree_whose_repository_is_not_here_is_its_own(repository: Copy, tm
     assert main_worktree(tmp_path / "another") == tmp_path / "another"
 
 
+@pytest.mark.heavy
 def test_a_worktree_asks_for_nothing_that_the_main_one_has_received(workspace: Workspace, tmp_path: Path) -> None:
     workspace.run("git", "worktree", "add", "-q", str(tmp_path / "another"))
     asked = workspace.asked()

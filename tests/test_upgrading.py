@@ -91,6 +91,7 @@ def edited(workspace: Workspace, files: list[str]) -> Iterator[None]:
         path.write_bytes(content)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("files", "again"), edits(), ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list[str], again: set[str]) -> None:
     with edited(standing, files):
@@ -183,6 +184,7 @@ def names(why: Any, key: str) -> bool:
     return any(f'"{".".join(parts[:length])}"' in json.dumps(why) for length in range(1, len(parts) + 1))
 
 
+@pytest.mark.heavy
 def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Workspace) -> None:
     store = workspace.folder / "data" / "store" / "answers.jsonl"
     store.write_bytes(b"".join(store.read_bytes().splitlines(keepends=True)[1:]))
@@ -193,6 +195,7 @@ def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Wo
     assert workspace.asked() == before + 1
 
 
+@pytest.mark.heavy
 def test_what_no_branch_names_goes_from_the_cache_and_the_committed_results_stay(workspace: Workspace) -> None:
     workspace.change({"filter.control_seed": 99})
     workspace.repro("convert@control")

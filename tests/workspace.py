@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,22 @@ ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unf
 ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
 
 
+@cache
+def parsed(content: bytes) -> Any:
+    """What a YAML file says, its comments among it; to be copied, not changed."""
+    return YAML().load(content)
+
+
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
     """A params file with other values, named like ``collect.size``."""
-    yaml = YAML()
-    params = yaml.load(source)
+    params = deepcopy(parsed(source.read_bytes()))
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = params
         for part in sections:
             section = section[part]
         section[name] = value
-    yaml.dump(params, out)
+    YAML().dump(params, out)
 
 
 def stages_in(shown: str) -> set[str]:
