@@ -54,7 +54,8 @@ def test_each_test_is_run_by_one_target() -> None:
         targets[found[1]] = found[2]
     assert expression(PYTEST["addopts"]) == " and ".join(f"not {marker}" for marker in targets)
     assert not expression(pytest_of("test"))
-    assert {marker: expression(pytest_of(target)) for marker, target in targets.items()} == {key: key for key in targets}
+    for marker, target in targets.items():
+        assert expression(pytest_of(target)) == marker
     assert {"test", *targets.values()} - {"test-slow"} == set(CI_RUNS)
     assert re.search(r"^test-all: test test-heavy ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

@@ -89,6 +89,7 @@ def test_without_the_chat_template_the_question_follows_the_system_text_as_lm_ev
     assert json.loads((tmp_path / "base.json").read_text())["settings"]["chat_template"] is None
 
 
+@pytest.mark.heavy
 def test_the_same_weights_give_the_same_bytes(
     tmp_path: Path, heldout: Path, tiny_params: Params, tiny_student: Path, runs: Runs
 ) -> None:

@@ -114,7 +114,12 @@ def of_lm_eval(task: str, student: Path, eval_data: Path, fewshot: int | None) -
 
 @pytest.mark.parametrize(
     ("benchmark", "task", "fewshot"),
-    [("gsm8k", "gsm8k", 0), (SHOTS, "gsm8k", None), (ZH, "mgsm_native_cot_zh", None), (ANATOMY, "mmlu_anatomy", None)],
+    [
+        ("gsm8k", "gsm8k", 0),
+        pytest.param(SHOTS, "gsm8k", None, marks=pytest.mark.heavy),
+        pytest.param(ZH, "mgsm_native_cot_zh", None, marks=pytest.mark.heavy),
+        pytest.param(ANATOMY, "mmlu_anatomy", None, marks=pytest.mark.heavy),
+    ],
 )
 def test_the_numbers_are_those_of_lm_eval_alone_to_the_last_digit(
     benchmark: str, task: str, fewshot: int | None, arm: Arm, student: Path, eval_data: Path
@@ -234,6 +239,7 @@ sys.addaudithook(watched)
 """
 
 
+@pytest.mark.heavy
 def test_an_evaluation_of_gathered_benchmarks_connects_to_nothing(
     eval_data: Path, student: Path, tmp_path: Path
 ) -> None:
@@ -258,6 +264,7 @@ def test_an_evaluation_of_gathered_benchmarks_connects_to_nothing(
     assert "it/s]" not in done.stderr, "no bars where stderr is no terminal"
 
 
+@pytest.mark.heavy
 def test_what_is_not_gathered_is_asked_of_the_hub_and_the_log_says_so(student: Path, tmp_path: Path) -> None:
     write_changed_params(ROOT / "params.yaml", ASKED | {"evaluate.benchmarks": ["gsm8k"]}, tmp_path / "params.yaml")
     (tmp_path / "eval_data").mkdir()

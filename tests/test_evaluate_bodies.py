@@ -206,14 +206,24 @@ def after(questions: int, sent: Sent | Json) -> Instead:
     return instead
 
 
-@pytest.mark.parametrize("backend", ["local-chat-completions", "local-completions"])
+@pytest.mark.parametrize(
+    "backend", ["local-chat-completions", pytest.param("local-completions", marks=pytest.mark.heavy)]
+)
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
         ({"error": {"message": "token sk-of-the-served expired"}}, "the served model failed (token (the key) expired)"),
-        (Sent(HTML, headers={"Content-Type": "text/html"}), "the served model failed (no JSON: 502 Bad Gateway)"),
-        (Sent(b'{"choices": [{"index": 0, "te', declared=900), "the served model failed (ClientPayloadError: "),
-        ({"choices": []}, "the served model failed (no choices: "),
+        pytest.param(
+            Sent(HTML, headers={"Content-Type": "text/html"}),
+            "the served model failed (no JSON: 502 Bad Gateway)",
+            marks=pytest.mark.heavy,
+        ),
+        pytest.param(
+            Sent(b'{"choices": [{"index": 0, "te', declared=900),
+            "the served model failed (ClientPayloadError: ",
+            marks=pytest.mark.heavy,
+        ),
+        pytest.param({"choices": []}, "the served model failed (no choices: ", marks=pytest.mark.heavy),
     ],
 )
 def test_an_error_to_half_the_questions_fails_the_stage_and_a_healthy_server_is_asked_for_them(

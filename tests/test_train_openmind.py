@@ -481,6 +481,7 @@ def test_checkpoints_are_kept_to_go_on_from_or_not_at_all(job: Callable[..., Job
     assert yaml_of(job(KEPT | {"train.openmind.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("where", ["output", "output/checkpoint-5"])
 def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     tmp_path: Path, openmind_params: Params, older_student: Path, program: Callable[[str], Path], where: str
@@ -507,6 +508,7 @@ def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     assert not (tmp_path / ".cache" / "training" / "filtered").exists(), "what killed trainings left was to go"
 
 
+@pytest.mark.heavy
 def test_nobody_trains_beside_an_openmind_that_outlived_its_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
