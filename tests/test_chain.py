@@ -9,9 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ROOT, Workspace, kill
+from tests.workspace import ALL, ROOT, Workspace, kill
+
+ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
 
+def test_the_chain_of_one_arm_runs_each_stage_once(tmp_path: Path, tiny_student: Path) -> None:
+    """Every stage by DVC in half the time of all arms, which the heavy tests run."""
+    workspace = Workspace.of_the_repository(tmp_path / "a 工作 space", tiny_student)
+    arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+    workspace.change({"datasets": {"filtered": {"rows": "data/filtered.jsonl"}}, "arms": {"filtered": arm}})
+    assert workspace.repro() == ONE_ARM
+    assert workspace.asked() == 12
+    compared = json.loads((workspace.folder / "metrics" / "compare.json").read_bytes())
+    assert (list(compared["arms"]), list(compared["pairs"])) == (["base", "filtered"], ["filtered_vs_base"])
+    before = workspace.times()
+    assert workspace.repro() == set()
+    assert workspace.times() == before
+
+
+@pytest.mark.heavy
 def test_every_stage_leaves_what_it_promises(workspace: Workspace) -> None:
     for path in (
         "report/index.html",
@@ -25,6 +42,7 @@ def test_every_stage_leaves_what_it_promises(workspace: Workspace) -> None:
     assert {Path(line[3:].strip('"')).name for line in status.splitlines()} <= {".gitignore"}, "outputs in git"
 
 
+@pytest.mark.heavy
 def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"run.concurrency": 3, "run.threads": 3})
@@ -190,6 +208,7 @@ def ask_all_again(workspace: Workspace) -> None:
     workspace.run("dvc", "repro", "--force", "--single-item", "distill")
 
 
+@pytest.mark.heavy
 def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None:
     store = workspace.folder / "data" / "store" / "answers.jsonl"
     received = store.read_bytes()

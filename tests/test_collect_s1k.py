@@ -208,6 +208,7 @@ def test_an_entry_that_params_do_not_have_is_named(
     assert line == "params.yaml: collect_s1k: no entry 's1k'. Known: none."
 
 
+@pytest.mark.heavy
 def test_the_stage_is_there_just_where_params_name_it_and_feeds_its_dataset(tmp_path: Path, tiny_student: Path) -> None:
     space = Workspace.of_the_repository(tmp_path / "space", tiny_student)
     assert "s1k" not in space.run("dvc", "stage", "list", "--name-only")

@@ -405,6 +405,7 @@ def test_a_status_strikes_the_first_attempt_only(
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 def test_a_hang_sends_nothing_once(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(*faulty("hang"))
     monkeypatch.setattr(server.connection, "timeout", 1)
@@ -413,6 +414,7 @@ def test_a_hang_sends_nothing_once(serve: Callable[..., Server], monkeypatch: py
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_hanging_stream_begins_and_then_says_no_more(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +427,7 @@ def test_a_hanging_stream_begins_and_then_says_no_more(
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 def test_a_reset_breaks_the_connection_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("reset"))
     with pytest.raises(ConnectionResetError):
@@ -432,6 +435,7 @@ def test_a_reset_breaks_the_connection_once(serve: Callable[..., Server]) -> Non
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_reset_stream_breaks_off_midway_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("reset"))
     response = server.ask_raw("streamed: 1 + 2", stream=True)
@@ -441,6 +445,7 @@ def test_a_reset_stream_breaks_off_midway_once(serve: Callable[..., Server]) -> 
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_a_cut_body_is_shorter_than_announced_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
     server, question = serve(*faulty("body_cut")), f"{more} 1 + 2"
@@ -452,6 +457,7 @@ def test_a_cut_body_is_shorter_than_announced_once(serve: Callable[..., Server],
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 def test_truncated_json_comes_as_a_whole_response_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("truncated_json"))
     response = server.ask_raw("1 + 2")
@@ -463,6 +469,7 @@ def test_truncated_json_comes_as_a_whole_response_once(serve: Callable[..., Serv
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_truncated_stream_ends_within_an_event_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("truncated_json"))
     body = server.ask_raw("streamed: 1 + 2", stream=True).read()
@@ -470,6 +477,7 @@ def test_a_truncated_stream_ends_within_an_event_once(serve: Callable[..., Serve
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_an_empty_body_is_200_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
     server, question = serve(*faulty("empty_body")), f"{more} 1 + 2"
@@ -478,6 +486,7 @@ def test_an_empty_body_is_200_once(serve: Callable[..., Server], more: dict[str,
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_blank_lines_come_before_the_answer_and_keep_it_waiting(
     serve: Callable[..., Server], more: dict[str, Any]
@@ -499,6 +508,7 @@ def test_blank_lines_come_before_the_answer_and_keep_it_waiting(
     assert server.ask_raw(question).readline().startswith(b"{"), "the second attempt has none"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("fault", ["error_object", "no_choices"])
 def test_another_object_than_an_answer_comes_with_200_once(serve: Callable[..., Server], fault: str) -> None:
     server = serve(*faulty(fault))
@@ -511,6 +521,7 @@ def test_another_object_than_an_answer_comes_with_200_once(serve: Callable[..., 
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("fault", "finish_reason", "reasoning", "content"),
     [
@@ -531,6 +542,7 @@ def test_a_fault_of_the_answer_strikes_every_time(
         assert (joined(chunks, "reasoning_content"), joined(chunks, "content")) == (reasoning, content)
 
 
+@pytest.mark.heavy
 def test_the_content_filter_refuses_every_time_in_either_providers_words(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("content_filter"))
     seen = []
@@ -542,6 +554,7 @@ def test_the_content_filter_refuses_every_time_in_either_providers_words(serve: 
     assert set(seen) == {"content_filter", "data_inspection_failed"}
 
 
+@pytest.mark.heavy
 def test_each_fault_of_the_schema_is_committed(serve: Callable[..., Server]) -> None:
     """A kind that the schema names and the server does not know would answer as if nothing were wrong."""
     for fault in get_args(Fault):
@@ -569,6 +582,7 @@ def struck(server: Server, questions: list[Sum]) -> list[str]:
     return found
 
 
+@pytest.mark.heavy
 def test_which_question_meets_which_fault_is_drawn_from_question_and_seed(serve: Callable[..., Server]) -> None:
     questions = made_up(600, seed=42)
     shares = {"unavailable": 0.2, "length": 0.1, "rate_limit": 0.3}
@@ -582,6 +596,7 @@ def test_which_question_meets_which_fault_is_drawn_from_question_and_seed(serve:
         assert abs(first.count(name) - 600 * share) < 4 * (600 * share * (1 - share)) ** 0.5
 
 
+@pytest.mark.heavy
 def test_faults_and_slips_are_drawn_apart(serve: Callable[..., Server]) -> None:
     questions = made_up(400, seed=43)
     server = serve("--slip-share", 0.5, *faulty("unavailable", 0.5))

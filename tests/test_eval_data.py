@@ -203,6 +203,7 @@ def as_repository(name: str, laid_down: Path, folder: Path) -> Path:
     return write_repository(folder, tables)
 
 
+@pytest.mark.heavy
 def test_a_dataset_in_parquet_gives_the_rows_of_the_official_files(
     tmp_path: Path, project_params: Params, runs: Runs, official: Path
 ) -> None:
@@ -236,7 +237,7 @@ def gather(home: Path, origin: str, address: str, params: Path) -> subprocess.Co
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("origin", ["hub", "modelscope"])
+@pytest.mark.parametrize("origin", [pytest.param("hub", marks=pytest.mark.heavy), "modelscope"])
 def test_a_hub_gives_what_the_official_files_give_at_its_revision(
     origin: str, hub: Hub, tmp_path: Path, project_params: Params, runs: Runs, official: Path
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 from tests.test_teacher_transfer import bodies
 from tests.workspace import ALL, ROOT, Workspace, stages_in, wait_until
 
+pytestmark = pytest.mark.heavy
+
 THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
 FOURTH = THIRD | {"num_train_epochs": 3.0}
 
@@ -27,7 +29,6 @@ def two_hosts(workspace: Workspace, tmp_path: Path) -> tuple[Workspace, Workspac
     return first, second
 
 
-@pytest.mark.heavy
 def test_what_one_host_pushed_the_other_does_not_compute(two_hosts: tuple[Workspace, Workspace]) -> None:
     first, second = two_hosts
     second.make("pull")
@@ -53,7 +54,6 @@ def s3(tmp_path: Path) -> Iterator[str]:
             server.terminate()
 
 
-@pytest.mark.heavy
 def test_what_one_host_pushed_to_s3_the_other_does_not_compute(workspace: Workspace, tmp_path: Path, s3: str) -> None:
     second = workspace.clone(tmp_path / "second host")
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -70,7 +70,6 @@ def test_what_one_host_pushed_to_s3_the_other_does_not_compute(workspace: Worksp
     assert not second.run("git", "status", "--short"), "pulling left nothing to commit"
 
 
-@pytest.mark.heavy
 def test_an_arm_that_is_added_on_one_host_trains_there_and_comes_back(two_hosts: tuple[Workspace, Workspace]) -> None:
     first, second = two_hosts
     second.make("pull")
@@ -87,7 +86,6 @@ def test_an_arm_that_is_added_on_one_host_trains_there_and_comes_back(two_hosts:
         assert (first.folder / path).read_bytes() == (second.folder / path).read_bytes(), path
 
 
-@pytest.mark.heavy
 def test_every_commit_that_was_pushed_can_be_had_back_without_computing(
     two_hosts: tuple[Workspace, Workspace],
 ) -> None:
@@ -103,7 +101,6 @@ def test_every_commit_that_was_pushed_can_be_had_back_without_computing(
         assert second.repro("convert@control") == set()
 
 
-@pytest.mark.heavy
 def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace: Workspace, tmp_path: Path) -> None:
     workspace.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")
     second = workspace.clone(tmp_path / "second")
@@ -122,7 +119,6 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
     assert workspace.asked() == before
 
 
-@pytest.mark.heavy
 def test_two_commits_that_meet_in_dvc_lock_are_merged_as_the_page_says(
     two_hosts: tuple[Workspace, Workspace], tmp_path: Path
 ) -> None:
@@ -202,14 +198,12 @@ def test_pushing_before_the_storage_is_named_says_so(workspace: Workspace) -> No
     assert "no remote specified" in done.stderr
 
 
-@pytest.mark.heavy
 def test_where_the_storage_is_stays_on_the_host(two_hosts: tuple[Workspace, Workspace]) -> None:
     first, _ = two_hosts
     assert not first.run("git", "status", "--short")
     assert "shared folder" in (first.folder / ".dvc" / "config.local").read_text()
 
 
-@pytest.mark.heavy
 def test_without_a_pull_the_second_host_would_compute_everything(two_hosts: tuple[Workspace, Workspace]) -> None:
     """What the tests above rest on: a clone alone holds no results."""
     _, second = two_hosts

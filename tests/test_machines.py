@@ -68,7 +68,7 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "a copy")
 
 
-@pytest.mark.parametrize("options", [(), ("-j4",)])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.heavy), ("-j4",)])
 def test_a_copy_without_git_is_told_before_anything_is_installed(copy: Copy, options: tuple[str, ...]) -> None:
     done = copy.demo(*options)
     assert done.returncode == 2
@@ -257,7 +257,7 @@ def failing_under(desk: Desk, text: str) -> str:
     return said
 
 
-@pytest.mark.parametrize("kind", ["flock", "lockf"])
+@pytest.mark.parametrize("kind", ["flock", pytest.param("lockf", marks=pytest.mark.heavy)])
 def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
     said = failing_under(desk, text)

@@ -92,7 +92,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in FILES}
 
 
-@pytest.mark.parametrize("source", ["hub", "modelscope"])
+@pytest.mark.parametrize("source", ["hub", pytest.param("modelscope", marks=pytest.mark.heavy)])
 def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_disk(
     source: str, hub: StandInHub, tmp_path: Path
 ) -> None:

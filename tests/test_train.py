@@ -344,6 +344,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 
 
+@pytest.mark.heavy
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer

@@ -741,6 +741,7 @@ def test_memory_that_ran_out_in_openmind_names_the_params_to_turn(
         assert param in line
 
 
+@pytest.mark.heavy
 def test_no_worker_outlives_a_stopped_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
 ) -> None:

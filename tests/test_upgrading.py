@@ -128,6 +128,7 @@ def test_why_knows_what_it_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -
     assert result.stderr.startswith("Error: no stage 'trian'. Known: collect, distill, ")
 
 
+@pytest.mark.heavy
 def test_why_names_the_key_with_its_old_and_its_new_value(standing: Workspace) -> None:
     with edited(standing, ["stages/lib/page/charts.py"]):
         before = (standing.folder / "params.yaml").read_bytes()
@@ -155,6 +156,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     return {stage.replace("dvc.yaml:", ""): why for stage, why in found.items()}
 
 
+@pytest.mark.heavy
 def test_a_key_of_a_section_is_a_matter_of_that_stage(workspace: Workspace) -> None:
     changes = {
         "collect.contamination.ngram": {"collect"},
