@@ -266,6 +266,7 @@ def test_a_package_without_a_wheel_for_there_is_named_and_no_bundle_is_written(
     assert not list((project.folder / ".cache").glob("bundle-*"))
 
 
+@pytest.mark.heavy
 def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_path: Path) -> None:
     index = tmp_path / "index"
     write_wheel(index, "never", tag=f"py3-none-manylinux_2_26_{OTHER}")

@@ -4,12 +4,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import pytest_collection_modifyitems
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = b"../" + b"shared"
@@ -73,13 +74,12 @@ def expression(options: str) -> str:
     return words[words.index("-m") + 1] if "-m" in words else ""
 
 
-def test_a_test_of_two_targets_is_refused(tmp_path: Path) -> None:
-    body = "import pytest\npytestmark = pytest.mark.slow\n@pytest.mark.heavy\ndef test_twice():\n    pass\n"
-    (tmp_path / "test_twice.py").write_text(body)
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-c", ROOT / "pyproject.toml", "-p", "tests.conftest"]
-    done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 4, done.stdout + done.stderr
-    assert "test_twice: one target runs a test, and these are heavy and slow" in done.stderr
+def test_a_test_of_two_targets_is_refused(request: pytest.FixtureRequest) -> None:
+    request.node.add_marker("heavy")
+    pytest_collection_modifyitems(request.config, [request.node])
+    request.node.add_marker("slow")
+    with pytest.raises(pytest.UsageError, match="one target runs a test, and these are heavy and slow"):
+        pytest_collection_modifyitems(request.config, [request.node])
 
 
 def test_nothing_but_ci_knows_a_folder_beside_the_clone() -> None:

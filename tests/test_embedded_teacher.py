@@ -250,6 +250,7 @@ def test_it_says_so_where_there_is_no_sum(serve: Callable[..., Server], text: st
     assert not FINAL.search(content)
 
 
+@pytest.mark.heavy
 def test_it_slips_on_the_set_share_and_each_slip_is_one_step(serve: Callable[..., Server]) -> None:
     questions = made_up(2000, seed=21)
     first, again = serve("--slip-share", 0.3, "--seed", 7), serve("--seed", 7, "--slip-share", 0.3)
@@ -284,6 +285,7 @@ def test_every_step_and_both_directions_are_slipped_on(serve: Callable[..., Serv
     assert directions == {True, False}
 
 
+@pytest.mark.heavy
 def test_another_seed_slips_on_other_questions(serve: Callable[..., Server]) -> None:
     one, other = serve("--slip-share", 0.5, "--seed", 1), serve("--slip-share", 0.5, "--seed", 2)
     answers = [(one.answer(question.text), other.answer(question.text)) for question in made_up(50, seed=23)]
@@ -606,6 +608,7 @@ def test_faults_and_slips_are_drawn_apart(serve: Callable[..., Server]) -> None:
     assert abs(both - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", ["{", "[]", '{"rate_limt": 0.1}', '{"reset": 1.5}', '{"reset": "much"}'])
 def test_faults_that_are_none_are_refused_with_the_options_name(text: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", SERVER, "--faults", text]
@@ -675,6 +678,7 @@ def test_it_replies_in_several_forms_the_same_each_time(serve: Callable[..., Ser
     assert replies == [serve().answer(to_mark(f"{number}", f"{number}"))[1] for number in range(40)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("answer", [0, 1])
 def test_it_marks_a_set_share_wrongly_on_both_sides(serve: Callable[..., Server], answer: int) -> None:
     right, wrong = ("是", "否") if answer == 0 else ("否", "是")
@@ -692,6 +696,7 @@ def test_it_marks_only_what_the_marking_prompt_surrounds(serve: Callable[..., Se
         assert not VERDICT.search(serve().answer(text)[1])
 
 
+@pytest.mark.heavy
 def test_it_streams_and_fails_as_a_judge_too(serve: Callable[..., Server]) -> None:
     server, text = serve(*faulty("unavailable")), to_mark("5", "5")
     assert server.ask_raw(text).status == 503
@@ -719,6 +724,7 @@ def test_it_ends_when_its_standard_input_closes(tmp_path: Path) -> None:
         assert server.process.wait(timeout=8) == 0
 
 
+@pytest.mark.heavy
 def test_it_ends_at_once_though_an_answer_is_still_being_given(tmp_path: Path) -> None:
     with served(tmp_path, "--latency-s", 15, "--requests", tmp_path / "requests.jsonl") as server:
         assert server.process.stdin

@@ -237,7 +237,8 @@ def gather(home: Path, origin: str, address: str, params: Path) -> subprocess.Co
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("origin", [pytest.param("hub", marks=pytest.mark.heavy), "modelscope"])
+@pytest.mark.heavy
+@pytest.mark.parametrize("origin", ["hub", "modelscope"])
 def test_a_hub_gives_what_the_official_files_give_at_its_revision(
     origin: str, hub: Hub, tmp_path: Path, project_params: Params, runs: Runs, official: Path
 ) -> None:

@@ -206,24 +206,15 @@ def after(questions: int, sent: Sent | Json) -> Instead:
     return instead
 
 
-@pytest.mark.parametrize(
-    "backend", ["local-chat-completions", pytest.param("local-completions", marks=pytest.mark.heavy)]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("backend", ["local-chat-completions", "local-completions"])
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
         ({"error": {"message": "token sk-of-the-served expired"}}, "the served model failed (token (the key) expired)"),
-        pytest.param(
-            Sent(HTML, headers={"Content-Type": "text/html"}),
-            "the served model failed (no JSON: 502 Bad Gateway)",
-            marks=pytest.mark.heavy,
-        ),
-        pytest.param(
-            Sent(b'{"choices": [{"index": 0, "te', declared=900),
-            "the served model failed (ClientPayloadError: ",
-            marks=pytest.mark.heavy,
-        ),
-        pytest.param({"choices": []}, "the served model failed (no choices: ", marks=pytest.mark.heavy),
+        (Sent(HTML, headers={"Content-Type": "text/html"}), "the served model failed (no JSON: 502 Bad Gateway)"),
+        (Sent(b'{"choices": [{"index": 0, "te', declared=900), "the served model failed (ClientPayloadError: "),
+        ({"choices": []}, "the served model failed (no choices: "),
     ],
 )
 def test_an_error_to_half_the_questions_fails_the_stage_and_a_healthy_server_is_asked_for_them(
@@ -306,6 +297,7 @@ def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     assert served.arm.metrics["heldout"]["cut_off"] == 0.3333
 
 
+@pytest.mark.heavy
 def test_log_probabilities_are_asked_again_after_an_error(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_chat_is_asked_with_messages_and_gets_the_same_answers(
     assert [message["role"] for message in server.requests[-1]["messages"]] == ["system", "user"]
 
 
+@pytest.mark.heavy
 def test_the_key_comes_from_the_environment_and_reaches_no_file(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

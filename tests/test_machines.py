@@ -257,7 +257,8 @@ def failing_under(desk: Desk, text: str) -> str:
     return said
 
 
-@pytest.mark.parametrize("kind", ["flock", pytest.param("lockf", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["flock", "lockf"])
 def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
     said = failing_under(desk, text)
