@@ -222,6 +222,7 @@ def test_params_that_do_not_fit_the_schema_name_the_key(machine: Machine) -> Non
     assert "train.batch: unknown key" in machine.doctor_on(params).rows["params"].found
 
 
+@pytest.mark.heavy
 def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
     said = machine.doctor({"train.student.source": "path", "train.student.name": str(folder)})
@@ -272,6 +273,7 @@ def test_a_card_that_torch_does_not_see_fails(machine: Machine) -> None:
     assert (row.state, row.found) == ("fail", "run.processes needs 2 cards from cuda:1 on, torch sees 2")
 
 
+@pytest.mark.heavy
 def test_a_torch_that_takes_the_process_down_is_one_line(machine: Machine) -> None:
     machine.package("torch", "2.13.0", "import os\nos.kill(os.getpid(), 11)\n")
     assert "exit code -11" in machine.doctor().rows["torch"].found

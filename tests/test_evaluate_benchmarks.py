@@ -20,6 +20,8 @@ from tests.benchmark_files import write_gsm8k, write_mgsm, write_mmlu
 from tests.talking_student import ANSWER, taught
 from tests.workspace import write_changed_params
 
+pytestmark = pytest.mark.heavy
+
 Runs = Callable[..., Result]
 ZH, ANATOMY = "lm-eval:mgsm_native_cot_zh", "lm-eval:mmlu_anatomy"
 SHOTS = "lm-eval:gsm8k"  # the same task, with lm-eval's own five examples
@@ -114,12 +116,7 @@ def of_lm_eval(task: str, student: Path, eval_data: Path, fewshot: int | None) -
 
 @pytest.mark.parametrize(
     ("benchmark", "task", "fewshot"),
-    [
-        ("gsm8k", "gsm8k", 0),
-        pytest.param(SHOTS, "gsm8k", None, marks=pytest.mark.heavy),
-        pytest.param(ZH, "mgsm_native_cot_zh", None, marks=pytest.mark.heavy),
-        pytest.param(ANATOMY, "mmlu_anatomy", None, marks=pytest.mark.heavy),
-    ],
+    [("gsm8k", "gsm8k", 0), (SHOTS, "gsm8k", None), (ZH, "mgsm_native_cot_zh", None), (ANATOMY, "mmlu_anatomy", None)],
 )
 def test_the_numbers_are_those_of_lm_eval_alone_to_the_last_digit(
     benchmark: str, task: str, fewshot: int | None, arm: Arm, student: Path, eval_data: Path
@@ -239,7 +236,6 @@ sys.addaudithook(watched)
 """
 
 
-@pytest.mark.heavy
 def test_an_evaluation_of_gathered_benchmarks_connects_to_nothing(
     eval_data: Path, student: Path, tmp_path: Path
 ) -> None:
@@ -264,7 +260,6 @@ def test_an_evaluation_of_gathered_benchmarks_connects_to_nothing(
     assert "it/s]" not in done.stderr, "no bars where stderr is no terminal"
 
 
-@pytest.mark.heavy
 def test_what_is_not_gathered_is_asked_of_the_hub_and_the_log_says_so(student: Path, tmp_path: Path) -> None:
     write_changed_params(ROOT / "params.yaml", ASKED | {"evaluate.benchmarks": ["gsm8k"]}, tmp_path / "params.yaml")
     (tmp_path / "eval_data").mkdir()

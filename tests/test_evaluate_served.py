@@ -46,6 +46,7 @@ def params_for(folder: Path, server: Completions | None, changes: dict[str, Any]
     return path
 
 
+@pytest.mark.heavy
 def test_a_served_student_scores_as_it_does_on_hf(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:

@@ -325,6 +325,7 @@ def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: D
     assert audited(0.2, 3) != audited(0.2, 4)
 
 
+@pytest.mark.heavy
 def test_an_audit_says_what_share_of_the_rules_verdicts_the_judge_contradicts(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT] * 150, *[RULE_RIGHT_JUDGE_WRONG] * 50, *[BOTH_WRONG] * 60, *[RULE_UNSURE_JUDGE_RIGHT] * 9)
     desk.set(strategy="rule_then_judge", judge_audit_share=0.3)
@@ -657,6 +658,7 @@ def test_a_budget_without_the_judges_price_is_refused(desk: Desk) -> None:
 # ---- several samples, and the teacher beside the judge ----
 
 
+@pytest.mark.heavy
 def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(desk: Desk) -> None:
     samples = [(0, BOTH_WRONG), (1, RULE_WRONG_JUDGE_RIGHT), (2, BOTH_RIGHT)]
     desk.hold(*({"id": "q7", "sample": sample} | kind for sample, kind in samples), {"id": "q8"})

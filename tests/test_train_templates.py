@@ -205,16 +205,17 @@ def evaluation(tmp_path: Path, params: Path, *model: object, arm: str = "base") 
     return ["--arm", arm, *model, "--heldout", heldout, *paths, "--params", params]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "system_prompt"),
     [
-        pytest.param("an empty thought before an answer (Qwen3)", "as_system", marks=pytest.mark.heavy),
-        pytest.param("a thought opened in the prompt (Qwen3.5)", "as_system", marks=pytest.mark.heavy),
+        ("an empty thought before an answer (Qwen3)", "as_system"),
+        ("a thought opened in the prompt (Qwen3.5)", "as_system"),
         ("the thought taken out of an answer (R1-Distill)", "as_system"),
-        pytest.param("the thought taken out of an answer (R1-Distill)", "in_user_turn", marks=pytest.mark.heavy),
-        pytest.param("the system text in the last question (Mistral v0.3)", "as_system", marks=pytest.mark.heavy),
-        pytest.param("no system role (Gemma)", "in_user_turn", marks=pytest.mark.heavy),
-        pytest.param("the system text left out in silence (Phi-3)", "in_user_turn", marks=pytest.mark.heavy),
+        ("the thought taken out of an answer (R1-Distill)", "in_user_turn"),
+        ("the system text in the last question (Mistral v0.3)", "as_system"),
+        ("no system role (Gemma)", "in_user_turn"),
+        ("the system text left out in silence (Phi-3)", "in_user_turn"),
     ],
 )
 def test_lm_eval_asks_the_tokens_that_were_trained(
