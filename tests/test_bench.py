@@ -49,7 +49,8 @@ def test_the_mock_keeps_the_times_that_were_drawn_and_says_what_it_saw() -> None
     assert (teacher.seen["answered"], teacher.seen["most_at_once"]) == (5, 1)
 
 
-@pytest.mark.parametrize("way", [OURS, *(pytest.param(way, marks=pytest.mark.heavy) for way in WAYS if way != OURS)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_answered_whatever_it_asks(way: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.startup_cpu_s[way] = 0.0

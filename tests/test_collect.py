@@ -474,6 +474,7 @@ class TestGsm8kFromModelScope:
             command, cwd=tmp_path, env=os.environ | caches | offline | environment, capture_output=True, text=True
         )
 
+    @pytest.mark.heavy
     def test_a_local_folder_gives_the_same_questions_as_the_official_file(
         self, folder: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
     ) -> None:

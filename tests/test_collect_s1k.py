@@ -187,6 +187,7 @@ def test_a_file_that_is_no_parquet_and_one_that_is_not_there_are_named(
     assert refuses(main, *arguments(tmp_path, project_params(from_file(gone)))).startswith(f"{gone}: no such file. ")
 
 
+@pytest.mark.heavy
 def test_a_hub_that_is_out_of_reach_is_told_in_one_line_with_the_way_round(
     tmp_path: Path, project_params: Params
 ) -> None:

@@ -186,6 +186,7 @@ def silent_hub() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.heavy
 def test_the_committed_profile_needs_nothing_that_is_not_here(machine: Machine) -> None:
     machine.environment["PYTHONPATH"] = str(ROOT)  # the real torch
     said = machine.doctor_on(ROOT / "params.yaml")

@@ -300,6 +300,7 @@ def test_a_text_of_100_kb_keeps_nobody_waiting(serve: Callable[..., Server], tex
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("share", "right"), [(0, 100), (1, 0)])
 def test_share_0_is_always_right_and_share_1_always_wrong(serve: Callable[..., Server], share: int, right: int) -> None:
     server = serve("--slip-share", share)

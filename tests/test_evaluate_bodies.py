@@ -272,6 +272,7 @@ def test_an_error_that_does_not_pass_is_not_retried(tmp_path: Path, tiny_student
     assert len(server.requests) == 2, "nor is a day waited for"
 
 
+@pytest.mark.heavy
 def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: p
     assert desk.requested() == []
 
 
+@pytest.mark.heavy
 def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
     """The daemon goes down after the store was opened: what comes then is kept beside the store."""
     text = (

@@ -68,7 +68,8 @@ def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None
     wait_until(refused, within_s=8)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: Desk, number: signal.Signals) -> None:
     desk.ask(*(question(number) for number in range(60)))
     desk.set(embedded_latency_s=0.05)
