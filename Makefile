@@ -115,7 +115,7 @@ unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it witho
 ##@ Development
 test: checkout setup lint ## ruff, mypy and the tests for every edit, a process a core: under 5 minutes
 	$(PYTEST_PER_CORE)
-test-all: test test-heavy ## 'make test', then 'make test-heavy': what CI runs
+test-all: test test-heavy ## 'make test', then 'make test-heavy'
 test-heavy: setup ## the tests that 'make test' leaves out: more trainings, evaluations and chains, a process a core
 	$(PYTEST_PER_CORE) -m heavy
 test-slow: setup ## the tests that are too slow for CI
