@@ -20,6 +20,8 @@ from tests.benchmark_files import write_gsm8k, write_mgsm, write_mmlu
 from tests.talking_student import ANSWER, taught
 from tests.workspace import write_changed_params
 
+pytestmark = pytest.mark.heavy
+
 Runs = Callable[..., Result]
 ZH, ANATOMY = "lm-eval:mgsm_native_cot_zh", "lm-eval:mmlu_anatomy"
 SHOTS = "lm-eval:gsm8k"  # the same task, with lm-eval's own five examples
