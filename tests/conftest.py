@@ -29,8 +29,15 @@ if WORKER:
         os.environ[hub] = str(ROOT / ".cache" / "tests" / WORKER / hub.lower())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it.
+
+    A test with the markers of two targets is refused: it would run twice, or in neither.
+    """
+    targets = {line.partition(":")[0] for line in config.getini("markers") if "run by 'make " in line}
+    for item in items:
+        if len(marked := sorted(targets & {mark.name for mark in item.iter_markers()})) > 1:
+            raise pytest.UsageError(f"{item.nodeid}: one target runs a test, and these are {' and '.join(marked)}")
     if WORKER:
         items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
 

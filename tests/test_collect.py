@@ -474,6 +474,7 @@ class TestGsm8kFromModelScope:
             command, cwd=tmp_path, env=os.environ | caches | offline | environment, capture_output=True, text=True
         )
 
+    @pytest.mark.heavy
     def test_a_local_folder_gives_the_same_questions_as_the_official_file(
         self, folder: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
     ) -> None:
@@ -487,6 +488,7 @@ class TestGsm8kFromModelScope:
         for name in OUTPUTS:
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "jsonl" / name).read_bytes()
 
+    @pytest.mark.heavy
     def test_a_folder_with_other_columns_is_refused(
         self, folder: Path, tmp_path: Path, project_params: Callable[..., Path]
     ) -> None:
@@ -517,6 +519,7 @@ class TestGsm8kFromModelScope:
         line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
         assert line.startswith(f"{path}: no such folder. ")
 
+    @pytest.mark.heavy
     def test_an_id_that_the_hub_does_not_know_is_named(
         self, tmp_path: Path, project_params: Callable[..., Path]
     ) -> None:

@@ -265,6 +265,7 @@ def test_the_cutoff_len_of_every_arm_is_one_whose_share_is_told(path: Path) -> N
     assert {arm["cutoff_len"] for arm in arms.values()} <= set(CUTOFFS)
 
 
+@pytest.mark.heavy
 def test_the_packaged_student_gives_its_tokenizer_without_converting_its_weights(
     distilled_file: Callable[..., Path],
     project_params: Callable[..., Path],

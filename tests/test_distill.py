@@ -123,6 +123,7 @@ def test_what_shapes_the_answer_asks_anew_and_what_shapes_speed_does_not(
     assert len(server.asked) == 5 + asked
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "value"), [("slip_share", 0.9), ("seed", 4)])
 def test_what_shapes_the_embedded_answers_asks_anew(desk: Desk, name: str, value: float) -> None:
     desk.ask(*(question(number) for number in range(5)))
@@ -283,6 +284,7 @@ def test_a_broken_line_in_the_store_is_named_and_nothing_is_lost(desk: Desk) -> 
 # ---- what it says while it works ----
 
 
+@pytest.mark.heavy
 def test_a_pipe_gets_plain_lines(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(20)))
     with desk.start() as stage:
@@ -292,6 +294,7 @@ def test_a_pipe_gets_plain_lines(desk: Desk) -> None:
     assert stderr == "distill: 20 of 20 answered (0 from the store, 20 bought), 0 failed\n"
 
 
+@pytest.mark.heavy
 def test_a_long_run_tells_a_pipe_how_far_it_is(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -306,6 +309,7 @@ def test_a_long_run_tells_a_pipe_how_far_it_is(
     assert counts == sorted(counts)
 
 
+@pytest.mark.heavy
 def test_a_terminal_gets_a_bar(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(20)))
     ours, theirs = pty.openpty()
@@ -357,6 +361,7 @@ def test_the_bar_says_what_is_done_and_what_it_costs(desk: Desk, serve: Serve) -
     ), bars
 
 
+@pytest.mark.heavy
 def test_the_api_key_goes_to_the_server_and_nowhere_else(desk: Desk, serve: Serve) -> None:
     async def mostly_good(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         sent = request.headers["Authorization"]
@@ -511,6 +516,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(desk: Desk) -> None:
     assert desk.refused(store=desk.folder).startswith(f"{desk.folder}: ")
 
 
+@pytest.mark.heavy
 def test_a_full_disk_under_the_store_is_one_line_and_loses_nothing(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(60)))
     with desk.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))) as stage:

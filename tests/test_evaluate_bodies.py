@@ -210,6 +210,7 @@ def after(questions: int, sent: Sent | Json) -> Instead:
     return instead
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("backend", ["local-chat-completions", "local-completions"])
 @pytest.mark.parametrize(
     ("sent", "expected"),
@@ -275,6 +276,7 @@ def test_an_error_that_does_not_pass_is_not_retried(tmp_path: Path, tiny_student
     assert len(server.requests) == 2, "nor is a day waited for"
 
 
+@pytest.mark.heavy
 def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -300,6 +302,7 @@ def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     assert served.arm.metrics["heldout"]["cut_off"] == 0.3333
 
 
+@pytest.mark.heavy
 def test_log_probabilities_are_asked_again_after_an_error(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:

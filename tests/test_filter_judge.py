@@ -241,6 +241,7 @@ def test_the_order_in_which_marks_come_changes_nothing(desk: Desk, judge: Callab
     assert desk.outputs("one") == desk.outputs("many")
 
 
+@pytest.mark.heavy
 def test_another_strategy_asks_only_for_the_marks_that_it_lacks(desk: Desk) -> None:
     desk.hold(*KINDS)
     for strategy, asked in (("rule_then_judge", 2), ("rule", 2), ("both", 6), ("judge", 6)):
@@ -283,6 +284,7 @@ def test_disagreements_and_suspect_golds_are_in_a_file_for_people_to_read(desk: 
     assert (row["prediction"], row["answer"], row["rule_verdict"], row["judge_verdict"]) == ("6", "5", "wrong", "right")
 
 
+@pytest.mark.heavy
 def test_a_judge_that_slips_is_found_out_by_the_rule(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT, BOTH_WRONG] * 50)
     desk.set(strategy="both", slip_share=0.2)
@@ -295,6 +297,7 @@ def test_a_judge_that_slips_is_found_out_by_the_rule(desk: Desk) -> None:
 # ---- the audit ----
 
 
+@pytest.mark.heavy
 def test_an_audit_marks_a_seeded_share_of_what_the_rule_decided(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT, RULE_RIGHT_JUDGE_WRONG] * 100)
     desk.set(strategy="rule_audited", audit_share=0.3)
@@ -309,6 +312,7 @@ def test_an_audit_marks_a_seeded_share_of_what_the_rule_decided(desk: Desk) -> N
     counts_add_up(desk)
 
 
+@pytest.mark.heavy
 def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT] * 100)
 
@@ -322,6 +326,7 @@ def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: D
     assert audited(0.2, 3) != audited(0.2, 4)
 
 
+@pytest.mark.heavy
 def test_an_audit_says_what_share_of_the_rules_verdicts_the_judge_contradicts(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT] * 150, *[RULE_RIGHT_JUDGE_WRONG] * 50, *[BOTH_WRONG] * 60, *[RULE_UNSURE_JUDGE_RIGHT] * 9)
     desk.set(strategy="rule_then_judge", audit_share=0.3)
@@ -661,6 +666,7 @@ def test_a_budget_without_the_judges_price_is_refused(desk: Desk) -> None:
 # ---- several samples, and the teacher beside the judge ----
 
 
+@pytest.mark.heavy
 def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(desk: Desk) -> None:
     samples = [(0, BOTH_WRONG), (1, RULE_WRONG_JUDGE_RIGHT), (2, BOTH_RIGHT)]
     desk.hold(*({"id": "q7", "sample": sample} | kind for sample, kind in samples), {"id": "q8"})
@@ -671,6 +677,7 @@ def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(desk: D
     assert desk.metrics()["pass_rates"] == {"1/1": 1, "2/3": 1}
 
 
+@pytest.mark.heavy
 def test_teacher_and_judge_share_one_store_without_mixing(desk: Desk) -> None:
     """The same model on the same server, asked for sums by one stage and for marks by the other."""
     questions = [

@@ -15,6 +15,8 @@ import pytest
 
 from tests.workspace import Workspace, kill
 
+pytestmark = pytest.mark.heavy
+
 Mounting = Callable[[str], subprocess.CompletedProcess[str]]
 
 

@@ -163,7 +163,7 @@ WRONG_VALUES = [
         id="a union of types",
     ),
     pytest.param({"run.checkpoint_steps": -1}, "run.checkpoint_steps: Input should be greater", id="steps"),
-    pytest.param({"run.prices": None}, "run: prices is null, but what nothing reads is left out", id="null prices"),
+    pytest.param({"run.prices": None}, "run.prices: null, but what nothing reads is left out", id="null prices"),
     pytest.param(
         {"evaluate.benchmarks": ["gsm9k"]},
         "evaluate.benchmarks.0: no benchmark 'gsm9k'. Known: heldout, ",

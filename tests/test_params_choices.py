@@ -1,5 +1,6 @@
 """A choice holds what its kind reads and nothing else, ``run`` what some choice reads: told both ways in one line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import ParamsError, load_params
+from stages.lib.params import Params, ParamsError, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTICLE, EMBEDDED = (ROOT / "profiles" / f"{name}.yaml" for name in ("article", "embedded"))
@@ -130,7 +131,7 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"run.budget": 3.0},
-        "run: budget is in the currency of run.prices, which is absent. Write prices, or remove budget.",
+        "run.budget: in the currency of run.prices, which is absent. Write prices, or remove the budget.",
         id="a budget without prices",
     ),
 ]
@@ -166,7 +167,7 @@ LACKING = [
     pytest.param(
         ARTICLE,
         {"run.budget": None},
-        "run: budget is missing beside prices. Write budget: null for none.",
+        "run.budget: missing beside run.prices. Write budget: null for none.",
         id="prices without a budget",
     ),
     pytest.param(
@@ -198,6 +199,12 @@ def test_a_key_that_the_chosen_kind_reads_is_missed(
     assert said(profile, changes) == expected
 
 
+@pytest.mark.parametrize("profile", [ARTICLE, EMBEDDED], ids=["article", "embedded"])
+def test_params_go_to_another_process_and_back(profile: Path) -> None:
+    params = load_params(profile)
+    assert Params.model_validate_json(params.model_dump_json()) == params
+
+
 def test_a_misspelt_key_of_a_choice_is_told_with_the_nearest_of_its_kind(said: Callable[..., str]) -> None:
     text = said(ARTICLE, {"distill.teacher.temprature": 0.6})
     assert text == "distill.teacher.temprature: unknown key. Did you mean 'temperature'?"
@@ -218,3 +225,18 @@ def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
     key: str, value: Any, expected: str, said: Callable[..., str]
 ) -> None:
     assert said(ARTICLE, {key: value}).startswith(expected)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md"])
+def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
+    yaml = YAML(typ="safe")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = (yaml.load(each) for each in blocks if "kind: " in each)
+    params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
+    for name, section in block.items():
+        params[name] |= section
+    if "distill" in block:
+        del params["run"]["embedded"]
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    load_params(tmp_path / "params.yaml")

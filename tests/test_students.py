@@ -92,7 +92,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in FILES}
 
 
-@pytest.mark.parametrize("source", ["hub", "modelscope"])
+@pytest.mark.parametrize("source", ["hub", pytest.param("modelscope", marks=pytest.mark.heavy)])
 def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_disk(
     source: str, hub: StandInHub, tmp_path: Path
 ) -> None:
@@ -104,12 +104,14 @@ def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_dis
     assert not any("safetensors" in path for path in hub.asked), hub.asked
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_tokenizer_comes_without_the_weights(source: str, hub: StandInHub, tmp_path: Path) -> None:
     found = contents(fetch(tmp_path, source, hub.address, what="tokenizer_folder"))
     assert found == {name: data for name, data in FILES.items() if name != "model.safetensors"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, hub: StandInHub, tmp_path: Path) -> None:
     error = fetch(tmp_path, source, f"{hub.address}/nothing")

@@ -292,7 +292,7 @@ FAULT_SHARES = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["whole", "streamed"])
 def test_a_rehearsal_of_all_faults_at_once_accounts_for_every_question(
     desk: Desk, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -148,6 +148,7 @@ def test_the_store_itself_is_no_file_to_move_it_with(tmp_path: Path, store: Path
     assert store.read_bytes() == before
 
 
+@pytest.mark.heavy
 def test_importing_waits_for_a_run_that_writes_to_the_store(tmp_path: Path, store: Path) -> None:
     file = tmp_path / "file.jsonl"
     file.write_text(record(50))
@@ -228,6 +229,7 @@ def distilled(tmp_path: Path, questions: Path, options: list[str]) -> tuple[list
     return [json.loads(line) for line in (tmp_path / "distilled.out").read_text().splitlines()], asked
 
 
+@pytest.mark.heavy
 def test_what_the_article_bought_is_not_asked_again(
     tmp_path: Path, questions: Path, desk: Callable[..., list[str]], runs: Callable[..., Result]
 ) -> None:

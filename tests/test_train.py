@@ -96,6 +96,7 @@ def test_an_arm_is_trained_merged_and_saved_with_its_template(
     assert not list((tmp_path / ".cache" / "training").iterdir()), "the scratch folder was to be removed"
 
 
+@pytest.mark.heavy
 def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
 ) -> None:
@@ -111,7 +112,7 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     assert torch.allclose(merged(tokens).logits, apart(tokens).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.heavy)])
 def test_the_same_params_give_the_same_bytes(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_same_params_give_the_same_bytes(
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_checkpointing_gradients_changes_nothing_that_is_learnt(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
@@ -280,6 +282,7 @@ def changed_student(student: Path, folder: Path, **tokens: str) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize(
     "tokens",
@@ -341,6 +344,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 
 
+@pytest.mark.heavy
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer

@@ -113,6 +113,7 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
     assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would see each other" in caplog.text
 
 
+@pytest.mark.heavy
 def test_a_packed_training_accounts_for_its_rows_and_tokens(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -489,6 +489,7 @@ def test_checkpoints_are_kept_to_go_on_from_or_not_at_all(job: Callable[..., Job
     assert yaml_of(job(KEPT | {"train.trainer.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("where", ["output", "output/checkpoint-5"])
 def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     tmp_path: Path, openmind_params: Params, older_student: Path, program: Callable[[str], Path], where: str
@@ -515,6 +516,7 @@ def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     assert not (tmp_path / ".cache" / "training" / "filtered").exists(), "what killed trainings left was to go"
 
 
+@pytest.mark.heavy
 def test_nobody_trains_beside_an_openmind_that_outlived_its_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
@@ -750,6 +752,7 @@ def test_memory_that_ran_out_in_openmind_names_the_params_to_turn(
         assert param in line
 
 
+@pytest.mark.heavy
 def test_no_worker_outlives_a_stopped_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
 ) -> None:

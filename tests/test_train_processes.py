@@ -63,7 +63,11 @@ def difference(one: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
+        pytest.param(
+            {"train.deepspeed": ZERO2, "train.gradient_checkpointing": True},
+            id="ZeRO-2, checkpointed",
+            marks=pytest.mark.heavy,
+        ),
         pytest.param({"train.trainer.group_by_length": True}, id="by length", marks=pytest.mark.slow),
         pytest.param(
             {"train.trainer.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow
@@ -100,6 +104,7 @@ def test_what_the_processes_cannot_share_is_refused(
     assert line.startswith(f"{tmp_path / 'broken.json'}: no settings of DeepSpeed")
 
 
+@pytest.mark.heavy
 def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, tiny_student: Path) -> None:
     student = tmp_path / "student"
     shutil.copytree(tiny_student, student)
@@ -119,6 +124,7 @@ def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> Non
     assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
 
 
+@pytest.mark.heavy
 def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
     options(tmp_path, tiny_student, {"run.processes": 2})
     params = load_params(tmp_path / "model.yaml")
@@ -215,6 +221,7 @@ def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.heavy
 def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

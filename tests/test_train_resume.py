@@ -61,6 +61,7 @@ def kill_after_a_checkpoint(arguments: list[str], tmp_path: Path) -> Path:
     return found[0].parent
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
@@ -150,6 +151,7 @@ def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
     assert not scratch(tmp_path).exists()
 
 
+@pytest.mark.heavy
 def test_resume_false_begins_anew(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +163,7 @@ def test_resume_false_begins_anew(
     assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
 
 
+@pytest.mark.heavy
 def test_a_training_that_runs_already_is_not_run_twice(
     tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,19 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
 
 
+@cache
+def parsed(content: bytes) -> Any:
+    """What a YAML file says, its comments among it; to be copied, not changed."""
+    return YAML().load(content)
+
+
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
     """A params file with other values, named like ``collect.train_size``.
 
     A change of kind (``filter.strategy`` among them) brings the keys that the kind reads and takes away those that it
     does not, in ``run`` too.
     """
-    yaml = YAML()
-    yaml.width = 1000
-    params = yaml.load(source)
+    params = deepcopy(parsed(source.read_bytes()))
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = params
@@ -81,6 +86,8 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)
         fit_run(params)
+    yaml = YAML()
+    yaml.width = 1000
     yaml.dump(params, out)
 
 

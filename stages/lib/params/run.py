@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable
 
@@ -73,21 +73,6 @@ class Run(Section):
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
     checkpoint_steps: Count | None
     resume: bool
-
-    @model_validator(mode="after")
-    def _absent_is_not_null(self) -> "Run":
-        for name in ("api_key_variables", "embedded", "served", "prices"):
-            if name in self.model_fields_set and getattr(self, name) is None:
-                raise ValueError(f"{name} is null, but what nothing reads is left out. Remove the key")
-        return self
-
-    @model_validator(mode="after")
-    def _money_is_whole(self) -> "Run":
-        if self.prices and "budget" not in self.model_fields_set:
-            raise ValueError("budget is missing beside prices. Write budget: null for none")
-        if not self.prices and "budget" in self.model_fields_set:
-            raise ValueError("budget is in the currency of run.prices, which is absent. Write prices, or remove budget")
-        return self
 
     @property
     def currency(self) -> str:

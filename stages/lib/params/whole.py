@@ -89,6 +89,13 @@ def _run(params: Params) -> Iterator[str]:
     if run.api_key_variables and not (keys.teacher or keys.judge):
         yield "run.api_key_variables: names no variable. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
+    for name in ("api_key_variables", "embedded", "served", "prices"):
+        if name in run.model_fields_set and getattr(run, name) is None:
+            yield f"run.{name}: null, but what nothing reads is left out. Remove the key."
+    if run.prices and "budget" not in run.model_fields_set:
+        yield "run.budget: missing beside run.prices. Write budget: null for none."
+    if not run.prices and "budget" in run.model_fields_set:
+        yield "run.budget: in the currency of run.prices, which is absent. Write prices, or remove the budget."
 
 
 def _presence(key: str, found: Any, is_read: bool) -> Iterator[str]:
