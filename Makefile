@@ -21,6 +21,7 @@ export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -40,7 +41,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
   report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -60,6 +61,9 @@ demo: checkout setup ## run the whole chain on this machine, and compare with th
 ##@ The pipeline
 check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
+demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
+valid: setup
+	@python -m stages.lib.params params.yaml > /dev/null
 repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
@@ -112,9 +116,12 @@ unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it witho
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Development
-test: checkout setup lint ## every check and every test but the slow ones, a process a core
-	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
-test-slow: setup ## the tests that are too slow for every day
+test: checkout setup lint ## ruff, mypy and the tests for every edit, a process a core: under 5 minutes
+	$(PYTEST_PER_CORE)
+test-all: test test-heavy ## 'make test', then 'make test-heavy'
+test-heavy: setup ## the tests that 'make test' leaves out: more trainings, evaluations and chains, a process a core
+	$(PYTEST_PER_CORE) -m heavy
+test-slow: setup ## the tests that are too slow for CI
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
 	python -m pytest -m openmind

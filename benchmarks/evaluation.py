@@ -81,7 +81,8 @@ def ours_command(student: Path, eval_data: Path, questions: int) -> list[str]:
     yaml = YAML(typ="safe")
     params: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text())
     params["evaluate"] |= {"benchmarks": ["gsm8k"], "num_fewshot": {"gsm8k": 0}, "limit": questions}
-    params["evaluate"] |= {"max_gen_toks": 32, "batch_size": 50}
+    params["evaluate"] |= {"max_gen_toks": 32}
+    params["evaluate"]["backend"]["batch_size"] = 50
     params["run"]["threads"] = 1
     with (FOLDER / "params.yaml").open("w") as file:
         yaml.dump(params, file)

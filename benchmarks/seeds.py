@@ -75,8 +75,8 @@ def fingerprint(params: dict[str, Any]) -> str:
 def seed_params(seed: int, settings: tuple[str, ...]) -> dict[str, Any]:
     """params.yaml with all its seeds moved to this one's."""
     params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    params["collect"]["chain_sum"] |= {"seed": seed * 1_000_000, "heldout_seed": seed * 1_000_000 + 500_000}
-    params["distill"]["teacher"]["embedded"]["seed"] = seed
+    params["collect"]["source"] |= {"seed": seed * 1_000_000, "heldout_seed": seed * 1_000_000 + 500_000}
+    params["distill"]["teacher"]["seed"] = seed
     params["filter"]["control_seed"] = seed
     params["train"]["seed"] = seed
     params["evaluate"]["seed"] = seed

@@ -194,8 +194,10 @@ def write_params(path: Path, base_url: str, concurrency: int) -> None:
     """The committed params, with the mock for a teacher; a failed row is to be counted, not to end the run."""
     params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["distill"] |= {"prompt": PROMPT, "max_failed_share": 1.0}
-    params["distill"]["teacher"] |= {"backend": "openai_compatible", "base_url": base_url, "model": "mock"}
-    params["run"]["concurrency"] = concurrency
+    sampling: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
+    params["distill"]["teacher"] = {"kind": "openai_compatible", "base_url": base_url, "model": "mock"} | sampling
+    del params["run"]["embedded"]
+    params["run"] |= {"concurrency": concurrency, "api_key_variables": {"teacher": "API_KEY"}}
     with path.open("w") as file:
         YAML(typ="safe").dump(params, file)
 

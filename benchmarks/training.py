@@ -35,16 +35,24 @@ PACKS = 2  # of the longest length, in a step
 OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over so many tokens
 TOKENS_AROUND = 14  # of a row, by the chat template and the question
 OPENMIND = "openMind"
+OPENMINDS: dict[str, Any] = {
+    "kind": "openmind",
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+}
+OPENMINDS |= {"logging_steps": 1, "extra": {}}
 WAYS: dict[str, dict[str, Any]] = {
     "TRL, padded": {},
-    "TRL, grouped": {"train.group_by_length": True},
+    "TRL, grouped": {"train.trainer.group_by_length": True},
     # one pack at a time: the packs of a device's batch become one sequence, whose mask grows with its square
     "TRL, packed": {
-        "train.packing": True,
+        "train.trainer.packing": True,
         "train.per_device_train_batch_size": 1,
         "train.gradient_accumulation_steps": PACKS,
     },
-    OPENMIND: {"train.backend": "openmind", "train.system_prompt": "in_user_turn"},
+    OPENMIND: {"train.trainer": OPENMINDS, "train.system_prompt": "in_user_turn"},
 }
 
 
@@ -159,8 +167,12 @@ def _name(way: str) -> str:
 
 def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[int, float, float | None]:
     """The tokens with a loss that a training saw, the CPU's seconds, and TRL's share of padding."""
-    own = {"train.student.source": "path", "train.student.name": str(FOLDER / "student"), "run.threads": 1}
-    own |= {"train.finetuning_type": "full", "arms.filtered.cutoff_len": LONGEST, "arms.filtered.max_steps": max_steps}
+    own = {"train.student": {"kind": "path", "name": str(FOLDER / "student")}, "run.threads": 1}
+    own |= {
+        "train.finetuning": {"kind": "full"},
+        "arms.filtered.cutoff_len": LONGEST,
+        "arms.filtered.max_steps": max_steps,
+    }
     write_params(own | changes, FOLDER / f"{name}.yaml")
     files = {"dataset": FOLDER / "rows", "model": FOLDER / "model", "metrics": FOLDER / f"{name}.json"}
     files |= {"left-out": FOLDER / "left_out.jsonl", "loss": FOLDER / "loss.csv", "params": FOLDER / f"{name}.yaml"}

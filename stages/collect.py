@@ -62,7 +62,7 @@ class Collected:
 def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
     all_params = load_params(params_path)
     params = all_params.collect
-    source = importlib.import_module(f"stages.lib.sources.{params.source}")
+    source = importlib.import_module(f"stages.lib.sources.{params.source.kind}")
     indexes = benchmark_indexes(params.contamination)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
     collected = separate(source.candidates(params), source.heldout(params), indexes, control.stand_in)
@@ -131,10 +131,11 @@ def check_sizes(collected: Collected, params: Collect) -> None:
     """The source had as many questions as were asked for, and the two sets share none."""
     # by id: a short source gives the same row to both sets
     total = len({row.id for row in [*collected.questions, *collected.heldout, *collected.left_out]})
-    asked = params.size + params.heldout_size
+    asked = params.train_size + params.heldout_size
     if total < asked:
         raise DataError(
-            f"collect: size and heldout_size ask for {asked} questions, the source has {total}. Lower one of them."
+            f"collect: train_size and heldout_size ask for {asked} questions, the source has {total}. "
+            "Lower one of them."
         )
     if overlap(collected):
         raise DataError(f"collect: {overlap(collected)} questions are in both sets. This is a fault of collect itself.")

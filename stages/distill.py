@@ -72,7 +72,7 @@ def main(
 ) -> None:
     params = load_params(params_path)
     run = params.run
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, run.api_key_variable)
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, run.key_variable("teacher"))
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
     store_path = store_path or default_path()
     if dry_run:
@@ -230,10 +230,10 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
         return f"{text}; no price for it in run.prices, so no cost is known"
     if plan.paid:
         mean = plan.stored_cost / plan.paid
-        about, each = (money(amount, run.prices.currency) for amount in (plan.missing * mean, mean))
+        about, each = (money(amount, run.currency) for amount in (plan.missing * mean, mean))
         return f"{text}; about {about}, at the {each} of an answer in the store"
     if model.max_tokens:
-        most = money(most_cost(price, plan.prompt_bytes, model.max_tokens, plan.missing), run.prices.currency)
+        most = money(most_cost(price, plan.prompt_bytes, model.max_tokens, plan.missing), run.currency)
         return f"{text}; at most {most}, with distill.teacher.max_tokens = {model.max_tokens}"
     return f"{text}; no answer in the store and no distill.teacher.max_tokens to reckon the cost from"
 
@@ -331,7 +331,7 @@ def _kinds(failed: Counter[str]) -> str:
 def summary(asked: Asked, tally: Tally, run: Run) -> str:
     """``981 answers to 1000 questions (300 from the store, 681 bought for 9.31 CNY), 19 failed (12 cut_off, …)``."""
     standing = asked.standing
-    paid = f" for {money(standing.cost, run.prices.currency)}" if standing.cost else ""
+    paid = f" for {money(standing.cost, run.currency)}" if standing.cost else ""
     kinds = f" ({_kinds(tally.failed)})" if tally.failed else ""
     return (
         f"{tally.distilled} of {tally.rows} answered ({standing.from_store} from the store, {standing.bought} "
@@ -354,7 +354,7 @@ def remaining(calls: PlannedCalls, asked: Asked, tally: Tally) -> Iterator[str]:
 def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:
     """What differs from run to run, for no stage to depend on; nothing where the asking did not begin."""
     if asked.standing.wanted:
-        facts = asked.standing.facts(tally.worth, run.prices.currency) | {"seconds": round(asked.seconds, 3)}
+        facts = asked.standing.facts(tally.worth, run.currency) | {"seconds": round(asked.seconds, 3)}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

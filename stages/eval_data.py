@@ -6,7 +6,7 @@ Out:  data/eval_data/       openai/gsm8k, juletxara/mgsm and cais/mmlu as unmodi
       metrics/eval_data.json    {"gsm8k": {"fewshot": true, "rows": {"train": 7473, "test": 1319}, …}, "mmlu": null}
 
 A benchmark whose counts are not its authors' is refused. MGSM without its exemplars.py is zero-shot only: ``fewshot``
-is then false. What is null is not gathered, and a task that needs it would ask the hub.
+is then false. What is not named is not gathered, and a task that needs it would ask the hub.
 
 Alone:  python -m stages.eval_data --out data/eval_data --metrics metrics/eval_data.json
 """
@@ -15,14 +15,14 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from stages.lib.command import WRITE, one_line_errors, params_option
 from stages.lib.eval_data.download import Benchmark, gathered
 from stages.lib.eval_data.layout import lay_down
-from stages.lib.params import EvalData, load_params
+from stages.lib.params import EvalData, PublicBenchmark, load_params
 from stages.lib.rows import write_json
 
 log = logging.getLogger("distillery.eval_data")
@@ -42,8 +42,8 @@ def main(out: Path, metrics_path: Path, params_path: Path) -> None:
 def gather(params: EvalData) -> dict[str, Benchmark | None]:
     """Each benchmark that has a source; None for the others, and a line on stderr either way."""
     found: dict[str, Benchmark | None] = {}
-    for name, source in params:
-        found[name] = gathered(name, source) if source else None
+    for name in get_args(PublicBenchmark):
+        found[name] = gathered(name, params[name]) if name in params else None
         log.info("eval-data: %s", said(name, found[name]))
     return found
 

@@ -29,14 +29,14 @@ import click
 
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Filter, Params, load_params
+from stages.lib.params import Filter, Judge, Run, audit_of, judge_of, load_params
 from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 
 if TYPE_CHECKING:
-    from stages.lib.judge.judging import Judge
+    from stages.lib.judge.judging import Judging
 
 log = logging.getLogger("distillery.filter")
 
@@ -70,8 +70,8 @@ def main(
     bench = Bench(params.filter)
     with ExitStack() as stack:
         stack.callback(bench.write_run_facts)  # what was paid is said of a run that was stopped, too
-        if params.filter.strategy != "rule" or params.filter.judge_audit_share:
-            bench.call_the_judge(rows, params, stack.enter_context(open_store(store_path or default_path())))
+        if judge := judge_of(params.filter):
+            bench.call_the_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
             stack.enter_context(writing(path)) for path in (filtered_path, rejected_path, disagreements_path)
         )
@@ -100,15 +100,16 @@ class Bench:
 
     def __init__(self, params: Filter) -> None:
         self._params = params
-        self._judge: Judge | None = None
+        self._share, self._seed = audit_of(params)
+        self._judge: Judging | None = None
         self._store: AnswerStore | None = None
 
-    def call_the_judge(self, rows: Iterable[Distilled], params: Params, store: AnswerStore) -> None:
+    def call_the_judge(self, rows: Iterable[Distilled], params: Judge, run: Run, store: AnswerStore) -> None:
         """Have every row marked that the strategy, or the audit, wants marked; the replies are in the store then."""
-        from stages.lib.judge.judging import Judge
+        from stages.lib.judge.judging import Judging
 
         wanted = bytearray(self.asks_the_judge(row, _by_rule(row)) for row in rows)  # a byte a row: read once more
-        self._judge, self._store = Judge(params.filter.judge, params.run), store
+        self._judge, self._store = Judging(params, run), store
         self._judge.ask(lambda: compress(rows, wanted), store)
 
     def asks_the_judge(self, row: Distilled, rule: Verdict) -> bool:
@@ -117,8 +118,7 @@ class Bench:
             return True
         if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
             return True
-        share = self._params.judge_audit_share
-        return rule.verdict != "unsure" and _draw(f"{self._params.audit_seed}:{row.key}") < share
+        return rule.verdict != "unsure" and _draw(f"{self._seed}:{row.key}") < self._share
 
     def judged(self, row: Distilled) -> Filtered:
         """The row with both verdicts and the one that counts."""
@@ -141,7 +141,7 @@ class Bench:
         strategy = self._params.strategy
         if strategy == "judge":
             return mark, "judge"
-        if strategy == "rule" or mark is None:
+        if strategy in ("rule", "rule_audited") or mark is None:
             return rule.verdict, by_rule
         if rule.verdict == "unsure":
             return mark, "judge"

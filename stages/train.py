@@ -131,7 +131,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    trainer = importlib.import_module(f"stages.lib.trainers.{params.train.backend}")
+    trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
     job = Job(
         name=name,
         conversations=conversations,

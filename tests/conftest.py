@@ -29,8 +29,15 @@ if WORKER:
         os.environ[hub] = str(ROOT / ".cache" / "tests" / WORKER / hub.lower())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it.
+
+    A test with the markers of two targets is refused: it would run twice, or in neither.
+    """
+    targets = {line.partition(":")[0] for line in config.getini("markers") if "run by 'make " in line}
+    for item in items:
+        if len(marked := sorted(targets & {mark.name for mark in item.iter_markers()})) > 1:
+            raise pytest.UsageError(f"{item.nodeid}: one target runs a test, and these are {' and '.join(marked)}")
     if WORKER:
         items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
 
@@ -57,7 +64,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Build
 
 @pytest.fixture
 def project_params(tmp_path: Path) -> Callable[..., Path]:
-    """``project_params({"collect.size": 5})``: the path of a copy of params.yaml with these values in it."""
+    """``project_params({"collect.train_size": 5})``: the path of a copy of params.yaml with these values in it."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
         path = tmp_path / "params.yaml"
@@ -163,7 +170,7 @@ def tiny_params(project_params: Callable[..., Path], tiny_student: Path) -> Call
     """``project_params`` with the tiny student for the real one, and one thread."""
 
     def write(changes: dict[str, Any] | None = None) -> Path:
-        student = {"train.student.source": "path", "train.student.name": str(tiny_student), "run.threads": 1}
+        student = {"train.student.kind": "path", "train.student.name": str(tiny_student), "run.threads": 1}
         return project_params(student | (changes or {}))
 
     return write

@@ -30,16 +30,16 @@ BASE: dict[str, Any] = {
     "distill.prompt": "step_by_step",
     "distill.samples_per_question": 1,
     "distill.max_failed_share": 0.0,
-    "distill.teacher.backend": "embedded",
+    "distill.teacher.kind": "embedded",
     "distill.teacher.base_url": None,
     "distill.teacher.model": "chain-sum-solver",
     "distill.teacher.temperature": None,
     "distill.teacher.extra_body": {},
     "distill.teacher.top_p": None,
     "distill.teacher.max_tokens": None,
-    "distill.teacher.embedded.slip_share": 0.3,
-    "distill.teacher.embedded.seed": 3,
-    "distill.teacher.embedded.faults": {},
+    "distill.teacher.slip_share": 0.3,
+    "distill.teacher.seed": 3,
+    "distill.teacher.faults": {},
     "run.concurrency": 4,
     "run.requests_per_minute": None,
     "run.tokens_per_minute": None,
@@ -51,11 +51,11 @@ BASE: dict[str, Any] = {
     "run.grace_s": 10.0,
     "run.stream": False,
     "run.offline": False,
-    "run.api_key_variable": "API_KEY",
+    "run.api_key_variables.teacher": "API_KEY",
     "run.prices.models": {},
     "run.budget": None,
-    "run.embedded_latency_s": 0.0,
-    "run.embedded_port": 0,
+    "run.embedded.latency_s": 0.0,
+    "run.embedded.port": 0,
 }
 OUTPUTS = ("distilled.jsonl", "distill_failures.jsonl", "metrics.json")
 
@@ -101,7 +101,7 @@ class Desk:
 
     def use(self, server: "Server") -> None:
         """From now on the teacher is this server."""
-        self.set(backend="openai_compatible", base_url=server.base_url)
+        self.set(kind="openai_compatible", base_url=server.base_url)
 
     def arguments(self, out: str = "out", **paths: object) -> list[str]:
         named = {

@@ -49,6 +49,7 @@ def test_the_mock_keeps_the_times_that_were_drawn_and_says_what_it_saw() -> None
     assert (teacher.seen["answered"], teacher.seen["most_at_once"]) == (5, 1)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_answered_whatever_it_asks(way: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)

@@ -135,6 +135,7 @@ def members(bundle: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.heavy
 def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     project: Workspace, tmp_path: Path, tiny_student: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     assert not list(folder.parent.glob(".*unbundling*"))
 
 
+@pytest.mark.heavy
 def test_in_a_clone_nothing_that_is_there_is_replaced(project: Workspace, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.tar"
     assert bundled(project, bundle).returncode == 0
@@ -223,6 +225,7 @@ def leading_out(found: dict[str, bytes]) -> None:
     found["../outside"] = b"x"
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_laid_out_is_one_line_and_leaves_nothing(project: Workspace, tmp_path: Path) -> None:
     bundle, folder = tmp_path / "bundle.tar", tmp_path / "new"
     assert bundled(project, bundle).returncode == 0
@@ -251,6 +254,7 @@ def test_what_cannot_be_laid_out_is_one_line_and_leaves_nothing(project: Workspa
     assert not folder.exists()
 
 
+@pytest.mark.heavy
 def test_a_package_without_a_wheel_for_there_is_named_and_no_bundle_is_written(
     project: Workspace, tmp_path: Path
 ) -> None:
@@ -262,6 +266,7 @@ def test_a_package_without_a_wheel_for_there_is_named_and_no_bundle_is_written(
     assert not list((project.folder / ".cache").glob("bundle-*"))
 
 
+@pytest.mark.heavy
 def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_path: Path) -> None:
     index = tmp_path / "index"
     write_wheel(index, "never", tag=f"py3-none-manylinux_2_26_{OTHER}")
@@ -277,6 +282,7 @@ def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_pat
     assert (about["machine"], about["glibc"], about["python"]) == (OTHER, 28, PYTHON)
 
 
+@pytest.mark.heavy
 def test_of_a_package_that_only_that_machine_can_build_the_source_goes_along(
     project: Workspace, tmp_path: Path
 ) -> None:

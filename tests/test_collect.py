@@ -47,10 +47,10 @@ def texts(path: Path) -> list[str]:
 def gsm8k(path: object, size: int, heldout: int, **changes: object) -> dict[str, object]:
     """The changes to params.yaml that take GSM8K from a file."""
     return {
-        "collect.source": "gsm8k",
-        "collect.gsm8k.origin": "jsonl",
-        "collect.gsm8k.path": str(path),
-        "collect.size": size,
+        "collect.source.kind": "gsm8k",
+        "collect.source.origin": "jsonl",
+        "collect.source.path": str(path),
+        "collect.train_size": size,
         "collect.heldout_size": heldout,
     } | {key.replace("__", "."): value for key, value in changes.items()}
 
@@ -68,8 +68,8 @@ class TestEmbeddedSource:
     ) -> Callable[..., Path]:
         def run(name: str, **changes: object) -> Path:
             folder = tmp_path / name
-            params: dict[str, object] = {"collect.size": 20, "collect.heldout_size": 15}
-            params |= {"collect.chain_sum.max_terms": 4, "collect.chain_sum.max_digits": 2}  # no two sums alike
+            params: dict[str, object] = {"collect.train_size": 20, "collect.heldout_size": 15}
+            params |= {"collect.source.max_terms": 4, "collect.source.max_digits": 2}  # no two sums alike
             params |= {f"collect.{key.replace('__', '.')}": value for key, value in changes.items()}
             runs(main, *arguments(folder, project_params(params)))
             return folder
@@ -83,11 +83,11 @@ class TestEmbeddedSource:
             assert (first / name).read_bytes() == (second / name).read_bytes()
 
     def test_another_seed_gives_other_questions(self, collected: Callable[..., Path]) -> None:
-        first, second = collected("first"), collected("second", chain_sum__seed=1)
+        first, second = collected("first"), collected("second", source__seed=1)
         assert not set(texts(first / "questions")) & set(texts(second / "questions"))
 
     def test_a_larger_set_begins_with_the_smaller_one(self, collected: Callable[..., Path]) -> None:
-        small, large = collected("small", size=20), collected("large", size=40)
+        small, large = collected("small", train_size=20), collected("large", train_size=40)
         assert (large / "questions").read_bytes().startswith((small / "questions").read_bytes())
         assert (large / "heldout").read_bytes() == (small / "heldout").read_bytes()
         assert len(rows(large / "questions")) == 40
@@ -102,7 +102,7 @@ class TestEmbeddedSource:
     def test_no_heldout_question_is_trained_on_and_none_stands_twice(self, collected: Callable[..., Path]) -> None:
         # sums of two terms of one digit: so few that the two sets must meet
         folder = collected(
-            "out", size=60, heldout_size=60, chain_sum__min_terms=2, chain_sum__max_terms=2, chain_sum__max_digits=1
+            "out", train_size=60, heldout_size=60, source__min_terms=2, source__max_terms=2, source__max_digits=1
         )
         training, heldout = texts(folder / "questions"), texts(folder / "heldout")
         assert len(set(training)) == len(training)
@@ -112,7 +112,7 @@ class TestEmbeddedSource:
 
     def test_every_question_that_came_in_is_counted_where_it_went(self, collected: Callable[..., Path]) -> None:
         folder = collected(
-            "out", size=60, heldout_size=60, chain_sum__min_terms=2, chain_sum__max_terms=2, chain_sum__max_digits=1
+            "out", train_size=60, heldout_size=60, source__min_terms=2, source__max_terms=2, source__max_digits=1
         )
         metrics = json.loads((folder / "metrics").read_bytes())
         left_out = rows(folder / "left-out")
@@ -135,15 +135,15 @@ class TestEmbeddedSource:
     def test_seeds_that_lie_too_close_are_refused(
         self, distance: int, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
     ) -> None:
-        seeds = {"collect.chain_sum.seed": 100, "collect.chain_sum.heldout_seed": 100 + distance}
-        params = project_params({"collect.size": 20, "collect.heldout_size": 15} | seeds)
+        seeds = {"collect.source.seed": 100, "collect.source.heldout_seed": 100 + distance}
+        params = project_params({"collect.train_size": 20, "collect.heldout_size": 15} | seeds)
         line = refuses(main, *arguments(tmp_path / "out", params))
-        assert "collect.chain_sum: seed 100 and heldout_seed" in line
+        assert "collect.source: seed 100 and heldout_seed" in line
         assert "are less than 20 apart" in line
         assert not (tmp_path / "out").exists()
 
     def test_seeds_as_far_apart_as_the_sets_are_large_are_taken(self, collected: Callable[..., Path]) -> None:
-        folder = collected("out", chain_sum__seed=100, chain_sum__heldout_seed=120)
+        folder = collected("out", source__seed=100, source__heldout_seed=120)
         assert len(rows(folder / "heldout")) == 15
 
     def test_no_heldout_questions_may_be_asked_for(self, collected: Callable[..., Path]) -> None:
@@ -219,7 +219,7 @@ class TestGsm8kFromJsonl:
     def test_the_split_stands_in_id_and_source(
         self, file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
     ) -> None:
-        runs(main, *arguments(tmp_path, project_params(gsm8k(file, 1, 0, collect__gsm8k__split="test"))))
+        runs(main, *arguments(tmp_path, project_params(gsm8k(file, 1, 0, collect__source__split="test"))))
         assert [(row["id"], row["source"]) for row in rows(tmp_path / "questions")] == [("gsm8k-test-0", "gsm8k/test")]
 
     @pytest.mark.parametrize("form", ["byte order mark", "CRLF", "no final newline"])
@@ -353,8 +353,8 @@ class TestContamination:
     def test_a_benchmark_that_is_not_at_hand_is_named_on_stderr_and_in_the_metrics(
         self, file: Path, texts: dict[str, object], tmp_path: Path, project_params: Callable[..., Path]
     ) -> None:
-        changes = gsm8k(file, 3, 1) | texts | {"collect.contamination.ngram": 6}
-        changes |= {f"collect.contamination.benchmarks.{name}": None for name in ("gsm8k", "mmlu")}
+        changes = gsm8k(file, 3, 1) | {"collect.contamination.ngram": 6}
+        changes |= {key: path for key, path in texts.items() if key.endswith(".mgsm")}
         command = [sys.executable, "-m", "stages.collect", *map(str, arguments(tmp_path, project_params(changes)))]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
@@ -474,19 +474,21 @@ class TestGsm8kFromModelScope:
             command, cwd=tmp_path, env=os.environ | caches | offline | environment, capture_output=True, text=True
         )
 
+    @pytest.mark.heavy
     def test_a_local_folder_gives_the_same_questions_as_the_official_file(
         self, folder: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
     ) -> None:
         file = tmp_path / "train.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in GSM8K_ROWS), encoding="utf-8")
         runs(main, *arguments(tmp_path / "jsonl", project_params(gsm8k(file, size=3, heldout=1))))
-        changes = gsm8k(folder, size=3, heldout=1, collect__gsm8k__origin="modelscope")
+        changes = gsm8k(folder, size=3, heldout=1, collect__source__origin="modelscope")
         run = self.collect(tmp_path, project_params(changes))
         assert run.returncode == 0, run.stderr
         assert len(rows(tmp_path / "out" / "questions")) == 3
         for name in OUTPUTS:
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "jsonl" / name).read_bytes()
 
+    @pytest.mark.heavy
     def test_a_folder_with_other_columns_is_refused(
         self, folder: Path, tmp_path: Path, project_params: Callable[..., Path]
     ) -> None:
@@ -495,8 +497,8 @@ class TestGsm8kFromModelScope:
 
         table = pyarrow.Table.from_pylist([{"prompt": "a?", "answer": "w\n#### 1"}])
         parquet.write_table(table, folder / "main" / "train-00000-of-00001.parquet")
-        changes = gsm8k(folder, size=1, heldout=0, collect__gsm8k__origin="modelscope")
-        changes["collect.gsm8k.path"] = "./gsm8k"
+        changes = gsm8k(folder, size=1, heldout=0, collect__source__origin="modelscope")
+        changes["collect.source.path"] = "./gsm8k"
         run = self.collect(tmp_path, project_params(changes))
         assert run.returncode == 1
         assert "Traceback" not in run.stderr
@@ -513,20 +515,21 @@ class TestGsm8kFromModelScope:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        changes = gsm8k(path, size=1, heldout=0, collect__gsm8k__origin="modelscope")
+        changes = gsm8k(path, size=1, heldout=0, collect__source__origin="modelscope")
         line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
         assert line.startswith(f"{path}: no such folder. ")
 
+    @pytest.mark.heavy
     def test_an_id_that_the_hub_does_not_know_is_named(
         self, tmp_path: Path, project_params: Callable[..., Path]
     ) -> None:
-        changes = gsm8k("nobody/gsm8k", size=1, heldout=0, collect__gsm8k__origin="modelscope")
+        changes = gsm8k("nobody/gsm8k", size=1, heldout=0, collect__source__origin="modelscope")
         with empty_hub() as address:
             run = self.collect(tmp_path, project_params(changes), MODELSCOPE_ENDPOINT=address)
         assert run.returncode == 1
         assert "Traceback" not in run.stderr
         last = run.stderr.splitlines()[-1]
-        assert last.startswith("Error: collect.gsm8k.path: ModelScope gave no 'nobody/gsm8k' (")
+        assert last.startswith("Error: collect.source.path: ModelScope gave no 'nobody/gsm8k' (")
         assert last.endswith("name a local folder in ModelScope's layout, or set origin: jsonl.")
         assert not (tmp_path / "out").exists()
 
@@ -577,5 +580,5 @@ def test_no_tokenizer_is_loaded_for_questions_that_can_hold_no_token(
     tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
 ) -> None:
     """The host that asks the teacher may have no student."""
-    nowhere = {"train.student.source": "path", "train.student.name": str(tmp_path / "nowhere")}
+    nowhere = {"train.student.kind": "path", "train.student.name": str(tmp_path / "nowhere")}
     runs(main, *arguments(tmp_path, project_params(nowhere)))

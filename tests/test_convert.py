@@ -265,6 +265,7 @@ def test_the_cutoff_len_of_every_arm_is_one_whose_share_is_told(path: Path) -> N
     assert {arm["cutoff_len"] for arm in arms.values()} <= set(CUTOFFS)
 
 
+@pytest.mark.heavy
 def test_the_packaged_student_gives_its_tokenizer_without_converting_its_weights(
     distilled_file: Callable[..., Path],
     project_params: Callable[..., Path],
@@ -287,7 +288,7 @@ def test_a_student_that_is_not_there_is_named_and_nothing_is_written(
 ) -> None:
     rows = distilled_file({})
     nowhere = rows.parent / "nowhere"
-    params = project_params({"train.student.source": "path", "train.student.name": str(nowhere)})
+    params = project_params({"train.student.kind": "path", "train.student.name": str(nowhere)})
     assert refuses(main, *arguments(rows, params)).startswith(f"{nowhere}: no tokenizer_config.json there. ")
     assert not (rows.parent / "unfiltered").exists()
 

@@ -123,6 +123,7 @@ def test_what_shapes_the_answer_asks_anew_and_what_shapes_speed_does_not(
     assert len(server.asked) == 5 + asked
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "value"), [("slip_share", 0.9), ("seed", 4)])
 def test_what_shapes_the_embedded_answers_asks_anew(desk: Desk, name: str, value: float) -> None:
     desk.ask(*(question(number) for number in range(5)))
@@ -283,6 +284,7 @@ def test_a_broken_line_in_the_store_is_named_and_nothing_is_lost(desk: Desk) -> 
 # ---- what it says while it works ----
 
 
+@pytest.mark.heavy
 def test_a_pipe_gets_plain_lines(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(20)))
     with desk.start() as stage:
@@ -292,12 +294,13 @@ def test_a_pipe_gets_plain_lines(desk: Desk) -> None:
     assert stderr == "distill: 20 of 20 answered (0 from the store, 20 bought), 0 failed\n"
 
 
+@pytest.mark.heavy
 def test_a_long_run_tells_a_pipe_how_far_it_is(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.1)
     desk.ask(*(question(number) for number in range(40)))
-    desk.set(embedded_latency_s=0.05)
+    desk.set(latency_s=0.05)
     desk.run()
     figures = r"distill: (\d+) of 40, 0 failed, \d+ in flight, \dk tokens, [\d.]+/s, \d+ s left$"
     lines = [re.match(figures, text) for text in caplog.messages]
@@ -306,6 +309,7 @@ def test_a_long_run_tells_a_pipe_how_far_it_is(
     assert counts == sorted(counts)
 
 
+@pytest.mark.heavy
 def test_a_terminal_gets_a_bar(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(20)))
     ours, theirs = pty.openpty()
@@ -357,6 +361,7 @@ def test_the_bar_says_what_is_done_and_what_it_costs(desk: Desk, serve: Serve) -
     ), bars
 
 
+@pytest.mark.heavy
 def test_the_api_key_goes_to_the_server_and_nowhere_else(desk: Desk, serve: Serve) -> None:
     async def mostly_good(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         sent = request.headers["Authorization"]
@@ -401,7 +406,7 @@ def test_the_key_is_read_from_the_variable_that_params_name(
 ) -> None:
     server = serve(good)
     desk.use(server)
-    desk.set(api_key_variable="TEACHER_KEY")
+    desk.set(teacher="TEACHER_KEY")
     desk.ask(question(0))
     assert desk.refused().startswith("TEACHER_KEY: not set. ")
     assert server.asked == []
@@ -416,13 +421,13 @@ def test_a_run_served_by_the_store_needs_no_key_and_no_server(
 ) -> None:
     server = serve(good)
     desk.use(server)
-    desk.set(backend=backend)
+    desk.set(kind=backend)
     desk.ask(question(0), question(1))
     desk.run("first")
     monkeypatch.delenv("API_KEY")
     server.close()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        desk.set(embedded_port=taken.getsockname()[1])  # the embedded server would not start
+        desk.set(port=taken.getsockname()[1])  # the embedded server would not start
         desk.run("again")
     assert desk.outputs("again") == desk.outputs("first")
 
@@ -457,10 +462,10 @@ def test_a_port_in_use_is_one_line(desk: Desk) -> None:
     desk.ask(question(0))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        desk.set(embedded_port=port)
+        desk.set(port=port)
         line = desk.refused()
     assert line.startswith(f"127.0.0.1:{port}: ")
-    assert "run.embedded_port" in line
+    assert "run.embedded.port" in line
 
 
 # ---- bad input ----
@@ -511,6 +516,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(desk: Desk) -> None:
     assert desk.refused(store=desk.folder).startswith(f"{desk.folder}: ")
 
 
+@pytest.mark.heavy
 def test_a_full_disk_under_the_store_is_one_line_and_loses_nothing(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(60)))
     with desk.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))) as stage:

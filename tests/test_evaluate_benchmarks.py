@@ -20,6 +20,8 @@ from tests.benchmark_files import write_gsm8k, write_mgsm, write_mmlu
 from tests.talking_student import ANSWER, taught
 from tests.workspace import write_changed_params
 
+pytestmark = pytest.mark.heavy
+
 Runs = Callable[..., Result]
 ZH, ANATOMY = "lm-eval:mgsm_native_cot_zh", "lm-eval:mmlu_anatomy"
 SHOTS = "lm-eval:gsm8k"  # the same task, with lm-eval's own five examples
@@ -28,7 +30,7 @@ ASKED = {
     "evaluate.num_fewshot": {"gsm8k": 0},
     "evaluate.limit": 4,
     "evaluate.max_gen_toks": 64,
-    "evaluate.batch_size": 4,
+    "evaluate.backend.batch_size": 4,
     "evaluate.seed": 7,
     "run.threads": 1,
 }
@@ -154,6 +156,8 @@ def test_both_scores_and_the_audit_stand_beside_each_other(arm: Arm) -> None:
 def test_how_the_arm_was_asked_stands_beside_its_scores(arm: Arm, student: Path) -> None:
     found = arm.metrics["settings"]
     asked = load_params(arm.folder / "params.yaml").evaluate.model_dump(mode="json")
+    backend = asked.pop("backend")
+    asked |= {"backend": backend.pop("kind"), "backend_args": backend.pop("args"), **backend}
     assert {name: found[name] for name in found if name not in ("chat_template", "versions")} == {
         name: value for name, value in asked.items() if name not in ("benchmarks", "base_prompt", "chat_template")
     }

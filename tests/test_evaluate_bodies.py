@@ -177,8 +177,12 @@ class Served:
     def __init__(self, folder: Path, student: Path, server: Completions, changes: Json) -> None:
         folder.mkdir(exist_ok=True)
         params = folder / "params.yaml"
-        own = {"run.served_base_url": server.url, "run.threads": 1, "run.max_attempts": 2, "run.backoff_s": 0.01}
-        own |= {"evaluate.max_gen_toks": 6, "evaluate.batch_size": 2, "evaluate.backend": "local-chat-completions"}
+        own = {"run.served.base_url": server.url, "run.threads": 1, "run.max_attempts": 2, "run.backoff_s": 0.01}
+        own |= {
+            "evaluate.max_gen_toks": 6,
+            "evaluate.backend.batch_size": 2,
+            "evaluate.backend.kind": "local-chat-completions",
+        }
         write_changed_params(ROOT / "params.yaml", own | changes, params)
         self.arm = Arm(folder)
         self.words = self.arm.arguments(params, student, own_choice_task(folder))
@@ -206,6 +210,7 @@ def after(questions: int, sent: Sent | Json) -> Instead:
     return instead
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("backend", ["local-chat-completions", "local-completions"])
 @pytest.mark.parametrize(
     ("sent", "expected"),
@@ -227,7 +232,7 @@ def test_an_error_to_half_the_questions_fails_the_stage_and_a_healthy_server_is_
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served = Served(tmp_path, tiny_student, server, {"evaluate.backend": backend})
+    served = Served(tmp_path, tiny_student, server, {"evaluate.backend.kind": backend})
     server.instead = after(3, sent)
     line = failed(served)
     assert line.startswith(f"{server.url}: {expected}")
@@ -239,7 +244,7 @@ def test_an_error_to_half_the_questions_fails_the_stage_and_a_healthy_server_is_
     texts = [row.response for row in served.arm.rows]
     assert len(texts) == 6
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "undisturbed"))
-    again = Served(tmp_path / "undisturbed", tiny_student, server, {"evaluate.backend": backend})
+    again = Served(tmp_path / "undisturbed", tiny_student, server, {"evaluate.backend.kind": backend})
     runs(evaluate, *again.words)
     assert [row.response for row in again.arm.rows] == texts
 
@@ -247,7 +252,7 @@ def test_an_error_to_half_the_questions_fails_the_stage_and_a_healthy_server_is_
 def test_a_passing_error_is_retried_and_leaves_no_trace(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
-    served = Served(tmp_path, tiny_student, server, {"run.max_attempts": 5, "evaluate.batch_size": 1})
+    served = Served(tmp_path, tiny_student, server, {"run.max_attempts": 5, "evaluate.backend.batch_size": 1})
     errors: list[Sent | Json] = [
         Sent(b"", 429, {"Retry-After": "0"}),
         {"error": {"code": 503, "message": "busy"}},
@@ -262,7 +267,7 @@ def test_a_passing_error_is_retried_and_leaves_no_trace(
 
 
 def test_an_error_that_does_not_pass_is_not_retried(tmp_path: Path, tiny_student: Path, server: Completions) -> None:
-    served = Served(tmp_path, tiny_student, server, {"run.max_attempts": 5, "evaluate.batch_size": 1})
+    served = Served(tmp_path, tiny_student, server, {"run.max_attempts": 5, "evaluate.backend.batch_size": 1})
     server.instead = after(0, {"error": {"code": 401, "message": "who are you"}})
     assert "(who are you)" in failed(served)
     assert len(server.requests) == 1
@@ -271,6 +276,7 @@ def test_an_error_that_does_not_pass_is_not_retried(tmp_path: Path, tiny_student
     assert len(server.requests) == 2, "nor is a day waited for"
 
 
+@pytest.mark.heavy
 def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -296,10 +302,11 @@ def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     assert served.arm.metrics["heldout"]["cut_off"] == 0.3333
 
 
+@pytest.mark.heavy
 def test_log_probabilities_are_asked_again_after_an_error(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
-    changes = {"evaluate.backend": "local-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]}
+    changes = {"evaluate.backend.kind": "local-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]}
     served = Served(tmp_path, tiny_student, server, changes)
     for sent, expected in (
         ({"error": {"message": "token expired"}}, "(token expired)"),

@@ -21,7 +21,7 @@ ASKED = {
     "evaluate.num_fewshot": {"gsm8k": 0},  # five examples are more than the tiny student can hold
     "evaluate.limit": 20,
     "evaluate.max_gen_toks": 64,
-    "evaluate.batch_size": 4,
+    "evaluate.backend.batch_size": 4,
     "evaluate.seed": 7,
     "run.threads": 1,
 }

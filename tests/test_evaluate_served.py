@@ -23,7 +23,7 @@ from tests.workspace import write_changed_params
 
 Runs = Callable[..., Result]
 Refuses = Callable[..., str]
-SHORT = {"evaluate.max_gen_toks": 12, "evaluate.batch_size": 2, "run.threads": 1, "run.max_attempts": 1}
+SHORT = {"evaluate.max_gen_toks": 12, "evaluate.backend.batch_size": 2, "run.threads": 1, "run.max_attempts": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +41,12 @@ def server(tiny_student: Path) -> Iterator[Completions]:
 
 def params_for(folder: Path, server: Completions | None, changes: dict[str, Any] | None = None) -> Path:
     path = folder / "params.yaml"
-    served = {"run.served_base_url": server.url, "run.served_model": "distilled-{arm}"} if server else {}
+    served = {"run.served.base_url": server.url, "run.served.model": "distilled-{arm}"} if server else {}
     write_changed_params(ROOT / "params.yaml", SHORT | served | (changes or {}), path)
     return path
 
 
+@pytest.mark.heavy
 def test_a_served_student_scores_as_it_does_on_hf(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -53,7 +54,9 @@ def test_a_served_student_scores_as_it_does_on_hf(
     found = {}
     for backend in ("hf", "local-completions"):
         params = params_for(
-            tmp_path, server, {"evaluate.backend": backend, "evaluate.benchmarks": ["heldout", "lm-eval:mmlu_anatomy"]}
+            tmp_path,
+            server,
+            {"evaluate.backend.kind": backend, "evaluate.benchmarks": ["heldout", "lm-eval:mmlu_anatomy"]},
         )
         arm = Arm(tmp_path)
         runs(evaluate, *arm.arguments(params, tiny_student, eval_data))
@@ -66,25 +69,27 @@ def test_a_served_student_scores_as_it_does_on_hf(
     assert {body["model"] for body in server.requests} == {"distilled-filtered"}
 
 
+@pytest.mark.heavy
 def test_a_chat_is_asked_with_messages_and_gets_the_same_answers(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
     responses = {}
     for backend in ("local-completions", "local-chat-completions"):
         arm = Arm(tmp_path)
-        params = params_for(tmp_path, server, {"evaluate.backend": backend})
+        params = params_for(tmp_path, server, {"evaluate.backend.kind": backend})
         runs(evaluate, *arm.arguments(params, tiny_student, None))
         responses[backend] = [row.response for row in arm.rows]
     assert responses["local-completions"] == responses["local-chat-completions"]
     assert [message["role"] for message in server.requests[-1]["messages"]] == ["system", "user"]
 
 
+@pytest.mark.heavy
 def test_the_key_comes_from_the_environment_and_reaches_no_file(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVED_KEY", "sk-of-the-served")
     arm = Arm(tmp_path)
-    changes = {"evaluate.backend": "local-completions", "run.served_api_key_variable": "SERVED_KEY"}
+    changes = {"evaluate.backend.kind": "local-completions", "run.served.api_key_variable": "SERVED_KEY"}
     runs(evaluate, *arm.arguments(params_for(tmp_path, server, changes), tiny_student, None))
     assert set(server.keys) == {"Bearer sk-of-the-served"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -92,11 +97,14 @@ def test_the_key_comes_from_the_environment_and_reaches_no_file(
     assert not [path for path in files if b"sk-of-the-served" in path.read_bytes()]
 
 
+@pytest.mark.heavy
 def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs) -> None:
     arm = Arm(tmp_path)
     runs(
         evaluate,
-        *arm.arguments(params_for(tmp_path, server, {"evaluate.backend": "local-completions"}), tiny_student, None),
+        *arm.arguments(
+            params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"}), tiny_student, None
+        ),
     )
     assert set(server.keys) == {None}
 
@@ -104,37 +112,40 @@ def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"run.served_base_url": None}, "run.served_base_url: null, but evaluate.backend: local-completions asks"),
-        ({"run.served_base_url": "http://me:secret@127.0.0.1/v1"}, "run.served_base_url: not a plain http address"),
-        ({"run.served_base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1/models: cannot be reached ("),
-        ({"run.served_model": "{arm}"}, "no model 'filtered' is served there, but distilled-filtered."),
+        ({"run.served.base_url": "http://me:secret@127.0.0.1/v1"}, "run.served.base_url: not a plain http address"),
+        ({"run.served.base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1/models: cannot be reached ("),
+        ({"run.served.model": "{arm}"}, "no model 'filtered' is served there, but distilled-filtered."),
         (
-            {"evaluate.backend": "local-chat-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]},
+            {"evaluate.backend.kind": "local-chat-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]},
             "evaluate.benchmarks: 'mmlu_anatomy' needs log-likelihoods, which local-chat-completions does not give.",
         ),
-        ({"evaluate.backend": "vllm"}, "evaluate.backend: vllm is not installed here."),
-        ({"evaluate.backend": "hf", "evaluate.max_gen_toks": 1024}, "evaluate.max_gen_toks: 1024, but the student"),
+        ({"evaluate.backend.kind": "vllm"}, "evaluate.backend.kind: vllm is not installed here."),
         (
-            {"evaluate.backend": "hf", "evaluate.backend_args": {"no_such": 1}},
-            "evaluate.backend_args: lm-eval's hf refuses them (",
+            {"evaluate.backend.kind": "hf", "evaluate.max_gen_toks": 1024},
+            "evaluate.max_gen_toks: 1024, but the student",
+        ),
+        (
+            {"evaluate.backend.kind": "hf", "evaluate.backend.args": {"no_such": 1}},
+            "evaluate.backend.args: lm-eval's hf refuses them (",
         ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line_before_anything_is_asked(
     changes: dict[str, Any], expected: str, tmp_path: Path, tiny_student: Path, server: Completions, refuses: Refuses
 ) -> None:
-    params = params_for(tmp_path, server, {"evaluate.backend": "local-completions"} | changes)
+    params = params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"} | changes)
     line = refuses(evaluate, *Arm(tmp_path).arguments(params, tiny_student, own_choice_task(tmp_path)))
     assert expected in line
     assert "secret" not in line
     assert not server.requests
 
 
+@pytest.mark.heavy
 def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
     words = Arm(tmp_path).arguments(
-        params_for(tmp_path, server, {"evaluate.backend": "local-completions"}), tiny_student, None
+        params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"}), tiny_student, None
     )
     server.failing = True
     done = Arm(tmp_path).run(words, {"OPENAI_API_KEY": "sk-of-the-served"})
@@ -151,9 +162,10 @@ def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     assert len(server.requests) == asked, "a second run asks for nothing"
 
 
+@pytest.mark.heavy
 def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_student: Path, runs: Runs) -> None:
     with serving(tiny_student, "distilled-filtered", delay_s=0.3) as server:
-        params = params_for(tmp_path, server, {"evaluate.backend": "local-completions"})
+        params = params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"})
         arm = Arm(tmp_path)
         words = arm.arguments(params, tiny_student, None)
         command = [sys.executable, "-m", "stages.evaluate", *words]
@@ -186,7 +198,7 @@ def test_killed_on_hf_it_loses_at_most_the_batch_that_was_under_way(
     caplog.set_level("INFO", "distillery.evaluate")
     (tmp_path / "killed").mkdir()
     (tmp_path / "left").mkdir()
-    params = params_for(tmp_path, None, {"evaluate.max_gen_toks": 600, "evaluate.batch_size": 1})
+    params = params_for(tmp_path, None, {"evaluate.max_gen_toks": 600, "evaluate.backend.batch_size": 1})
     arm, other = Arm(tmp_path / "killed"), Arm(tmp_path / "left")
     words = arm.arguments(params, tiny_student, None)
     command = [sys.executable, "-m", "stages.evaluate", *words]
@@ -205,6 +217,7 @@ def test_killed_on_hf_it_loses_at_most_the_batch_that_was_under_way(
     assert arm.rows == other.rows, "as if it had not been killed"
 
 
+@pytest.mark.heavy
 def test_other_weights_get_no_old_answers(
     tmp_path: Path, tiny_student: Path, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -125,7 +125,8 @@ def test_accelerate_knows_every_word_of_that_command() -> None:
 def of(profile: str, device: str, processes: int) -> Params:
     params = load_params(ROOT / "profiles" / f"{profile}.yaml")
     run = params.run.model_copy(update={"device": device, "processes": processes})
-    evaluation = params.evaluate.model_copy(update={"backend": "hf"})
+    backend = params.evaluate.backend.model_copy(update={"kind": "hf"})
+    evaluation = params.evaluate.model_copy(update={"backend": backend})
     return params.model_copy(update={"run": run, "evaluate": evaluation})
 
 
@@ -137,7 +138,8 @@ def test_several_are_started_for_cards_and_by_the_first_process_alone(
     cards, one, cpu = of("cuda", "cuda", 8), of("cuda", "cuda", 1), of("cuda", "cpu", 8)
     assert [wants_several(each.evaluate, each.run) for each in (cards, one, cpu)] == [True, False, False]
     assert "lm-eval asks with one process on a CPU" in caplog.text
-    vllm = cards.evaluate.model_copy(update={"backend": "vllm"})
+    backend = cards.evaluate.backend.model_copy(update={"kind": "vllm"})
+    vllm = cards.evaluate.model_copy(update={"backend": backend})
     assert not wants_several(vllm, cards.run), "it spreads a model by its own arguments"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert not wants_several(cards.evaluate, cards.run), "one of the several starts no more"

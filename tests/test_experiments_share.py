@@ -35,6 +35,7 @@ def executed(workspace: Workspace, name: str) -> set[str]:
     return stages_in(workspace.run("dvc", "queue", "logs", name))
 
 
+@pytest.mark.heavy
 def test_an_experiment_elsewhere_asks_for_nothing_that_is_in_the_store(workspace: Workspace) -> None:
     before, times = workspace.asked(), workspace.times()
     shown = workspace.run(
@@ -46,11 +47,12 @@ def test_an_experiment_elsewhere_asks_for_nothing_that_is_in_the_store(workspace
     assert workspace.run("dvc", "exp", "list", "--name-only").split() == ["again"]
 
 
+@pytest.mark.heavy
 def test_experiments_side_by_side_ask_for_new_questions_only_and_for_each_once(workspace: Workspace) -> None:
     before = workspace.requested()
     queue(workspace, "again", "distill.max_failed_share=0.06", "distill")
-    queue(workspace, "more", "collect.size=24", "distill")
-    queue(workspace, "most", "collect.size=36", "distill")
+    queue(workspace, "more", "collect.train_size=24", "distill")
+    queue(workspace, "most", "collect.train_size=36", "distill")
     run_the_queue(workspace)
     assert executed(workspace, "again") == {"distill"}
     assert executed(workspace, "more") == executed(workspace, "most") == {"collect", "distill"}
@@ -59,11 +61,12 @@ def test_experiments_side_by_side_ask_for_new_questions_only_and_for_each_once(w
     assert sorted(workspace.requested()[len(before) :]) == sorted(workspace.messages()[12:])
 
 
+@pytest.mark.heavy
 def test_what_an_experiment_elsewhere_paid_for_serves_the_workspace(workspace: Workspace) -> None:
-    workspace.run("dvc", "exp", "run", "--temp", "--set-param", "collect.size=24", "distill")
+    workspace.run("dvc", "exp", "run", "--temp", "--set-param", "collect.train_size=24", "distill")
     assert workspace.asked() == 24
     # another share, for else the run-cache would bring the rows and nobody would look into the store
-    workspace.change({"collect.size": 24, "distill.max_failed_share": 0.06})
+    workspace.change({"collect.train_size": 24, "distill.max_failed_share": 0.06})
     assert workspace.repro("distill") == {"distill"}
     assert workspace.asked() == 24
     assert len((workspace.folder / "data" / "distilled.jsonl").read_bytes().splitlines()) == 24
@@ -91,12 +94,13 @@ def workspace_in_chinese(finished: Workspace, tmp_path: Path) -> Iterator[Worksp
     yield Workspace(tmp_path / "工作")
 
 
+@pytest.mark.heavy
 def test_where_the_path_is_not_ascii_the_cache_must_lie_where_it_is(
     workspace_in_chinese: Workspace, tmp_path: Path
 ) -> None:
     """docs/experiments.md tells of it; the first half fails when DVC can do without."""
     workspace = workspace_in_chinese
-    experiment = ("dvc", "exp", "run", "--temp", "--set-param", "collect.size=24", "distill")
+    experiment = ("dvc", "exp", "run", "--temp", "--set-param", "collect.train_size=24", "distill")
     refused = workspace.try_to_run(*experiment)
     assert refused.returncode != 0
     assert "'ascii' codec can't encode" in refused.stderr

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from scipy.stats import binom
 
 from stages import distill
 from stages.filter import contradicted, main
-from stages.lib.params import prompt_text
+from stages.lib.params import prompt_text, prompts
 from tests.teacher_desk import Server, completion
 
 OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
@@ -25,15 +26,15 @@ BASE: dict[str, Any] = {
     "filter.strategy": "judge",
     "filter.on_unsure": "reject",
     "filter.select": "all_correct",
-    "filter.judge_audit_share": 0.0,
+    "filter.audit_share": 0.0,
     "filter.audit_seed": 3,
     "filter.judge.prompt": "strict_teacher",
-    "filter.judge.backend": "embedded",
+    "filter.judge.kind": "embedded",
     "filter.judge.base_url": None,
     "filter.judge.model": "chain-sum-solver",
     "filter.judge.temperature": None,
     "filter.judge.max_tokens": None,
-    "filter.judge.embedded.slip_share": 0.0,
+    "filter.judge.slip_share": 0.0,
     "run.concurrency": 4,
     "run.timeout_s": 20.0,
     "run.max_attempts": 2,
@@ -41,9 +42,9 @@ BASE: dict[str, Any] = {
     "run.longest_wait_s": 900.0,
     "run.budget": None,
     "run.prices.models": {},
-    "run.embedded_latency_s": 0.0,
+    "run.embedded.latency_s": 0.0,
     "run.offline": False,
-    "run.judge_api_key_variable": "JUDGE_API_KEY",
+    "run.api_key_variables.judge": "JUDGE_API_KEY",
 }
 # what rule and embedded judge say of a row: the rule reads ``answer``, the judge the last number of ``solution``
 BOTH_RIGHT: dict[str, Any] = {}
@@ -87,7 +88,7 @@ class Desk:
 
     def use(self, server: Server) -> None:
         """From now on the judge is this server."""
-        self.set(backend="openai_compatible", base_url=server.base_url)
+        self.set(kind="openai_compatible", base_url=server.base_url)
 
     def arguments(self, out: str) -> list[str]:
         named = {name: self.folder / out / name for name in OUTPUTS}
@@ -240,6 +241,7 @@ def test_the_order_in_which_marks_come_changes_nothing(desk: Desk, judge: Callab
     assert desk.outputs("one") == desk.outputs("many")
 
 
+@pytest.mark.heavy
 def test_another_strategy_asks_only_for_the_marks_that_it_lacks(desk: Desk) -> None:
     desk.hold(*KINDS)
     for strategy, asked in (("rule_then_judge", 2), ("rule", 2), ("both", 6), ("judge", 6)):
@@ -282,6 +284,7 @@ def test_disagreements_and_suspect_golds_are_in_a_file_for_people_to_read(desk: 
     assert (row["prediction"], row["answer"], row["rule_verdict"], row["judge_verdict"]) == ("6", "5", "wrong", "right")
 
 
+@pytest.mark.heavy
 def test_a_judge_that_slips_is_found_out_by_the_rule(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT, BOTH_WRONG] * 50)
     desk.set(strategy="both", slip_share=0.2)
@@ -294,9 +297,10 @@ def test_a_judge_that_slips_is_found_out_by_the_rule(desk: Desk) -> None:
 # ---- the audit ----
 
 
+@pytest.mark.heavy
 def test_an_audit_marks_a_seeded_share_of_what_the_rule_decided(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT, RULE_RIGHT_JUDGE_WRONG] * 100)
-    desk.set(strategy="rule", judge_audit_share=0.3)
+    desk.set(strategy="rule_audited", audit_share=0.3)
     desk.run()
     asked = len(desk.requested())
     assert asked == desk.metrics()["judge_asked"]
@@ -308,11 +312,12 @@ def test_an_audit_marks_a_seeded_share_of_what_the_rule_decided(desk: Desk) -> N
     counts_add_up(desk)
 
 
+@pytest.mark.heavy
 def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT] * 100)
 
     def audited(share: float, seed: int) -> set[str]:
-        desk.set(strategy="rule", judge_audit_share=share, audit_seed=seed)
+        desk.set(strategy="rule_audited", audit_share=share, audit_seed=seed)
         desk.run()
         return {row["id"] for row in desk.judged() if row["judge_verdict"]}
 
@@ -321,9 +326,10 @@ def test_the_seed_draws_the_audit_and_a_larger_share_holds_a_smaller_one(desk: D
     assert audited(0.2, 3) != audited(0.2, 4)
 
 
+@pytest.mark.heavy
 def test_an_audit_says_what_share_of_the_rules_verdicts_the_judge_contradicts(desk: Desk) -> None:
     desk.hold(*[BOTH_RIGHT] * 150, *[RULE_RIGHT_JUDGE_WRONG] * 50, *[BOTH_WRONG] * 60, *[RULE_UNSURE_JUDGE_RIGHT] * 9)
-    desk.set(strategy="rule_then_judge", judge_audit_share=0.3)
+    desk.set(strategy="rule_then_judge", audit_share=0.3)
     desk.run()
     metrics = desk.metrics()
     found, table = metrics["judge_contradicts"], metrics["rule_by_judge"]
@@ -351,7 +357,7 @@ def test_without_marks_on_the_rules_verdicts_nothing_is_said_of_them(desk: Desk)
 def test_a_reply_that_is_no_mark_contradicts_nothing(desk: Desk, judge: Callable[[Reply], Server]) -> None:
     desk.hold(BOTH_RIGHT, RULE_RIGHT_JUDGE_WRONG)
     desk.use(judge(lambda material, attempt: says("两段大致相同")))
-    desk.set(strategy="rule", judge_audit_share=1.0)
+    desk.set(strategy="rule_audited", audit_share=1.0)
     desk.run()
     assert desk.metrics()["rule_by_judge"]["right"] == {"unsure": 2}
     assert desk.metrics()["judge_contradicts"]["right"]["marked"] == 0
@@ -368,7 +374,7 @@ def test_the_interval_ends_where_so_many_or_so_few_would_be_a_rare_chance(count:
 
 def test_an_audit_comes_on_top_of_what_the_rule_could_not_judge(desk: Desk) -> None:
     desk.hold(*KINDS)
-    desk.set(strategy="rule_then_judge", judge_audit_share=1.0)
+    desk.set(strategy="rule_then_judge", audit_share=1.0)
     desk.run()
     assert len(desk.requested()) == 6
     assert tuple(row["verdict"] for row in desk.judged()) == STRATEGIES["rule_then_judge"]
@@ -431,10 +437,17 @@ def test_a_missing_judges_key_is_named(
     assert desk.refused().startswith("JUDGE_API_KEY: not set. ")
 
 
-def test_a_prompt_without_a_place_for_the_material_is_refused(desk: Desk) -> None:
+def test_a_prompt_without_a_place_for_the_material_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prompts"
+    shutil.copytree(prompts.PROMPTS, folder)
+    (folder / "judge" / "mild.txt").write_text("Is it so?\n")
+    monkeypatch.setattr(prompts, "PROMPTS", folder)
     desk.hold(BOTH_RIGHT)
-    desk.set(prompt="brief")
-    assert desk.refused().startswith("params.yaml: filter.judge.prompt: stages/prompts/brief.txt does not say where")
+    desk.set(prompt="mild")
+    path = "stages/prompts/judge/mild.txt"
+    assert desk.refused().startswith(f"params.yaml: filter.judge.prompt: {path} does not say where")
     assert desk.requested() == []
 
 
@@ -470,7 +483,7 @@ def test_an_unreadable_reply_is_asked_for_once_more(
         return again if attempt == 1 and "Row 1" in material else says("含义是否一致:否")
 
     desk.hold(BOTH_RIGHT, BOTH_RIGHT)
-    desk.set(on_unsure="keep", strategy="rule", judge_audit_share=1.0)
+    desk.set(on_unsure="keep", strategy="rule_audited", audit_share=1.0)
     server = judge(reply)
     desk.use(server)
     desk.run()
@@ -619,7 +632,7 @@ def test_the_judges_price_says_what_was_paid_and_what_the_store_saved(
     desk.hold(*[BOTH_RIGHT] * 4)
     desk.set(models=PRICE)
     desk.use(judge(lambda material, attempt: says("我不知道" if attempt == 1 and "Row 2" in material else "否")))
-    desk.set(strategy="rule", judge_audit_share=1.0)
+    desk.set(strategy="rule_audited", audit_share=1.0)
     desk.run()
     assert (desk.facts()["paid_now"], desk.facts()["saved_by_store"]) == (15.0, 0.0)
     desk.run()
@@ -653,6 +666,7 @@ def test_a_budget_without_the_judges_price_is_refused(desk: Desk) -> None:
 # ---- several samples, and the teacher beside the judge ----
 
 
+@pytest.mark.heavy
 def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(desk: Desk) -> None:
     samples = [(0, BOTH_WRONG), (1, RULE_WRONG_JUDGE_RIGHT), (2, BOTH_RIGHT)]
     desk.hold(*({"id": "q7", "sample": sample} | kind for sample, kind in samples), {"id": "q8"})
@@ -663,6 +677,7 @@ def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(desk: D
     assert desk.metrics()["pass_rates"] == {"1/1": 1, "2/3": 1}
 
 
+@pytest.mark.heavy
 def test_teacher_and_judge_share_one_store_without_mixing(desk: Desk) -> None:
     """The same model on the same server, asked for sums by one stage and for marks by the other."""
     questions = [

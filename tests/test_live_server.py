@@ -94,9 +94,9 @@ def streamed(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def stage(tmp_path: Path, project_params: Callable[..., Path], address: str, streamed: bool) -> Stage:
     settings = {
-        "collect.size": QUESTIONS,
+        "collect.train_size": QUESTIONS,
         "distill.max_failed_share": 1.0,
-        "distill.teacher.backend": "openai_compatible",
+        "distill.teacher.kind": "openai_compatible",
         "distill.teacher.base_url": f"{address}/v1",
         "distill.teacher.model": "smollm2",
         "distill.teacher.temperature": 0.0,

@@ -33,6 +33,9 @@ class Copy:
             shutil.copy(ROOT / name, folder / name)
         unwanted = ("DVC_ROOT", "PYTHONPATH", "GIT_DIR")
         self.environment = {name: value for name, value in os.environ.items() if name not in unwanted} | OF_GIT
+        # the doctor imports torch, which takes three seconds and is no matter here
+        (folder.parent / "site" / "torch").mkdir(parents=True)
+        (folder.parent / "site" / "torch" / "__init__.py").touch()
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -49,7 +52,11 @@ class Copy:
 
     def says(self) -> str:
         """The doctor's line about git, and what mends it."""
-        done = self.run(sys.executable, "-m", "stages.lib.doctor")
+        without_torch = {"PYTHONPATH": str(self.folder.parent / "site")}
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.lib.doctor"], cwd=self.folder, env=self.environment | without_torch,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert "Traceback" not in done.stderr
         lines = done.stdout.splitlines()
         (number,) = [number for number, line in enumerate(lines) if line[6:].startswith("git ")]
@@ -61,7 +68,7 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "a copy")
 
 
-@pytest.mark.parametrize("options", [(), ("-j4",)])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.heavy), ("-j4",)])
 def test_a_copy_without_git_is_told_before_anything_is_installed(copy: Copy, options: tuple[str, ...]) -> None:
     done = copy.demo(*options)
     assert done.returncode == 2
@@ -165,6 +172,7 @@ def test_a_worktree_whose_repository_is_not_here_is_its_own(repository: Copy, tm
     assert main_worktree(tmp_path / "another") == tmp_path / "another"
 
 
+@pytest.mark.heavy
 def test_a_worktree_asks_for_nothing_that_the_main_one_has_received(workspace: Workspace, tmp_path: Path) -> None:
     workspace.run("git", "worktree", "add", "-q", str(tmp_path / "another"))
     asked = workspace.asked()
@@ -249,6 +257,7 @@ def failing_under(desk: Desk, text: str) -> str:
     return said
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["flock", "lockf"])
 def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
@@ -259,6 +268,7 @@ def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: p
     assert desk.requested() == []
 
 
+@pytest.mark.heavy
 def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
     """The daemon goes down after the store was opened: what comes then is kept beside the store."""
     text = (

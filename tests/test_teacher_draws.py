@@ -277,6 +277,7 @@ def test_offline_makes_rows_of_what_the_store_has(
     assert line.startswith("distill: 1 of 3 answers failed (1 empty_response), more than distill.max_failed_share")
 
 
+@pytest.mark.heavy
 def test_offline_starts_no_embedded_teacher(desk: Desk) -> None:
     desk.ask(question(0))
     desk.run()

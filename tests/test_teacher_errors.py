@@ -310,7 +310,9 @@ def test_an_error_that_passes_is_asked_again_and_never_a_row(desk: Desk, serve: 
     assert desk.stored() == 3
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["body of a 200", "event of a stream"])
+@pytest.mark.parametrize(
+    "stream", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["body of a 200", "event of a stream"]
+)
 @pytest.mark.parametrize(
     "row", [row for row in STOP if not isinstance(row[2], str) and row[1] != 200], ids=lambda row: str(row[0])
 )

@@ -292,7 +292,7 @@ FAULT_SHARES = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["whole", "streamed"])
 def test_a_rehearsal_of_all_faults_at_once_accounts_for_every_question(
     desk: Desk, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -381,7 +381,7 @@ def test_nobody_listening_is_one_line(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     desk.ask(question(0), question(1))
-    desk.set(backend="openai_compatible", base_url=f"http://127.0.0.1:{port}/v1")
+    desk.set(kind="openai_compatible", base_url=f"http://127.0.0.1:{port}/v1")
     line = desk.refused()
     assert line.startswith(f"http://127.0.0.1:{port}/v1: nobody answers there")
     assert "distill.teacher.base_url" in line
@@ -447,7 +447,7 @@ def test_what_is_in_flight_is_kept_when_the_questions_cannot_be_read_any_more(de
     desk.set(concurrency=2)
     named = desk.arguments()
     params = load_params(Path(named[named.index("--params") + 1]))
-    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variable)
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
     passes = 0
 
     def requests() -> Iterator[dict[str, Any]]:

@@ -43,9 +43,10 @@ def peak_mb(desk: Desk) -> float:
     return int(run.stdout) / 1024
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
 def test_thirty_times_the_answers_take_no_more_memory(desk: Desk) -> None:
-    desk.set(backend="openai_compatible", base_url="http://127.0.0.1:1/v1")
+    desk.set(kind="openai_compatible", base_url="http://127.0.0.1:1/v1")
     desk.set(models={"chain-sum-solver": {"input": 1.0, "cached_input": 1.0, "output": 1.0}}, budget=1000.0)
     peaks = []
     for size in (FEW, MANY):

@@ -6,6 +6,7 @@ from aiohttp import web
 from tests.teacher_desk import KEY, Desk, Serve, completion, question
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_the_key_is_nowhere_after_a_run_with_faults(desk: Desk, serve: Serve, stream: bool) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:

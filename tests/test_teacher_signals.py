@@ -17,6 +17,7 @@ from aiohttp import web
 from tests.teacher_desk import Desk, Route, Serve, completion, good, prompted, question, wait_until
 
 
+@pytest.mark.heavy
 def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk) -> None:
     size, concurrency = 120, 4
     in_flight = 3 * concurrency  # twice as many may be received and wait for a disk that is slower than the teacher
@@ -26,7 +27,7 @@ def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk
     desk.run("undisturbed")
     desk.requests.unlink()
     desk.store = undisturbed_store
-    desk.set(concurrency=concurrency, embedded_latency_s=0.02)
+    desk.set(concurrency=concurrency, latency_s=0.02)
     rng = random.Random()
     kills = 0
     for _ in range(4):
@@ -39,18 +40,19 @@ def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk
             kills += stage.returncode == -signal.SIGKILL
         assert len(set(desk.requested())) - desk.stored() <= in_flight
     assert kills >= 2
-    desk.set(embedded_latency_s=0.0)
+    desk.set(latency_s=0.0)
     desk.run()
     assert set(desk.requested()) == {prompted(question(number)["question"]) for number in range(size)}
     assert len(desk.requested()) <= size + in_flight * kills
     assert desk.outputs() == desk.outputs("undisturbed")
 
 
+@pytest.mark.heavy
 def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     desk.ask(*(question(number) for number in range(4)))
-    desk.set(embedded_latency_s=20.0, embedded_port=port)
+    desk.set(latency_s=20.0, port=port)
     with desk.start() as stage:
         wait_until(lambda: len(desk.requested()) == 4)
         socket.create_connection(("127.0.0.1", port)).close()
@@ -66,10 +68,11 @@ def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None
     wait_until(refused, within_s=8)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: Desk, number: signal.Signals) -> None:
     desk.ask(*(question(number) for number in range(60)))
-    desk.set(embedded_latency_s=0.05)
+    desk.set(latency_s=0.05)
     with desk.start() as stage:
         wait_until(lambda: desk.stored() >= 8)
         os.killpg(stage.pid, number)
@@ -80,14 +83,15 @@ def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: D
     stored, asked = desk.stored(), len(desk.requested())
     assert 8 <= stored < 60
     assert stored == asked, "what was in flight was received"
-    desk.set(embedded_latency_s=0.0)
+    desk.set(latency_s=0.0)
     desk.run()
     assert len(desk.requested()) == 60
 
 
+@pytest.mark.heavy
 def test_two_stages_at_once_on_one_store_ask_each_question_once(desk: Desk) -> None:
     desk.ask(*(question(number) for number in range(40)))
-    desk.set(embedded_latency_s=0.02)
+    desk.set(latency_s=0.02)
     with desk.start("one") as one, desk.start("two") as two:
         said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
     assert (one.returncode, two.returncode) == (0, 0), said
@@ -95,6 +99,7 @@ def test_two_stages_at_once_on_one_store_ask_each_question_once(desk: Desk) -> N
     assert desk.outputs("one") == desk.outputs("two")
 
 
+@pytest.mark.heavy
 def test_the_questions_of_a_killed_sibling_are_taken_over(desk: Desk, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if len(server.asked) <= 4:  # those of the one that will be killed
@@ -165,6 +170,7 @@ async def hang(request: web.Request, content: str, attempt: int) -> web.StreamRe
     return completion()
 
 
+@pytest.mark.heavy
 def test_calls_in_flight_get_their_grace_and_no_more(desk: Desk, stopping: Callable[..., Stopping]) -> None:
     desk.set(grace_s=0.8)
     stopped = stopping(hang)
@@ -188,6 +194,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_keeps_what_came(desk: Desk, stopping
     assert desk.stored() == 3
 
 
+@pytest.mark.heavy
 def test_a_call_that_waits_out_a_retry_after_does_not_delay_the_end(
     desk: Desk, stopping: Callable[..., Stopping]
 ) -> None:
@@ -202,6 +209,7 @@ def test_a_call_that_waits_out_a_retry_after_does_not_delay_the_end(
     assert "3 answers came and are kept, 7 are missing" in said
 
 
+@pytest.mark.heavy
 def test_a_call_that_waits_for_its_rate_does_not_delay_the_end(desk: Desk, serve: Serve) -> None:
     server = serve(good)
     desk.use(server)
@@ -215,6 +223,7 @@ def test_a_call_that_waits_for_its_rate_does_not_delay_the_end(desk: Desk, serve
     assert len(server.asked) == 1
 
 
+@pytest.mark.heavy
 def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(desk: Desk, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return await (good if content == prompted(question(4)["question"]) else hang)(request, content, attempt)
@@ -234,6 +243,7 @@ def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(desk: Des
     assert len(server.asked) == 5
 
 
+@pytest.mark.heavy
 def test_ctrl_c_before_any_call_is_one_line_too(desk: Desk) -> None:
     desk.ask(question(0))
     desk.store.parent.mkdir()

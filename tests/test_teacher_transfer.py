@@ -148,6 +148,7 @@ def test_the_store_itself_is_no_file_to_move_it_with(tmp_path: Path, store: Path
     assert store.read_bytes() == before
 
 
+@pytest.mark.heavy
 def test_importing_waits_for_a_run_that_writes_to_the_store(tmp_path: Path, store: Path) -> None:
     file = tmp_path / "file.jsonl"
     file.write_text(record(50))
@@ -228,6 +229,7 @@ def distilled(tmp_path: Path, questions: Path, options: list[str]) -> tuple[list
     return [json.loads(line) for line in (tmp_path / "distilled.out").read_text().splitlines()], asked
 
 
+@pytest.mark.heavy
 def test_what_the_article_bought_is_not_asked_again(
     tmp_path: Path, questions: Path, desk: Callable[..., list[str]], runs: Callable[..., Result]
 ) -> None:
@@ -259,7 +261,7 @@ def test_an_imported_answer_of_a_compatible_endpoint_needs_no_key(
 ) -> None:
     monkeypatch.delenv("API_KEY", raising=False)
     (tmp_path / "r1_distill.txt").write_text(article_line("0 + 4 = ?"))
-    teacher = {"distill.teacher.backend": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1/"}
+    teacher = {"distill.teacher.kind": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1/"}
     runs(main, "import", tmp_path / "r1_distill.txt", *desk(**teacher))
     assert next(read_records(tmp_path / "answers.jsonl")).request["endpoint"] == "http://127.0.0.1:9/v1"
 

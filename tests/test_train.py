@@ -96,6 +96,7 @@ def test_an_arm_is_trained_merged_and_saved_with_its_template(
     assert not list((tmp_path / ".cache" / "training").iterdir()), "the scratch folder was to be removed"
 
 
+@pytest.mark.heavy
 def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
 ) -> None:
@@ -103,7 +104,7 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    runs(train, *train_options(tmp_path, dataset, tiny_params({"train.lora.keep_adapter": True})))
+    runs(train, *train_options(tmp_path, dataset, tiny_params({"train.finetuning.keep_adapter": True})))
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     student = AutoModelForCausalLM.from_pretrained(tiny_student)
     apart = PeftModel.from_pretrained(student, tmp_path / "model" / "adapter")
@@ -111,11 +112,11 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     assert torch.allclose(merged(tokens).logits, apart(tokens).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.heavy)])
 def test_the_same_params_give_the_same_bytes(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
-    params = tiny_params({"train.finetuning_type": kind})
+    params = tiny_params({"train.finetuning.kind": kind})
     for name in ("one", "two"):
         runs(train, *train_options(tmp_path, dataset, params, name))
     assert weights_digest(tmp_path / "one") == weights_digest(tmp_path / "two")
@@ -123,12 +124,13 @@ def test_the_same_params_give_the_same_bytes(
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_checkpointing_gradients_changes_nothing_that_is_learnt(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
     for name, checkpointed in (("kept", False), ("reckoned-twice", True)):
-        params = tiny_params({"train.finetuning_type": kind, "train.gradient_checkpointing": checkpointed})
+        params = tiny_params({"train.finetuning.kind": kind, "train.gradient_checkpointing": checkpointed})
         runs(train, *train_options(tmp_path, dataset, params, name))
     assert weights_digest(tmp_path / "kept") == weights_digest(tmp_path / "reckoned-twice")
 
@@ -236,7 +238,7 @@ def test_a_dataset_without_its_description_is_refused(
 def test_a_missing_dataset_and_a_missing_student_are_named(
     tmp_path: Path, dataset: Path, project_params: Params, refuses: Callable[..., str]
 ) -> None:
-    params = project_params({"train.student.source": "path", "train.student.name": str(tmp_path / "nowhere")})
+    params = project_params({"train.student.kind": "path", "train.student.name": str(tmp_path / "nowhere")})
     assert str(tmp_path / "gone") in refuses(train, *train_options(tmp_path, tmp_path / "gone", params))
     assert str(tmp_path / "nowhere") in refuses(train, *train_options(tmp_path, dataset, params))
 
@@ -280,6 +282,7 @@ def changed_student(student: Path, folder: Path, **tokens: str) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize(
     "tokens",
@@ -305,8 +308,8 @@ def test_a_trained_student_gives_its_answer_and_stops(
     student = changed_student(tiny_student, tmp_path / "student", **tokens)
     samples = json.loads((dataset / "sums.json").read_bytes())
     (dataset / "sums.json").write_text(json.dumps([samples[0], samples[0]]))
-    changes: dict[str, object] = {"train.student.name": str(student), "train.finetuning_type": kind}
-    changes |= {"arms.filtered.max_steps": 80, "arms.filtered.learning_rate": 0.01, "train.lora.r": 64}
+    changes: dict[str, object] = {"train.student.name": str(student), "train.finetuning.kind": kind}
+    changes |= {"arms.filtered.max_steps": 80, "arms.filtered.learning_rate": 0.01, "train.finetuning.r": 64}
     runs(train, *train_options(tmp_path, dataset, tiny_params(changes)))
 
     saved = tmp_path / "model"
@@ -341,6 +344,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 
 
+@pytest.mark.heavy
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer

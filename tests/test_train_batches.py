@@ -32,7 +32,7 @@ def uneven(count: int) -> list[Conversation]:
 
 @pytest.fixture
 def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[..., Job]:
-    """``job({"train.packing": True})``: a training of ten uneven rows, not begun."""
+    """``job({"train.trainer.packing": True})``: a training of ten uneven rows, not begun."""
 
     def make(changes: dict[str, Any] | None = None) -> Job:
         params = load_params(tiny_params(changes))
@@ -77,7 +77,7 @@ def places(batch: dict[str, Any]) -> list[tuple[int, int, int]]:
 
 def test_packed_and_unpacked_rows_have_the_same_loss_at_every_token(job: Callable[..., Job], tmp_path: Path) -> None:
     packed, unpacked = (
-        trainer_of(job({"train.packing": packing, "arms.filtered.cutoff_len": 256}), tmp_path / str(packing))
+        trainer_of(job({"train.trainer.packing": packing, "arms.filtered.cutoff_len": 256}), tmp_path / str(packing))
         for packing in (True, False)
     )
     assert len(packed.train_dataset) < len(unpacked.train_dataset) == 10
@@ -105,14 +105,15 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
 ) -> None:
     from transformers import BloomConfig, BloomForCausalLM
 
-    packed = job({"train.packing": True, "train.finetuning_type": "full"})
+    packed = job({"train.trainer.packing": True, "train.finetuning.kind": "full"})
     tokenizer = _tokenizer(packed)
     model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2))
     trainer = _trainer(packed, model, tokenizer, packed.conversations, str(tmp_path / "scratch"))
     assert len(trainer.train_dataset) == 10
-    assert "train.packing: off: in a BloomForCausalLM, packed rows would see each other" in caplog.text
+    assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would see each other" in caplog.text
 
 
+@pytest.mark.heavy
 def test_a_packed_training_accounts_for_its_rows_and_tokens(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +121,11 @@ def test_a_packed_training_accounts_for_its_rows_and_tokens(
     write_sharegpt(tmp_path / "sums", uneven(10))
     metrics = {}
     for packing in (True, False):
-        changes = {"train.packing": packing, "arms.filtered.cutoff_len": 256, "train.per_device_train_batch_size": 1}
+        changes = {
+            "train.trainer.packing": packing,
+            "arms.filtered.cutoff_len": 256,
+            "train.per_device_train_batch_size": 1,
+        }
         paths = {"dataset": tmp_path / "sums", "model": tmp_path / f"{packing}", "loss": tmp_path / "loss.csv"}
         paths |= {"metrics": tmp_path / "metrics.json", "left-out": tmp_path / "left_out.jsonl"}
         paths |= {"params": tiny_params(changes | {"arms.filtered.num_train_epochs": 2.0})}
@@ -136,12 +141,12 @@ def test_a_packed_training_accounts_for_its_rows_and_tokens(
 
 def test_packing_and_grouping_by_length_are_not_asked_for_at_once(job: Callable[..., Job]) -> None:
     with pytest.raises(ParamsError, match="packing fills rows up to one length, so group_by_length has nothing to do"):
-        job({"train.packing": True, "train.group_by_length": True})
+        job({"train.trainer.packing": True, "train.trainer.group_by_length": True})
 
 
 def test_rows_of_similar_length_share_a_step(job: Callable[..., Job]) -> None:
     lengths = [n * 37 % 101 for n in range(96)]
-    order = row_order(lengths, job({"train.group_by_length": True}).train, processes=1)
+    order = row_order(lengths, job({"train.trainer.group_by_length": True}).train, processes=1)
     assert order is not None
     drawn = list(order)
     assert sorted(drawn) == list(range(96))
@@ -155,7 +160,7 @@ def test_rows_of_similar_length_share_a_step(job: Callable[..., Job]) -> None:
 @pytest.mark.parametrize("rows", [1, 3, 4, 27, 30, 450])
 def test_the_steps_come_by_chance_but_for_the_longest_and_an_incomplete_one(job: Callable[..., Job], rows: int) -> None:
     lengths = [n * 37 % 101 for n in range(rows)]
-    order = row_order(lengths, job({"train.group_by_length": True}).train, processes=1)
+    order = row_order(lengths, job({"train.trainer.group_by_length": True}).train, processes=1)
     assert order is not None
     drawn = list(order)[:rows]  # behind them: what fills the last batch up
     assert sorted(drawn) == list(range(rows))
@@ -171,7 +176,7 @@ def test_grouping_by_length_pads_less(job: Callable[..., Job], tmp_path: Path) -
 
     shares = []
     for grouped in (True, False):
-        one = replace(job({"train.group_by_length": grouped}), conversations=uneven(48))
+        one = replace(job({"train.trainer.group_by_length": grouped}), conversations=uneven(48))
         trainer = trainer_of(one, tmp_path / str(grouped))
         _order(trainer, one, _tokenizer(one))
         batches = list(trainer.get_train_dataloader())

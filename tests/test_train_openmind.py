@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import ParamsError, load_params, prompt_text
+from stages.lib.params import OpenMind, ParamsError, load_params, prompt_text
 from stages.lib.trainers import openmind
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint
@@ -91,12 +91,14 @@ def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
 def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
     """params.yaml with openMind on the tiny student, and these values."""
     ours = {
-        "train.backend": "openmind",
-        "train.finetuning_type": "full",
-        "train.student.source": "path",
+        "train.trainer.kind": "openmind",
+        "train.finetuning.kind": "full",
+        "train.student.kind": "path",
         "train.student.name": str(student),
         "train.system_prompt": "in_user_turn",
         "run.threads": 1,
+        "run.checkpoint_steps": 20000,
+        "run.resume": False,
     }
     write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
     return path
@@ -104,7 +106,7 @@ def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = N
 
 @pytest.fixture
 def openmind_params(tmp_path: Path, older_student: Path) -> Params:
-    """``openmind_params({"train.openmind.extra": {…}})``: the path of params for openMind with these values."""
+    """``openmind_params({"train.trainer.extra": {…}})``: the path of params for openMind with these values."""
     return lambda changes=None: changed_params(tmp_path / "params.yaml", older_student, changes)
 
 
@@ -172,7 +174,7 @@ def test_the_articles_yaml_is_written_key_by_key(
     assert ours["deepspeed"].endswith(article["deepspeed"])
     # the one key that release 1.0.0 refuses is the one left out for it
     release = {"version": "1.0.0", "template": None}
-    older = params.train.model_copy(update={"openmind": params.train.openmind.model_copy(update=release)})
+    older = params.train.model_copy(update={"trainer": params.train.trainer.model_copy(update=release)})
     left_out = ours.items() - yaml_of(replace(asked, train=older)).items()
     assert left_out == {("template", "qwen")}
 
@@ -180,15 +182,15 @@ def test_the_articles_yaml_is_written_key_by_key(
 def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
     assert "template" not in yaml_of(job())
     git = {"version": "git", "template": "qwen"}
-    assert yaml_of(job({f"train.openmind.{key}": value for key, value in git.items()}))["template"] == "qwen"
+    assert yaml_of(job({f"train.trainer.{key}": value for key, value in git.items()}))["template"] == "qwen"
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"openmind.template": "qwen"}, "release 1.0.0 refuses the key template"),
+        ({"trainer.template": "qwen"}, "release 1.0.0 refuses the key template"),
         ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
-        ({"openmind.version": "git"}, "set template: qwen"),
+        ({"trainer.version": "git"}, "set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
@@ -216,9 +218,9 @@ def test_an_epoch_or_steps_but_not_both(job: Callable[..., Job]) -> None:
 
 
 def test_further_keys_are_added_and_none_is_set_twice(job: Callable[..., Job]) -> None:
-    assert yaml_of(job({"train.openmind.extra": {"max_grad_norm": 0.5}}))["max_grad_norm"] == 0.5
+    assert yaml_of(job({"train.trainer.extra": {"max_grad_norm": 0.5}}))["max_grad_norm"] == 0.5
     with pytest.raises(TrainingError, match="extra: learning_rate: "):
-        yaml_of(job({"train.openmind.extra": {"learning_rate": 0.5}}))
+        yaml_of(job({"train.trainer.extra": {"learning_rate": 0.5}}))
 
 
 def test_deepspeeds_settings_are_looked_for_here_then_in_the_checkout(
@@ -381,7 +383,7 @@ def test_the_command_of_params_goes_before_the_variable(
     other.write_text('#!/bin/sh\necho "asked: $*"\n')
     other.chmod(0o755)
     command = words.format(other).removesuffix(" train")
-    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.openmind.command": command})))
+    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.trainer.command": command})))
     said = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
     (yaml,) = (tmp_path / ".cache" / "training" / "filtered").glob("*/train.yaml")
     assert (
@@ -393,7 +395,7 @@ def test_the_command_of_params_goes_before_the_variable(
 def test_a_program_that_is_not_there_is_told_in_one_line(
     tmp_path: Path, openmind_params: Params, refuses: Callable[..., str]
 ) -> None:
-    params = openmind_params({"train.openmind.command": "no-such-openmind"})
+    params = openmind_params({"train.trainer.command": "no-such-openmind"})
     line = refuses(train, *train_options(tmp_path, params))
     assert "no program 'no-such-openmind'" in line
     assert "make openmind-env" in line
@@ -405,7 +407,7 @@ def test_another_release_than_params_say_is_refused(
     program("exit 0")
     (tmp_path / "lib" / "python3.10" / "site-packages" / "openmind-1.1.0.dist-info").mkdir(parents=True)
     line = refuses(train, *train_options(tmp_path, openmind_params()))
-    assert line.startswith("train.openmind.version: 1.0.0, but ")
+    assert line.startswith("train.trainer.version: 1.0.0, but ")
     assert "belongs to openMind 1.1.0" in line
 
 
@@ -416,7 +418,7 @@ def test_an_entry_stands_in_its_own_file_while_it_trains_and_no_longer(
     info.write_text('{"theirs": {"hub_url": "a/b"}}')
     program(f"cp {info} {seen}; cp $2 {tmp_path}/seen.yaml")
     before = info.read_bytes()
-    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.openmind.merge_into": str(info)})))
+    CliRunner().invoke(train, train_options(tmp_path, openmind_params({"train.trainer.merge_into": str(info)})))
     assert set(json.loads(seen.read_text())) == {"theirs", "filtered"}
     assert "custom_dataset_info" not in (tmp_path / "seen.yaml").read_text()
     assert info.read_bytes() == before
@@ -428,7 +430,8 @@ def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, jo
     info.write_text('{"theirs": {}, "left_by_the_killed_run": {}}')
     (tmp_path / "its_info.json.before-distillery").write_text('{"theirs": {}}')
     (tmp_path / "dataset_info.json").write_text('{"filtered": {}}')
-    settings = job({"train.openmind.merge_into": str(info)}).train.openmind
+    settings = job({"train.trainer.merge_into": str(info)}).train.trainer
+    assert isinstance(settings, OpenMind)
     with openmind.registered(settings, tmp_path):
         assert set(json.loads(info.read_text())) == {"theirs", "filtered"}
     assert info.read_text() == '{"theirs": {}}'
@@ -437,7 +440,7 @@ def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, jo
 # --- a training that was killed
 
 
-KEPT = {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
+KEPT = {"run.resume": True, "run.checkpoint_steps": 2}
 
 
 def of(changes: dict[str, Any], job: Callable[..., Job], **others: Any) -> str:
@@ -452,13 +455,13 @@ def of(changes: dict[str, Any], job: Callable[..., Job], **others: Any) -> str:
         ({"train.seed": 4}, True),
         ({"arms.filtered.learning_rate": 0.5}, True),
         ({"arms.filtered.cutoff_len": 999}, True),
-        ({"train.openmind.logging_steps": 9}, True),
-        ({"train.openmind.extra": {"max_grad_norm": 0.5}}, True),
-        ({"train.openmind.extra": {"save_total_limit": 3}}, False),
-        ({"train.openmind.save_steps": 7}, False),
-        ({"train.openmind.overwrite_output_dir": False}, False),
-        ({"train.openmind.command": "other-cli"}, False),
-        ({"train.save_steps": 7}, False),
+        ({"train.trainer.logging_steps": 9}, True),
+        ({"train.trainer.extra": {"max_grad_norm": 0.5}}, True),
+        ({"train.trainer.extra": {"save_total_limit": 3}}, False),
+        ({"run.checkpoint_steps": 7}, False),
+        ({"run.resume": True}, False),
+        ({"train.trainer.command": "other-cli"}, False),
+        ({"run.checkpoint_steps": None}, False),
         ({"run.concurrency": 3}, False),
     ],
 )
@@ -478,9 +481,13 @@ def test_other_rows_cards_or_releases_make_another_openmind_training(tmp_path: P
 def test_checkpoints_are_kept_to_go_on_from_or_not_at_all(job: Callable[..., Job]) -> None:
     assert "save_total_limit" not in yaml_of(job())
     assert yaml_of(job(KEPT))["save_total_limit"] == 1
-    assert yaml_of(job(KEPT | {"train.openmind.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
+    none = yaml_of(job(KEPT | {"run.checkpoint_steps": None}))
+    assert none["save_strategy"] == "no"
+    assert not none.keys() & {"save_steps", "save_total_limit"}
+    assert yaml_of(job(KEPT | {"train.trainer.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("where", ["output", "output/checkpoint-5"])
 def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     tmp_path: Path, openmind_params: Params, older_student: Path, program: Callable[[str], Path], where: str
@@ -507,6 +514,7 @@ def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     assert not (tmp_path / ".cache" / "training" / "filtered").exists(), "what killed trainings left was to go"
 
 
+@pytest.mark.heavy
 def test_nobody_trains_beside_an_openmind_that_outlived_its_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
@@ -534,7 +542,9 @@ def test_the_parameters_are_counted_in_the_files_of_the_student(older_student: P
 
     count = AutoModelForCausalLM.from_pretrained(older_student).num_parameters()
     assert stored_size(older_student, None) == Size(count, count)
-    lora = job({"train.lora.r": 8, "train.lora.target_modules": "all-linear"}).train.lora
+    adapters_of_8 = {"kind": "lora", "r": 8, "target_modules": "all-linear"}
+    lora = job({f"train.finetuning.{key}": value for key, value in adapters_of_8.items()}).train.lora
+    assert lora
     # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
     adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
     assert stored_size(older_student, lora) == Size(count + adapters, adapters)
@@ -581,14 +591,15 @@ def test_the_docs_have_the_memory_that_is_reckoned_for_a_7b(line: str, sharing: 
 @pytest.mark.parametrize(
     ("changes", "cards", "steps", "checkpoints"),
     [
-        ({"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20000}, 8, 125, 1),
-        ({"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20}, 8, 125, 7),
-        (KEPT | {"arms.filtered.max_steps": 125, "train.openmind.save_steps": 20}, 8, 125, 2),
-        ({"arms.filtered.max_steps": 125, "train.openmind.extra": {"save_strategy": "no"}}, 8, 125, 0),
-        ({"arms.filtered.num_train_epochs": 3.0, "train.openmind.extra": {"save_strategy": "epoch"}}, 8, 375, 3),
-        ({"train.openmind.save_steps": 20000}, 8, 125, 1),
-        ({"train.openmind.save_steps": 20000, "train.gradient_accumulation_steps": 4}, 8, 31, 1),
-        ({"train.openmind.extra": {"dataloader_drop_last": True}}, 2000, 0, 0),
+        ({"arms.filtered.max_steps": 125, "run.checkpoint_steps": 20000}, 8, 125, 1),
+        ({"arms.filtered.max_steps": 125, "run.checkpoint_steps": 20}, 8, 125, 7),
+        (KEPT | {"arms.filtered.max_steps": 125, "run.checkpoint_steps": 20}, 8, 125, 2),
+        ({"arms.filtered.max_steps": 125, "run.checkpoint_steps": None}, 8, 125, 0),
+        ({"arms.filtered.max_steps": 125, "train.trainer.extra": {"save_strategy": "no"}}, 8, 125, 0),
+        ({"arms.filtered.num_train_epochs": 3.0, "train.trainer.extra": {"save_strategy": "epoch"}}, 8, 375, 3),
+        ({"run.checkpoint_steps": 20000}, 8, 125, 1),
+        ({"run.checkpoint_steps": 20000, "train.gradient_accumulation_steps": 4}, 8, 31, 1),
+        ({"train.trainer.extra": {"dataloader_drop_last": True}}, 2000, 0, 0),
     ],
 )
 def test_steps_and_checkpoints_are_counted_as_the_trainer_does(
@@ -658,11 +669,11 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     ("changes", "complaint"),
     [
         (
-            {"arms.filtered.max_steps": 10**9, "train.openmind.save_steps": 1},
-            "checkpoints. Make room, or set save_strat",
+            {"arms.filtered.max_steps": 10**9, "run.checkpoint_steps": 1},
+            "checkpoints. Make room, or set run.checkpoint_steps: null",
         ),
         (
-            {"train.openmind.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},
+            {"train.trainer.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},
             "no step: ",
         ),
     ],
@@ -735,10 +746,11 @@ def test_memory_that_ran_out_in_openmind_names_the_params_to_turn(
     program(f"echo beginning; cat <<'END'\n{said}\nEND")
     line = error_of(CliRunner().invoke(train, train_options(tmp_path, openmind_params())), tmp_path)
     assert line.startswith("train: filtered: openMind ran out of memory (see ")
-    for param in ("per_device_train_batch_size", "finetuning_type: lora", "arms.filtered.cutoff_len"):
+    for param in ("per_device_train_batch_size", "finetuning.kind: lora", "arms.filtered.cutoff_len"):
         assert param in line
 
 
+@pytest.mark.heavy
 def test_no_worker_outlives_a_stopped_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
 ) -> None:
@@ -892,7 +904,7 @@ def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
 ) -> None:
     """The tolerance is none, as long as it is one machine's CPU: weights, metrics and loss curve are the same bytes."""
     undisturbed, _ = trained
-    changes = FOUR_EPOCHS | {"train.openmind.overwrite_output_dir": False, "train.openmind.save_steps": 2}
+    changes = FOUR_EPOCHS | {"run.resume": True, "run.checkpoint_steps": 2}
     params = changed_params(tmp_path / "params.yaml", older_student, changes)
     shutil.copytree(undisturbed / "sums", tmp_path / "sums")
     arguments = train_options(tmp_path, params)
@@ -935,7 +947,7 @@ def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
     tmp_path: Path, older_student: Path
 ) -> None:
     workspace = Workspace.of_the_repository(tmp_path / "space", older_student)
-    changes = {"train.backend": "openmind", "train.system_prompt": "in_user_turn", "train.finetuning_type": "full"}
+    changes = {"train.trainer.kind": "openmind", "train.system_prompt": "in_user_turn", "train.finetuning.kind": "full"}
     workspace.change(changes)
     assert {"convert@filtered", "train@filtered", "evaluate@filtered"} <= workspace.repro("evaluate@filtered")
     trained_on = json.loads((workspace.folder / "data" / "sharegpt" / "filtered" / "filtered.json").read_bytes())
@@ -947,7 +959,7 @@ def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
             f"<|im_start|>user\n{system}\n\n{row['question']}<|im_end|>\n<|im_start|>assistant\n"
         )
-    workspace.change({"train.openmind.extra": {"max_grad_norm": 0.5}})
+    workspace.change({"train.trainer.extra": {"max_grad_norm": 0.5}})
     assert "train@filtered" in workspace.run("dvc", "status", "train@filtered")
 
 
@@ -1001,9 +1013,9 @@ def test_openmind_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job], 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"train.openmind.extra": {"no_such_key": 1}}, "not used by the HfArgumentParser: ['no_such_key']"),
+        ({"train.trainer.extra": {"no_such_key": 1}}, "not used by the HfArgumentParser: ['no_such_key']"),
         (
-            {"train.openmind.version": "git", "train.openmind.template": "qwen"},
+            {"train.trainer.version": "git", "train.trainer.template": "qwen"},
             "not used by the HfArgumentParser: ['template']",
         ),
     ],
@@ -1023,7 +1035,7 @@ def test_openmind_takes_the_entry_from_its_own_file_and_no_last_checkpoint_is_wr
 ) -> None:
     info = next(real_program.parents[1].glob("lib/python*/site-packages/openmind/flow/configs/dataset_info.json"))
     before = info.read_bytes()
-    changes = {"train.openmind.merge_into": str(info), "train.openmind.extra": {"save_strategy": "no"}}
+    changes = {"train.trainer.merge_into": str(info), "run.checkpoint_steps": None}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
     assert result.exit_code == 0, result.output
     assert info.read_bytes() == before
@@ -1037,7 +1049,7 @@ def test_openminds_adapter_is_merged_into_the_weights(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    changes = {"train.finetuning_type": "lora", "arms.filtered.max_steps": 2, "train.openmind.logging_steps": 3}
+    changes = {"train.finetuning.kind": "lora", "arms.filtered.max_steps": 2, "train.trainer.logging_steps": 3}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
     assert result.exit_code == 0, result.output
     assert not list((tmp_path / "model").glob("adapter*"))
@@ -1063,7 +1075,7 @@ def test_what_openmind_trained_is_trained_again_and_keeps_what_was_published(
     (student / "generation_config.json").write_text(json.dumps(REFUSED_BY_SAVE))
     losses = []
     for name in (student, tmp_path / "first"):
-        changes = FOUR_EPOCHS | {"train.student.name": str(name), "train.finetuning_type": kind}
+        changes = FOUR_EPOCHS | {"train.student.name": str(name), "train.finetuning.kind": kind}
         result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
         assert result.exit_code == 0, result.output
         losses.append(json.loads((tmp_path / "model.json").read_bytes())["first_loss"])
@@ -1107,7 +1119,7 @@ def test_openmind_trains_with_zero_2_on_two_processes(
     monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
     (tmp_path / "uncompiled.py").write_text(UNCOMPILED)
     torchrun = f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 '{tmp_path / 'uncompiled.py'}' --yaml_file {{yaml}}"
-    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.openmind.command": torchrun}
+    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.trainer.command": torchrun}
     changes |= {"arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
     result = CliRunner().invoke(train, train_options(tmp_path, openmind_params(changes)))
     assert result.exit_code == 0, result.output

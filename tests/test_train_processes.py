@@ -30,7 +30,7 @@ Params = Callable[..., Path]
 ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 # eleven rows, two epochs, six steps: the processes' last batches are not full
 SHARED: dict[str, Any] = {"train.gradient_accumulation_steps": 2, "train.per_device_train_batch_size": 2}
-SHARED |= {"arms.filtered.num_train_epochs": 2.0, "train.finetuning_type": "full", "run.threads": 2}
+SHARED |= {"arms.filtered.num_train_epochs": 2.0, "train.finetuning.kind": "full", "run.threads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def options(tmp_path: Path, student: Path, changes: dict[str, Any], name: str = "model") -> list[str]:
     if not (tmp_path / "sums").exists():
         write_sharegpt(tmp_path / "sums", uneven(11))
-    own = {"train.student.source": "path", "train.student.name": str(student)}
+    own = {"train.student.kind": "path", "train.student.name": str(student)}
     write_changed_params(ROOT / "params.yaml", own | SHARED | changes, tmp_path / f"{name}.yaml")
     paths = {"dataset": tmp_path / "sums", "model": tmp_path / name, "metrics": tmp_path / f"{name}.json"}
     paths |= {"left-out": tmp_path / f"{name}.jsonl", "loss": tmp_path / f"{name}.csv"}
@@ -63,10 +63,16 @@ def difference(one: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
-        pytest.param({"train.group_by_length": True}, id="by length", marks=pytest.mark.slow),
-        pytest.param({"train.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow),
-        pytest.param({"train.finetuning_type": "lora"}, id="LoRA", marks=pytest.mark.slow),
+        pytest.param(
+            {"train.deepspeed": ZERO2, "train.gradient_checkpointing": True},
+            id="ZeRO-2, checkpointed",
+            marks=pytest.mark.heavy,
+        ),
+        pytest.param({"train.trainer.group_by_length": True}, id="by length", marks=pytest.mark.slow),
+        pytest.param(
+            {"train.trainer.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow
+        ),
+        pytest.param({"train.finetuning.kind": "lora"}, id="LoRA", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_learn_what_one_learns_from_the_same_rows_in_the_same_order(
@@ -98,6 +104,7 @@ def test_what_the_processes_cannot_share_is_refused(
     assert line.startswith(f"{tmp_path / 'broken.json'}: no settings of DeepSpeed")
 
 
+@pytest.mark.heavy
 def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, tiny_student: Path) -> None:
     student = tmp_path / "student"
     shutil.copytree(tiny_student, student)
@@ -117,6 +124,7 @@ def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> Non
     assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
 
 
+@pytest.mark.heavy
 def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
     options(tmp_path, tiny_student, {"run.processes": 2})
     params = load_params(tmp_path / "model.yaml")
@@ -190,7 +198,7 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
 def test_two_killed_processes_go_on_together_from_their_checkpoint(
     tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
-    changes = {"run.processes": 2, "train.deepspeed": ZERO2, "arms.filtered.max_steps": 60, "train.save_steps": 5}
+    changes = {"run.processes": 2, "train.deepspeed": ZERO2, "arms.filtered.max_steps": 60, "run.checkpoint_steps": 5}
     runs(train, *options(tmp_path, tiny_student, changes, "undisturbed"))
     arguments = options(tmp_path, tiny_student, changes)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -213,6 +221,7 @@ def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.heavy
 def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

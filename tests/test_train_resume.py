@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from stages.lib.params import Student, load_params
+from stages.lib.params import LocalStudent, load_params
 from stages.lib.trainers.trl import reckoned
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.checkpoints import digest, last_checkpoint
@@ -28,7 +28,7 @@ from tests.test_train_openmind import sums, write_sharegpt
 from tests.workspace import ROOT
 
 Params = Callable[..., Path]
-OFTEN = {"train.save_steps": 5, "arms.filtered.max_steps": 60, "run.threads": 1}
+OFTEN = {"run.checkpoint_steps": 5, "arms.filtered.max_steps": 60, "run.threads": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +61,12 @@ def kill_after_a_checkpoint(arguments: list[str], tmp_path: Path) -> Path:
     return found[0].parent
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    params = tiny_params({**OFTEN, "train.finetuning_type": kind, "train.lora.dropout": 0.1})
+    params = tiny_params({**OFTEN, "train.finetuning.kind": kind, "train.finetuning.dropout": 0.1})
     arguments = options(tmp_path, params)
     runs(train, *options(tmp_path, params, "undisturbed"))
     kill_after_a_checkpoint(arguments, tmp_path)
@@ -90,7 +91,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
 
 @pytest.fixture
 def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[..., Job]:
-    """``job({"train.save_steps": 5})``: a training of ten sums, not begun."""
+    """``job({"run.checkpoint_steps": 5})``: a training of ten sums, not begun."""
 
     def make(changes: dict[str, Any] | None = None) -> Job:
         params = load_params(tiny_params(changes))
@@ -106,17 +107,16 @@ def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[...
     ("change", "shapes"),
     [
         ({"train.seed": 4}, True),
-        ({"train.lora.r": 4}, True),
+        ({"train.finetuning.r": 4}, True),
         ({"arms.filtered.learning_rate": 0.5}, True),
         ({"arms.filtered.max_steps": 7}, True),
         ({"train.per_device_train_batch_size": 1}, True),
-        ({"train.packing": True}, True),
+        ({"train.trainer.packing": True}, True),
         ({"run.processes": 2}, True),
-        ({"train.lora.keep_adapter": True}, False),
+        ({"train.finetuning.keep_adapter": True}, False),
         ({"arms.filtered.cutoff_len": 600}, False),
-        ({"train.save_steps": 7}, False),
-        ({"train.resume": False}, False),
-        ({"train.openmind.logging_steps": 9}, False),
+        ({"run.checkpoint_steps": 7}, False),
+        ({"run.resume": False}, False),
         ({"run.concurrency": 3}, False),
     ],
 )
@@ -146,22 +146,24 @@ def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
     (stale / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
     (stale / "lock").touch()
     caplog.set_level(logging.INFO, "distillery")
-    runs(train, *options(tmp_path, tiny_params({"train.save_steps": 1})))
+    runs(train, *options(tmp_path, tiny_params({"run.checkpoint_steps": 1})))
     assert "going on from" not in caplog.text
     assert not scratch(tmp_path).exists()
 
 
+@pytest.mark.heavy
 def test_resume_false_begins_anew(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "distillery")
     arguments = options(tmp_path, tiny_params(OFTEN))
     kill_after_a_checkpoint(arguments, tmp_path)
-    runs(train, *options(tmp_path, tiny_params(OFTEN | {"train.resume": False})))
+    runs(train, *options(tmp_path, tiny_params(OFTEN | {"run.resume": False})))
     assert "going on from" not in caplog.text
     assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
 
 
+@pytest.mark.heavy
 def test_a_training_that_runs_already_is_not_run_twice(
     tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
 ) -> None:
@@ -193,7 +195,7 @@ def test_missing_weights_are_named_before_anything_is_loaded(
 def test_the_reckoned_size_is_that_of_the_model(job: Callable[..., Job]) -> None:
     from transformers import AutoModelForCausalLM
 
-    full, lora = job({"train.finetuning_type": "full"}), job({"train.lora.r": 8})
+    full, lora = job({"train.finetuning.kind": "full"}), job({"train.finetuning.r": 8})
     count = AutoModelForCausalLM.from_pretrained(full.student).num_parameters()
     assert reckoned(full) == Size(count, count)
     # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
@@ -202,8 +204,8 @@ def test_the_reckoned_size_is_that_of_the_model(job: Callable[..., Job]) -> None
 
 
 def test_too_little_disk_is_told_with_what_to_do(tmp_path: Path, job: Callable[..., Job]) -> None:
-    often, size = job({"train.save_steps": 5}), Size(10**9, 10**15)
-    with pytest.raises(TrainingError, match=r"2 checkpoints\. Make room, or set train\.save_steps: null\.$"):
+    often, size = job({"run.checkpoint_steps": 5}), Size(10**9, 10**15)
+    with pytest.raises(TrainingError, match=r"2 checkpoints\. Make room, or set run\.checkpoint_steps: null\.$"):
         check_disk(often, size, tmp_path / "scratch")
     check_disk(job(), replace(size, parameters=10**3), tmp_path / "scratch")
     with pytest.raises(TrainingError, match=r"GiB are free there\. filtered needs .* 0 checkpoints\. Make room\.$"):
@@ -232,7 +234,7 @@ def test_a_7b_on_cards_is_refused_alone_and_shared_out_by_zero(
     card = SimpleNamespace(get_device_properties=lambda index: SimpleNamespace(total_memory=80 * 10**9))
     monkeypatch.setattr(torch, "npu", card, raising=False)
     caplog.set_level(logging.INFO, "distillery")
-    full = job({"train.finetuning_type": "full", "run.device": "npu", "train.bf16": True})
+    full = job({"train.finetuning.kind": "full", "run.device": "npu", "train.bf16": True})
     size = Size(7_615_616_512, 7_615_616_512)
     with pytest.raises(TrainingError, match=r"needs 113\.5 GiB .* npu has 74\.5\. .* over the cards of run\.processes"):
         check_memory(full, size, Sharing(cards=1, stage=None, bf16=False))
@@ -243,12 +245,12 @@ def test_a_7b_on_cards_is_refused_alone_and_shared_out_by_zero(
 def test_memory_that_runs_out_names_the_params_to_turn(job: Callable[..., Job]) -> None:
     import torch
 
-    full = job({"train.finetuning_type": "full"})
+    full = job({"train.finetuning.kind": "full"})
     with pytest.raises(TrainingError) as caught, memory_told(full):
         torch.empty(2**60)
     line = str(caught.value)
     assert line.startswith("train: filtered: cpu is out of memory. Lower train.per_device_train_batch_size")
-    for param in ("gradient_checkpointing: true", "finetuning_type: lora", "arms.filtered.cutoff_len"):
+    for param in ("gradient_checkpointing: true", "finetuning.kind: lora", "arms.filtered.cutoff_len"):
         assert param in line
     small = job({"train.per_device_train_batch_size": 1, "train.gradient_checkpointing": True})
     with pytest.raises(TrainingError, match=r"out of memory\. Lower arms.filtered.cutoff_len\.$"), memory_told(small):
@@ -263,7 +265,7 @@ def test_the_record_says_what_was_trained_and_the_run_what_it_took(
     runs(train, *options(tmp_path, tiny_params({"arms.filtered.max_steps": 2})))
     text = (tmp_path / "model.json").read_text()
     record = json.loads(text)
-    assert record["student"] == student_identity(Student(source="path", name=str(tiny_student), revision=None))
+    assert record["student"] == student_identity(LocalStudent(kind="path", name=str(tiny_student)))
     named = {"rows", "left_out", "steps", "epochs", "tokens_seen", "tokens_trained", "effective_batch", "last_loss"}
     assert named <= record.keys()
     assert str(tmp_path) not in text and str(tiny_student.parent) not in text, "a path of this machine"
@@ -280,6 +282,6 @@ def test_the_record_says_what_was_trained_and_the_run_what_it_took(
 def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(
     tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
 ) -> None:
-    params = tiny_params({"train.lora.target_modules": ["no_such_module"]})
+    params = tiny_params({"train.finetuning.target_modules": ["no_such_module"]})
     assert "TRL refuses these params" in refuses(train, *options(tmp_path, params))
     assert not scratch(tmp_path).exists()

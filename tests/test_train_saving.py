@@ -77,8 +77,8 @@ def trained(folder: Path, student: Path, changes: dict[str, Any] | None = None, 
     dataset = folder / "sums"
     if not dataset.is_dir():
         write_sums(dataset)
-    ours: dict[str, Any] = {"train.student.source": "path", "train.student.name": str(student), "run.threads": 1}
-    ours |= {"train.finetuning_type": "full", "arms.filtered.max_steps": 2, "arms.filtered.cutoff_len": 1024}
+    ours: dict[str, Any] = {"train.student.kind": "path", "train.student.name": str(student), "run.threads": 1}
+    ours |= {"train.finetuning.kind": "full", "arms.filtered.max_steps": 2, "arms.filtered.cutoff_len": 1024}
     write_changed_params(ROOT / "params.yaml", ours | (changes or {}), folder / "params.yaml")
     paths = {"dataset": dataset, "model": folder / name, "metrics": folder / f"{name}.json"}
     paths |= {"left-out": folder / f"{name}.l.jsonl", "loss": folder / f"{name}.csv", "params": folder / "params.yaml"}
@@ -135,13 +135,13 @@ def spoilt(tmp_path: Path, tiny_student: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
     tmp_path: Path, spoilt: Callable[..., Path], kind: str, value: float
 ) -> None:
     student = spoilt("model.layers.0.mlp.down_proj.weight", value)
-    line = error_of(trained(tmp_path, student, {"train.finetuning_type": kind}), tmp_path)
+    line = error_of(trained(tmp_path, student, {"train.finetuning.kind": kind}), tmp_path)
     assert line == (
         f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights hold such a value "
         f"(model.layers.0.mlp.down_proj.weight): fetch {student} again."
@@ -155,6 +155,7 @@ def test_a_learning_rate_that_blows_the_weights_up_is_told_with_its_step(tmp_pat
     assert "(arms.filtered.learning_rate: 1e+38)" in line
 
 
+@pytest.mark.heavy
 def test_processes_that_meet_such_a_loss_say_the_same_line(tmp_path: Path, spoilt: Callable[..., Path]) -> None:
     student = spoilt("model.layers.0.mlp.down_proj.weight", float("nan"))
     changes = {"run.processes": 2, "run.threads": 2, "train.gradient_accumulation_steps": 2}
@@ -175,6 +176,7 @@ def test_weights_that_hold_none_are_no_model_where_no_loss_shows_it(
     )
 
 
+@pytest.mark.heavy
 def test_numbers_too_large_for_the_type_they_are_saved_in_are_no_model(
     tmp_path: Path, spoilt: Callable[..., Path]
 ) -> None:
@@ -188,12 +190,12 @@ def test_numbers_too_large_for_the_type_they_are_saved_in_are_no_model(
 # --- a saved student
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 def test_settings_of_generation_that_transformers_refuses_to_save_are_kept(
     tmp_path: Path, tiny_student: Path, kind: str
 ) -> None:
     student = student_like(tiny_student, tmp_path / "student", generation_config=REFUSED_BY_SAVE)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind, "train.save_steps": 1})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind, "run.checkpoint_steps": 1})
     assert result.exit_code == 0, result.output
     saved = json.loads((tmp_path / "model" / "generation_config.json").read_bytes())
     assert saved == json.loads((student / "generation_config.json").read_bytes())
@@ -204,20 +206,20 @@ def test_settings_of_generation_that_transformers_refuses_to_save_are_kept(
     ("published", "asked", "saved"),
     [
         ("bfloat16", "auto", "bfloat16"),
-        ("float16", "auto", "float16"),
-        ("float32", "auto", "float32"),
-        ("bfloat16", "float32", "float32"),
+        pytest.param("float16", "auto", "float16", marks=pytest.mark.heavy),
+        pytest.param("float32", "auto", "float32", marks=pytest.mark.heavy),
+        pytest.param("bfloat16", "float32", "float32", marks=pytest.mark.heavy),
         ("float32", "bfloat16", "bfloat16"),
     ],
 )
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 def test_weights_are_saved_as_published_or_as_params_say(
     tmp_path: Path, tiny_student: Path, kind: str, published: str, asked: str, saved: str
 ) -> None:
     from safetensors.torch import load_file
 
     student = in_dtype(tiny_student, tmp_path / "student", published)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind, "train.save_dtype": asked})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind, "train.save_dtype": asked})
     assert result.exit_code == 0, result.output
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {f"torch.{saved}"}
@@ -455,7 +457,7 @@ def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
     tokenizer = {"extra_special_tokens": ["<|im_start|>"], "add_bos_token": False}
     files: dict[str, Any] = {"tokenizer_config": tokenizer, "generation_config": REFUSED_BY_SAVE}
     student = student_like(bf16, tmp_path / "student", **files)
-    result = trained(tmp_path, student, {"train.finetuning_type": kind})
+    result = trained(tmp_path, student, {"train.finetuning.kind": kind})
     assert result.exit_code == 0, result.output
     (read,) = read_by_both(python4, tmp_path / "model")
     assert_read_alike(read, tolerance=0.05)  # bf16 has 8 bits
@@ -471,9 +473,10 @@ def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
 # --- a second round
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_a_trained_student_is_trained_again(tmp_path: Path, tiny_student: Path, kind: str) -> None:
-    changes = {"train.finetuning_type": kind}
+    changes = {"train.finetuning.kind": kind}
     first = trained(tmp_path, tiny_student, changes, name="first")
     assert first.exit_code == 0, first.output
     again = trained(tmp_path, tmp_path / "first", changes, name="second")

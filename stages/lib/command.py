@@ -5,7 +5,7 @@ It shapes how a stage speaks and nothing that a stage writes, so dvc.yaml does n
     DistilleryError            one line: where, what, what to do next
     ├── Interrupted            Ctrl-C or SIGTERM, exit code 130; what was received is kept
     ├── LocksError             a filesystem without locks that work
-    ├── ParamsError            params.yaml does not fit the schema           (params.py)
+    ├── ParamsError            params.yaml does not fit the schema           (params/)
     ├── DataError              a row or a file that cannot be used           (rows/)
     ├── StoreError             the store of received answers                 (store/)
     ├── TeacherError           the teacher refuses or cannot be reached      (teacher/failures.py)

@@ -131,16 +131,16 @@ def dvc_cache() -> str:
 
 def place_student(student: Student) -> tuple[Files, list[str]]:
     """The student's folder, as .cache/students/NAME; none for a package, which comes with the wheels."""
-    if student.source == "package":
+    if student.kind == "package":
         return {}, []
     folder = student_folder(student)
     if folder.resolve().is_relative_to(Path.cwd()) and ".cache" not in folder.parts:
         return dict(files_in(folder, folder.resolve().relative_to(Path.cwd()).as_posix())), []
     revision = student.revision or "main"
-    named = folder.name if student.source == "path" else f"{student.name}-{revision}".replace("/", "--")
+    named = folder.name if student.kind == "path" else f"{student.name}-{revision}".replace("/", "--")
     name = f".cache/students/{named}"
-    note = f"params.yaml: the student lies in {name}: train.student: {{source: path, name: {name}, revision: null}}"
-    return dict(files_in(folder, name)), [] if student.source == "modelers" else [note]
+    note = f"params.yaml: the student lies in {name}: train.student: {{kind: path, name: {name}}}"
+    return dict(files_in(folder, name)), [] if student.kind == "modelers" else [note]
 
 
 def facts(there: Target, commit: str, branch: str, locks: list[Path], notes: list[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def cpu(threads: int, here: Environment) -> Finding:
 
 def cards_of_trl(params: Params) -> int:
     """How many cards our own training takes; openMind counts its own."""
-    return params.run.processes if params.train.backend == "trl" else 1
+    return params.run.processes if params.train.trainer.kind == "trl" else 1
 
 
 def cuda(index: int, processes: int, here: Environment) -> Finding:

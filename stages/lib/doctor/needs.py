@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stages.lib.command import DistilleryError, project_root
 from stages.lib.doctor import Finding, fail, ok, warn
-from stages.lib.params import Params, Student, Teacher
+from stages.lib.params import Gsm8k, Params, PublishedStudent, ServedTeacher, Student, Teacher, judge_of
 
 HEAD_S = 3.0
 # the variable with a hub's address, and the address where it is not set
@@ -52,13 +52,13 @@ def files(params: Params) -> Iterator[Finding]:
 def named_files(params: Params) -> Iterator[tuple[str, Path]]:
     """Each key that names something on this disk, and the file that must be there."""
     student, collect = params.train.student, params.collect
-    if student.source == "path":
+    if student.kind == "path":
         yield "train.student.name", Path(student.name).expanduser() / "config.json"
-    if collect.source == "gsm8k" and (collect.gsm8k.origin == "jsonl" or is_path(collect.gsm8k.path)):
-        yield "collect.gsm8k.path", Path(collect.gsm8k.path).expanduser()
-    for name, path in collect.contamination.benchmarks.model_dump().items():
-        if path:
-            yield f"collect.contamination.benchmarks.{name}", Path(path).expanduser()
+    gsm8k = collect.source
+    if isinstance(gsm8k, Gsm8k) and (gsm8k.origin == "jsonl" or is_path(gsm8k.path)):
+        yield "collect.source.path", Path(gsm8k.path).expanduser()
+    for benchmark, path in collect.contamination.benchmarks.items():
+        yield f"collect.contamination.benchmarks.{benchmark}", Path(path).expanduser()
     for name, source in params.collect_s1k.items():
         if source.origin == "file":
             yield f"collect_s1k.{name}.path", Path(source.path).expanduser()
@@ -75,17 +75,16 @@ def deepspeed_settings(name: str) -> Path:
 
 def keys(params: Params) -> Iterator[Finding]:
     """The keys of the teacher and of the judge, there or not; never their text."""
-    asks_judge = params.filter.strategy != "rule" or params.filter.judge_audit_share > 0
-    yield key("API key", params.distill.teacher, params, params.run.api_key_variable)
-    if asks_judge:
-        yield key("judge's key", params.filter.judge, params, params.run.judge_api_key_variable)
+    yield key("API key", params.distill.teacher, params, params.run.key_variable("teacher"))
+    if judge := judge_of(params.filter):
+        yield key("judge's key", judge, params, params.run.key_variable("judge"))
 
 
-def key(what: str, teacher: Teacher, params: Params, variable: str) -> Finding:
+def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Finding:
     """As the stage would find it."""
     from stages.lib.teacher.backends.openai_compatible import connect
 
-    if teacher.backend == "embedded":
+    if not isinstance(teacher, ServedTeacher):
         return ok(what, "not needed: embedded teacher")
     if params.run.offline:
         return ok(what, "not needed: run.offline")
@@ -118,24 +117,24 @@ def downloads(params: Params) -> Iterator[Finding]:
 
 def pinned(student: Student) -> Iterator[Finding]:
     """Whether a hub's student is the same one next month, and whether Modelers' can be fetched at all."""
-    if student.source in ENDPOINTS and student.revision is None:
+    if isinstance(student, PublishedStudent) and student.revision is None:
         found = "train.student.revision is null: the hub's newest, which may change"
         yield warn("student", found, "set it to a commit or a tag of that repository")
     programs = shutil.which("git") and shutil.which("git-lfs")
-    if student.source == "modelers" and not (programs or find_spec("openmind_hub") or local_student(student)):
+    if student.kind == "modelers" and not (programs or find_spec("openmind_hub") or local_student(student)):
         yield fail("student", "neither git-lfs nor openmind_hub is here", "install git-lfs (git-lfs.com)")
 
 
 def named_downloads(params: Params) -> Iterator[Download]:
     """Each thing that params name by a hub's id."""
-    student, gsm8k = params.train.student, params.collect.gsm8k
-    if student.source in ENDPOINTS:
-        copy, otherwise = local_student(student), "set train.student.source: path and name a local folder"
-        yield Download("train.student", student.source, student.name, copy, otherwise)
-    if params.collect.source == "gsm8k" and gsm8k.origin == "modelscope" and not is_path(gsm8k.path):
+    student, gsm8k = params.train.student, params.collect.source
+    if isinstance(student, PublishedStudent):
+        copy, otherwise = local_student(student), "set train.student.kind: path and name a local folder"
+        yield Download("train.student", student.kind, student.name, copy, otherwise)
+    if isinstance(gsm8k, Gsm8k) and gsm8k.origin == "modelscope" and not is_path(gsm8k.path):
         copy = Path(gsm8k.path) if Path(gsm8k.path).is_dir() else None
-        otherwise = "set collect.gsm8k.origin: jsonl and name the official train.jsonl"
-        yield Download("collect.gsm8k", "modelscope", gsm8k.path, copy, otherwise)
+        otherwise = "set collect.source.origin: jsonl and name the official train.jsonl"
+        yield Download("collect.source", "modelscope", gsm8k.path, copy, otherwise)
     for name, source in params.collect_s1k.items():
         if source.origin != "file":
             otherwise = f"set collect_s1k.{name}.origin: file and name its .parquet file"
@@ -149,12 +148,10 @@ def is_path(text: str) -> bool:
 
 def local_student(student: Student) -> Path | None:
     """The folder with the student's weights where this machine has them; asks no network."""
-    if student.source == "path":
-        folder: Path | None = Path(student.name).expanduser()
-    elif student.source == "package":
-        folder = package_folder(student.name)
-    else:
+    if isinstance(student, PublishedStudent):
         folder = cached(student)
+    else:
+        folder = Path(student.name).expanduser() if student.kind == "path" else package_folder(student.name)
     return folder if folder and any(path for name in WEIGHTS for path in folder.glob(name)) else None
 
 
@@ -164,14 +161,14 @@ def package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def cached(student: Student) -> Path | None:
+def cached(student: PublishedStudent) -> Path | None:
     """The client's own cache, asked by the client with the network ruled out."""
     from stages.lib.students import modelers
 
-    if student.source == "modelers":
+    if student.kind == "modelers":
         return modelers.kept(student)
     try:
-        if student.source == "hub":
+        if student.kind == "hub":
             from huggingface_hub import snapshot_download
         else:
             from modelscope import snapshot_download

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from stages.lib.command import DistilleryError
 from stages.lib.doctor import Finding, fail, last_line, ok, output_of, warn
 from stages.lib.doctor.environment import Environment, look_into
-from stages.lib.params import Params
+from stages.lib.params import OpenMind, Params
 
 RANGES = {
     "transformers": ">=4.39.2,<=4.45.2",
@@ -25,13 +25,14 @@ RUN_S = 120
 
 
 def program(params: Params) -> Iterator[Finding]:
-    """Where ``train.backend: openmind``: the program and its environment."""
+    """Where ``train.trainer.kind: openmind``: the program and its environment."""
     from stages.lib.trainers.openmind import command_line
 
-    if params.train.backend != "openmind":
+    trainer = params.train.trainer
+    if not isinstance(trainer, OpenMind):
         return
     try:
-        command = command_line(params.train.openmind, Path("train.yaml"))
+        command = command_line(trainer, Path("train.yaml"))
     except DistilleryError as error:
         found, _, mend = str(error).partition(". ")
         yield fail("openmind", found, mend)
@@ -39,7 +40,7 @@ def program(params: Params) -> Iterator[Finding]:
     yield runs(command)
     python = Path(command[0]).with_name("python")
     if python.is_file():
-        yield from environment(look_into(str(python)), params)
+        yield from environment(look_into(str(python)), params, trainer.version)
     else:
         yield warn("openmind env", f"no python beside {command[0]}, so its versions were not read", f"{command[0]} env")
 
@@ -58,14 +59,14 @@ def runs(command: list[str]) -> Finding:
     )
 
 
-def environment(there: Environment, params: Params) -> Iterator[Finding]:
+def environment(there: Environment, params: Params, version: str) -> Iterator[Finding]:
     """The versions beside the program, and torch_npu where the device is an NPU."""
     from stages.lib.doctor import ascend
 
     release = there.versions.get("openmind", "from a checkout")
     named = ("torch", "transformers", "deepspeed")
     found = f"openMind {release}, " + ", ".join(f"{name} {there.versions.get(name, '(none)')}" for name in named)
-    outside = misfits(there.versions) if release == params.train.openmind.version else []
+    outside = misfits(there.versions) if release == version else []
     if there.torch_error:
         yield fail("openmind env", there.torch_error[:160], "source CANN's set_env.sh, or make openmind-env anew")
     elif params.train.deepspeed and "deepspeed" not in there.versions:

@@ -14,7 +14,7 @@ from pathlib import Path
 from stages.lib.command import project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.doctor.needs import local_student
-from stages.lib.params import Params, Train
+from stages.lib.params import OpenMind, Params
 from stages.lib.store.answer_store import default_path
 
 GB = 1e9
@@ -52,7 +52,7 @@ def memory(params: Params) -> Iterator[Finding]:
         yield ok("memory", "this system does not say how much there is")
     elif needed is not None and free < needed:
         shortage = f"{free / GB:.1f} GB available, about {needed / GB:.1f} GB needed"
-        yield warn("memory", shortage, "close other programs, or set train.finetuning_type: lora or a smaller batch")
+        yield warn("memory", shortage, "close other programs, or set train.finetuning.kind: lora or a smaller batch")
     else:
         yield ok("memory", f"{free / GB:.1f} GB available" + (f", about {needed / GB:.1f} GB needed" if needed else ""))
 
@@ -66,17 +66,16 @@ def disk_needed(params: Params) -> float | None:
     model = weights * (2 if train.bf16 and train.deepspeed else 4)  # without DeepSpeed what is trained stays fp32
     untrained = [arm for arm in params.arms if not (project_root() / "models" / arm / "config.json").is_file()]
     copies = len(untrained) + (local_student(train.student) is None)
-    at_once = checkpoints_at_once(train) if untrained and train.finetuning_type == "full" else 0
+    at_once = checkpoints_at_once(params) if untrained and train.lora is None else 0
     return LIBRARIES + model * copies + weights * CHECKPOINT * at_once
 
 
-def checkpoints_at_once(train: Train) -> int:
+def checkpoints_at_once(params: Params) -> int:
     """How many lie on the disk together: where there is one to go on from, the next one is written beside it."""
-    if train.backend == "trl":
-        return 2 if train.save_steps else 0
-    if train.openmind.extra.get("save_strategy") == "no":
+    trainer, run = params.train.trainer, params.run
+    if run.checkpoint_steps is None:
         return 0
-    return 1 if train.openmind.overwrite_output_dir else 2
+    return 1 if isinstance(trainer, OpenMind) and not run.resume else 2
 
 
 def memory_needed(params: Params) -> float | None:
@@ -88,9 +87,9 @@ def memory_needed(params: Params) -> float | None:
     if weights is None:
         return None
     if params.run.device == "cpu":
-        full = params.train.finetuning_type == "full"
+        full = params.train.lora is None
         return LIBRARIES + weights * (4 + OPTIMIZER if full else 4)
-    if params.train.backend == "trl" or params.train.finetuning_type == "full":
+    if params.train.trainer.kind == "trl" or params.train.lora is None:
         return LIBRARIES + weights * 4 * params.run.processes
     return LIBRARIES + weights * (2 if params.train.bf16 else 4)
 

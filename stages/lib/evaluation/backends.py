@@ -14,7 +14,8 @@ from typing import Any
 
 from stages.lib.chat_template import check_system
 from stages.lib.evaluation import EvaluationError, served
-from stages.lib.params import Evaluate, Run
+from stages.lib.evaluation.served import served_models
+from stages.lib.params import Evaluate, Run, ServedBackend
 from stages.lib.runtime.devices import check_device, with_index
 from stages.lib.students import StudentError
 
@@ -42,13 +43,14 @@ class Asking:
 
 def student_model(asking: Asking) -> Any:
     """The model to ask, its weights loaded or its server looked at; EvaluationError where it cannot be had."""
+    backend = asking.params.backend
     makers = {"hf": _hf, "vllm": _vllm, "local-completions": _completions, "local-chat-completions": _chat}
-    arguments = makers[asking.params.backend](asking)
+    arguments = makers[backend.kind](asking)
     try:
-        return _class(asking.params.backend)(**arguments | asking.params.backend_args)
+        return _class(backend.kind)(**arguments | backend.args)
     except TypeError as error:
         raise EvaluationError(
-            f"evaluate.backend_args: lm-eval's {asking.params.backend} refuses them ({error}). Mend or remove them."
+            f"evaluate.backend.args: lm-eval's {backend.kind} refuses them ({error}). Mend or remove them."
         ) from error
 
 
@@ -65,13 +67,13 @@ def _class(backend: str) -> Any:
 
 def refuse_before_loading(asking: Asking) -> None:
     """EvaluationError for what can be seen before anything is loaded."""
-    if asking.params.backend == "vllm" and find_spec("vllm") is None:
+    if asking.params.backend.kind == "vllm" and find_spec("vllm") is None:
         raise EvaluationError(
-            "evaluate.backend: vllm is not installed here. Install it in this environment (on Ascend vllm-ascend too), "
-            "serve the model elsewhere and take local-completions, or take hf."
+            "evaluate.backend.kind: vllm is not installed here. Install it in this environment (on Ascend vllm-ascend "
+            "too), serve the model elsewhere and take local-completions, or take hf."
         )
-    if asking.params.backend.startswith("local-"):
-        served.check(asking.arm, asking.params.backend, asking.run)
+    if isinstance(asking.params.backend, ServedBackend):
+        served.check(asking.arm, served_models(asking.run))
 
 
 def refuse_lost_system_text(asking: Asking) -> None:
@@ -113,9 +115,9 @@ def _hf(asking: Asking) -> dict[str, Any]:
     torch.set_num_threads(asking.run.threads)
     return {
         "pretrained": str(asking.weights),
-        "dtype": asking.params.dtype,
+        "dtype": asking.params.backend.dtype,
         "device": with_index(asking.run.device),
-        "batch_size": asking.params.batch_size,
+        "batch_size": asking.params.backend.batch_size,
         **_no_second_bos(asking),
     }
 
@@ -123,8 +125,8 @@ def _hf(asking: Asking) -> dict[str, Any]:
 def _vllm(asking: Asking) -> dict[str, Any]:
     return {
         "pretrained": str(asking.weights),
-        "dtype": asking.params.dtype,
-        "batch_size": asking.params.batch_size,
+        "dtype": asking.params.backend.dtype,
+        "batch_size": asking.params.backend.batch_size,
         "seed": asking.params.seed,
         **_no_second_bos(asking),
     }
@@ -149,12 +151,13 @@ def _chat(asking: Asking) -> dict[str, Any]:
 
 
 def _served(asking: Asking, path: str) -> dict[str, Any]:
+    where = served_models(asking.run)
     return {
-        "model": served.model_name(asking.arm, asking.run),
-        "base_url": f"{served.base_url(asking.params.backend, asking.run)}/{path}",
-        "header": served.header(asking.run),
+        "model": served.model_name(asking.arm, where),
+        "base_url": f"{served.base_url(where)}/{path}",
+        "header": served.header(where),
         "batch_size": 1,
-        "num_concurrent": asking.params.batch_size,
+        "num_concurrent": asking.params.backend.batch_size,
         "max_retries": asking.run.max_attempts,
         "backoff_s": asking.run.backoff_s,
         "timeout": round(asking.run.timeout_s),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.command import project_root
-from stages.lib.params import Evaluate, Run
+from stages.lib.params import Evaluate, Run, ServedBackend
 from stages.lib.runtime.digests import files_hash
 from stages.lib.runtime.versions import versions
 
@@ -25,22 +25,37 @@ log = logging.getLogger("distillery.evaluate")
 
 LIBRARIES = ("lm_eval", "transformers", "torch", "accelerate", "vllm")
 FORM = 2  # of a kept answer of a served model: in the first form a server's error was kept as an empty answer
-# params that choose, score or name questions, or stand in each request: they make no other answer to the same request
-_SHAPELESS = {"benchmarks", "headline", "base_prompt", "num_fewshot", "max_gen_toks"}
 
 
 def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
     """The folder of this arm's answers."""
-    served = [run.served_base_url, run.served_model, FORM] if params.backend.startswith("local-") else []
+    where = run.served if isinstance(params.backend, ServedBackend) else None
     shaping = {
         "weights": files_hash(weights),
-        "evaluate": params.model_dump(exclude=_SHAPELESS),
+        "evaluate": shaping_params(params),
         "device": run.device,
         "processes": run.processes,
-        "served": served,
+        "served": [where.base_url, where.model, FORM] if where else [],
         "versions": versions(LIBRARIES),
     }
     return project_root() / ".cache" / "evaluation" / arm / digest(shaping)
+
+
+def shaping_params(params: Evaluate) -> dict[str, Any]:
+    """Those that make another answer to the same request, under the names that kept answers are found by.
+
+    The others choose, score or name questions, or stand in each request.
+    """
+    backend = params.backend
+    return {
+        "backend": backend.kind,
+        "backend_args": backend.args,
+        "chat_template": params.chat_template,
+        "batch_size": backend.batch_size,
+        "limit": params.limit,
+        "dtype": backend.dtype,
+        "seed": params.seed,
+    }
 
 
 def digest(shaping: Mapping[str, Any]) -> str:

@@ -62,13 +62,13 @@ def forecast(
 def warn_of_days(asking: Asking, found: list[Loaded]) -> None:
     """A line in the log where ``hf`` is asked for what takes it more than half a day."""
     params, run = asking.params, asking.run
-    if params.backend != "hf":
+    if params.backend.kind != "hf":
         return
     expected = forecast(
         generations=sum(each.questions("generate_until", params.limit) for each in found),
         likelihoods=sum(each.questions("multiple_choice", params.limit) for each in found),
         max_gen_toks=params.max_gen_toks,
-        batch_size=params.batch_size,
+        batch_size=params.backend.batch_size,
         device=run.device.partition(":")[0],
         processes=run.processes,
         billions=billions(asking.weights),
@@ -81,8 +81,8 @@ def warning(expected: Forecast, max_gen_toks: int) -> str:
     """What to know, and what to do instead."""
     return (
         f"{expected.generations} answers of up to {max_gen_toks} tokens and {expected.likelihoods} choices: about "
-        f"{expected.hf_h:.0f} hours an arm with evaluate.backend: hf, about {expected.served_h:.1f} with a served one "
-        "(vllm, local-completions). Change the backend, or raise batch_size, or set a limit"
+        f"{expected.hf_h:.0f} hours an arm with evaluate.backend.kind: hf, about {expected.served_h:.1f} with "
+        "a served one (vllm, local-completions). Change the backend, or raise batch_size, or set a limit"
     )
 
 

@@ -23,6 +23,7 @@ from stages.lib.evaluation.forecast import warn_of_days
 from stages.lib.evaluation.gathered import gathered, refuse_fewshot
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import Scored, scored_of, stops_of
+from stages.lib.evaluation.served import served_models
 from stages.lib.evaluation.tasks import (
     END_OF_TURN,
     Benchmark,
@@ -31,6 +32,7 @@ from stages.lib.evaluation.tasks import (
     refuse_too_many_examples,
     refuse_unanswerable,
 )
+from stages.lib.params import ServedBackend
 
 log = logging.getLogger("distillery.evaluate")
 
@@ -46,7 +48,7 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
     with gathered(eval_data, benchmarks):
         found = [loaded(benchmark) for benchmark in benchmarks]
         for each in found:
-            refuse_unanswerable(each, asking.params.backend)
+            refuse_unanswerable(each, asking.params.backend.kind)
             refuse_too_many_examples(each, asking.params.num_fewshot.get(each.benchmark.name, 0))
         if any(each.questions("generate_until", None) for each in found):
             refuse_too_long(asking)
@@ -59,8 +61,8 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
 
     quiet_loggers()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
-    together = not asking.params.backend.startswith("local-")
-    model, progress = student_model(asking), Progress(asking.params.batch_size, together=together)
+    together = not isinstance(asking.params.backend, ServedBackend)
+    model, progress = student_model(asking), Progress(asking.params.backend.batch_size, together=together)
     cache = folder / f"answers_rank{model.rank}.db"
     student = RecordingLM(model, cache, asking.think_end_token, progress, asking.in_user_turn)
     scored = []
@@ -107,7 +109,7 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
         )
     except NoAnswer as error:
         raise EvaluationError(
-            f"{asking.run.served_base_url}: the served model failed ({error}). "
+            f"{served_models(asking.run).base_url}: the served model failed ({error}). "
             "Fix the server and run the stage again: what was answered is kept."
         ) from error
     return results and {**results, "stops": stops}

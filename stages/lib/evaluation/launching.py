@@ -22,8 +22,8 @@ log = logging.getLogger("distillery.evaluate")
 
 
 def wants_several(params: Evaluate, run: Run) -> bool:
-    """Whether this process is to start several instead of asking itself; vllm spreads a model by backend_args."""
-    if params.backend != "hf" or run.processes == 1 or "LOCAL_RANK" in os.environ:
+    """Whether this process is to start several instead of asking itself; vllm spreads a model by backend.args."""
+    if params.backend.kind != "hf" or run.processes == 1 or "LOCAL_RANK" in os.environ:
         return False
     if run.device == "cpu":
         log.info("evaluate: run.processes: %d, but lm-eval asks with one process on a CPU", run.processes)

@@ -1,6 +1,6 @@
 """A model that some server serves under a name: where, under which, with which key, and whether it is there.
 
-run.served_base_url: http://127.0.0.1:8000/v1, run.served_model: "{arm}"    → asks it for 'filtered'
+run.served: {base_url: http://127.0.0.1:8000/v1, model: "{arm}", …}    → asks it for 'filtered'
 """
 
 import os
@@ -14,31 +14,37 @@ from dotenv import dotenv_values
 from stages.lib.command import project_root, without_key
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.bodies import NoAnswer, parsed, status_error, words
-from stages.lib.params import Run
+from stages.lib.params import Run, ServedModels
 
 LOOK_S = 10.0
 
 
-def check(arm: str, backend: str, run: Run) -> None:
+def served_models(run: Run) -> ServedModels:
+    """Where they are served; there in valid params where evaluate.backend is local-…."""
+    assert run.served
+    return run.served
+
+
+def check(arm: str, where: ServedModels) -> None:
     """EvaluationError where the server does not answer or does not serve the arm's model under its name."""
-    url, name = f"{base_url(backend, run)}/models", model_name(arm, run)
+    url, name = f"{base_url(where)}/models", model_name(arm, where)
     try:
-        served = _served(url, run)
+        served = _served(url, where)
     except (OSError, NoAnswer) as error:
-        reason = without_key(_reason(error), sent_key(header(run)))
-        raise EvaluationError(f"{url}: {reason}. Start the server, or correct run.served_base_url.") from error
+        reason = without_key(_reason(error), sent_key(header(where)))
+        raise EvaluationError(f"{url}: {reason}. Start the server, or correct run.served.base_url.") from error
     if name not in served:
         raise EvaluationError(
             f"{url}: no model '{name}' is served there, but {', '.join(served) or 'none'}. "
-            "Serve it under that name, or change run.served_model."
+            "Serve it under that name, or change run.served.model."
         )
 
 
-def _served(url: str, run: Run) -> list[str]:
+def _served(url: str, where: ServedModels) -> list[str]:
     """The names in the server's list of models; OSError or NoAnswer where there is no list."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as the questions are asked
     try:
-        with direct.open(urllib.request.Request(url, headers=header(run)), timeout=LOOK_S) as answer:
+        with direct.open(urllib.request.Request(url, headers=header(where)), timeout=LOOK_S) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         raise status_error(error.code, error.read(), 0.0) from error
@@ -49,30 +55,25 @@ def _served(url: str, run: Run) -> list[str]:
         raise NoAnswer(f"no list of models: {words(found)}") from error
 
 
-def base_url(backend: str, run: Run) -> str:
-    """The address up to /v1; EvaluationError where there is none, or one with a key in it."""
-    if not run.served_base_url:
-        raise EvaluationError(
-            f"run.served_base_url: null, but evaluate.backend: {backend} asks a served model. "
-            "Set it, for example to http://127.0.0.1:8000/v1."
-        )
-    parts = urlsplit(run.served_base_url)
+def base_url(where: ServedModels) -> str:
+    """The address up to /v1; EvaluationError where it is none, or one with a key in it."""
+    parts = urlsplit(where.base_url)
     if parts.scheme not in ("http", "https") or parts.username or parts.password or parts.query:
         raise EvaluationError(
-            "run.served_base_url: not a plain http address. Write it without user, password and query; "
-            f"a key belongs in {run.served_api_key_variable}."
+            "run.served.base_url: not a plain http address. Write it without user, password and query; "
+            f"a key belongs in {where.api_key_variable}."
         )
-    return run.served_base_url.rstrip("/")
+    return where.base_url.rstrip("/")
 
 
-def model_name(arm: str, run: Run) -> str:
+def model_name(arm: str, where: ServedModels) -> str:
     """The name that the arm is served under."""
-    return run.served_model.replace("{arm}", arm)
+    return where.model.replace("{arm}", arm)
 
 
-def header(run: Run) -> dict[str, str]:
+def header(where: ServedModels) -> dict[str, str]:
     """What a request carries: the key, where there is one. Never empty, or lm-eval would look for a key by itself."""
-    variable = run.served_api_key_variable
+    variable = where.api_key_variable
     key = os.environ.get(variable) or dotenv_values(project_root() / ".env").get(variable)
     return {"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"}
 

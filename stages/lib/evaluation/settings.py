@@ -14,8 +14,6 @@ from typing import Any
 from stages.lib.evaluation.backends import Asking
 from stages.lib.runtime.versions import versions
 
-# of params: ``benchmarks`` choose the questions, and ``base_prompt`` is told by the name of the system text
-_TOLD_ELSEWHERE = {"benchmarks", "base_prompt"}
 _HERE = ("lm_eval", "transformers", "torch", "accelerate")
 _SERVED = ("lm_eval", "transformers")  # the server's own versions cannot be seen from here
 _LIBRARIES = {"hf": _HERE, "vllm": (*_HERE, "vllm"), "local-completions": _SERVED, "local-chat-completions": _SERVED}
@@ -23,10 +21,20 @@ _LIBRARIES = {"hf": _HERE, "vllm": (*_HERE, "vllm"), "local-completions": _SERVE
 
 def settings(asking: Asking) -> dict[str, Any]:
     """The arm's settings, plain values that JSON can hold."""
-    libraries = _LIBRARIES[asking.params.backend]
+    params, backend = asking.params, asking.params.backend
+    libraries = _LIBRARIES[backend.kind]
+    # not benchmarks, which choose the questions, nor base_prompt, which the name of the system text tells
     return {
-        **asking.params.model_dump(mode="json", exclude=_TOLD_ELSEWHERE),
+        "headline": params.headline,
+        "backend": backend.kind,
+        "backend_args": backend.args,
         "chat_template": chat_template(asking),
+        "num_fewshot": params.num_fewshot,
+        "batch_size": backend.batch_size,
+        "max_gen_toks": params.max_gen_toks,
+        "limit": params.limit,
+        "dtype": backend.dtype,
+        "seed": params.seed,
         # 2.13.0+cpu and 2.13.0+cu130 are builds of one version, and the lock names neither
         "versions": {name: found.partition("+")[0] for name, found in versions(libraries).items()},
     }
@@ -41,7 +49,7 @@ def chat_template(asking: Asking) -> str | None:
 
     if not asking.params.chat_template:
         return None
-    if asking.params.backend == "local-chat-completions":
+    if asking.params.backend.kind == "local-chat-completions":
         return "the server's"
     template = AutoTokenizer.from_pretrained(str(asking.weights)).get_chat_template()
     return hashlib.sha256(template.encode()).hexdigest()[:12]

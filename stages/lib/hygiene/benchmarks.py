@@ -22,7 +22,7 @@ def read_questions(benchmark: str, path: Path) -> Iterator[str]:
     is no row of the benchmark or not UTF-8.
     """
     form = FORMS[benchmark]
-    advice = f"Point collect.contamination.benchmarks.{benchmark} at {form.files}, or set it to null: not checked."
+    advice = f"Point collect.contamination.benchmarks.{benchmark} at {form.files}, or remove that line: not checked."
     for file in _files(path, form, advice):
         for row in official_rows(benchmark, file, advice):
             yield row.question

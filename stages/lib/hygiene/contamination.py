@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from stages.lib.hygiene.benchmarks import read_questions
-from stages.lib.params import Contamination
+from stages.lib.params import Contamination, PublicBenchmark
 from stages.lib.rows import DataError
 from stages.lib.rows.question import BenchmarkHit
 
@@ -69,7 +69,8 @@ def index_questions(benchmark: str, questions: Iterable[str], n: int) -> Benchma
 def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
     """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
     indexes = []
-    for benchmark, path in params.benchmarks:
+    for benchmark in get_args(PublicBenchmark):
+        path = params.benchmarks.get(benchmark)
         if path is None:
             log.warning(
                 "collect: contamination by %s NOT checked: its texts are not at hand. "
@@ -99,5 +100,4 @@ def contamination_counts(
         index.benchmark: {"hits": found[index.benchmark], "questions": index.questions, "too_short": index.too_short}
         for index in indexes
     }
-    names = type(params.benchmarks).model_fields
-    return {"ngram": params.ngram} | {name: checked.get(name, "not checked") for name in names}
+    return {"ngram": params.ngram} | {name: checked.get(name, "not checked") for name in get_args(PublicBenchmark)}

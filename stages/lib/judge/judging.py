@@ -1,6 +1,6 @@
 """Asking a judge: the article's marking prompt, through the same client and the same store as the teacher.
 
-    judge = Judge(params.filter.judge, params.run)
+    judge = Judging(params.filter.judge, params.run)
     judge.ask(rows, store)                   # rows: a function that yields the rows to be marked
     judge.mark(row, store)                   # "right" | "wrong" | "unsure"
 
@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from stages.lib.judge.marking import read_mark
-from stages.lib.params import Judge as JudgeParams
-from stages.lib.params import Run, slotted_prompt_text
+from stages.lib.params import Judge, Run, slotted_prompt_text
 from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.rows.distilled import Distilled
@@ -33,13 +32,13 @@ Mark = Literal["right", "wrong", "unsure"]
 Rows = Callable[[], Iterable[Distilled]]
 
 
-class Judge:
+class Judging:
     """One judge for a run; ``standing`` adds up what its rounds came to."""
 
-    def __init__(self, params: JudgeParams, run: Run) -> None:
+    def __init__(self, params: Judge, run: Run) -> None:
         self._params = params
         self._run = run
-        self._respondent = Respondent("filter", "filter.judge", params, run.judge_api_key_variable)
+        self._respondent = Respondent("filter", "filter.judge", params, run.key_variable("judge"))
         self._identity = self._respondent.identity
         self._price = price_of(self._respondent, run)
         self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "material")
@@ -60,7 +59,7 @@ class Judge:
 
     def run_facts(self) -> dict[str, Any]:
         """What was bought now and what the store saved; complete when every row has its mark."""
-        return self.standing.facts(self.worth, self._run.prices.currency)
+        return self.standing.facts(self.worth, self._run.currency)
 
     def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
         """With the requests of the first round that were answered: their cost counts for the budget."""
@@ -89,7 +88,7 @@ class Judge:
         if self._run.offline and asked.standing.failed:
             raise TeacherError(
                 f"filter: run.offline is true, and {asked.standing.failed} marks of the judge are not in the store. "
-                "Set it to false, or filter.strategy to rule and filter.judge_audit_share to 0."
+                "Set it to false, or filter.strategy to rule and remove filter.judge."
             )
         some_came = asked.standing.bought + asked.standing.from_store > 0
         missing = [failed for failed in asked.failed.values() if not _is_for_good(failed, some_came)]

@@ -7,32 +7,37 @@ A question's own seed is ``seed + index``, so the two seeds must lie further apa
 
 from collections.abc import Iterator
 
-from stages.lib.params import Collect, ParamsError
+from stages.lib.params import ChainSum, Collect, ParamsError
 from stages.lib.rows.question import Question
 
 
 def candidates(params: Collect) -> Iterator[Question]:
-    """The training questions, ``params.size`` of them."""
-    sums = params.chain_sum
-    if abs(sums.seed - sums.heldout_seed) < max(params.size, params.heldout_size):
+    """The training questions, ``params.train_size`` of them."""
+    sums = _sums(params)
+    if abs(sums.seed - sums.heldout_seed) < max(params.train_size, params.heldout_size):
         raise ParamsError(
-            f"params.yaml: collect.chain_sum: seed {sums.seed} and heldout_seed {sums.heldout_seed} are less than "
-            f"{max(params.size, params.heldout_size)} apart: the sets would overlap. Move one of them."
+            f"params.yaml: collect.source: seed {sums.seed} and heldout_seed {sums.heldout_seed} are less than "
+            f"{max(params.train_size, params.heldout_size)} apart: the sets would overlap. Move one of them."
         )
-    return _generate(params, sums.seed, params.size, "chain_sum-train")
+    return _generate(sums, sums.seed, params.train_size, "chain_sum-train")
 
 
 def heldout(params: Collect) -> Iterator[Question]:
     """The questions to evaluate on, ``params.heldout_size`` of them."""
-    return _generate(params, params.chain_sum.heldout_seed, params.heldout_size, "chain_sum-heldout")
+    sums = _sums(params)
+    return _generate(sums, sums.heldout_seed, params.heldout_size, "chain_sum-heldout")
 
 
-def _generate(params: Collect, seed: int, size: int, name: str) -> Iterator[Question]:
+def _sums(params: Collect) -> ChainSum:
+    assert isinstance(params.source, ChainSum)  # its kind has chosen this module
+    return params.source
+
+
+def _generate(sums: ChainSum, seed: int, size: int, name: str) -> Iterator[Question]:
     if size == 0:  # the generator refuses an empty set
         return
     import reasoning_gym
 
-    sums = params.chain_sum
     dataset = reasoning_gym.create_dataset(
         "chain_sum",
         size=size,

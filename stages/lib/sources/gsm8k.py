@@ -27,23 +27,25 @@ class _SourceRow(BaseModel):
 
 
 def candidates(params: Collect) -> Iterator[Question]:
-    """The first ``params.size`` questions of the split."""
-    return islice(_questions(params.gsm8k), params.size)
+    """The first ``params.train_size`` questions of the split."""
+    return islice(_questions(params), params.train_size)
 
 
 def heldout(params: Collect) -> Iterator[Question]:
-    """The last ``params.heldout_size`` questions of the split: the same ones, whatever ``size`` is."""
-    return iter(deque(_questions(params.gsm8k), maxlen=params.heldout_size))
+    """The last ``params.heldout_size`` questions of the split: the same ones, whatever ``train_size`` is."""
+    return iter(deque(_questions(params), maxlen=params.heldout_size))
 
 
-def _questions(params: Gsm8k) -> Iterator[Question]:
-    rows = _from_jsonl(Path(params.path)) if params.origin == "jsonl" else _from_modelscope(params)
+def _questions(params: Collect) -> Iterator[Question]:
+    source = params.source
+    assert isinstance(source, Gsm8k)  # its kind has chosen this module
+    rows = _from_jsonl(Path(source.path)) if source.origin == "jsonl" else _from_modelscope(source)
     for index, (where, row) in enumerate(rows):
-        yield _question(row, f"gsm8k-{params.split}-{index}", f"gsm8k/{params.split}", where)
+        yield _question(row, f"gsm8k-{source.split}-{index}", f"gsm8k/{source.split}", where)
 
 
 def _from_jsonl(path: Path) -> Iterator[tuple[str, _SourceRow]]:
-    advice = "Point collect.gsm8k.path at GSM8K's official train.jsonl."
+    advice = "Point collect.source.path at GSM8K's official train.jsonl."
     if not path.is_file():
         raise DataError(f"{path}: no such file. {advice}")
     with path.open("rb") as lines:
@@ -59,14 +61,14 @@ def _from_modelscope(params: Gsm8k) -> Iterator[tuple[str, _SourceRow]]:
     """``MsDataset.load``, as the article calls it: ``path`` is OWNER/NAME, or a folder, which must then be there."""
     if params.path.startswith(("/", ".", "~")) and not Path(params.path).expanduser().is_dir():
         # the client would take the path for an id and ask the network for it
-        raise DataError(f"{params.path}: no such folder. Point collect.gsm8k.path at a folder in ModelScope's layout.")
+        raise DataError(f"{params.path}: no such folder. Point collect.source.path at a folder in ModelScope's layout.")
     from modelscope.msdatasets import MsDataset
 
     try:
         dataset: Iterable[Mapping[str, Any]] = MsDataset.load(params.path, subset_name="main", split=params.split)
     except Exception as error:  # the client raises its own, requests' and datasets' errors alike
         raise DataError(
-            f"collect.gsm8k.path: ModelScope gave no '{params.path}' ({type(error).__name__}: {error!s:.200}). "
+            f"collect.source.path: ModelScope gave no '{params.path}' ({type(error).__name__}: {error!s:.200}). "
             "Without a network, name a local folder in ModelScope's layout, or set origin: jsonl."
         ) from error
     for index, row in enumerate(dataset):
@@ -75,7 +77,7 @@ def _from_modelscope(params: Gsm8k) -> Iterator[tuple[str, _SourceRow]]:
             yield where, _SourceRow.model_validate(row)
         except ValidationError as error:
             raise DataError(
-                f"{where}: not a row of GSM8K ({_complaint(error)}). Point collect.gsm8k.path at GSM8K itself."
+                f"{where}: not a row of GSM8K ({_complaint(error)}). Point collect.source.path at GSM8K itself."
             ) from error
 
 

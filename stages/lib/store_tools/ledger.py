@@ -76,13 +76,10 @@ def accounts(path: Path) -> dict[tuple[str, str], Account]:
     return dict(sorted(found.items()))
 
 
-def report(found: dict[tuple[str, str], Account], prices: Prices) -> list[str]:
+def report(found: dict[tuple[str, str], Account], prices: Prices | None) -> list[str]:
     """The table and what is to be said about it, in lines."""
-    costs = {
-        key: tokens_cost(account.tokens, prices.models[key[0]])
-        for key, account in found.items()
-        if key[0] in prices.models
-    }
+    models = prices.models if prices else {}
+    costs = {key: tokens_cost(account.tokens, models[key[0]]) for key, account in found.items() if key[0] in models}
     rows = [
         (model, shortened(endpoint), *figures(account, _money(costs.get((model, endpoint)), prices)))
         for (model, endpoint), account in found.items()
@@ -90,7 +87,7 @@ def report(found: dict[tuple[str, str], Account], prices: Prices) -> list[str]:
     total = sum_of(found.values())
     rows.append(("all", "", *figures(total, _money(sum(costs.values()) if costs else None, prices))))
     remarks = [
-        (len(costs), f"Prices per million tokens of {prices.date} (run.prices in params.yaml)."),
+        (len(costs), f"Prices per million tokens of {prices.date if prices else ''} (run.prices in params.yaml)."),
         (costs and len(found) - len(costs), "The sum lacks the models that have no price."),
         (total.uncounted, f"{total.uncounted:,} answers state no tokens, so their cost is not in it."),
         (total.unreadable, f"{total.unreadable:,} bodies are unreadable: counted as entries, without tokens."),
@@ -138,8 +135,8 @@ def size_text(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
-def _money(amount: float | None, prices: Prices) -> str:
-    return "no price" if amount is None else money(amount, prices.currency)
+def _money(amount: float | None, prices: Prices | None) -> str:
+    return "no price" if amount is None or prices is None else money(amount, prices.currency)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The student's weights and its tokenizer: one module a source, chosen by ``train.student.source``.
+"""The student's weights and its tokenizer: one module a source, chosen by ``train.student.kind``.
 
 Each offers ``folder(student) -> Path``: a folder that transformers loads with ``from_pretrained``; and
 ``tokenizer_folder(student) -> Path``: one with the tokenizer and the chat template, got without the weights. One that
@@ -23,7 +23,7 @@ class StudentError(DistilleryError):
 
 def student_folder(student: Student) -> Path:
     """The folder of the student's weights; StudentError where there is none."""
-    source = importlib.import_module(f"stages.lib.students.{student.source}")
+    source = importlib.import_module(f"stages.lib.students.{student.kind}")
     folder: Path = source.folder(student)
     if not (folder / "config.json").is_file():
         raise StudentError(f"{folder}: no config.json there, so no model. Check train.student in params.yaml.")
@@ -32,7 +32,7 @@ def student_folder(student: Student) -> Path:
 
 def student_tokenizer(student: Student) -> Any:
     """The student's tokenizer, in seconds; StudentError where there is none, or none with a chat template."""
-    source = importlib.import_module(f"stages.lib.students.{student.source}")
+    source = importlib.import_module(f"stages.lib.students.{student.kind}")
     folder: Path = source.tokenizer_folder(student)
     if not (folder / "tokenizer_config.json").is_file():  # transformers would take the path for a hub's id
         raise StudentError(f"{folder}: no tokenizer_config.json there. Check train.student in params.yaml.")

@@ -2,21 +2,21 @@
 
 from pathlib import Path
 
-from stages.lib.params import Student
+from stages.lib.params import PublishedStudent
 from stages.lib.students import TOKENIZER_FILES, StudentError
 
 
-def folder(student: Student) -> Path:
+def folder(student: PublishedStudent) -> Path:
     """The downloaded snapshot."""
     return _snapshot(student, files=None)
 
 
-def tokenizer_folder(student: Student) -> Path:
+def tokenizer_folder(student: PublishedStudent) -> Path:
     """The snapshot's small files alone."""
     return _snapshot(student, files=TOKENIZER_FILES)
 
 
-def _snapshot(student: Student, files: list[str] | None) -> Path:
+def _snapshot(student: PublishedStudent, files: list[str] | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -25,5 +25,5 @@ def _snapshot(student: Student, files: list[str] | None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StudentError(
             f"train.student.name: the hub gave no '{student.name}' ({type(error).__name__}: {error!s:.200}). "
-            "Without a network, set source: path and name a local folder."
+            "Without a network, set kind: path and name a local folder."
         ) from error

@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from stages.lib.command import project_root
-from stages.lib.params import Student
+from stages.lib.params import PublishedStudent
 from stages.lib.students import TOKENIZER_FILES, StudentError
 
 log = logging.getLogger("distillery.students")
@@ -24,39 +24,39 @@ log = logging.getLogger("distillery.students")
 # what stands in a repository for a file that git-lfs keeps (github.com/git-lfs/git-lfs, docs/spec.md)
 POINTER = re.compile(rb"\Aversion https://git-lfs\S*\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 POINTER_BYTES = 1024
-OTHERWISE = "Without a network, set source: path and name a local folder."
+OTHERWISE = "Without a network, set kind: path and name a local folder."
 
 
-def folder(student: Student) -> Path:
+def folder(student: PublishedStudent) -> Path:
     """The downloaded repository."""
     return _download(student, files=None)
 
 
-def tokenizer_folder(student: Student) -> Path:
+def tokenizer_folder(student: PublishedStudent) -> Path:
     """The repository's small files alone; all of it where that is here."""
     return _download(student, files=TOKENIZER_FILES)
 
 
-def kept(student: Student) -> Path:
+def kept(student: PublishedStudent) -> Path:
     """Where a clone of the student lies, or would."""
     name = f"{student.name}-{student.revision or 'main'}".replace("/", "--")
     return project_root() / ".cache" / "students" / name
 
 
-def _download(student: Student, files: list[str] | None) -> Path:
+def _download(student: PublishedStudent, files: list[str] | None) -> Path:
     if kept(student).is_dir():
         return kept(student)
     if importlib.util.find_spec("openmind_hub"):
         return _with_openmind_hub(student, files)
     if not (shutil.which("git") and shutil.which("git-lfs")):
         raise StudentError(
-            "train.student.source: modelers needs git and git-lfs, or the package openmind_hub. Install git-lfs, or "
-            "set source: path and name a local folder."
+            "train.student.kind: modelers needs git and git-lfs, or the package openmind_hub. Install git-lfs, or "
+            "set kind: path and name a local folder."
         )
     return _with_git(student, files)
 
 
-def _with_openmind_hub(student: Student, files: list[str] | None) -> Path:
+def _with_openmind_hub(student: PublishedStudent, files: list[str] | None) -> Path:
     try:
         client = importlib.import_module("openmind_hub")
         return Path(client.snapshot_download(student.name, revision=student.revision, allow_patterns=files))
@@ -64,7 +64,7 @@ def _with_openmind_hub(student: Student, files: list[str] | None) -> Path:
         raise _gave_none(student, f"{type(error).__name__}: {error!s:.200}") from error
 
 
-def _with_git(student: Student, files: list[str] | None) -> Path:
+def _with_git(student: PublishedStudent, files: list[str] | None) -> Path:
     whole = kept(student)
     out = whole if files is None else whole.with_name(f"{whole.name}-tokenizer")
     if out.is_dir():
@@ -80,7 +80,7 @@ def _with_git(student: Student, files: list[str] | None) -> Path:
     return out
 
 
-def _clone(student: Student, out: Path) -> None:
+def _clone(student: PublishedStudent, out: Path) -> None:
     """The repository at the student's revision, with pointers where git-lfs has files."""
     endpoint = (os.environ.get("OPENMIND_HUB_ENDPOINT") or "https://modelers.cn").rstrip("/")
     log.info("students: cloning %s/%s", endpoint, student.name)
@@ -91,7 +91,7 @@ def _clone(student: Student, out: Path) -> None:
     log.info("students: commit %s", _git(student, "-C", str(out), "rev-parse", "HEAD").strip())
 
 
-def _fetch(student: Student, out: Path, files: list[str] | None) -> None:
+def _fetch(student: PublishedStudent, out: Path, files: list[str] | None) -> None:
     """Put the files in the pointers' places; without those that are not asked for, lest they be taken for files."""
     pointers = {path: oid for path in sorted(out.rglob("*")) if (oid := _pointer(path))}
     wanted = {path for path in pointers if files is None or any(fnmatch(path.name, name) for name in files)}
@@ -116,7 +116,7 @@ def _pointer(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-def _git(student: Student, *arguments: str) -> str:
+def _git(student: PublishedStudent, *arguments: str) -> str:
     environment = os.environ | {"GIT_LFS_SKIP_SMUDGE": "1", "GIT_TERMINAL_PROMPT": "0"}
     done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -125,5 +125,5 @@ def _git(student: Student, *arguments: str) -> str:
     return done.stdout
 
 
-def _gave_none(student: Student, why: str) -> StudentError:
+def _gave_none(student: PublishedStudent, why: str) -> StudentError:
     return StudentError(f"train.student.name: Modelers gave no '{student.name}' ({why}). {OTHERWISE}")

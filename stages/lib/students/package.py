@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.lib.command import project_root
-from stages.lib.params import Student
+from stages.lib.params import LocalStudent
 from stages.lib.students import StudentError
 
 log = logging.getLogger("distillery.students")
 
 
-def folder(student: Student) -> Path:
+def folder(student: LocalStudent) -> Path:
     """The converted weights; the folder's name carries a hash of the GGUF file."""
     gguf = _gguf_file(student.name)
     converted = _cached(gguf)
@@ -29,7 +29,7 @@ def folder(student: Student) -> Path:
     return converted
 
 
-def tokenizer_folder(student: Student) -> Path:
+def tokenizer_folder(student: LocalStudent) -> Path:
     """The converted weights' folder where there is one, else one with the tokenizer alone."""
     gguf = _gguf_file(student.name)
     converted = _cached(gguf)
@@ -42,7 +42,7 @@ def tokenizer_folder(student: Student) -> Path:
     return tokenizer
 
 
-def published(student: Student) -> Path:
+def published(student: LocalStudent) -> Path:
     """The GGUF file: what is made of it depends on the libraries here."""
     return _gguf_file(student.name)
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from stages.lib.params import Student
+from stages.lib.params import LocalStudent
 
 
-def folder(student: Student) -> Path:
+def folder(student: LocalStudent) -> Path:
     """The folder itself."""
     return Path(student.name).expanduser()
 
 
-def tokenizer_folder(student: Student) -> Path:
+def tokenizer_folder(student: LocalStudent) -> Path:
     """The same folder."""
     return folder(student)

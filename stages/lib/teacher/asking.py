@@ -1,6 +1,6 @@
 """Asking for many answers: what the store lacks is asked for, and an answer counts when the store has it on the disk.
 
-    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.api_key_variable)
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
     ask_missing(respondent, requests, params.run, store, asked := Asked())   # requests: yields every request, twice
 
 A feeder hands what is missing to ``run.concurrency`` workers over a bounded queue; ``pacing`` lets their calls begin,
@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 
 from stages.lib.command import Interrupted
-from stages.lib.params import Price, Run, Teacher
+from stages.lib.params import Price, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
@@ -53,12 +53,12 @@ Requests = Callable[[], Iterable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Respondent:
-    """Who is asked: for which ``stage``, where params name the model (``section``), which variable holds its key."""
+    """Who is asked: for which ``stage``, where params name the model (``section``), which variable holds a key."""
 
     stage: str
     section: str
     model: Teacher
-    key_variable: str
+    key_variable: str | None
 
     @property
     def identity(self) -> str:
@@ -103,14 +103,14 @@ def identity_of(model: Teacher) -> str:
 
 
 def _backend_of(model: Teacher) -> Any:
-    return importlib.import_module(f"stages.lib.teacher.backends.{model.backend}")
+    return importlib.import_module(f"stages.lib.teacher.backends.{model.kind}")
 
 
 def chat_request(identity: str, model: Teacher, content: str, sample: int) -> dict[str, Any]:
     """A user's message as it is stored; ``endpoint`` and ``sample`` are not sent, sampling values of null left out."""
-    values = {name: getattr(model, name) for name in SAMPLING}
+    values = {name: getattr(model, name, None) for name in SAMPLING}
     sampling = {name: value for name, value in values.items() if value is not None}
-    told = sampling | model.extra_body
+    told = sampling | (model.extra_body if isinstance(model, ServedTeacher) else {})
     messages = [{"role": "user", "content": content}]
     return {"endpoint": identity, "model": model.model, "messages": messages, **told, "sample": sample}
 
@@ -134,7 +134,7 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
 
 def price_of(respondent: Respondent, run: Run) -> Price | None:
     """The model's price; None where the table has none, which a budget does not allow."""
-    price = run.prices.models.get(respondent.model.model)
+    price = run.price(respondent.model.model)
     if run.budget and not price:
         raise TeacherError(
             f"params.yaml: run.budget is set and run.prices.models has no price for '{respondent.model.model}'. "
@@ -187,7 +187,7 @@ class _Asking:
         self._client = TeacherClient(
             endpoint, respondent.section, self._run, self._pace, diagnosis, self._store.keep_unread
         )
-        currency = self._run.prices.currency if self._spending.price else None
+        currency = self._run.currency if self._spending.price else None
         self._progress = Progress(self._stage, standing, currency, self._in_flight, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
         try:
@@ -258,7 +258,7 @@ class _Asking:
         """Wait until the budget has room for this call; stop the run where it will never have."""
         while not self._spending.has_room(request):
             if not self._spending.in_flight:
-                standing, currency = self._asked.standing, self._run.prices.currency
+                standing, currency = self._asked.standing, self._run.currency
                 reached = self._spending.reached(request, currency, standing.wanted, standing.done)
                 await self._refuse(TeacherError(f"{self._stage}: {reached}"))
                 raise Stopped

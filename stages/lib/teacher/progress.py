@@ -49,7 +49,7 @@ class Standing:
             "from_store": self.from_store,
             "paid_now": round(self.cost, 6),
             "saved_by_store": round(max(0.0, worth - self.cost), 6),
-            "currency": currency,
+            "currency": currency or None,
         }
 
 

@@ -29,9 +29,8 @@ from stages.lib.training.launching import deepspeed_file
 
 log = logging.getLogger("distillery.train")
 
-# what says where from, how often and how, and not what is learnt
-SHAPELESS: dict[str, Any] = dict.fromkeys(("student", "on_too_long", "save_steps", "resume", "openmind"), True)
-SHAPELESS["lora"] = {"keep_adapter"}
+# what says where from and what else is saved, and not what is learnt
+SHAPELESS: dict[str, Any] = {"student": True, "on_too_long": True, "finetuning": {"keep_adapter"}}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Held:
 @contextmanager
 def scratch_folder(job: Job, rows: list[Conversation]) -> Iterator[Path]:
     """The folder of this very training, held while it runs; gone after it, unless it failed and left a checkpoint."""
-    with held_folder(job.name, digest(job, rows), job.train.resume, leaves="checkpoint-*") as held:
+    with held_folder(job.name, digest(job, rows), job.run.resume, leaves="checkpoint-*") as held:
         yield held.folder
 
 

@@ -16,12 +16,12 @@ from stages.lib.runtime.digests import files_hash
 
 def student_identity(student: Student) -> dict[str, str | None]:
     """The student's name, its revision as params have it (None: the newest, or none) and the hash of its files."""
-    name = Path(student.name).name if student.source == "path" else student.name  # a path is this machine's alone
+    name = Path(student.name).name if student.kind == "path" else student.name  # a path is this machine's alone
     return {"name": name, "revision": student.revision, "sha256": files_hash(published(student))}
 
 
 def published(student: Student) -> Path:
     """The student's file or folder before anything was made of it; a source that converts says which that is."""
-    source = importlib.import_module(f"stages.lib.students.{student.source}")
+    source = importlib.import_module(f"stages.lib.students.{student.kind}")
     found: Path = source.published(student) if hasattr(source, "published") else source.folder(student)
     return found

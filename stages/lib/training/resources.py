@@ -124,7 +124,7 @@ def _adapted(name: str, lora: Lora) -> bool:
 
 def check_disk(job: Job, size: Size, scratch: Path) -> None:
     """TrainingError where TRL's checkpoints and final weights would not fit on the disks that they go to."""
-    check_room(job, size, scratch, CHECKPOINTS if job.train.save_steps else 0, "set train.save_steps: null")
+    check_room(job, size, scratch, CHECKPOINTS if job.run.checkpoint_steps else 0, "set run.checkpoint_steps: null")
 
 
 def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) -> None:
@@ -233,12 +233,12 @@ def smaller(job: Job) -> str:
     if not params.gradient_checkpointing:
         turns.append("set train.gradient_checkpointing: true")
     if not params.deepspeed and job.run.device != "cpu":
-        cards = "the cards" if params.backend == "openmind" else "the cards of run.processes"
+        cards = "the cards" if params.trainer.kind == "openmind" else "the cards of run.processes"
         turns.append(
             f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over {cards}"
         )
-    if params.finetuning_type == "full":
-        turns.append("set train.finetuning_type: lora")
+    if params.lora is None:
+        turns.append("set train.finetuning.kind: lora")
     turns.append(f"lower arms.{job.name}.cutoff_len")
     text = ", or ".join(turns)
     return text[0].upper() + text[1:]

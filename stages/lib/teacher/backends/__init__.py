@@ -1,4 +1,4 @@
-"""Who can be the teacher: one package a backend, chosen by ``distill.teacher.backend`` (a judge: ``filter.judge``).
+"""Who can be the teacher: one package a backend, chosen by ``distill.teacher.kind`` (a judge: ``filter.judge.kind``).
 
 Each offers ``identity(teacher)``, what stands for the endpoint in the store's keys, and ``connect(teacher, run,
 key_variable)``, a context manager that yields an ``Endpoint``: only then is a key needed or a server started.

@@ -1,14 +1,14 @@
 """openMind's own fine-tuning, run in its own environment: its YAML and dataset are written, its weights fetched.
 
-In:   a job (training/__init__.py), train.openmind of params.yaml
+In:   a job (training/__init__.py), train.trainer of params.yaml
 Out:  job.out                        final weights, tokenizer, and the chat template that was trained with
       .cache/training/ARM.log        all that openMind said; it streams to stderr too
       .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
 
-openMind is started by ``train.openmind.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. The
+openMind is started by ``train.trainer.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. The
 whole environment passes to it: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, NNODES, RANK, MASTER_ADDR, HCCL_… Its exit
 code is 0 even where it fails, so a training has succeeded when the weights and all its steps are written, not before.
-Where params keep checkpoints (``overwrite_output_dir: false``), a killed training goes on from its last whole one.
+Where params have it resume (``run.resume``), a killed training goes on from its last whole one.
 
 What was read in release 1.0.0 and shapes this module:
 - unknown keys of the YAML are fatal, ``template`` among them; the template follows from the kind of model;
@@ -39,7 +39,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.chat_template import SEPARATOR
 from stages.lib.command import project_root
-from stages.lib.params import OpenMind, SystemPrompt
+from stages.lib.params import Lora, OpenMind, SystemPrompt
 from stages.lib.rows import writing
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import SHAPELESS, files_of, held_folder, last_checkpoint, short_hash, step_of
@@ -63,7 +63,7 @@ log = logging.getLogger("distillery.train")
 KINDS = ("qwen2",)  # the model types that release 1.0.0 has a template for (its configs/models.json)
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
 # what says how often and where, and not what is learnt
-_SHAPELESS = {"command", "merge_into", "save_steps", "overwrite_output_dir"}
+_SHAPELESS = {"kind", "command", "merge_into"}
 PROBE_S = 120.0
 PROBE = """
 import sys, torch
@@ -131,7 +131,7 @@ def train(job: Job) -> Trained:
     """Train with openMind, take over the weights; no conversation is cut at ``arm.cutoff_len``: see length.py."""
     from transformers import AutoTokenizer
 
-    settings = job.train.openmind
+    settings = settings_of(job)
     program, words = started_by(settings)
     check_student(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
@@ -141,7 +141,7 @@ def train(job: Job) -> Trained:
     rows = [row.conversation for row in dataset.rows]
     cards = cards_of(job, program, words)
     log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
-    name, resume = digest(job, rows, program, cards), not settings.overwrite_output_dir
+    name, resume = digest(job, rows, program, cards), job.run.resume
     with held_folder(job.name, name, resume, leaves="train.yaml") as held:
         check_needs(job, len(rows), cards, held.folder)
         write_inputs(job, rows, held.folder)
@@ -161,15 +161,21 @@ def train(job: Job) -> Trained:
     return _trained(job, state, dataset, log_path, step_of(checkpoint), releases(program))
 
 
+def settings_of(job: Job) -> OpenMind:
+    """openMind's own settings."""
+    assert isinstance(job.train.trainer, OpenMind)  # its kind has chosen this package
+    return job.train.trainer
+
+
 def check_student(job: Job) -> None:
     """TrainingError where weights are missing, or where openMind has no template for the student."""
     folder = job.student
     check_weights_there(folder)
     config = json.loads((folder / "config.json").read_bytes())
-    if job.train.openmind.version == "1.0.0" and config.get("model_type") not in KINDS:
+    if settings_of(job).version == "1.0.0" and config.get("model_type") not in KINDS:
         raise TrainingError(
             f"{folder}/config.json: openMind 1.0.0 has a template for {', '.join(KINDS)} alone, not for "
-            f"{config.get('model_type')}. Choose another student, or train.backend: trl."
+            f"{config.get('model_type')}. Choose another student, or train.trainer.kind: trl."
         )
 
 
@@ -180,19 +186,19 @@ def check_turns(student: Path, tokenizer: Any) -> None:
     if missing:
         raise TrainingError(
             f"{student}: its tokenizer has no token {missing[0]}, which openMind's template qwen writes around every "
-            "turn. Choose another student, or train.backend: trl."
+            "turn. Choose another student, or train.trainer.kind: trl."
         )
 
 
 def digest(job: Job, rows: list[Conversation], program: str, cards: Cards) -> str:
     """Of all that shapes the weights: another release, another number of cards make another training."""
-    settings = job.train.openmind.model_dump(exclude=_SHAPELESS)
+    settings = settings_of(job).model_dump(exclude=_SHAPELESS)
     settings["extra"] = {key: value for key, value in settings["extra"].items() if not key.startswith("save_")}
     deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
             "rows": [sample(row, job.train.system_prompt) for row in rows],
-            "train": job.train.model_dump(exclude=SHAPELESS | dict.fromkeys(("group_by_length", "packing"), True)),
+            "train": job.train.model_dump(exclude=SHAPELESS | {"trainer": True}),
             "openmind": settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
             "arm": job.arm.model_dump(exclude={"dataset"}),
@@ -236,10 +242,10 @@ def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
     if not steps:
         raise TrainingError(
             f"train: {job.name} would be trained for no step: {rows} rows fill no batch of {cards.count} cards. "
-            "Lower train.per_device_train_batch_size, or drop dataloader_drop_last from train.openmind.extra."
+            "Lower train.per_device_train_batch_size, or drop dataloader_drop_last from train.trainer.extra."
         )
-    size = stored_size(job.student, job.train.lora if job.train.finetuning_type == "lora" else None)
-    fewer = 'set save_strategy: "no" in train.openmind.extra, which writes none'
+    size = stored_size(job.student, job.train.lora)
+    fewer = "set run.checkpoint_steps: null, which writes none"
     check_room(job, size, scratch, checkpoints_at_once(job, steps), fewer)
     settings = deepspeed_file(job.train.deepspeed)
     sharing = Sharing(cards.count, zero_stage(settings) if settings else None, job.train.bf16)
@@ -251,19 +257,19 @@ def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
 def planned_steps(job: Job, rows: int, cards: int) -> int:
     """The optimizer's steps, as the Trainer counts them."""
     batches = rows / (job.train.per_device_train_batch_size * cards)
-    whole = math.floor(batches) if job.train.openmind.extra.get("dataloader_drop_last") else math.ceil(batches)
+    whole = math.floor(batches) if settings_of(job).extra.get("dataloader_drop_last") else math.ceil(batches)
     updates = max(whole // job.train.gradient_accumulation_steps, 1) if whole else 0
     return job.arm.max_steps or math.ceil(job.arm.num_train_epochs * updates) if updates else 0
 
 
 def checkpoints_at_once(job: Job, steps: int) -> int:
     """How many lie on the disk together at most: one is written at the end, and an old one goes after the new one."""
-    settings = job.train.openmind
-    strategy = settings.extra.get("save_strategy", "steps")
-    if strategy == "no":
+    extra, often = settings_of(job).extra, job.run.checkpoint_steps
+    strategy = extra.get("save_strategy", "steps")
+    if often is None or strategy == "no":
         return 0
-    written = math.ceil(job.arm.num_train_epochs if strategy == "epoch" else steps / settings.save_steps)
-    limit = settings.extra.get("save_total_limit", None if settings.overwrite_output_dir else 1)
+    written = math.ceil(job.arm.num_train_epochs if strategy == "epoch" else steps / often)
+    limit = extra.get("save_total_limit", 1 if job.run.resume else None)
     return min(written, limit + 1) if isinstance(limit, int) else written
 
 
@@ -296,8 +302,8 @@ def started_by(settings: OpenMind) -> tuple[str, list[str]]:
     program = shutil.which(words[0]) if words else None
     if program is None:
         raise TrainingError(
-            f"train.backend: openmind: no program '{text}'. Install openMind ('make openmind-env'), and name its "
-            "openmind-cli in OPENMIND_CLI or in train.openmind.command."
+            f"train.trainer.kind: openmind: no program '{text}'. Install openMind ('make openmind-env'), and name its "
+            "openmind-cli in OPENMIND_CLI or in train.trainer.command."
         )
     program = str(Path(program).absolute())
     check_release(settings, program)
@@ -312,7 +318,7 @@ def check_release(settings: OpenMind, program: str) -> None:
     release = releases(program).get("openmind")
     if settings.version != "git" and release and settings.version != release:
         raise TrainingError(
-            f"train.openmind.version: {settings.version}, but {program} belongs to openMind {release}. Set version "
+            f"train.trainer.version: {settings.version}, but {program} belongs to openMind {release}. Set version "
             "git, template qwen, or install that release."
         )
 
@@ -411,12 +417,12 @@ def dataset_info(job: Job, scratch: Path) -> dict[str, Any]:
 
 def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     """Every key of openMind's YAML; what is as openMind has it by itself is left to it."""
-    params, arm, settings = job.train, job.arm, job.train.openmind
+    params, arm, settings, run = job.train, job.arm, settings_of(job), job.run
     keys: dict[str, Any] = {
         "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
         "stage": "sft",
         "do_train": True,
-        "finetuning_type": params.finetuning_type,
+        "finetuning_type": params.finetuning.kind,
         "deepspeed": deepspeed_file(params.deepspeed),
         "dataset": arm.dataset,
         "custom_dataset_info": None if settings.merge_into else _from_root(scratch / "dataset_info.json"),
@@ -425,8 +431,8 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "output_dir": str(scratch / "output"),
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,  # the Trainer would log 0.0
-        "save_steps": settings.save_steps,
-        "overwrite_output_dir": settings.overwrite_output_dir,
+        "save_steps": run.checkpoint_steps,
+        "overwrite_output_dir": not run.resume,
         "per_device_train_batch_size": params.per_device_train_batch_size,
         "learning_rate": arm.learning_rate,
         "lr_scheduler_type": params.lr_scheduler_type,
@@ -440,17 +446,18 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "use_cpu": _unless(False, job.run.device == "cpu"),
         "seed": params.seed,
     }
-    keys |= lora_keys(job) if params.finetuning_type == "lora" else {}
-    if not settings.overwrite_output_dir and "save_total_limit" not in settings.extra:
+    keys |= lora_keys(params.lora) if params.lora else {}
+    if run.checkpoint_steps is None:
+        keys["save_strategy"] = "no"  # by itself the Trainer writes one every 500 steps
+    elif run.resume and "save_total_limit" not in settings.extra:
         keys["save_total_limit"] = 1  # they are there to go on from: the last one is enough
     if twice := sorted(keys.keys() & settings.extra):
-        raise TrainingError(f"train.openmind.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
+        raise TrainingError(f"train.trainer.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
     return {key: value for key, value in keys.items() if value is not None} | settings.extra
 
 
-def lora_keys(job: Job) -> dict[str, Any]:
+def lora_keys(lora: Lora) -> dict[str, Any]:
     """openMind's names for the adapters' settings."""
-    lora = job.train.lora
     modules = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     return {
         "lora_rank": lora.r,
@@ -491,7 +498,7 @@ def registered(settings: OpenMind, scratch: Path) -> Iterator[None]:
         return
     info = Path(settings.merge_into)
     if not info.is_file():
-        raise TrainingError(f"train.openmind.merge_into: {info}: no such file. Name openMind's dataset_info.json.")
+        raise TrainingError(f"train.trainer.merge_into: {info}: no such file. Name openMind's dataset_info.json.")
     backup = info.with_name(f"{info.name}.before-distillery")
     if not backup.exists():
         shutil.copy2(info, backup)
@@ -550,20 +557,20 @@ def logged(log_path: Path, name: str) -> int | None:
 def _save(job: Job, output: Path, tokenizer: Any) -> None:
     """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
     job.out.mkdir(parents=True)
-    if job.train.finetuning_type == "lora":
-        _merge(job, output, tokenizer)
+    if job.train.lora:
+        _merge(job, job.train.lora, output, tokenizer)
     else:
         save_folder(output, tokenizer, job)
 
 
-def _merge(job: Job, adapter: Path, tokenizer: Any) -> None:
+def _merge(job: Job, lora: Lora, adapter: Path, tokenizer: Any) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     student = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
     model = PeftModel.from_pretrained(student, str(adapter))
-    if job.train.lora.keep_adapter:
+    if lora.keep_adapter:
         model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
         model.save_pretrained(job.out / "adapter")
     save_model(model.merge_and_unload(), tokenizer, job)

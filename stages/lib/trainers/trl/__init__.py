@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from stages.lib.chat_template import align
+from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import Counting, filled, leaks, row_order, rows_of
@@ -257,9 +258,9 @@ def reckoned(job: Job) -> Size:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
-        if job.train.finetuning_type == "lora":
+        if job.train.lora:
             with _refused_by_trl():
-                model = get_peft_model(model, _adapter(job))
+                model = get_peft_model(model, _adapter(job.train.lora))
     numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
 
@@ -318,9 +319,9 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     from trl import SFTConfig, SFTTrainer
 
     params, arm = job.train, job.arm
-    packing = params.packing and not leaks(model)
-    if params.packing and not packing:
-        log.warning("train.packing: off: in a %s, packed rows would see each other", type(model).__name__)
+    packing = job.train.packing and not leaks(model)
+    if job.train.packing and not packing:
+        log.warning("train.trainer.packing: off: in a %s, packed rows would see each other", type(model).__name__)
     config = SFTConfig(
         output_dir=scratch,
         per_device_train_batch_size=params.per_device_train_batch_size,
@@ -343,8 +344,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
-        save_strategy="steps" if params.save_steps else "no",
-        save_steps=params.save_steps or 1,
+        save_strategy="steps" if job.run.checkpoint_steps else "no",
+        save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
         report_to="none",
         deepspeed=deepspeed_file(params.deepspeed),
@@ -358,7 +359,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_adapter(job) if params.finetuning_type == "lora" else None,
+            peft_config=_adapter(params.lora) if params.lora else None,
         )
     trainer.add_callback(_ending_where_broken(job))
     return trainer
@@ -383,10 +384,9 @@ def optimizer(device: str) -> dict[str, str]:
     return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
-def _adapter(job: Job) -> Any:
+def _adapter(lora: Lora) -> Any:
     from peft import LoraConfig
 
-    lora = job.train.lora
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -398,7 +398,7 @@ def _adapter(job: Job) -> Any:
 
 def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if job.train.finetuning_type == "lora":
+    if job.train.lora:
         if job.train.lora.keep_adapter:
             model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
             model.save_pretrained(job.out / "adapter")

@@ -11,24 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.lib.command import DistilleryError
-from stages.lib.params import Run, Teacher
+from stages.lib.params import EmbeddedTeacher, Run
 from stages.lib.teacher.backends import Endpoint
 
 REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the body of each request
 
 
 @contextmanager
-def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
+def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
     """Start the server, yield where it listens, end it; it ends by itself where this process is killed.
 
     It wants no key, so ``key_variable`` is not looked at.
     """
+    assert run.embedded  # params are valid
     command = [
         *(sys.executable, "-m", "stages.lib.teacher.backends.embedded.server"),
-        *("--port", str(run.embedded_port), "--model", teacher.model),
-        *("--slip-share", str(teacher.embedded.slip_share), "--seed", str(teacher.embedded.seed)),
-        *("--latency-s", str(run.embedded_latency_s)),
-        *("--faults", json.dumps(teacher.embedded.faults)),
+        *("--port", str(run.embedded.port), "--model", teacher.model),
+        *("--slip-share", str(teacher.slip_share), "--seed", str(teacher.seed)),
+        *("--latency-s", str(run.embedded.latency_s)),
+        *("--faults", json.dumps(teacher.faults)),
     ]
     if os.environ.get(REQUESTS_VARIABLE):
         command += ["--requests", os.environ[REQUESTS_VARIABLE]]
@@ -49,18 +50,18 @@ def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]
             server.wait()
             errors.seek(0)
             lines = errors.read().strip().splitlines()
-            raise DistilleryError(
-                (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
-            )
+            said = (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
+            # its source is a part of the keys of its answers, so that the older name of the key stands there
+            raise DistilleryError(said.replace("run.embedded_port", "run.embedded.port"))
         try:
             yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
         finally:
             server.stdin.close()
 
 
-def identity(teacher: Teacher) -> str:
+def identity(teacher: EmbeddedTeacher) -> str:
     """What stands for this teacher in the store's keys: all that shapes its answers, its source included."""
     modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != "__init__.py")
     source = b"".join(path.read_bytes() for path in modules)
-    shape = json.dumps(teacher.embedded.model_dump(), sort_keys=True)
+    shape = json.dumps(teacher.model_dump(include={"slip_share", "seed", "faults"}), sort_keys=True)
     return f"embedded:{hashlib.sha256(source).hexdigest()[:12]}:{shape}"

@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from dotenv import dotenv_values
 
 from stages.lib.command import DistilleryError, project_root
-from stages.lib.params import Run, Teacher
+from stages.lib.params import Run, ServedTeacher
 from stages.lib.teacher.backends import Endpoint
 
 
-def identity(teacher: Teacher) -> str:
+def identity(teacher: ServedTeacher) -> str:
     """The address: what another server would answer is another answer."""
-    return (teacher.base_url or "").rstrip("/")
+    return teacher.base_url.rstrip("/")
 
 
 @contextmanager
-def connect(teacher: Teacher, run: Run, key_variable: str) -> Iterator[Endpoint]:
+def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
     """The endpoint named in params, with the key from the environment or from .env."""
+    assert key_variable  # params are valid
     key = os.environ.get(key_variable) or dotenv_values(project_root() / ".env").get(key_variable)
     if not key:
         raise DistilleryError(

@@ -1,0 +1,62 @@
+"""The schema of params.yaml: every key, its type and what it may be. It has no defaults, so DVC sees every value.
+
+A choice is a tagged union (``teacher: {kind: embedded, …}``): only what the chosen kind reads stands there. Each stage
+validates the whole file before it works. An error names the key, and the nearest known name or the kind that reads it:
+
+    params.yaml: train.lerning_rate: unknown key. Did you mean 'learning_rate'?
+    params.yaml: distill.teacher.base_url: kind embedded does not read it; kind openai_compatible does. Remove the …
+
+    python -m stages.lib.params params.yaml            # only check it, as a stage would
+    python -m stages.lib.params --migrate params.yaml  # rewrite one of before the tagged unions
+
+``run`` holds what shapes only speed and money; no stage lists it among its params in dvc.yaml.
+"""
+
+from stages.lib.params.base import ParamsError as ParamsError
+from stages.lib.params.base import Section as Section
+from stages.lib.params.base import Share as Share
+from stages.lib.params.collect import BenchmarkSource as BenchmarkSource
+from stages.lib.params.collect import ChainSum as ChainSum
+from stages.lib.params.collect import Collect as Collect
+from stages.lib.params.collect import Contamination as Contamination
+from stages.lib.params.collect import EvalData as EvalData
+from stages.lib.params.collect import Gsm8k as Gsm8k
+from stages.lib.params.collect import PublicBenchmark as PublicBenchmark
+from stages.lib.params.collect import S1k as S1k
+from stages.lib.params.convert import Convert as Convert
+from stages.lib.params.convert import Markers as Markers
+from stages.lib.params.convert import Tags as Tags
+from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
+from stages.lib.params.evaluate import Compare as Compare
+from stages.lib.params.evaluate import Evaluate as Evaluate
+from stages.lib.params.evaluate import Report as Report
+from stages.lib.params.evaluate import ServedBackend as ServedBackend
+from stages.lib.params.filter import EmbeddedJudge as EmbeddedJudge
+from stages.lib.params.filter import Filter as Filter
+from stages.lib.params.filter import Judge as Judge
+from stages.lib.params.filter import ServedJudge as ServedJudge
+from stages.lib.params.filter import audit_of as audit_of
+from stages.lib.params.filter import judge_of as judge_of
+from stages.lib.params.loading import load_params as load_params
+from stages.lib.params.prompts import prompt_text as prompt_text
+from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
+from stages.lib.params.run import Price as Price
+from stages.lib.params.run import Prices as Prices
+from stages.lib.params.run import Run as Run
+from stages.lib.params.run import ServedModels as ServedModels
+from stages.lib.params.teacher import Distill as Distill
+from stages.lib.params.teacher import EmbeddedTeacher as EmbeddedTeacher
+from stages.lib.params.teacher import Fault as Fault
+from stages.lib.params.teacher import ServedTeacher as ServedTeacher
+from stages.lib.params.teacher import Teacher as Teacher
+from stages.lib.params.train import Arm as Arm
+from stages.lib.params.train import Dataset as Dataset
+from stages.lib.params.train import LocalStudent as LocalStudent
+from stages.lib.params.train import Lora as Lora
+from stages.lib.params.train import OpenMind as OpenMind
+from stages.lib.params.train import PublishedStudent as PublishedStudent
+from stages.lib.params.train import Student as Student
+from stages.lib.params.train import SystemPrompt as SystemPrompt
+from stages.lib.params.train import Train as Train
+from stages.lib.params.train import Trl as Trl
+from stages.lib.params.whole import Params as Params

@@ -1,0 +1,56 @@
+"""Check a params file as a stage would, or rewrite one of before the tagged unions.
+
+python -m stages.lib.params params.yaml
+python -m stages.lib.params --migrate params.yaml
+"""
+
+import os
+from pathlib import Path
+
+import click
+
+from stages.lib.command import one_line_errors
+from stages.lib.params.base import ParamsError
+from stages.lib.params.errors import nearest
+from stages.lib.params.loading import load_params, read
+from stages.lib.params.migration import migrated, needs_migration
+
+
+@click.command(help="Check a params file against the schema.")
+@click.option("--migrate", is_flag=True, help="Rewrite a file of before the choices were {kind: …}, in its place.")
+@click.argument("path", type=click.Path(path_type=Path))
+@one_line_errors
+def main(path: Path, migrate: bool) -> None:
+    if not path.is_file() and path.parent.name == "profiles":
+        raise ParamsError(f"{path}: no such profile.{nearest(path.stem, _profiles(path.parent))}")
+    if migrate:
+        return click.echo(_migrate(path))
+    params = load_params(path)
+    click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms base, {', '.join(params.arms)}")
+    return None
+
+
+def _profiles(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def _migrate(path: Path) -> str:
+    """Rewrite the file, whole or not at all; what is to be said of it."""
+    text = read(path)
+    if not needs_migration(text, path):
+        return f"{path}: in the new form already, and valid; left as it is"
+    new = migrated(text, path)
+    file = path.resolve()  # not the link to it
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(new.encode("utf-8"))
+        unfinished.chmod(file.stat().st_mode)
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    before, after = (len(each.splitlines()) for each in (text, new))
+    return f"{path}: rewritten, {before} lines to {after}; 'git diff {path}' shows what nothing read and is gone"
+
+
+if __name__ == "__main__":
+    main()

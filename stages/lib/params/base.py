@@ -1,0 +1,32 @@
+"""What every section of the schema is made of: no defaults, no unknown keys, and the small types that they share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.lib.command import DistilleryError
+
+
+class ParamsError(DistilleryError):
+    """params.yaml does not fit the schema."""
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml: unknown keys and wrong types are errors.
+
+    Only a field whose absence means that the thing does not exist here (``run.embedded`` without an embedded model) has
+    a default, and that is None.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Text = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

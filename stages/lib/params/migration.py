@@ -1,0 +1,194 @@
+"""From the form in which params.yaml had every key of every choice to that of tagged unions; the meaning stays.
+
+    distill:                                  distill:
+      teacher:                                  teacher:
+        backend: embedded                         kind: embedded
+        base_url: null                            model: chain-sum-solver
+        model: chain-sum-solver          →        slip_share: 0.3
+        …                                         …
+        embedded:
+          slip_share: 0.3
+
+What the chosen kind does not read goes, with its comments; all else keeps its own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from stages.lib.params.base import ParamsError
+from stages.lib.params.loading import checked, is_older, parsed
+from stages.lib.params.text_tree import Document, Entry, document
+
+BOM = "\ufeff"
+
+
+def migrated(text: str, path: Path) -> str:
+    """The text of an older file in the new form; ParamsError where that would not be valid."""
+    plain = text.removeprefix(BOM).replace("\r\n", "\n")
+    try:
+        tree = document(plain)
+    except ValueError as error:
+        raise ParamsError(f"{path}: cannot be rewritten: {error}. Write them out, and run this again.") from error
+    _rearrange(tree)
+    new = tree.text()
+    checked(parsed(new, path), path)
+    ends = "\r\n" if "\r\n" in text else "\n"
+    return (BOM if text.startswith(BOM) else "") + new.replace("\n", ends)
+
+
+def needs_migration(text: str, path: Path) -> bool:
+    """Whether a file has the older form; ParamsError where it is in neither."""
+    raw = parsed(text, path)
+    if is_older(raw):
+        return True
+    checked(raw, path)
+    return False
+
+
+def _rearrange(tree: Document) -> None:
+    sections = {entry.key: entry for entry in tree.root.entries or ()}
+
+    def section(*keys: str) -> Entry:
+        found = sections.get(keys[0]) or Entry(keys[0], {}, entries=[])
+        for key in keys[1:]:
+            found = found.at(key) or Entry(key, {}, entries=[])
+        return found
+
+    _collect(section("collect"))
+    _model(section("distill", "teacher"))
+    _filter(section("filter"))
+    _model(section("filter", "judge"))
+    _train(section("train"), section("run"))
+    _without_nulls(section("eval_data"))
+    _evaluate(section("evaluate"))
+    _run(section("run"), section)
+
+
+def _collect(collect: Entry) -> None:
+    kind = collect.at("source")
+    if kind is None:
+        return
+    sources = {name: collect.take(name) for name in ("chain_sum", "gsm8k")}
+    _group(collect, "source", {"source": "kind"}, sources.get(str(kind.value)))
+    if size := collect.at("size"):
+        size.rename("train_size")
+    contamination = collect.at("contamination")
+    if contamination and (benchmarks := contamination.at("benchmarks")):
+        _without_nulls(benchmarks)
+
+
+def _model(model: Entry) -> None:
+    """A teacher or a judge."""
+    embedded = model.take("embedded")
+    if not (kind := model.at("backend")):
+        return
+    kind.rename("kind")
+    if kind.value == "embedded":
+        for name in ("base_url", "temperature", "top_p", "extra_body"):
+            model.take(name)
+        for entry in (embedded.entries if embedded else None) or ():
+            model.put(entry)
+
+
+def _filter(section: Entry) -> None:
+    strategy, share = section.at("strategy"), section.at("judge_audit_share")
+    if not (strategy and share):
+        return
+    if strategy.value == "rule" and share.value:
+        strategy.set("rule_audited")
+    if strategy.value in ("rule_audited", "rule_then_judge"):
+        share.rename("audit_share")
+    else:
+        for name in ("judge_audit_share", "audit_seed", *(("judge",) if strategy.value == "rule" else ())):
+            section.take(name)
+
+
+def _train(train: Entry, run: Entry) -> None:
+    if (student := train.at("student")) and (source := student.at("source")):
+        source.rename("kind")
+        if source.value in ("package", "path"):
+            student.take("revision")
+    openmind, lora = train.take("openmind"), train.take("lora")
+    own = {name: train.take(name) for name in ("group_by_length", "packing", "save_steps", "resume")}
+    if (backend := train.at("backend")) and backend.value == "openmind" and openmind:
+        _checkpoints_of_openmind(openmind, run)
+        _group(train, "trainer", {"backend": "kind"}, openmind)
+    else:
+        _group(train, "trainer", {"backend": "kind"})
+        for name in ("group_by_length", "packing"):
+            (train.at("trainer") or train).put(own[name])
+        _put_in_run(run, own["save_steps"], own["resume"])
+    kind = train.at("finetuning_type")
+    _group(train, "finetuning", {"finetuning_type": "kind"}, lora if kind and kind.value == "lora" else None)
+
+
+def _checkpoints_of_openmind(openmind: Entry, run: Entry) -> None:
+    """Its two keys for them are those that ``run`` has for both trainers; ``save_strategy: "no"`` is null there."""
+    steps, overwrite = openmind.take("save_steps"), openmind.take("overwrite_output_dir")
+    extra = openmind.at("extra")
+    if steps and extra and isinstance(extra.value, dict) and extra.value.get("save_strategy") == "no":
+        extra.take("save_strategy")
+        steps.set(None)
+    if overwrite:
+        overwrite.set(not overwrite.value)
+        overwrite.beside = ""  # it would say the contrary now
+    _put_in_run(run, steps, overwrite)
+
+
+def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
+    for entry, key in ((steps, "checkpoint_steps"), (resume, "resume")):
+        if entry:
+            entry.rename(key)
+            run.put(entry)
+
+
+def _evaluate(evaluate: Entry) -> None:
+    keys = {"backend": "kind", "batch_size": "batch_size", "dtype": "dtype", "backend_args": "args"}
+    _group(evaluate, "backend", keys)
+
+
+def _run(run: Entry, section: Any) -> None:
+    """``section`` finds the teacher, the judge and evaluate.backend, in the new form already."""
+    models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
+    kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
+    served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
+    for old, name in served.items():
+        if kinds.get(name) != "openai_compatible":
+            run.take(old)
+    _group(run, "api_key_variables", served)
+    _group(
+        run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values()
+    )
+    backend = section("evaluate", "backend").at("kind")
+    keys = {"served_base_url": "base_url", "served_model": "model", "served_api_key_variable": "api_key_variable"}
+    _group(run, "served", keys, read=bool(backend and str(backend.value).startswith("local-")))
+    prices, budget = run.at("prices"), run.at("budget")
+    if prices and budget and budget.value is None and not prices.value.get("models"):
+        run.take("prices")
+        run.take("budget")
+
+
+def _group(parent: Entry, key: str, names: dict[str, str], more: Entry | None = None, read: bool = True) -> None:
+    """Keys of a section as a mapping of its own, where the first of them stood; and what ``more`` has.
+
+    ``names`` has the new ones by the old; where nobody is to read them they are gone.
+    """
+    places = [place for place, entry in enumerate(parent.entries or ()) if entry.key in names]
+    taken = [entry for name in names if (entry := parent.take(name))]
+    if not taken or not read:
+        return
+    above, taken[0].above = taken[0].above, []
+    for entry in taken:
+        entry.rename(names[entry.key])
+    group = Entry(key, {}, above=above, entries=taken)
+    if more:
+        group.above, group.beside, group.column = above + more.above, more.beside, more.column
+    for entry in (more.entries if more else None) or ():
+        group.put(entry)
+    parent.put(group, places[0])
+
+
+def _without_nulls(section: Entry) -> None:
+    for entry in list(section.entries or ()):
+        if entry.value is None:
+            section.take(entry.key)

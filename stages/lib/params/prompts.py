@@ -1,0 +1,42 @@
+"""The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, ``stages/prompts/judge/NAME.txt``.
+
+A name is in one of the two folders alone, so it is enough to find the text.
+"""
+
+from pathlib import Path
+
+from stages.lib.params.base import ParamsError
+
+PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
+JUDGE = "judge"
+
+
+def prompt_text(name: str) -> str:
+    """The text of a prompt, as it stands in its file, to the byte."""
+    path = _file(name)
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 (byte at {error.start}). Save the prompt as UTF-8.") from error
+
+
+def slotted_prompt_text(key: str, name: str, what: str) -> str:
+    """The text of a prompt that says where the ``what`` stands; ``key`` is where params name it."""
+    text = prompt_text(name)
+    if "{question}" not in text:
+        path = _file(name).relative_to(PROMPTS)
+        raise ParamsError(
+            f"params.yaml: {key}: stages/prompts/{path} does not say where the {what} stands. "
+            "Write {question} into it, or choose another prompt."
+        )
+    return text
+
+
+def prompt_names(folder: str = "") -> list[str]:
+    """The names of a folder's prompts, sorted."""
+    return sorted(file.stem for file in (PROMPTS / folder).glob("*.txt"))
+
+
+def _file(name: str) -> Path:
+    own = PROMPTS / f"{name}.txt"
+    return own if own.is_file() else PROMPTS / JUDGE / f"{name}.txt"

@@ -1,0 +1,106 @@
+"""The whole of params.yaml, and what one section says of another."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.lib.params.base import Name, Section
+from stages.lib.params.collect import Collect, EvalData, S1k
+from stages.lib.params.convert import Convert
+from stages.lib.params.errors import nearest
+from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
+from stages.lib.params.filter import Filter, judge_of
+from stages.lib.params.prompts import JUDGE, prompt_names
+from stages.lib.params.run import ApiKeyVariables, Run
+from stages.lib.params.teacher import Distill
+from stages.lib.params.train import Arm, Dataset, Train
+
+# keys of ``run`` that are there for one choice alone: which, and an example
+READERS = {
+    "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
+    "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.served": (
+        "evaluate.backend with kind: local-completions or local-chat-completions",
+        '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
+    ),
+}
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    collect: Collect
+    distill: Distill
+    filter: Filter
+    convert: Convert
+    train: Train
+    eval_data: EvalData
+    evaluate: Evaluate
+    compare: Compare
+    report: Report
+    collect_s1k: dict[Name, S1k]
+    datasets: dict[Name, Dataset]
+    arms: dict[Name, Arm]
+    run: Run
+
+
+def contradictions(params: Params) -> Iterator[str]:
+    """What one section says of another and is not so: names of nothing, keys of ``run`` that nothing reads or lacks."""
+    yield from _names(params)
+    yield from _prompts(params)
+    for name in params.evaluate.benchmarks:
+        if params.evaluate.benchmarks.count(name) > 1:
+            yield f"evaluate.benchmarks: '{name}' stands there twice. Leave one out."
+    yield from _run(params)
+
+
+def _names(params: Params) -> Iterator[str]:
+    for name, arm in params.arms.items():
+        if arm.dataset not in params.datasets:
+            yield f"arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest(arm.dataset, list(params.datasets))}"
+    if "base" in params.arms:
+        yield "arms.base: 'base' is the untrained student. Name the arm otherwise."
+    arms = ["base", *params.arms]
+    for name in [name for pair in params.compare.pairs or [] for name in pair]:
+        if name not in arms:
+            yield f"compare.pairs: no arm '{name}'.{nearest(name, arms)}"
+
+
+def _prompts(params: Params) -> Iterator[str]:
+    judge = judge_of(params.filter)
+    named = [("distill.prompt", params.distill.prompt, ""), ("convert.system_prompt", params.convert.system_prompt, "")]
+    named += [("filter.judge.prompt", judge.prompt, JUDGE)] if judge else []
+    for key, name, folder in named:
+        known = prompt_names(folder)
+        if name not in known:
+            path = "/".join(part for part in ("stages/prompts", folder, f"{name}.txt") if part)
+            yield f"{key}: no file {path}.{nearest(name, known)}"
+    for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
+        yield f"stages/prompts: {name}.txt stands there and in its folder {JUDGE}. Rename one of them."
+
+
+def _run(params: Params) -> Iterator[str]:
+    """A key of ``run`` stands there just where something that is chosen reads it."""
+    run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
+    teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
+    yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
+    yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
+    if run.api_key_variables and not (keys.teacher or keys.judge):
+        yield "run.api_key_variables: names no variable. Remove it."
+    yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
+    for name in ("api_key_variables", "embedded", "served", "prices"):
+        if name in run.model_fields_set and getattr(run, name) is None:
+            yield f"run.{name}: null, but what nothing reads is left out. Remove the key."
+    if run.prices and "budget" not in run.model_fields_set:
+        yield "run.budget: missing beside run.prices. Write budget: null for none."
+    if not run.prices and "budget" in run.model_fields_set:
+        yield "run.budget: in the currency of run.prices, which is absent. Write prices, or remove the budget."
+
+
+def _presence(key: str, found: Any, is_read: bool) -> Iterator[str]:
+    reader, example = READERS[key]
+    if is_read and found is None:
+        yield f"{key}: missing, and {reader} reads it. Write it, for example {example}."
+    if found is not None and not is_read:
+        yield f"{key}: nothing reads it but {reader}. Remove the key."
