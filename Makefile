@@ -49,7 +49,7 @@ help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 checkout:
 	@$(PYTHON) -m stages.lib.doctor.checkout
-doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
+doctor: ## check this machine: what would go wrong with params.yaml, and the command that fixes it
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
@@ -68,7 +68,7 @@ repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
-eval-data: setup ## gather the benchmarks' files that params.yaml names, for evaluations without a network
+eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
 	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
@@ -76,14 +76,14 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
-retry: setup ## ask again for the rows that failed though their stage succeeded; KINDS=cut_off,empty_response: those answers too
+retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
 	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
-profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
+profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
 seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
@@ -110,9 +110,9 @@ store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1
 	python -m stages.lib.store_tools.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ A closed cluster (docs/hosts.md)
-bundle: setup ## pack all that a machine without a network lacks: PLATFORM=aarch64 FILE=bundle.tar
+bundle: setup ## pack all that a machine without a network needs: PLATFORM=aarch64 FILE=bundle.tar
 	@python -m stages.lib.bundle --platform "$(or $(PLATFORM),$(error PLATFORM is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --python-version "$(PYTHON_VERSION)" --out "$(or $(FILE),$(error FILE is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --requirements "$(REQUIREMENTS)" --lock "$(LOCK)" $(addprefix --apart=,$(APART))
-unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it without an index
+unbundle: ## unpack FILE=bundle.tar into this clone, and make .venv from it without an index
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Development
@@ -132,7 +132,7 @@ lint: setup ## ruff and mypy --strict
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
 	python -m benchmarks.training && python -m benchmarks.evaluation
-format: setup ## lay the code out
+format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays
 	rm -rf .cache/evaluation data/eval_data data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
