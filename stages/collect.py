@@ -1,6 +1,6 @@
 """Gather the questions: a training set, and a disjoint held-out set to evaluate on.
 
-In:   a source (``collect.source``): GSM8K, or the embedded generator; the texts of benchmarks, where they are at hand
+In:   a source (``collect.source``): GSM8K, or the embedded generator; the files of benchmarks that params name
 Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "…"}
       data/heldout.jsonl     the same fields
       data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": []}
@@ -142,7 +142,7 @@ def check_sizes(collected: Collected, params: Collect) -> None:
 
 
 def overlap(collected: Collected) -> int:
-    """How many texts stand in the training set and in the held-out set; counted anew from what will be written."""
+    """How many texts stand in the training set and in the held-out set; counted again in what will be written."""
     training = {normalised(question.question) for question in collected.questions}
     return len(training & {normalised(question.question) for question in collected.heldout})
 

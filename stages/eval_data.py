@@ -6,7 +6,7 @@ Out:  data/eval_data/       openai/gsm8k, juletxara/mgsm and cais/mmlu as unmodi
       metrics/eval_data.json    {"gsm8k": {"fewshot": true, "rows": {"train": 7473, "test": 1319}, …}, "mmlu": null}
 
 A benchmark whose counts are not its authors' is refused. MGSM without its exemplars.py is zero-shot only: ``fewshot``
-is then false. What is not named is not gathered, and a task that needs it would ask the hub.
+is then false. What is not named is not downloaded, and a task that needs it would ask the hub.
 
 Alone:  python -m stages.eval_data --out data/eval_data --metrics metrics/eval_data.json
 """
@@ -20,7 +20,7 @@ from typing import Any, get_args
 import click
 
 from stages.lib.command import WRITE, one_line_errors, params_option
-from stages.lib.eval_data.download import Benchmark, gathered
+from stages.lib.eval_data.download import Benchmark, downloaded
 from stages.lib.eval_data.layout import lay_down
 from stages.lib.params import EvalData, PublicBenchmark, load_params
 from stages.lib.rows import write_json
@@ -34,16 +34,16 @@ log = logging.getLogger("distillery.eval_data")
 @params_option
 @one_line_errors
 def main(out: Path, metrics_path: Path, params_path: Path) -> None:
-    benchmarks = gather(load_params(params_path).eval_data)
+    benchmarks = download(load_params(params_path).eval_data)
     manifest = write_folder(benchmarks, out)
     write_json(metrics_path, counts(manifest))
 
 
-def gather(params: EvalData) -> dict[str, Benchmark | None]:
+def download(params: EvalData) -> dict[str, Benchmark | None]:
     """Each benchmark that has a source; None for the others, and a line on stderr either way."""
     found: dict[str, Benchmark | None] = {}
     for name in get_args(PublicBenchmark):
-        found[name] = gathered(name, params[name]) if name in params else None
+        found[name] = downloaded(name, params[name]) if name in params else None
         log.info("eval-data: %s", said(name, found[name]))
     return found
 
@@ -51,7 +51,7 @@ def gather(params: EvalData) -> dict[str, Benchmark | None]:
 def said(name: str, benchmark: Benchmark | None) -> str:
     """What was found, in one line."""
     if benchmark is None:
-        return f"{name} not gathered, for eval_data.{name} names no source: an evaluation would ask the hub for it"
+        return f"{name} not downloaded, for eval_data.{name} names no source: an evaluation would ask the hub for it"
     zero_shot = "" if benchmark.fewshot else "; without examples, so zero-shot only"
     return f"{name} from {benchmark.source.origin}, {benchmark.rows('test')} test questions{zero_shot}"
 

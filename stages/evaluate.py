@@ -10,7 +10,7 @@ Out:  metrics/eval/ARM.json           {"system_prompt": "brief", "settings": {"b
 Alone:  python -m stages.evaluate --arm filtered --model DIR --heldout H.jsonl --eval-data DIR --metrics M --scores S
         --answers A --examples E
 
-Killed, it goes on where it was: answers are kept in .cache/evaluation (stages/lib/evaluation/cache.py).
+A killed evaluation resumes: answers are kept in .cache/evaluation (stages/lib/evaluation/cache.py).
 """
 
 import csv
@@ -48,7 +48,7 @@ log = logging.getLogger("distillery.evaluate")
 @click.option("--arm", "arm_name", required=True, help="'base', or the arm's name in params.yaml.")
 @click.option("--model", "model_path", type=READ, help="The arm's weights, read; the untrained student for 'base'.")
 @click.option("--heldout", "heldout_path", type=READ, required=True, help="Held-out questions, read.")
-@click.option("--eval-data", "eval_data_path", type=READ, help="The folder of gathered benchmarks, read.")
+@click.option("--eval-data", "eval_data_path", type=READ, help="The folder of downloaded benchmarks, read.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Scores, written.")
 @click.option("--scores", "scores_path", type=WRITE, required=True, help="Right or wrong by question, written.")
 @click.option("--answers", "answers_path", type=WRITE, required=True, help="Every answer's text, written.")

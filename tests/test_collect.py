@@ -359,8 +359,8 @@ class TestContamination:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         first, second, last = run.stderr.splitlines()
-        assert first.startswith("collect: contamination by gsm8k NOT checked: its texts are not at hand. ")
-        assert second.startswith("collect: contamination by mmlu NOT checked: its texts are not at hand. ")
+        assert first.startswith("collect: contamination by gsm8k NOT checked: its files are not named. ")
+        assert second.startswith("collect: contamination by mmlu NOT checked: its files are not named. ")
         assert last.startswith(
             "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated,"
         )

@@ -1,4 +1,4 @@
-"""make doctor: each thing that a machine may lack is one line with what mends it, on any machine, with no traceback.
+"""make doctor: each thing that a machine may lack is one line with what fixes it, on any machine, with no traceback.
 
 The machines are made: programs in a folder of the PATH, packages in a folder of the PYTHONPATH, hubs on 127.0.0.1.
 """
@@ -51,11 +51,11 @@ CARDS = """\
 
 
 class Row(NamedTuple):
-    """A line of the table: its state, what was found, and what mends it."""
+    """A line of the table: its state, what was found, and what fixes it."""
 
     state: str
     found: str
-    mend: str
+    fix: str
 
 
 class Said(NamedTuple):
@@ -143,9 +143,9 @@ def rows(text: str) -> dict[str, Row]:
     for line in text.splitlines():
         if row := re.match(r"(ok|warn|fail)\s+(\S.*?)\s{2,}(.*)", line):
             found[row[2]] = Row(row[1], row[3], "")
-        elif mend := re.match(r"\s+→ (.*)", line):
+        elif fix := re.match(r"\s+→ (.*)", line):
             last = list(found)[-1]
-            found[last] = found[last]._replace(mend=mend[1])
+            found[last] = found[last]._replace(fix=fix[1])
     return found
 
 
@@ -201,7 +201,7 @@ def test_without_the_environment_it_says_make_setup(machine: Machine) -> None:
     machine.environment["PYTHONPATH"] = str(ROOT)
     said = machine.doctor(python=("-S",))
     assert said.rows["environment"].state == "fail"
-    assert said.rows["environment"].mend == "make setup"
+    assert said.rows["environment"].fix == "make setup"
     assert "params" not in said.rows
 
 
@@ -261,7 +261,7 @@ def test_only_untrained_arms_still_need_room(machine: Machine) -> None:
 def test_more_threads_than_cores_is_a_warning(machine: Machine) -> None:
     row = machine.doctor({"run.threads": 4000}).rows["device"]
     assert row.state == "warn"
-    assert row.mend == f"set run.threads: {len(os.sched_getaffinity(0))}"
+    assert row.fix == f"set run.threads: {len(os.sched_getaffinity(0))}"
 
 
 @pytest.mark.heavy
@@ -293,7 +293,7 @@ def test_cann_that_is_installed_and_not_sourced_names_its_script(machine: Machin
     script = machine.home / "Ascend" / "ascend-toolkit" / "set_env.sh"
     script.parent.mkdir(parents=True)
     script.write_text("")
-    assert machine.doctor(NPU).rows["CANN"].mend == f"source {script}"
+    assert machine.doctor(NPU).rows["CANN"].fix == f"source {script}"
 
 
 @pytest.mark.heavy
@@ -302,7 +302,7 @@ def test_torch_npu_without_cann_breaks_torch_and_the_way_out_is_named(machine: M
     machine.package("torch", "2.13.0", "raise ImportError('libhccl.so: cannot open shared object file')\n")
     row = machine.doctor().rows["torch"]
     assert "libhccl.so" in row.found
-    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in row.mend
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in row.fix
 
 
 def test_a_whole_npu_host_is_all_ok(machine: Machine) -> None:
@@ -337,7 +337,7 @@ def test_torch_npu_of_another_torch_fails_and_names_the_one_that_fits(machine: M
     machine.npu("2.6.0", "2.1.0.post8")
     row = machine.doctor(NPU).rows["torch_npu"]
     assert (row.state, row.found) == ("fail", "2.1.0.post8 is for torch 2.1.0, and torch is 2.6.0")
-    assert row.mend.endswith("-m pip install torch-npu==2.6.0.post3")  # and not 2.6.0, which is for CANN 8.2.RC1
+    assert row.fix.endswith("-m pip install torch-npu==2.6.0.post3")  # and not 2.6.0, which is for CANN 8.2.RC1
 
 
 @pytest.mark.heavy
@@ -419,7 +419,7 @@ OPENMIND = {"train.trainer.kind": "openmind", "train.system_prompt": "in_user_tu
 def test_openmind_that_is_absent_fails(machine: Machine) -> None:
     row = machine.doctor(OPENMIND).rows["openmind"]
     assert (row.state, row.found) == ("fail", "train.trainer.kind: openmind: no program 'openmind-cli'")
-    assert "make openmind-env" in row.mend
+    assert "make openmind-env" in row.fix
 
 
 @pytest.mark.heavy
@@ -465,7 +465,7 @@ def test_a_hub_that_refuses_connections_is_a_warning(machine: Machine) -> None:
     row = machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"]
     assert row.state == "warn"
     assert row.found.startswith("http://127.0.0.1:9 cannot be reached: ")
-    assert "train.student.kind: path" in row.mend
+    assert "train.student.kind: path" in row.fix
 
 
 @pytest.mark.heavy

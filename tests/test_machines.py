@@ -51,7 +51,7 @@ class Copy:
         return self.run("make", f"PYTHON={sys.executable}", "PIP_NO_INDEX=1", *options, "demo")
 
     def says(self) -> str:
-        """The doctor's line about git, and what mends it."""
+        """The doctor's line about git, and what fixes it."""
         without_torch = {"PYTHONPATH": str(self.folder.parent / "site")}
         done = subprocess.run(
             [sys.executable, "-m", "stages.lib.doctor"], cwd=self.folder, env=self.environment | without_torch,
@@ -220,7 +220,7 @@ def test_a_filesystem_without_locks_is_named(
     assert finding.state == "fail"
     assert finding.found.startswith(f"{tmp_path}: ")
     assert words.replace("{kind}", kind) in finding.found
-    assert "symbolic link" in finding.mend
+    assert "symbolic link" in finding.fix
     assert [path.name for path in tmp_path.iterdir()] == ["kernel"]
 
 

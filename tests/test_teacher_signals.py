@@ -178,7 +178,7 @@ def test_calls_in_flight_get_their_grace_and_no_more(desk: Desk, stopping: Calla
     assert stopped.stage.returncode == 130
     assert 0.6 < took_s < 4
     assert said.splitlines() == [
-        "Error: distill: stopped; 3 answers came and are kept, 7 are missing. Run the stage again to go on there."
+        "Error: distill: stopped; 3 answers came and are kept, 7 are missing. Run the stage again to resume."
     ]
     assert desk.stored() == 3
 
@@ -254,4 +254,4 @@ def test_ctrl_c_before_any_call_is_one_line_too(desk: Desk) -> None:
         stage.send_signal(signal.SIGINT)
         _, said = stage.communicate(timeout=10)
     assert stage.returncode == 130
-    assert said == "Error: stopped. Run the stage again to go on there.\n"
+    assert said == "Error: stopped. Run the stage again to resume.\n"

@@ -922,7 +922,7 @@ def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     caplog.set_level("INFO", "distillery")
     result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 0, result.output
-    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
     for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
         assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
     assert [path.name for path in (tmp_path / ".cache" / "training").iterdir()] == ["filtered.log"]

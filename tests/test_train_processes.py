@@ -209,7 +209,7 @@ def test_two_killed_processes_go_on_together_from_their_checkpoint(
     assert waited_for(lambda: not processes(tmp_path), 60)
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *arguments)
-    assert "going on from step" in caplog.text
+    assert "resuming from step" in caplog.text
     assert difference(tmp_path / "undisturbed", tmp_path / "model") < 1e-6
 
 

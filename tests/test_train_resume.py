@@ -18,7 +18,7 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import LocalStudent, load_params
-from stages.lib.trainers.trl import reckoned
+from stages.lib.trainers.trl import estimated_size
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.checkpoints import digest, last_checkpoint
 from stages.lib.training.identity import student_identity
@@ -79,7 +79,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     (torn / "trainer_state.json").unlink()
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *arguments)
-    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
     for path in (tmp_path / "undisturbed").iterdir():
         assert path.read_bytes() == (tmp_path / "model" / path.name).read_bytes(), path.name
     for suffix in ("json", "csv"):
@@ -147,7 +147,7 @@ def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
     (stale / "lock").touch()
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *options(tmp_path, tiny_params({"run.checkpoint_steps": 1})))
-    assert "going on from" not in caplog.text
+    assert "resuming from" not in caplog.text
     assert not scratch(tmp_path).exists()
 
 
@@ -159,7 +159,7 @@ def test_resume_false_begins_anew(
     arguments = options(tmp_path, tiny_params(OFTEN))
     kill_after_a_checkpoint(arguments, tmp_path)
     runs(train, *options(tmp_path, tiny_params(OFTEN | {"run.resume": False})))
-    assert "going on from" not in caplog.text
+    assert "resuming from" not in caplog.text
     assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
 
 
@@ -197,10 +197,10 @@ def test_the_reckoned_size_is_that_of_the_model(job: Callable[..., Job]) -> None
 
     full, lora = job({"train.finetuning.kind": "full"}), job({"train.finetuning.r": 8})
     count = AutoModelForCausalLM.from_pretrained(full.student).num_parameters()
-    assert reckoned(full) == Size(count, count)
+    assert estimated_size(full) == Size(count, count)
     # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
     adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
-    assert reckoned(lora) == Size(count + adapters, adapters)
+    assert estimated_size(lora) == Size(count + adapters, adapters)
 
 
 def test_too_little_disk_is_told_with_what_to_do(tmp_path: Path, job: Callable[..., Job]) -> None:

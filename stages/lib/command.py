@@ -50,7 +50,7 @@ class LocksError(DistilleryError):
 
     def __init__(self, file: Path, error: OSError) -> None:
         super().__init__(
-            f"{file}: locks do not work on this filesystem ({error.strerror}), and two runs at once would spoil each "
+            f"{file}: locks do not work on this filesystem ({error.strerror}), and two runs at once would damage each "
             f"other's work. Put {file.parent} on a local disk with a symbolic link in its place, or mount it with "
             "locks; 'make doctor' tries them."
         )
@@ -82,7 +82,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         except DistilleryError as error:
             raise _Failure(" ".join(str(error).split("\n")), error.exit_code) from error
         except KeyboardInterrupt as error:  # where nothing was in flight yet, or any more
-            raise _Failure("stopped. Run the stage again to go on there.", Interrupted.exit_code) from error
+            raise _Failure("stopped. Run the stage again to resume.", Interrupted.exit_code) from error
         except OSError as error:
             raise click.ClickException(_os_error_line(error)) from error
 

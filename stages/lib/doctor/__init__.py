@@ -18,12 +18,12 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: ok, warn or fail; what was looked at; what was found; the command or the edit that mends it."""
+    """One line: ok, warn or fail; what was looked at; what was found; the command or the edit that fixes it."""
 
     state: str
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(what: str, found: str) -> Finding:
@@ -31,14 +31,14 @@ def ok(what: str, found: str) -> Finding:
     return Finding(OK, what, found)
 
 
-def warn(what: str, found: str, mend: str) -> Finding:
+def warn(what: str, found: str, fix: str) -> Finding:
     """It may go wrong, or go otherwise than meant."""
-    return Finding(WARN, what, found, mend)
+    return Finding(WARN, what, found, fix)
 
 
-def fail(what: str, found: str, mend: str) -> Finding:
-    """The profile in hand cannot run so."""
-    return Finding(FAIL, what, found, mend)
+def fail(what: str, found: str, fix: str) -> Finding:
+    """The params in use cannot run so."""
+    return Finding(FAIL, what, found, fix)
 
 
 def guarded(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -55,8 +55,8 @@ def table(findings: list[Finding]) -> str:
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:<4}  {finding.what:<{width}}  {finding.found}")
-        if finding.mend:
-            lines.append(f"{'':<4}  {'':<{width}}  → {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':<4}  {'':<{width}}  → {finding.fix}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
-"""Look at this machine with the eyes of the profile in hand (params.yaml), and say what would go wrong.
+"""Check this machine for the params in use (params.yaml), and say what would go wrong.
 
     make doctor
     python -m stages.lib.doctor --params params.yaml
 
-Out, on stdout: one line a finding, ok, warn or fail, each of the latter two with what mends it. The exit code is 1
+Out, on stdout: one line a finding, ok, warn or fail, each of the latter two with what fixes it. The exit code is 1
 where one fails, else 0. Only what the profile needs is looked at. Nothing stays written (locks are tried on two empty
 files, which are removed again) and nothing is downloaded; the only requests are a HEAD to each hub that something must
 be fetched from, with 3 s for it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 1 where a finding is a fail."""
     parser = argparse.ArgumentParser(prog="make doctor", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the profile in hand")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the params in use")
     path = parser.parse_args(arguments).params
     findings = list(guarded("doctor", lambda: look(path)))
     say(f"{table(findings)}\n\n{summary(findings)}\n")
@@ -52,7 +52,7 @@ def look(path: Path) -> Iterator[Finding]:
     yield from guarded("git", checkout.repository)
     yield from basis
     if any(finding.state == FAIL for finding in basis):
-        yield warn("the rest", "not looked at, for it needs the environment", "mend the above, then 'make doctor'")
+        yield warn("the rest", "not looked at, for it needs the environment", "fix the above, then 'make doctor'")
         return
     params, findings = profile(path)
     yield from findings
@@ -67,7 +67,7 @@ def profile(path: Path) -> tuple[Params | None, list[Finding]]:
     try:
         params = load_params(path)
     except (ParamsError, OSError) as error:
-        return None, [fail("params", " ".join(str(error).split()), "'make check' repeats this when it is mended")]
+        return None, [fail("params", " ".join(str(error).split()), "'make check' repeats this when it is fixed")]
     return params, [ok("params", f"{path}: valid")]
 
 

@@ -14,7 +14,7 @@ def device(params: Params) -> Iterator[Finding]:
     kind, _, index = params.run.device.partition(":")
     here = look_into(sys.executable)
     if here.torch_error:
-        yield fail("torch", here.torch_error[:160], torch_mend(here, kind))
+        yield fail("torch", here.torch_error[:160], torch_fix(here, kind))
     if kind == "npu":
         yield from ascend.driver()
         yield from ascend.cann()
@@ -28,8 +28,8 @@ def device(params: Params) -> Iterator[Finding]:
         yield warn("device", f"run.device: {params.run.device}: not looked at", "nothing: cpu, cuda and npu are known")
 
 
-def torch_mend(here: Environment, kind: str) -> str:
-    """What mends a torch that cannot be imported."""
+def torch_fix(here: Environment, kind: str) -> str:
+    """What fixes a torch that cannot be imported."""
     if "torch-npu" not in here.versions:
         return "rm -r .venv && make setup"
     if kind == "npu":
@@ -58,5 +58,5 @@ def cuda(index: int, processes: int, here: Environment) -> Finding:
     if here.cuda > index:
         found = f"run.processes needs {processes} cards from cuda:{index} on, torch sees {here.cuda}"
         return fail("device", found, f"set run.processes: {here.cuda - index}; CUDA_VISIBLE_DEVICES hides cards")
-    mend = "nvidia-smi shows whether the driver does; CUDA_VISIBLE_DEVICES hides cards; or set run.device: cpu"
-    return fail("device", f"run.device needs cuda:{index}, torch sees {here.cuda} cards", mend)
+    fix = "nvidia-smi shows whether the driver does; CUDA_VISIBLE_DEVICES hides cards; or set run.device: cpu"
+    return fail("device", f"run.device needs cuda:{index}, torch sees {here.cuda} cards", fix)

@@ -41,17 +41,19 @@ def driver() -> Iterator[Finding]:
     """The cards by npu-smi, and their health."""
     program = shutil.which("npu-smi")
     if program is None:
-        mend = "export PATH=$PATH:/usr/local/sbin, or install the driver; in a container, mount npu-smi"
-        yield warn("npu-smi", "not in the PATH, so the driver was not asked", mend)
+        fix = "export PATH=$PATH:/usr/local/sbin, or install the driver; in a container, mount npu-smi"
+        yield warn("npu-smi", "not in the PATH, so the driver was not asked", fix)
         return
     code, text = output_of([program, "info"], 30)
     cards = CARD.findall(text)
-    ill = [f"{number} {health}" for number, _, health in cards if health != "OK"]
+    unhealthy = [f"{number} {health}" for number, _, health in cards if health != "OK"]
     if code != 0 or not cards:
         yield fail("npu-smi", f"no card: {last_line(text)}", "npu-smi info; is the driver loaded, /dev/davinci* there?")
-    elif ill:
+    elif unhealthy:
         yield warn(
-            "npu-smi", f"{len(cards)} cards, of which not OK: {', '.join(ill)}", "npu-smi info -t health -i NUMBER"
+            "npu-smi",
+            f"{len(cards)} cards, of which not OK: {', '.join(unhealthy)}",
+            "npu-smi info -t health -i NUMBER",
         )
     else:
         yield ok("npu-smi", f"{len(cards)} cards ({cards[0][1]}), all OK")
@@ -72,8 +74,8 @@ def variables() -> Iterator[Finding]:
     """What is set for the cards and for several hosts, where it would not do what it looks like (docs/ascend.md)."""
     cards = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     if cards is not None and (not re.fullmatch(r"\d+(,\d+)*", cards) or not ascending(cards)):
-        mend = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
-        yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", mend)
+        fix = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
+        yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", fix)
     hosts = os.environ.get("NNODES", "1")
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if hosts == "1":
@@ -103,11 +105,11 @@ def torch_npu(what: str, there: Environment, index: int = 0) -> Iterator[Finding
     elif base(npu) != torch:
         yield fail(what, f"{npu} is for torch {base(npu)}, and torch is {torch or 'not installed'}", install)
     elif there.torch_error or there.npu_error:
-        mend = source_command() if cann_home() is None else f"{there.python} -c 'import torch_npu' shows all of it"
-        yield fail(what, f"{npu}: {(there.npu_error or there.torch_error)[:120]}", mend)
+        fix = source_command() if cann_home() is None else f"{there.python} -c 'import torch_npu' shows all of it"
+        yield fail(what, f"{npu}: {(there.npu_error or there.torch_error)[:120]}", fix)
     elif there.npu <= index:
-        mend = "ASCEND_RT_VISIBLE_DEVICES hides cards; a container needs /dev/davinci* and the driver's folder"
-        yield fail(what, f"{npu} sees {there.npu} cards, the training needs them up to npu:{index}", mend)
+        fix = "ASCEND_RT_VISIBLE_DEVICES hides cards; a container needs /dev/davinci* and the driver's folder"
+        yield fail(what, f"{npu} sees {there.npu} cards, the training needs them up to npu:{index}", fix)
     else:
         yield ok(what, f"{npu} with torch {torch}, {there.npu} cards")
     if npu:
@@ -120,11 +122,11 @@ def support(what: str, npu: str) -> Iterator[Finding]:
     version, meant = cann_version(home) if home else None, CANN_OF.get(npu)
     known = ", ".join(f"{each} (CANN {cann})" for each, cann in CANN_OF.items() if base(each) == base(npu))
     if meant is None:
-        mend = f"take one of {known}" if known else "see the release notes of torch_npu for its CANN"
-        yield warn(f"{what} support", f"{npu} is not in the table of its makers (docs/ascend.md)", mend)
+        fix = f"take one of {known}" if known else "see the release notes of torch_npu for its CANN"
+        yield warn(f"{what} support", f"{npu} is not in the table of its makers (docs/ascend.md)", fix)
     elif version and version.upper() != meant:
-        mend = f"install CANN {meant}" + (f", or a torch_npu of {known}" if known else "")
-        yield warn(f"{what} support", f"{npu} is published for CANN {meant}, this is {version}", mend)
+        fix = f"install CANN {meant}" + (f", or a torch_npu of {known}" if known else "")
+        yield warn(f"{what} support", f"{npu} is published for CANN {meant}, this is {version}", fix)
     else:
         yield ok(f"{what} support", f"{npu} is published for CANN {meant}")
 

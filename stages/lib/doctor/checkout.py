@@ -23,7 +23,7 @@ def repository() -> Iterator[Finding]:
     elif code and not any((folder / ".git").exists() for folder in (ROOT, *ROOT.parents)):
         yield fail("git", f"{ROOT} is a copy without .git, and DVC needs one", f"git clone it instead, or: {MAKE_ONE}")
     elif code:  # such as a folder of another user's ('dubious ownership'): git says what to type
-        yield fail("git", f"git refuses {ROOT}: {' '.join(said.split())[:200]}", "do as git says, or clone it anew")
+        yield fail("git", f"git refuses {ROOT}: {' '.join(said.split())[:200]}", "do as git says, or clone it again")
     elif Path(said.strip()).resolve() != ROOT:
         found = f"{ROOT} has no .git of its own, but lies in the repository {said.strip()}"
         yield warn("git", found, f"git clone it instead, or: {MAKE_ONE}")
@@ -42,7 +42,7 @@ def main() -> int:
     """Say what is missing, before anything is installed."""
     (finding,) = repository()
     if finding.state == FAIL:
-        sys.stderr.write(f"Error: {finding.found}. {finding.mend[0].upper()}{finding.mend[1:]}\n")
+        sys.stderr.write(f"Error: {finding.found}. {finding.fix[0].upper()}{finding.fix[1:]}\n")
     return int(finding.state == FAIL)
 
 

@@ -92,8 +92,8 @@ def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Fi
         with connect(teacher, params.run, variable):
             return ok(what, f"{variable} is set")
     except DistilleryError as error:
-        found, _, mend = str(error).partition(". ")
-        return fail(what, found, mend)
+        found, _, fix = str(error).partition(". ")
+        return fail(what, found, fix)
 
 
 def downloads(params: Params) -> Iterator[Finding]:

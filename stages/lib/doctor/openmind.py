@@ -34,8 +34,8 @@ def program(params: Params) -> Iterator[Finding]:
     try:
         command = command_line(trainer, Path("train.yaml"))
     except DistilleryError as error:
-        found, _, mend = str(error).partition(". ")
-        yield fail("openmind", found, mend)
+        found, _, fix = str(error).partition(". ")
+        yield fail("openmind", found, fix)
         return
     yield runs(command)
     python = Path(command[0]).with_name("python")
@@ -66,9 +66,9 @@ def environment(there: Environment, params: Params, version: str) -> Iterator[Fi
     release = there.versions.get("openmind", "from a checkout")
     named = ("torch", "transformers", "deepspeed")
     found = f"openMind {release}, " + ", ".join(f"{name} {there.versions.get(name, '(none)')}" for name in named)
-    outside = misfits(there.versions) if release == version else []
+    outside = out_of_range(there.versions) if release == version else []
     if there.torch_error:
-        yield fail("openmind env", there.torch_error[:160], "source CANN's set_env.sh, or make openmind-env anew")
+        yield fail("openmind env", there.torch_error[:160], "source CANN's set_env.sh, or make openmind-env again")
     elif params.train.deepspeed and "deepspeed" not in there.versions:
         yield fail("openmind env", found, f"{there.python} -m pip install 'deepspeed{RANGES['deepspeed']}'")
     elif outside:
@@ -81,7 +81,7 @@ def environment(there: Environment, params: Params, version: str) -> Iterator[Fi
         yield from ascend.torch_npu("openmind torch_npu", there)
 
 
-def misfits(versions: dict[str, str]) -> list[str]:
+def out_of_range(versions: dict[str, str]) -> list[str]:
     """``["peft 0.21.2 (>=0.12.0,<=0.14.0)"]``."""
     pairs = [(name, versions[name], SpecifierSet(asked)) for name, asked in RANGES.items() if name in versions]
     return [f"{name} {version} ({RANGES[name]})" for name, version, fits in pairs if not fits.contains(version, True)]

@@ -20,7 +20,9 @@ from stages.lib.store.answer_store import default_path
 GB = 1e9
 LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
 OPTIMIZER = 12  # bytes a weight: gradients and Adam's two moments
-CHECKPOINT = 16  # bytes a weight, as train reckons before it starts: twice the bf16 weights, fp32 weights, two moments
+CHECKPOINT = (
+    16  # bytes a weight, as train estimates before it starts: twice the bf16 weights, fp32 weights, two moments
+)
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -71,7 +73,7 @@ def disk_needed(params: Params) -> float | None:
 
 
 def checkpoints_at_once(params: Params) -> int:
-    """How many lie on the disk together: where there is one to go on from, the next one is written beside it."""
+    """How many lie on the disk together: where there is one to resume from, the next one is written beside it."""
     trainer, run = params.train.trainer, params.run
     if run.checkpoint_steps is None:
         return 0

@@ -1,4 +1,4 @@
-"""A benchmark gathered from a hub, its mirror, ModelScope or a folder, whole and checked, as tables in memory.
+"""A benchmark downloaded from a hub, its mirror, ModelScope or a folder, whole and checked, as tables in memory.
 
 A repository is fetched as it stands and read where it lies, so one reader serves every origin: the official files where
 they are there (official.py), else whatever form of a dataset ``datasets`` knows, Parquet above all. No script of a
@@ -57,7 +57,7 @@ class Benchmark:
         return sum(len(table.rows) for table in self.tables if table.split == split)
 
 
-def gathered(name: str, source: BenchmarkSource) -> Benchmark:
+def downloaded(name: str, source: BenchmarkSource) -> Benchmark:
     """The benchmark from its source; DataError where it cannot be had, is not itself or is not whole."""
     advice = f"Point eval_data.{name}.path at {MEANT[name]}."
     folder = _fetched(name, source)

@@ -76,5 +76,5 @@ def _readme(benchmark: Benchmark, form: Form) -> bytes:
         ],
         "dataset_info": [{"config_name": config, "features": form.columns} for config in form.configs],
     }
-    said = f"{benchmark.name}, gathered from {benchmark.source.origin} {benchmark.source.path}. See manifest.json."
+    said = f"{benchmark.name}, downloaded from {benchmark.source.origin} {benchmark.source.path}. See manifest.json."
     return f"---\n{json.dumps(card, indent=1)}\n---\n\n{said}\n".encode()

@@ -3,7 +3,7 @@
     student_model(Asking(arm="filtered", weights=Path("models/filtered"), …))    → lm-eval's own object
 
 It is always made without ``think_end_token``: recording.py says why. ``vllm`` was never run by us: no machine with it
-was at hand.
+was available.
 """
 
 import json

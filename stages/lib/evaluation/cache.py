@@ -1,4 +1,4 @@
-"""Where an evaluation's answers are kept, so that a killed one goes on and a new score asks nothing.
+"""Where an evaluation's answers are kept, so that a killed one resumes and a new score asks nothing.
 
     .cache/evaluation/ARM/DIGEST/answers_rank0.db    lm-eval's own cache (SQLite), one of each process
 

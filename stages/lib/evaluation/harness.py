@@ -19,8 +19,8 @@ from stages.lib.evaluation.backends import (
 )
 from stages.lib.evaluation.bodies import NoAnswer
 from stages.lib.evaluation.cache import cache_folder, remove_others
+from stages.lib.evaluation.downloaded import offline_questions, refuse_fewshot
 from stages.lib.evaluation.forecast import warn_of_days
-from stages.lib.evaluation.gathered import gathered, refuse_fewshot
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import Scored, scored_of, stops_of
 from stages.lib.evaluation.served import served_models
@@ -45,7 +45,7 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
     refuse_before_loading(asking)
     refuse_lost_system_text(asking)
     refuse_fewshot(eval_data, benchmarks, asking.params.num_fewshot)
-    with gathered(eval_data, benchmarks):
+    with offline_questions(eval_data, benchmarks):
         found = [loaded(benchmark) for benchmark in benchmarks]
         for each in found:
             refuse_unanswerable(each, asking.params.backend.kind)
@@ -89,7 +89,7 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
     from lm_eval import simple_evaluate
 
     params = asking.params
-    # the tasks' own stop strings must be read before lm-eval lays ours over them
+    # the tasks' own stop strings must be read before lm-eval replaces them by ours
     stops = {name: stops_of(task) for name, task in found.tasks.items()}
     try:
         results = simple_evaluate(

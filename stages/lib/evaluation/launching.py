@@ -4,7 +4,7 @@
     → python -m accelerate.commands.launch --num_processes 8 … -m stages.evaluate --arm filtered …
 
 lm-eval's ``hf`` then deals the questions out among them. It knows this for accelerators alone, so on a CPU one process
-asks. This was never run: no machine with several cards was at hand.
+asks. This was never run: no machine with several cards was available.
 """
 
 import logging

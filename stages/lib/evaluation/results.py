@@ -56,7 +56,7 @@ class Scored:
 
 
 def stops_of(task: Any) -> tuple[str, ...]:
-    """A task's own stop strings but the end of turn; to be read before others are laid over them."""
+    """A task's own stop strings but the end of turn; to be read before others replace them."""
     until = (task.config.generation_kwargs or {}).get("until") or []
     return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop not in END_OF_TURN)
 

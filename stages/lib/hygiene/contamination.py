@@ -67,13 +67,13 @@ def index_questions(benchmark: str, questions: Iterable[str], n: int) -> Benchma
 
 
 def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
-    """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
+    """The n-grams of each benchmark whose files params name; a line on stderr for each of the others."""
     indexes = []
     for benchmark in get_args(PublicBenchmark):
         path = params.benchmarks.get(benchmark)
         if path is None:
             log.warning(
-                "collect: contamination by %s NOT checked: its texts are not at hand. "
+                "collect: contamination by %s NOT checked: its files are not named. "
                 "Name its files in collect.contamination.benchmarks.%s",
                 benchmark,
                 benchmark,

@@ -76,5 +76,5 @@ class BenchmarkSource(Section):
     revision: str | None
 
 
-# the public benchmarks that are gathered for an evaluation without a network
+# the public benchmarks that are downloaded for an evaluation without a network
 EvalData = dict[PublicBenchmark, BenchmarkSource]

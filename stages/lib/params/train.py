@@ -124,7 +124,7 @@ class Train(Section):
 
     @property
     def packing(self) -> bool:
-        """Whether the trainer lays several rows behind one another."""
+        """Whether the trainer packs several rows into one."""
         return isinstance(self.trainer, Trl) and self.trainer.packing
 
     @property

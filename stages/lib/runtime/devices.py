@@ -52,7 +52,7 @@ def visible_cards(device: str, processes: int) -> dict[str, str]:
 
 
 def check_bf16(device: str) -> None:
-    """DistilleryError where a card cannot reckon in bf16; a warning where a CPU can, but slowly."""
+    """DistilleryError where a card cannot compute in bf16; a warning where a CPU can, but slowly."""
     kind, _ = split(device)
     if kind == "cpu":
         info = Path("/proc/cpuinfo")

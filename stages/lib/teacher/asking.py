@@ -201,7 +201,7 @@ class _Asking:
         if self._interrupted:
             raise Interrupted(
                 f"{self._stage}: stopped; {standing.bought} answers came and are kept, "
-                f"{standing.wanted - standing.done} are missing. Run the stage again to go on there."
+                f"{standing.wanted - standing.done} are missing. Run the stage again to resume."
             )
         if self._refusal:
             raise self._refusal

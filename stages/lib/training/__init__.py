@@ -76,7 +76,7 @@ class Trained:
     """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
-    are of the run and not of what was learnt: the step of the checkpoint that it went on from, what its first process
+    are of the run and not of what was learned: the step of the checkpoint that it resumed from, what its first process
     measured (``{"padding_share": 0.12}``), and what trained it.
     """
 

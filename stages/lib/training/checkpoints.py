@@ -2,11 +2,11 @@
 
 It lies outside DVC's outs, which are deleted before a stage runs, and under $DVC_ROOT:
 
-    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: what is gone on from
+    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: all that a resume needs
     .cache/training/ARM/DIGEST/lock             held by the process that trains
 
 DIGEST is of all that shapes the weights, so a checkpoint of other rows, params or a student of other bytes is never
-gone on from. A training that ends well takes away its own folder and what killed ones of its arm left.
+resumed from. A training that ends well removes its own folder and what killed ones of its arm left.
 
 TRL's trainings are in ``scratch_folder``; a backend with a DIGEST of its own (openMind) takes ``held_folder``.
 """
@@ -29,7 +29,7 @@ from stages.lib.training.launching import deepspeed_file
 
 log = logging.getLogger("distillery.train")
 
-# what says where from and what else is saved, and not what is learnt
+# what says where from and what else is saved, and not what is learned
 SHAPELESS: dict[str, Any] = {"student": True, "on_too_long": True, "finetuning": {"keep_adapter"}}
 
 
@@ -105,14 +105,14 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; those that were being written when the process died are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if _is_whole(checkpoint):
-            log.info("train: going on from step %d (%s)", step_of(checkpoint), checkpoint)
+            log.info("train: resuming from step %d (%s)", step_of(checkpoint), checkpoint)
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The step that a training goes on from; 0 where it begins at the beginning."""
+    """The step that a training resumes from; 0 where it starts from the beginning."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 

@@ -83,7 +83,7 @@ def launch(
 
 @contextmanager
 def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
+    """No worker may keep training on the cards after Ctrl-C or SIGTERM."""
 
     def interrupt(*_: object) -> None:
         raise Interrupted("train: stopped, and its processes with it. 'dvc repro' trains again.")

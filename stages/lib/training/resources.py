@@ -1,6 +1,6 @@
-"""What a training needs of disk and memory, reckoned before its weights are loaded, and what to turn where it fails.
+"""The disk and memory that a training needs, estimated before its weights are loaded; which settings need less.
 
-By reckoning, in fp32: a parameter takes 4 bytes in the final weights; a trained one takes 12 more in memory (its
+By estimate, in fp32: a parameter takes 4 bytes in the final weights; a trained one takes 12 more in memory (its
 gradient and Adam's two moments) and up to 16 in a checkpoint. What the rows themselves take in memory comes on top.
 
 With DeepSpeed, ZeRO-1 shares the optimizer's 12 bytes out over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights

@@ -8,7 +8,7 @@ Out:  job.out                        final weights, tokenizer, and the chat temp
 openMind is started by ``train.trainer.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. The
 whole environment passes to it: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, NNODES, RANK, MASTER_ADDR, HCCL_… Its exit
 code is 0 even where it fails, so a training has succeeded when the weights and all its steps are written, not before.
-Where params have it resume (``run.resume``), a killed training goes on from its last whole one.
+Where params have it resume (``run.resume``), a killed training resumes from its last whole checkpoint.
 
 What was read in release 1.0.0 and shapes this module:
 - unknown keys of the YAML are fatal, ``template`` among them; the template follows from the kind of model;

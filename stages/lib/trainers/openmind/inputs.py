@@ -99,7 +99,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     if run.checkpoint_steps is None:
         keys["save_strategy"] = "no"  # by itself the Trainer writes one every 500 steps
     elif run.resume and "save_total_limit" not in settings.extra:
-        keys["save_total_limit"] = 1  # they are there to go on from: the last one is enough
+        keys["save_total_limit"] = 1  # they are there to resume from: the last one is enough
     if twice := sorted(keys.keys() & settings.extra):
         raise TrainingError(f"train.trainer.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
     return {key: value for key, value in keys.items() if value is not None} | settings.extra

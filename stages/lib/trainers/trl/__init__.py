@@ -63,7 +63,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Work:
-    """What a training process is told: the job, its rows those that fit; where to go on from; who waits for it."""
+    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent."""
 
     job: Job
     scratch: Path
@@ -242,7 +242,7 @@ def _text(path: Path | None) -> str | None:
 
 def check_needs(job: Job, scratch: Path) -> None:
     """TrainingError where disk or memory cannot be enough; the weights are not loaded for it."""
-    size = reckoned(job)
+    size = estimated_size(job)
     check_disk(job, size, scratch)
     settings = deepspeed_file(job.train.deepspeed)
     stage = zero_stage(settings) if settings else None
@@ -250,7 +250,7 @@ def check_needs(job: Job, scratch: Path) -> None:
     check_memory(job, size, Sharing(job.run.processes, stage, job.train.bf16 and stage is not None))
 
 
-def reckoned(job: Job) -> Size:
+def estimated_size(job: Job) -> Size:
     """The parameters of the student and of its adapters, counted on a model without values."""
     import torch
     from peft import get_peft_model
@@ -278,7 +278,7 @@ def end_of_turn(job: Job, tokenizer: Any) -> str:
     """The special token that the chat template writes after an answer: what a trained student stops at.
 
     TrainingError where there is none. It is not always the tokenizer's own: Qwen2.5-7B names <|endoftext|>, which its
-    template never writes, so that generation would go on after every answer.
+    template never writes, so that generation would continue after every answer.
     """
     row = job.conversations[0]
     text = tokenizer.apply_chat_template(row.messages(), tokenize=False)

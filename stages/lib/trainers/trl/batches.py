@@ -32,7 +32,7 @@ class RowOrder:
     epoch: int = field(default=0, init=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """The Trainer says it at the beginning of each, also when it goes on from a checkpoint."""
+        """The Trainer says it at the beginning of each, also when it resumes from a checkpoint."""
         self.epoch = epoch
 
     def __len__(self) -> int:

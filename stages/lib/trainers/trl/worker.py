@@ -1,6 +1,6 @@
 """One of the processes that train with TRL; __init__.py starts them, by torchrun where there are several.
 
-In:   work.json    trl.Work: the job, its scratch folder, the checkpoint to go on from
+In:   work.json    trl.Work: the job, its scratch folder, the checkpoint to resume from
 Out:  what trl.fit saves, by the first process; beside work.json result.json (trl.Fitted), or error.txt with one line
 
     torchrun --nproc-per-node 2 -m stages.lib.trainers.trl.worker SCRATCH/work.json

@@ -1,8 +1,8 @@
 """Benchmarks' questions from ``data/eval_data``, so that unmodified tasks of lm-eval ask no network.
 
-data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ bear the names of the hub's datasets. ``datasets`` prefers a
-folder of such a name in the working directory to the hub, so that is where lm-eval runs. What is not gathered there is
-asked of the hub, which the log says. MGSM gathered without its exemplars.py has one row that stands for its examples:
+data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ have the names of the hub's datasets. ``datasets`` prefers a
+folder of such a name in the working directory to the hub, so that is where lm-eval runs. What is not there is asked
+of the hub, which the log says. MGSM downloaded without its exemplars.py has one row in place of its examples:
 nobody may be shown it.
 """
 
@@ -23,15 +23,15 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 
 
 @contextmanager
-def gathered(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[None]:
-    """Work inside the folder of gathered questions, and without the hub where it has all that is asked.
+def offline_questions(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[None]:
+    """Work inside the folder of downloaded questions, and without the hub where it has all that is asked.
 
     To be entered before ``datasets`` is imported, which reads its settings then.
     """
     missing = [each.name for each in benchmarks if each.name != HELDOUT and not is_gathered(folder, each)]
     if missing:
         log.info(
-            "evaluate: %s: not in %s, so lm-eval asks the hub ('make eval-data' gathers them)",
+            "evaluate: %s: not in %s, so lm-eval asks the hub ('make eval-data' downloads them)",
             ", ".join(missing),
             folder or "data/eval_data",
         )
@@ -45,16 +45,16 @@ def is_gathered(folder: Path | None, benchmark: Benchmark) -> bool:
 
 
 def refuse_fewshot(folder: Path | None, benchmarks: Sequence[Benchmark], num_fewshot: Mapping[str, int]) -> None:
-    """EvaluationError where examples are to stand before a question, and the benchmark was gathered without any."""
+    """EvaluationError where examples are asked for before a question, and the benchmark was downloaded without any."""
     if folder is None or not (folder / "manifest.json").is_file():
         return
-    found = read_json(folder / "manifest.json", "Run 'make eval-data' to gather it again.")["benchmarks"].values()
+    found = read_json(folder / "manifest.json", "Run 'make eval-data' to download it again.")["benchmarks"].values()
     without = {facts["folder"] for facts in found if facts and not facts["fewshot"]}
     for each in benchmarks:
         if each.data in without and num_fewshot.get(each.name):
             raise EvaluationError(
                 f"evaluate.num_fewshot: {num_fewshot[each.name]} examples for '{each.name}', but {each.data} was "
-                "gathered without any. Put exemplars.py beside its .tsv files and run 'make eval-data', or say 0."
+                "downloaded without any. Put exemplars.py beside its .tsv files and run 'make eval-data', or say 0."
             )
 
 
