@@ -278,11 +278,11 @@ def outcome(
     except KeyError:
         failed = asked.failed.get(request_key(request), CallFailed(NOT_ASKED, status=None, attempts=0))
         row = Failure(
-            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.words
+            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.message
         )
         return row, {}
     except BodyError as error:  # received when the reader asked for less
-        said = error.said.text if error.said else ""
+        said = error.server_message.text if error.server_message else ""
         attempts = 1 + last_draw(request, store)
         return Failure(**fields, reason=str(error), status=200, attempts=attempts, error=said), {}
     if answer.failure:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stages.lib.replies.errors import Fault, hint_on, verdict_on
-from stages.lib.replies.server_words import ServerWords, error_in, words_of
+from stages.lib.replies.errors import Scope, classify_error, hint_for
+from stages.lib.replies.server_message import ServerMessage, error_in, message_of
 from stages.lib.teacher.waiting import asked_wait_s
 from tests.teacher_desk import KEY, Desk, Serve, completion, question
 
@@ -248,11 +248,11 @@ def as_event(body: Any) -> web.Response:
     return web.Response(text=text, content_type="text/event-stream")
 
 
-def said_by(status: int, body: Any) -> ServerWords:
+def said_by(status: int, body: Any) -> ServerMessage:
     said = (
         error_in(body)
         if status == 200
-        else words_of(body.encode() if isinstance(body, str) else json.dumps(body).encode())
+        else message_of(body.encode() if isinstance(body, str) else json.dumps(body).encode())
     )
     assert said
     return said
@@ -319,10 +319,10 @@ def test_an_error_that_passes_is_asked_again_and_never_a_row(desk: Desk, serve: 
 def test_the_same_error_means_the_same_inside_a_200(desk: Desk, serve: Serve, row: Row, stream: bool) -> None:
     """What is told by its status alone is told by the status in the body there."""
     _, status, body = row
-    outside = verdict_on(status, said_by(status, body))
+    outside = classify_error(status, said_by(status, body))
     inside = error_in(body)
     assert inside
-    if verdict_on(200, inside) != outside:
+    if classify_error(200, inside) != outside:
         assert not inside.codes, "a sentence of its own and nothing else"
         return
 
@@ -351,7 +351,7 @@ def test_the_same_error_means_the_same_inside_a_200(desk: Desk, serve: Serve, ro
     ],
 )
 def test_a_sentence_that_refuses_every_question_comes_with_what_to_change(message: str, hint: str) -> None:
-    assert hint_on(ServerWords(message), "distill.teacher").startswith(hint)
+    assert hint_for(ServerMessage(message), "distill.teacher").startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_an_error_that_is_none_costs_no_answer(desk: Desk, serve: Serve, body: d
     ],
 )
 def test_the_wait_is_read_wherever_a_server_states_it(headers: dict[str, str], message: str, seconds: float) -> None:
-    assert asked_wait_s(headers, ServerWords(message)) == pytest.approx(seconds)
+    assert asked_wait_s(headers, ServerMessage(message)) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "86400"}, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, {}])
@@ -430,6 +430,6 @@ def test_each_kind_of_error_is_said_once(desk: Desk, serve: Serve, caplog: pytes
 
 
 def test_every_fault_has_rows() -> None:
-    for fault, rows in ((Fault.ALL, STOP), (Fault.QUESTION, REFUSE)):
+    for scope, rows in ((Scope.RUN, STOP), (Scope.QUESTION, REFUSE)):
         for name, status, body in rows:
-            assert verdict_on(status, said_by(status, body)).fault is fault, name
+            assert classify_error(status, said_by(status, body)).scope is scope, name

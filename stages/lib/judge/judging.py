@@ -94,7 +94,7 @@ class Judging:
         missing = [failed for failed in asked.failed.values() if not _is_permanent(failed, some_received)]
         if missing:
             kinds = ", ".join(f"{n} {reason}" for reason, n in Counter(each.reason for each in missing).most_common())
-            words = next((f': "{each.words}"' for each in missing if each.words), "")
+            words = next((f': "{each.message}"' for each in missing if each.message), "")
             raise TeacherError(
                 f"filter: {len(missing)} marks of the judge were not received ({kinds}{words}). The received ones are "
                 "kept. Run the stage again to ask for the rest."

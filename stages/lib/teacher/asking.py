@@ -280,7 +280,7 @@ class _Asking:
         except CallFailed as failed:
             # a copy: the exception itself holds on to its whole call
             self._asked.failed[key] = CallFailed(
-                failed.reason, failed.status, failed.attempts, failed.words, failed.subject
+                failed.reason, failed.status, failed.attempts, failed.message, failed.subject
             )
             self._asked.standing.failed += 1
             self._end(key, None)
