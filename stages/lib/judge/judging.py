@@ -19,9 +19,9 @@ from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.rows.distilled import Distilled
 from stages.lib.store.answer_store import AnswerStore, request_key
-from stages.lib.teacher.asking import Asked, Requests, Respondent, ask_missing, chat_request, price_of
+from stages.lib.teacher.asking import AskResult, Requests, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.client import CallFailed, TeacherError
-from stages.lib.teacher.progress import Standing
+from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import body_cost
 
 SEPARATOR = "\n" * 5  # the article's: the response, five newlines, the gold solution
@@ -33,7 +33,7 @@ Rows = Callable[[], Iterable[Distilled]]
 
 
 class Judging:
-    """One judge for a run; ``standing`` adds up what its rounds came to."""
+    """One judge for a run; ``counts`` holds the totals of its rounds."""
 
     def __init__(self, params: Judge, run: Run) -> None:
         self._params = params
@@ -42,14 +42,14 @@ class Judging:
         self._identity = self._respondent.identity
         self._price = price_of(self._respondent, run)
         self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "response")
-        self.standing = Standing(wanted=0)
+        self.counts = RunCounts(total=0)
         self.full_cost = 0.0
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Ask in two rounds: every row that has no mark yet, then the rows whose reply could not be read."""
         first = self._round(lambda: (self._request(row, 0) for row in rows()), store)
         second = self._round(lambda: self._second_round(rows, store), store)
-        self.standing.from_store = second.from_store - first.bought
+        self.counts.from_store = second.from_store - first.bought
 
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked about."""
@@ -59,7 +59,7 @@ class Judging:
 
     def run_facts(self) -> dict[str, Any]:
         """What this run bought and what the store saved; complete when every row has its mark."""
-        return self.standing.facts(self.full_cost, self._run.currency)
+        return self.counts.facts(self.full_cost, self._run.currency)
 
     def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
         """Includes the answered requests of the first round, because their cost counts towards the budget."""
@@ -78,20 +78,20 @@ class Judging:
         key = request_key(self._request(row, sample))
         return store.body(key) if key in store else None
 
-    def _round(self, requests: Requests, store: AnswerStore) -> Standing:
-        asked = Asked()
+    def _round(self, requests: Requests, store: AnswerStore) -> RunCounts:
+        result = AskResult()
         try:
-            ask_missing(self._respondent, requests, self._run, store, asked)
+            ask_missing(self._respondent, requests, self._run, store, result)
         finally:  # a run that was stopped states its cost, too
-            self.standing.bought += asked.standing.bought
-            self.standing.cost += asked.standing.cost
-        if self._run.offline and asked.standing.failed:
+            self.counts.bought += result.counts.bought
+            self.counts.cost += result.counts.cost
+        if self._run.offline and result.counts.failed:
             raise TeacherError(
-                f"filter: run.offline is true, and {asked.standing.failed} marks of the judge are not in the store. "
+                f"filter: run.offline is true, and {result.counts.failed} marks of the judge are not in the store. "
                 "Set it to false, or filter.strategy to rule and remove filter.judge."
             )
-        some_received = asked.standing.bought + asked.standing.from_store > 0
-        missing = [failed for failed in asked.failed.values() if not _is_permanent(failed, some_received)]
+        some_received = result.counts.bought + result.counts.from_store > 0
+        missing = [failed for failed in result.failed.values() if not _is_permanent(failed, some_received)]
         if missing:
             kinds = ", ".join(f"{n} {reason}" for reason, n in Counter(each.reason for each in missing).most_common())
             words = next((f': "{each.message}"' for each in missing if each.message), "")
@@ -99,7 +99,7 @@ class Judging:
                 f"filter: {len(missing)} marks of the judge were not received ({kinds}{words}). The received ones are "
                 "kept. Run the stage again to ask for the rest."
             )
-        return asked.standing
+        return result.counts
 
 
 def _is_permanent(failed: CallFailed, some_received: bool) -> bool:
