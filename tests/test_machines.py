@@ -13,7 +13,7 @@ import pytest
 
 from stages.lib.command import main_worktree
 from stages.lib.doctor.locking import locks, mount_options
-from tests.teacher_desk import ROOT, Desk, question
+from tests.distill_runner import ROOT, DistillRunner, question
 from tests.workspace import Workspace, stages_in
 
 NO_LOCKS = "def {kind}(*_):\n    raise OSError(errno.{error}, os.strerror(errno.{error}))\nfcntl.{kind} = {kind}\n"
@@ -244,13 +244,13 @@ def test_locks_that_no_other_host_sees_are_a_warning(
     assert mount_options(tmp_path / "d") == ["rw"]
 
 
-def failing_under(desk: Desk, text: str) -> str:
+def failing_under(runner: DistillRunner, text: str) -> str:
     """What distill says on stderr where it fails under a kernel that does as ``text``."""
-    environment = os.environ | {"PYTHONPATH": kernel(desk.folder, text)}
-    desk.ask(question(0))
+    environment = os.environ | {"PYTHONPATH": kernel(runner.folder, text)}
+    runner.ask(question(0))
     with subprocess.Popen(
-        [sys.executable, "-m", "stages.distill", *desk.arguments()],
-        cwd=desk.folder, env=environment, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "stages.distill", *runner.arguments()],
+        cwd=runner.folder, env=environment, text=True, stderr=subprocess.PIPE,
     ) as stage:  # fmt: skip
         _, said = stage.communicate(timeout=60)
     assert stage.returncode == 1
@@ -259,17 +259,17 @@ def failing_under(desk: Desk, text: str) -> str:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["flock", "lockf"])
-def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_locks_is_one_line(kind: str, runner: DistillRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
-    said = failing_under(desk, text)
+    said = failing_under(runner, text)
     (line,) = said.splitlines()
-    assert line.startswith(f"Error: {desk.store.parent}/answers.")
+    assert line.startswith(f"Error: {runner.store.parent}/answers.")
     assert "locks do not work on this filesystem (No locks available)" in line
-    assert desk.requested() == []
+    assert runner.requested() == []
 
 
 @pytest.mark.heavy
-def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
+def test_locks_that_fail_midway_lose_no_answer(runner: DistillRunner) -> None:
     """The daemon goes down after the store was opened: what comes then is kept beside the store."""
     text = (
         "real, calls = fcntl.flock, []\n"
@@ -280,7 +280,7 @@ def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
         "    return real(file, how)\n"
         "fcntl.flock = flock\n"
     )
-    said = failing_under(desk, text)
+    said = failing_under(runner, text)
     assert "'make store-import FILE=" in said
-    (rescued,) = desk.store.parent.glob("*.rescued.*.jsonl")
-    assert len(rescued.read_bytes().splitlines()) == len(desk.requested()) == 1
+    (rescued,) = runner.store.parent.glob("*.rescued.*.jsonl")
+    assert len(rescued.read_bytes().splitlines()) == len(runner.requested()) == 1
