@@ -38,10 +38,15 @@ def yaml_blocks(page: str) -> list[object]:
 
 
 def tables(page: str) -> Iterator[list[tuple[int, list[str]]]]:
-    """Each table as its rows: the number of cells, and the numbers and names in code that stand in them."""
+    """Each table as its rows: the number of cells, the numbers in them, and the names in code, each once."""
     for table in re.findall(r"(?:^\|.*\n)+", text(page), re.MULTILINE):
         rows = [row.strip().strip("|").split(" | ") for row in table.splitlines()]
-        yield [(len(row), sorted(re.findall(r"`[^`]+`|\d[\d,.]*\d|\d", " ".join(row)))) for row in rows]
+        yield [(len(row), contents(" ".join(row))) for row in rows]
+
+
+def contents(row: str) -> list[str]:
+    code = "`[^`]+`"
+    return [*sorted(set(re.findall(code, row))), *sorted(re.findall(r"\d[\d,.]*\d|\d", re.sub(code, "", row)))]
 
 
 @pytest.mark.parametrize(("english", "chinese"), PAGES)
