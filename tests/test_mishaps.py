@@ -47,7 +47,7 @@ def test_a_full_disk_loses_no_answer_that_was_stored(workspace: Workspace, mount
         exit $ended
     """)
     assert done.returncode != 0
-    said = f"{workspace.folder}/data/store/answers.jsonl: No space left on device. What was stored before is kept"
+    said = f"{workspace.folder}/data/store/answers.jsonl: No space left on device. Stored answers are kept"
     assert len([line for line in done.stderr.splitlines() if line.startswith(f"Error: {said}")]) == 1, done.stderr
     assert "Traceback" not in done.stderr
     stored, refused = workspace.stored(), len(workspace.requested())

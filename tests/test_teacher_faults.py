@@ -12,7 +12,7 @@ from aiohttp import web
 
 from stages.lib.params import load_params
 from stages.lib.store.answer_store import open_store
-from stages.lib.store_tools.transfer import exported, import_answers
+from stages.lib.store_tools.transfer import exported_records, import_answers
 from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_request
 from tests.distill_runner import DistillRunner, Serve, completion, good, prompted, question, reset
 
@@ -486,7 +486,7 @@ def test_what_came_after_the_store_was_replaced_is_rescued_beside_it(runner: Dis
     line = runner.refused()
     (rescued,) = runner.store.parent.glob("answers.rescued.*.jsonl")
     assert f"make store-import FILE={rescued}" in line
-    import_answers(rescued, runner.store, exported)
+    import_answers(rescued, runner.store, exported_records)
     assert runner.stored() == len(server.asked) >= 4
     runner.run()
     assert len(server.asked) == 12

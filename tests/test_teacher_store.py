@@ -599,7 +599,7 @@ def test_answers_are_not_written_to_a_file_that_was_replaced(tmp_path: Path) -> 
     with open_store(path) as store:
         (tmp_path / "saved by an editor").write_bytes(path.read_bytes())
         (tmp_path / "saved by an editor").replace(path)
-        with pytest.raises(StoreError, match=rf"^{path}: another file took its place"):
+        with pytest.raises(StoreError, match=rf"^{path}: the file was replaced"):
             asyncio.run(put(store, 3))
     assert len(lines(path)) == 3
 

@@ -84,7 +84,7 @@ def test_another_answer_to_the_same_request_is_counted_and_each_side_keeps_its_o
     file.write_text(record(3, body="another"))
     runs(main, "import", file, "--store", store)
     assert "0 answers added" in caplog.messages[-1]
-    assert "1 were there (1 of them another answer, which stays)" in caplog.messages[-1]
+    assert "1 were there (1 of them with another answer, which stays)" in caplog.messages[-1]
     assert store.read_bytes() == before
     runs(main, "export", file, "--store", store)
     assert file.read_text().startswith(record(3, body="another"))
@@ -185,7 +185,7 @@ def test_the_same_request_twice_in_one_file_is_counted_as_known(
     (tmp_path / "file.jsonl").write_text(record(50) + record(50) + record(50, body="another"))
     runs(main, "import", tmp_path / "file.jsonl", "--store", store)
     assert "1 answers added" in caplog.messages[-1]
-    assert "2 were there (1 of them another answer, which stays)" in caplog.messages[-1]
+    assert "2 were there (1 of them with another answer, which stays)" in caplog.messages[-1]
 
 
 # ---- the article's r1_distill.txt ----
@@ -348,7 +348,7 @@ def test_another_prompts_answers_are_not_written_as_this_ones(
     runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     options = ["--questions", questions, *runner(**{"distill.prompt": "step_by_step"})]
     line = refuses(main, "r1-distill", tmp_path / "out.txt", *options)
-    assert line.startswith(f"{tmp_path / 'out.txt'}: not written: the store has no answer of use to these questions")
+    assert line.startswith(f"{tmp_path / 'out.txt'}: not written: the store has no usable answer to these questions")
     assert not (tmp_path / "out.txt").exists()
 
 
@@ -363,5 +363,5 @@ def test_a_file_that_is_there_is_not_written_over(
     file.write_text(article_line("2 + 4 = ?"))
     runs(main, "import", file, *runner())
     line = refuses(main, "r1-distill", file, "--questions", questions, *runner())
-    assert line.startswith(f"{file}: is there already")
+    assert line.startswith(f"{file}: the file exists already")
     assert file.read_text() == article_line("2 + 4 = ?")
