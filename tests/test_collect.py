@@ -189,7 +189,7 @@ class TestSeparating:
 
     def test_a_question_that_got_lost_is_a_fault(self) -> None:
         with pytest.raises(DataError, match="2 questions in, 1 written"):
-            counts(Collected(came=2, questions=[question("a", "2 + 3?")]))
+            counts(Collected(received=2, questions=[question("a", "2 + 3?")]))
 
 
 class TestGsm8kFromJsonl:
@@ -359,8 +359,8 @@ class TestContamination:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         first, second, last = run.stderr.splitlines()
-        assert first.startswith("collect: contamination by gsm8k NOT checked: its files are not named. ")
-        assert second.startswith("collect: contamination by mmlu NOT checked: its files are not named. ")
+        assert first.startswith("collect: contamination by gsm8k NOT checked: params name no files of it. ")
+        assert second.startswith("collect: contamination by mmlu NOT checked: params name no files of it. ")
         assert last.startswith(
             "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated,"
         )

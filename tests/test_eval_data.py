@@ -61,7 +61,7 @@ def test_nothing_is_gathered_where_no_source_is_named(
 ) -> None:
     caplog.set_level(logging.INFO, "distillery.eval_data")
     runs(main, *arguments(tmp_path, project_params()))
-    assert "eval-data: mgsm not downloaded, for eval_data.mgsm names no source: " in caplog.text
+    assert "eval-data: mgsm not collected, because eval_data.mgsm names no source: " in caplog.text
     nothing = {"gsm8k": None, "mgsm": None, "mmlu": None}
     assert list(contents(tmp_path / "eval_data")) == ["manifest.json"]
     assert json.loads((tmp_path / "eval_data" / "manifest.json").read_bytes()) == {"benchmarks": nothing, "files": {}}
