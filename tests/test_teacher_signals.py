@@ -258,4 +258,4 @@ def test_ctrl_c_before_any_call_is_one_line_too(runner: DistillRunner) -> None:
         stage.send_signal(signal.SIGINT)
         _, said = stage.communicate(timeout=10)
     assert stage.returncode == 130
-    assert said == "Error: stopped. Run the stage again to go on there.\n"
+    assert said == "Error: stopped. Run the stage again to resume.\n"
