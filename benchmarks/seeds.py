@@ -4,10 +4,10 @@
     python -m benchmarks.seeds --seeds 0 --arms unfiltered --set train.per_device_train_batch_size=2
 
 For each seed, everything random is drawn again: training questions, held-out questions, the teacher's slips, the
-control set, the order of training. There are five arms: unfiltered, filtered and the random control for one epoch, and the
-latter two for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/; existing
-results are not computed again. The differences are pooled over the questions of all seeds. Each seed's own difference
-is shown too, because a pooled interval does not include the variation between trainings.
+control set, the order of training. There are five arms: unfiltered, filtered and the random control for one epoch, and
+the latter two for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/;
+existing results are not computed again. The differences are pooled over the questions of all seeds. Each seed's own
+difference is shown too, because a pooled interval does not include the variation between trainings.
 """
 
 import csv

@@ -12,8 +12,8 @@ Each figure is for ``python -m stages.train`` on the same generated rows, with f
     rounds     the ways alternate; the table has the median and the range of each one over the rounds
 
 In such a small student, attention is most of the arithmetic; in one of 7B it is a tenth. So padding costs more here
-than there, where it costs about its share of the positions, and so does the attention within a long pack. A step has about
-the same number of tokens in each way. Student, rows and outputs are in .cache/training-bench.
+than there, where it costs about its share of the positions, and so does the attention within a long pack. A step has
+about the same number of tokens in each way. Student, rows and outputs are in .cache/training-bench.
 """
 
 import json
@@ -36,7 +36,7 @@ from benchmarks.measuring import ROOT, machine, measured, table
 FOLDER = ROOT / ".cache" / "training-bench"
 LONGEST = 4096
 PACKS = 2  # of the longest length, in a step
-OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over so many tokens
+OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over this many tokens
 TOKENS_AROUND = 14  # per row, from the chat template and the question
 OPENMIND = "openMind"
 OPENMINDS: dict[str, Any] = {

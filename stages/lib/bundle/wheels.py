@@ -100,10 +100,10 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], target: Target, wheels: Path) -> None:
+def _downloaded(packages: list[str], lock: Path, pins: dict[str, str], target: Target, wheels: Path) -> None:
     tags = [argument for tag in target.tags for argument in ("--platform", tag)]
     command = ["download", "--dest", str(wheels), "--find-links", str(wheels), "--only-binary=:all:", *tags]
-    command += ["--implementation", "cp", "--python-version", target.python, "-c", str(lock), *wanted]
+    command += ["--implementation", "cp", "--python-version", target.python, "-c", str(lock), *packages]
     built: set[str] = set()
     while True:
         log.info("bundle: wheels for %s, glibc 2.%d, Python %s", target.machine, target.glibc, target.python)
@@ -114,7 +114,7 @@ def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], target: Tar
         if not missing:
             raise BundleError(f"pip: {_complaint(output)}. No bundle was written.")
         if not built:  # pip names one at a time, and resolves everything again for each
-            missing |= _without_wheels(wanted, lock, wheels / ".report") & pins.keys()
+            missing |= _without_wheels(packages, lock, wheels / ".report") & pins.keys()
         for name in sorted(missing):
             _build(name, pins[name], target, wheels)
         built |= missing
@@ -131,10 +131,10 @@ def _pip(arguments: list[str]) -> tuple[int, str]:
     return process.returncode, "".join(output)
 
 
-def _without_wheels(wanted: list[str], lock: Path, report: Path) -> set[str]:
+def _without_wheels(packages: list[str], lock: Path, report: Path) -> set[str]:
     """The packages that this machine would build from their sources; none where pip fails."""
     command = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
-    code, _ = _pip(["-m", "pip", *command, "-c", str(lock), *wanted])
+    code, _ = _pip(["-m", "pip", *command, "-c", str(lock), *packages])
     if code:
         return set()
     found = json.loads(report.read_bytes())["install"]
@@ -183,8 +183,8 @@ def _add_source(name: str, version: str, target: Target, wheels: Path, wheel: Pa
         name,
         version,
     )
-    for wanted in (["--no-binary=:all:", f"{name}=={version}"], ["--only-binary=:all:", "setuptools", "wheel"]):
-        code, output = _pip(["-m", "pip", "download", "--no-deps", "--dest", str(wheels), *wanted])
+    for packages in (["--no-binary=:all:", f"{name}=={version}"], ["--only-binary=:all:", "setuptools", "wheel"]):
+        code, output = _pip(["-m", "pip", "download", "--no-deps", "--dest", str(wheels), *packages])
         if code:
             raise BundleError(
                 f"{name} {version}: its source cannot be downloaded ({_complaint(output)}). No bundle was written."
