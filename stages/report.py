@@ -171,8 +171,8 @@ def read_comparison(path: Path, names: list[str]) -> Comparison:
     """The comparison; DataError unless it compares the arms in params."""
     comparison = read_metrics(path, Comparison, rebuild("compare"))
     if list(comparison.arms) != ["base", *names]:
-        found, wanted = ", ".join(comparison.arms), ", ".join(["base", *names])
-        raise DataError(f"{path}: compares {found}; params.yaml has {wanted}. {rebuild('compare')}")
+        found, expected = ", ".join(comparison.arms), ", ".join(["base", *names])
+        raise DataError(f"{path}: compares {found}; params.yaml has {expected}. {rebuild('compare')}")
     return comparison
 
 
@@ -194,8 +194,8 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
         asked.setdefault(row.benchmark, {})[row.key] = row.correct
     check_answers(path, asked, comparison.arms[name])
     keys = {benchmark: draw_samples(correct, params) for benchmark, correct in asked.items()}
-    wanted = {key for right, wrong in keys.values() for key in (*right, *wrong)}
-    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in wanted}
+    expected = {key for right, wrong in keys.values() for key in (*right, *wrong)}
+    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in expected}
     samples = {
         benchmark: Samples(
             n=len(correct),
@@ -215,11 +215,11 @@ def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) 
         raise DataError(f"{path}: there is nothing in it. {rebuild('compare')}")
     for benchmark in dict.fromkeys([*compared.benchmarks, *asked]):
         correct, score = asked.get(benchmark, {}), compared.benchmarks.get(benchmark)
-        found, wanted = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
-        if found != wanted:
+        found, expected = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
+        if found != expected:
             raise DataError(
-                f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {wanted[0]} of {wanted[1]} were compared. "
-                f"{rebuild('compare')}"
+                f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {expected[0]} of {expected[1]} were "
+                f"compared. {rebuild('compare')}"
             )
 
 

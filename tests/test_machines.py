@@ -142,7 +142,7 @@ def test_a_store_that_a_worktree_had_of_its_own_is_named(repository: Copy, tmp_p
         [sys.executable, "-m", "stages.lib.store_tools.ledger"], cwd=tmp_path / "another", env=repository.environment,
         text=True, capture_output=True, check=True,
     )  # fmt: skip
-    assert f"'make store-import FILE={own}' adds what is here" in done.stderr
+    assert f"'make store-import FILE={own}' adds this worktree's answers" in done.stderr
 
 
 def test_what_is_no_linked_worktree_is_its_own(repository: Copy, tmp_path: Path) -> None:

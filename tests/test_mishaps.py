@@ -78,7 +78,7 @@ def test_a_read_only_folder_is_one_line_and_nothing_is_lost(workspace: Workspace
         read_only + "python -m stages.collect --questions data/a --heldout b --left-out c --metrics d"
     ).stderr
     assert said.splitlines()[-1].startswith("Error: data/"), said
-    assert "Read-only file system. Mend that" in said
+    assert "Read-only file system. Fix that" in said
     assert workspace.times() == times
     assert workspace.repro("distill") == {"distill"}
 

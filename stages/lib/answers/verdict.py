@@ -107,17 +107,17 @@ def _same_number(parts: Response, gold: Gold, statement: Statement | None) -> Ag
 
 def _same_explicit(parts: Response, gold: Value, held: bool | None) -> bool | None:
     """Compare boxes or ``####``: the last one counts, unless others are next to it."""
-    beside = [parts.explicit[-1]]
+    adjacent = [parts.explicit[-1]]
     for box in reversed(parts.explicit[:-1]):
-        between = parts.text[box.end : beside[-1].start]
+        between = parts.text[box.end : adjacent[-1].start]
         if len(between) > 40 or "\n" in between or parts.words.clause.search(between):
             break
-        beside.append(box)
-    if held and all(_holds(parts, gold, box) for box in beside[1:]):
+        adjacent.append(box)
+    if held and all(_holds(parts, gold, box) for box in adjacent[1:]):
         return True
     if held is not False or any(_holds(parts, gold, box) is not False for box in parts.explicit[:-1]):
         return None
-    return None if sum(value.value for box in beside for value in box.values) == gold.value else False
+    return None if sum(value.value for box in adjacent for value in box.values) == gold.value else False
 
 
 def _holds(parts: Response, gold: Value, statement: Statement) -> bool | None:
@@ -168,9 +168,9 @@ def agrees(found: Value, gold: Value, parts: Response) -> bool | None:
     """Whether a value is the gold one; None where that depends on a unit that is not named."""
     if found.pair or gold.pair or (found.half and gold.half):
         return _pairs_agree(found, gold, parts)
-    unit, wanted, equal = found.unit, gold.unit or parts.question.asked, found.value == gold.value
-    if unit and wanted and unit.dimension == wanted.dimension and unit != wanted:
-        return found.value * unit.factor == gold.value * wanted.factor or (None if equal else False)
+    unit, expected, equal = found.unit, gold.unit or parts.question.asked, found.value == gold.value
+    if unit and expected and unit.dimension == expected.dimension and unit != expected:
+        return found.value * unit.factor == gold.value * expected.factor or (None if equal else False)
     if equal or _rounds_to(found, gold) or (unit and _changes_into(found, unit, gold, parts)):
         return True
     if found.scale != gold.scale and found.value * gold.scale == gold.value * found.scale:
@@ -242,8 +242,8 @@ def _same_side(parts: Response, gold: Gold, statement: Statement | None) -> Agre
         no, yes = parts.words.no.search(parts.text, *span), parts.words.yes.search(parts.text, *span)
         found = no if no and not (yes and yes.start() < no.start()) else None if no else yes
         if found:
-            wanted = parts.words.no.fullmatch(gold.text) is not None
-            return (found is no) == wanted, Statement(Strength.LABEL, "side", (), *found.span(), found.group())
+            expected = parts.words.no.fullmatch(gold.text) is not None
+            return (found is no) == expected, Statement(Strength.LABEL, "side", (), *found.span(), found.group())
     return None, statement
 
 

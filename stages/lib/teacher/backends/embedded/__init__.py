@@ -51,8 +51,7 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
             errors.seek(0)
             lines = errors.read().strip().splitlines()
             said = (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
-            # the server's source is part of its answers' keys, so it keeps the older name of this setting
-            raise DistilleryError(said.replace("run.embedded_port", "run.embedded.port"))
+            raise DistilleryError(said)
         try:
             yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
         finally:
