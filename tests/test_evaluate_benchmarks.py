@@ -202,7 +202,7 @@ def test_the_headline_says_which_score_counts(
 
 
 @pytest.mark.parametrize("benchmark", ["mgsm_direct", ZH])
-def test_examples_that_were_not_gathered_are_refused(
+def test_examples_that_were_not_downloaded_are_refused(
     benchmark: str, student: Path, tmp_path: Path, refuses: Callable[..., str]
 ) -> None:
     write_mgsm(tmp_path / "official" / "mgsm", exemplars=False)
@@ -212,7 +212,7 @@ def test_examples_that_were_not_gathered_are_refused(
     shots = {"evaluate.benchmarks": [benchmark], "evaluate.num_fewshot": {benchmark: 1}}
     write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
     line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, folder))
-    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was gathered")
+    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was downloaded")
     assert "exemplars.py" in line
 
 
