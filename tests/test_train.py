@@ -412,5 +412,5 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
     job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"))
     end = tokenizer.eos_token_id
     check_end_is_trained(job, [[-100, 7, end]], tokenizer)
-    with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> bears no loss"):
+    with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> has no loss"):
         check_end_is_trained(job, [[-100, 7, end], [-100, 7, -100]], tokenizer)

@@ -273,8 +273,8 @@ def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
 ) -> None:
     """The tiny student's own tokenizer.json splits as GPT-2 does; transformers 5 gives any Qwen2 the way of Qwen2."""
     other = job({"train.student.name": str(tiny_student)})
-    with pytest.raises(TrainingError, match=r"tokenizer\.json: .* evaluation would see other tokens"):
-        openmind_tokens.fitted(other, tokenizer_with(tiny_student, "in_user_turn"))
+    with pytest.raises(TrainingError, match=r"tokenizer\.json: .* evaluation would use \d+ other tokens"):
+        openmind_tokens.measured_rows(other, tokenizer_with(tiny_student, "in_user_turn"))
 
 
 # --- how it is started, and what is believed of it
@@ -660,7 +660,7 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     arguments = train_options(tmp_path, openmind_params({"run.device": "npu", "train.bf16": True}))
     CliRunner().invoke(train, arguments)
     assert "at least 0.00 GiB on each of 4 cards (weights 0.00, " in caplog.text
-    assert "there are 1.0" in caplog.text
+    assert "each has 1.0 GiB" in caplog.text
     beside(path, "echo 4 1000000")
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
     assert line.startswith("train: filtered needs 0.0 GiB on each of 4 cards for weights, gradients and optimizer")
@@ -672,11 +672,11 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     [
         (
             {"arms.filtered.max_steps": 10**9, "run.checkpoint_steps": 1},
-            "checkpoints. Make room, or set run.checkpoint_steps: null",
+            "checkpoints. Free disk space, or set run.checkpoint_steps: null",
         ),
         (
             {"train.trainer.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},
-            "no step: ",
+            "no training step: ",
         ),
     ],
 )
@@ -706,7 +706,7 @@ def test_a_student_that_openmind_has_no_template_for_is_refused(
     llama = student_like(older_student, tmp_path / "llama", "config.json", lambda c: c.update(model_type="llama"))
     arguments = train_options(tmp_path, openmind_params({"train.student.name": str(llama)}))
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
-    assert line.startswith(f"{llama}/config.json: openMind 1.0.0 has a template for qwen2 alone, not for llama. ")
+    assert line.startswith(f"{llama}/config.json: openMind 1.0.0 has a template for qwen2 only, not for llama. ")
 
 
 def test_a_student_without_the_templates_tokens_is_refused(tiny_student: Path) -> None:
@@ -729,7 +729,7 @@ def test_missing_weights_are_named_before_openmind_starts(
     student = tmp_path / "student"
     shutil.copytree(older_student, student, ignore=shutil.ignore_patterns("*.safetensors"))
     arguments = train_options(tmp_path, openmind_params({"train.student.name": str(student)}))
-    assert "files of its weights are missing" in error_of(CliRunner().invoke(train, arguments), tmp_path)
+    assert "weight files are missing" in error_of(CliRunner().invoke(train, arguments), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -1004,10 +1004,10 @@ def test_openmind_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job], 
         shorter = job({"arms.filtered.cutoff_len": cutoff_len}, [row])
         whole = len(encoded(shorter, [row])[0]["ids"]) == tokens
         if whole:
-            assert [each.tokens for each in openmind_tokens.fitted(shorter, tokenizer).rows] == [tokens]
+            assert [each.tokens for each in openmind_tokens.measured_rows(shorter, tokenizer).rows] == [tokens]
         else:
             with pytest.raises(TrainingError, match="all 1 conversations are longer"):
-                openmind_tokens.fitted(shorter, tokenizer)
+                openmind_tokens.measured_rows(shorter, tokenizer)
 
 
 @pytest.mark.openmind
@@ -1108,7 +1108,7 @@ def test_a_loss_of_openminds_that_is_no_number_is_no_model(
     params = openmind_params({"train.student.name": str(student)})
     line = error_of(CliRunner().invoke(train, train_options(tmp_path, params)), tmp_path)
     assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
-    assert "(arms.filtered.learning_rate: 0.001). The student's own weights hold such a value" in line
+    assert "(arms.filtered.learning_rate: 0.001). The student's own weights contain one too" in line
 
 
 @pytest.mark.openmind

@@ -143,8 +143,8 @@ def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
     student = spoilt("model.layers.0.mlp.down_proj.weight", value)
     line = error_of(trained(tmp_path, student, {"train.finetuning.kind": kind}), tmp_path)
     assert line == (
-        f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights hold such a value "
-        f"(model.layers.0.mlp.down_proj.weight): fetch {student} again."
+        f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights contain one too "
+        f"(model.layers.0.mlp.down_proj.weight). Download {student} again."
     )
 
 
@@ -171,8 +171,9 @@ def test_weights_that_hold_none_are_no_model_where_no_loss_shows_it(
     student = spoilt("model.embed_tokens.weight", float("nan"), row=3, untied=True)
     line = error_of(trained(tmp_path, student), tmp_path)
     assert line == (
-        f"train: filtered: after step 2 the weights hold nan or inf (model.embed_tokens.weight), {RATE.format(0.001)} "
-        f"The student's own weights hold such a value (model.embed_tokens.weight): fetch {student} again."
+        f"train: filtered: after step 2 the weights contain nan or inf (model.embed_tokens.weight), "
+        f"{RATE.format(0.001)} The student's own weights contain one too (model.embed_tokens.weight). "
+        f"Download {student} again."
     )
 
 
@@ -183,7 +184,7 @@ def test_numbers_too_large_for_the_type_they_are_saved_in_are_no_model(
     student = spoilt("model.layers.0.mlp.up_proj.weight", 70000.0)
     assert trained(tmp_path, student, name="fits").exit_code == 0
     line = error_of(trained(tmp_path, student, {"train.save_dtype": "float16"}), tmp_path)
-    assert line.startswith("train: filtered: after step 2 the weights hold nan or inf (model.layers.0.mlp.up_proj")
+    assert line.startswith("train: filtered: after step 2 the weights contain nan or inf (model.layers.0.mlp.up_proj")
     assert "train.save_dtype" in line
 
 

@@ -1,11 +1,11 @@
-"""A trainer in an environment of its own, with transformers' ``Trainer`` inside: started, judged, its weights fetched.
+"""A trainer in its own environment that uses transformers' ``Trainer``: start it, check its output, save its weights.
 
     program, words = find_program("openMind", settings.command, "OPENMIND_CLI", "openmind-cli")
     cards = cards_of(job, program, words)                      # as torchrun counts them
-    state = check_written("openMind", job, rows, output, log)  # by the state and the weights, not by the exit code
-    save(job, output, tokenizer)                               # merged where they are an adapter
+    state = check_written("openMind", job, rows, output, log)  # checks the state and the weights, not the exit code
+    save(job, output, tokenizer)                               # merges an adapter into the student
 
-What is the trainer's own (its YAML, its template, its lengths) is in its package of ``trainers/``.
+What is specific to a trainer (its YAML, its template, its lengths) is in its package of ``trainers/``.
 """
 
 import logging
@@ -24,8 +24,8 @@ from pydantic import BaseModel, ValidationError
 from stages.lib.params import Lora
 from stages.lib.training import LIBRARIES, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.launching import last_lines
-from stages.lib.training.length import Fitting, Measured
-from stages.lib.training.resources import device_memory, says_out_of_memory, smaller
+from stages.lib.training.length import FittingRows, Measured
+from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model
 
 log = logging.getLogger("distillery.train")
@@ -48,7 +48,7 @@ class _LogEntry(BaseModel):
 
 
 class State(BaseModel):
-    """What trainer_state.json says of a training that ended."""
+    """The trainer_state.json of a finished training."""
 
     global_step: int
     max_steps: int
@@ -61,7 +61,7 @@ class Tokenized(Measured, Protocol):
 
     @property
     def answer_tokens(self) -> int:
-        """The tokens that bear a loss, the end token among them."""
+        """The tokens that have a loss, including the end token."""
 
 
 T = TypeVar("T", bound=Tokenized)
@@ -69,16 +69,16 @@ T = TypeVar("T", bound=Tokenized)
 
 @dataclass(frozen=True)
 class Cards:
-    """The cards of a training, those of all nodes together, and the memory of one, in bytes, where it is known."""
+    """The cards of a training on all nodes, and the memory of one card in bytes (None: not known)."""
 
     count: int
     memory: int | None
 
 
 def find_program(name: str, command: str | None, variable: str, usual: str) -> tuple[str, list[str]]:
-    """The program that params or an environment variable name, and the words after it.
+    """The program that params or an environment variable name, and the arguments after it.
 
-    TrainingError where it is not there; ``usual`` is what the trainer calls its program.
+    ``usual`` is the trainer's own name for its program. TrainingError where the program is not installed.
     """
     text = command or os.environ.get(variable) or usual
     words = [text] if Path(text).is_file() else shlex.split(text)
@@ -92,7 +92,7 @@ def find_program(name: str, command: str | None, variable: str, usual: str) -> t
 
 
 def releases(program: str, package: str) -> dict[str, str]:
-    """The versions that are installed beside a program, of a trainer's package and of what trains in it."""
+    """The installed versions, in a program's environment, of a trainer's package and of the libraries that it uses."""
     found = {}
     for name in (package, *LIBRARIES):
         pattern = f"lib/python*/site-packages/{name.replace('-', '_')}-*.dist-info"
@@ -102,13 +102,13 @@ def releases(program: str, package: str) -> dict[str, str]:
 
 
 def cards_of(job: Job, program: str, words: list[str]) -> Cards:
-    """As torchrun will count them: NPROC_PER_NODE (or the command's option) times NNODES, else all that are seen."""
+    """The cards as torchrun counts them: NPROC_PER_NODE (or the command's option) times NNODES, else all visible."""
     kind = job.run.device.partition(":")[0]
-    told = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
-    here = told[1] if told else os.environ.get("NPROC_PER_NODE")
+    option = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
+    here = option[1] if option else os.environ.get("NPROC_PER_NODE")
     nodes = int(os.environ.get("NNODES") or 1)
-    if kind == "cpu":  # one process there, whatever NPROC_PER_NODE says
-        return Cards(int(told[1]) if told else 1, device_memory("cpu"))
+    if kind == "cpu":  # one process on a CPU: NPROC_PER_NODE has no effect there
+        return Cards(int(option[1]) if option else 1, device_memory("cpu"))
     visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES" if kind == "npu" else "CUDA_VISIBLE_DEVICES")
     seen, memory = probed(program, kind)
     count = int(here) if here else seen or len((visible or "0").split(","))
@@ -116,7 +116,7 @@ def cards_of(job: Job, program: str, words: list[str]) -> Cards:
 
 
 def probed(program: str, kind: str) -> tuple[int | None, int | None]:
-    """How many cards the program's environment sees, and a card's memory; None where it cannot be asked."""
+    """How many cards the program's environment sees, and a card's memory. None where that cannot be found out."""
     python = Path(program).with_name("python")
     if not python.is_file():
         return None, None
@@ -130,7 +130,7 @@ def probed(program: str, kind: str) -> tuple[int | None, int | None]:
 def has_ended(folder: Path) -> bool:
     """Whether a killed stage left final weights there: in the trainer's output, or in the checkpoint of its last step.
 
-    The trainer is not started on the latter again, for it would train a step too many.
+    The trainer is not restarted from that checkpoint, because it would train one step too many.
     """
     if not list(folder.glob("*.safetensors")):
         return False
@@ -142,7 +142,7 @@ def has_ended(folder: Path) -> bool:
 
 
 def check_written(name: str, job: Job, rows: int, output: Path, log_path: Path) -> State:
-    """The state of a training that left whole weights after all its steps on all rows; else TrainingError."""
+    """The state of a training that wrote weights after all steps on all rows; TrainingError otherwise."""
     try:
         state = State.model_validate_json((output / "trainer_state.json").read_bytes())
     except (FileNotFoundError, ValidationError) as error:
@@ -153,26 +153,26 @@ def check_written(name: str, job: Job, rows: int, output: Path, log_path: Path) 
         raise failure(name, job, ended, log_path)
     seen = logged(log_path, "Num examples")
     if seen not in (None, rows):
-        raise TrainingError(f"train: {name} trained on {seen} of {rows} rows. See {log_path} for what it dropped.")
+        raise TrainingError(f"train: {name} trained on {seen} of {rows} rows. See {log_path} for the dropped rows.")
     return state
 
 
 def failure(name: str, job: Job, what: str, log_path: Path) -> TrainingError:
-    """What became of a training that failed; where its memory ran out, the params that take less of it."""
+    """The error of a failed training. Where it ran out of memory, the error names the params that need less."""
     if says_out_of_memory(log_path.read_text(errors="replace")):
-        return TrainingError(f"train: {job.name}: {name} ran out of memory (see {log_path}). {smaller(job)}.")
+        return TrainingError(f"train: {job.name}: {name} ran out of memory (see {log_path}). {memory_advice(job)}.")
     return TrainingError(f"train: {what}. {last_lines(log_path)}")
 
 
 def logged(log_path: Path, name: str) -> int | None:
-    """A count that the Trainer logs when it begins, such as ``Num examples = 1,000``; the last, if it began twice."""
+    """A count that the Trainer logs at its start, such as ``Num examples = 1,000``. If it started twice, the last."""
     text = log_path.read_text(errors="replace") if log_path.is_file() else ""
     found = re.findall(rf"{name}[^=\n]*= ([0-9,]+)", text)
     return int(found[-1].replace(",", "")) if found else None
 
 
 def save(job: Job, output: Path, tokenizer: Any) -> None:
-    """The final weights, merged where they are an adapter, and the tokenizer with the template of the training."""
+    """Save the final weights (an adapter is merged), and the tokenizer with the chat template of the training."""
     job.out.mkdir(parents=True)
     if job.train.lora:
         _merge(job, job.train.lora, output, tokenizer)
@@ -194,16 +194,16 @@ def _merge(job: Job, lora: Lora, adapter: Path, tokenizer: Any) -> None:
 
 
 def trained(
-    job: Job, state: State, dataset: Fitting[T], log_path: Path, resumed_at: int, versions: dict[str, str]
+    job: Job, state: State, dataset: FittingRows[T], log_path: Path, resumed_at: int, versions: dict[str, str]
 ) -> Trained:
-    """What the training saw, of its state and its log."""
+    """The result of the training, from its state and its log."""
     batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     points = [
         LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
         for entry in state.log_history
         if entry.loss is not None
     ]
-    # with fewer steps than logging_steps there is the mean over all of them alone
+    # a training of fewer steps than logging_steps logs only the mean over all of them
     means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
     return Trained(
         rows=len(dataset.rows),

@@ -1,4 +1,4 @@
-"""What openMind reads: its training YAML, the dataset and the entry that describes it."""
+"""Write what openMind reads: its training YAML, the dataset and the dataset's entry in dataset_info.json."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assista
 
 def settings_of(job: Job) -> OpenMind:
     """openMind's own settings."""
-    assert isinstance(job.train.trainer, OpenMind)  # its kind has chosen this package
+    assert isinstance(job.train.trainer, OpenMind)  # its kind selects this package
     return job.train.trainer
 
 
@@ -42,7 +42,7 @@ def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> 
 
 
 def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
-    """A conversation as openMind reads it, its system text where params say."""
+    """A conversation in openMind's format, with the system text where ``system_prompt`` puts it."""
     in_turn = system_prompt == "in_user_turn" and conversation.system
     user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
     turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
@@ -65,7 +65,7 @@ def dataset_info(job: Job, scratch: Path) -> dict[str, Any]:
 
 
 def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
-    """Every key of openMind's YAML; what is as openMind has it by itself is left to it."""
+    """The keys of openMind's YAML; values equal to openMind's defaults are left out."""
     params, arm, settings, run = job.train, job.arm, settings_of(job), job.run
     keys: dict[str, Any] = {
         "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
@@ -97,11 +97,13 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     }
     keys |= lora_keys(params.lora) if params.lora else {}
     if run.checkpoint_steps is None:
-        keys["save_strategy"] = "no"  # by itself the Trainer writes one every 500 steps
+        keys["save_strategy"] = "no"  # the Trainer's default is one every 500 steps
     elif run.resume and "save_total_limit" not in settings.extra:
-        keys["save_total_limit"] = 1  # they are there to resume from: the last one is enough
+        keys["save_total_limit"] = 1  # to resume, the last one is enough
     if twice := sorted(keys.keys() & settings.extra):
-        raise TrainingError(f"train.trainer.extra: {', '.join(twice)}: params.yaml has a place of its own for it.")
+        raise TrainingError(
+            f"train.trainer.extra: {', '.join(twice)}: set by other keys of params.yaml. Remove it here."
+        )
     return {key: value for key, value in keys.items() if value is not None} | settings.extra
 
 
@@ -117,12 +119,12 @@ def lora_keys(lora: Lora) -> dict[str, Any]:
 
 
 def _from_root(path: Path) -> str:
-    """As openMind, started in the project's folder, finds it: the key is a list, split at commas."""
+    """The path relative to the project's folder, where openMind runs. openMind splits the key's value at commas."""
     return path.relative_to(project_root()).as_posix()
 
 
 def _unless(default: Any, value: Any) -> Any:
-    """None for what openMind does by itself: a key that is not written cannot be unknown to a version."""
+    """None for openMind's default value: a key that is not written cannot be unknown to a release."""
     return None if value == default else value
 
 
@@ -138,9 +140,9 @@ def yaml_text(keys: dict[str, Any]) -> str:
 
 @contextmanager
 def registered(settings: OpenMind, scratch: Path) -> Iterator[None]:
-    """For a version without ``custom_dataset_info``: our entry in its own dataset_info.json, for as long as it trains.
+    """For a version without ``custom_dataset_info``: add our entry to its own dataset_info.json during the training.
 
-    A backup lies beside it meanwhile; one that a killed run left is the file as it was, and is kept to.
+    A backup is kept beside it meanwhile. If a killed run left one, that is the original file and it is used again.
     """
     if settings.merge_into is None:
         yield

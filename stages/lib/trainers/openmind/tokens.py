@@ -1,4 +1,4 @@
-"""openMind's tokens: the chat template that asks as it trains, the length of each row, and which rows fit."""
+"""openMind's tokens: a chat template that gives its training prompts, the length of each row, and which rows fit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 from stages.lib.chat_template import SEPARATOR
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.length import Fitting, fitting
+from stages.lib.training.length import FittingRows, fitting_rows
 
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
-# openMind's template "qwen" with its own sentence; {system} and {before} say where a system text of ours goes
+# openMind's template "qwen" with its own sentence; {system} or {before} is where our system text goes
 _SENTENCE = "You are a helpful assistant."
 _OURS = "messages[0]['role'] == 'system'"
 _TEMPLATE = (
@@ -27,7 +27,7 @@ class Row:
 
     conversation: Conversation
     prompt_tokens: int
-    answer_tokens: int  # its end token among them
+    answer_tokens: int  # including its end token
 
     @property
     def tokens(self) -> int:
@@ -35,7 +35,7 @@ class Row:
         return self.prompt_tokens + self.answer_tokens
 
     def fits(self, cutoff_len: int) -> bool:
-        """Whether openMind leaves it whole; its division in floats cuts some rows of just this length."""
+        """Whether openMind leaves it uncut. Its float division cuts some rows of exactly this length."""
         return self.tokens <= cutoff_len and int(cutoff_len * (self.answer_tokens / self.tokens)) >= self.answer_tokens
 
 
@@ -51,7 +51,7 @@ def chat_template(system_prompt: str) -> str:
 
 
 def check_turns(student: Path, tokenizer: Any) -> None:
-    """TrainingError where the template's own marks are no tokens of the student's, but text to it."""
+    """TrainingError if the template's turn markers are not tokens of the student."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     missing = [token for token in TURN if token not in known]
     if missing:
@@ -61,9 +61,9 @@ def check_turns(student: Path, tokenizer: Any) -> None:
         )
 
 
-def fitted(job: Job, tokenizer: Any) -> Fitting[Row]:
-    """The conversations that openMind leaves whole, some of them made so."""
-    return fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+def measured_rows(job: Job, tokenizer: Any) -> FittingRows[Row]:
+    """The conversations that openMind leaves uncut, some of them shortened."""
+    return fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[Row]:
@@ -77,9 +77,9 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> li
 
 
 def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> None:
-    """TrainingError where openMind's transformers would train other tokens than those that ours will ask with.
+    """TrainingError if openMind's transformers would train on other tokens than evaluation will use.
 
-    The older one does what tokenizer.json says; transformers 5 knows better for some kinds of model.
+    The older one follows tokenizer.json; transformers 5 overrides it for some model types.
     """
     from tokenizers import Tokenizer
 
@@ -90,6 +90,6 @@ def check_tokens(student: Path, texts: list[str], tokens: list[list[int]]) -> No
     for text, ours, theirs in zip(texts, tokens, literal, strict=True):
         if ours != theirs.ids:
             raise TrainingError(
-                f"{path}: openMind would train {len(theirs.ids)} tokens where evaluation would see other tokens "
-                f"({len(ours)}) in {text[:40]!r}…. Train on the student as published."
+                f"{path}: openMind would train on {len(theirs.ids)} tokens, and evaluation would use {len(ours)} other "
+                f"tokens, for {text[:40]!r}…. Use the student as published."
             )
