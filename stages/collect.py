@@ -70,7 +70,7 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
     source = importlib.import_module(f"stages.lib.sources.{params.source.kind}")
     indexes = benchmark_indexes(params.contamination)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
-    collected = separate(source.candidates(params), source.heldout(params), indexes, control.stand_in)
+    collected = separate(source.candidates(params), source.heldout(params), indexes, control.found_in)
     check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     metrics = counts(collected) | {"contamination": contamination_counts(hits, indexes, params.contamination)}

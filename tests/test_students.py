@@ -224,16 +224,18 @@ def test_modelers_gives_a_tokenizer_without_weights_or_their_pointer(modelers_hu
 def test_weights_that_git_lfs_does_not_give_are_an_error_and_leave_nothing(modelers_hub: Path) -> None:
     for stored in (modelers_hub / "store").iterdir():
         stored.unlink()
-    with pytest.raises(StudentError, match=r"no 'someone/tiny' \(git-lfs: no model\.safetensors\)"):
+    with pytest.raises(
+        StudentError, match=r"'someone/tiny' cannot be downloaded from Modelers \(git-lfs: no model\.safetensors\)"
+    ):
         student_folder(tiny())
     assert not list((modelers_hub / "project" / ".cache" / "students").iterdir())
 
 
 def test_a_repository_or_a_revision_that_modelers_has_not_is_one_line(modelers_hub: Path) -> None:
-    with pytest.raises(StudentError, match=r"Modelers gave no 'someone/tiny' \(git: .*v9") as error:
+    with pytest.raises(StudentError, match=r"'someone/tiny' cannot be downloaded from Modelers \(git: .*v9") as error:
         student_folder(tiny("v9"))
     assert "\n" not in str(error.value)
-    with pytest.raises(StudentError, match="Modelers gave no 'someone/else'"):
+    with pytest.raises(StudentError, match="'someone/else' cannot be downloaded from Modelers"):
         student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
 
 
@@ -257,6 +259,6 @@ def test_openmind_hub_is_asked_where_it_is_installed(modelers_hub: Path, monkeyp
     monkeypatch.delitem(sys.modules, "openmind_hub", raising=False)
     assert student_folder(tiny("v1.0")) == modelers_hub / "work"
     assert sys.modules["openmind_hub"].asked == [("someone/tiny", "v1.0", None)]
-    with pytest.raises(StudentError, match=r"Modelers gave no 'someone/else' \(RuntimeError: 404\)"):
+    with pytest.raises(StudentError, match=r"'someone/else' cannot be downloaded from Modelers \(RuntimeError: 404\)"):
         student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
     monkeypatch.delitem(sys.modules, "openmind_hub")

@@ -196,7 +196,7 @@ def test_a_dataset_that_is_too_long_altogether_is_refused(
         ("[{", "sample"),
         ("[]", "there is nothing in it"),
         ('[{"conversations": [{"from": "user", "value": "q"}]}]', "at least 2"),
-        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "user", "value": "a"}]}]', "assistant's turn"),
+        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "user", "value": "a"}]}]', "assistant turn"),
         ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": ""}]}]', "with text"),
     ],
 )

@@ -166,7 +166,7 @@ def cached(student: PublishedStudent) -> Path | None:
     from stages.lib.students import modelers
 
     if student.kind == "modelers":
-        return modelers.kept(student)
+        return modelers.clone_folder(student)
     try:
         if student.kind == "hub":
             from huggingface_hub import snapshot_download
