@@ -29,7 +29,7 @@ log = logging.getLogger("distillery.eval_data")
 
 
 @click.command(help="Collect the public benchmarks' files for an evaluation without a network.")
-@click.option("--out", type=WRITE, required=True, help="The folder, written whole or not at all.")
+@click.option("--out", type=WRITE, required=True, help="The folder, replaced only when it is complete.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
 @params_option
 @one_line_errors

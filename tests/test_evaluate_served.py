@@ -114,7 +114,7 @@ def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: 
     [
         ({"run.served.base_url": "http://me:secret@127.0.0.1/v1"}, "run.served.base_url: not a plain http address"),
         ({"run.served.base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1/models: cannot be reached ("),
-        ({"run.served.model": "{arm}"}, "no model 'filtered' is served there, but distilled-filtered."),
+        ({"run.served.model": "{arm}"}, "no model 'filtered' there. It serves distilled-filtered."),
         (
             {"evaluate.backend.kind": "local-chat-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]},
             "evaluate.benchmarks: 'mmlu_anatomy' needs log-likelihoods, which local-chat-completions does not give.",
@@ -211,7 +211,7 @@ def test_killed_on_hf_it_loses_at_most_the_batch_that_was_under_way(
     assert 2 <= before < 6, "it was killed in the midst"
     monkeypatch.setenv("DVC_ROOT", str(arm.folder))
     runs(evaluate, *words)
-    assert f"evaluate: filtered: heldout: {6 - before} answers to ask for" in caplog.messages
+    assert f"evaluate: filtered: heldout: {6 - before} answers to compute" in caplog.messages
     monkeypatch.setenv("DVC_ROOT", str(other.folder))
     runs(evaluate, *other.arguments(params, tiny_student, None))
     assert arm.rows == other.rows, "as if it had not been killed"
@@ -227,10 +227,10 @@ def test_other_weights_get_no_old_answers(
     words = arm.arguments(params_for(tmp_path, None), weights, None)
     for _ in range(2):
         runs(evaluate, *words)
-    assert sum("6 answers to ask for" in line for line in caplog.messages) == 1, "the second run asks for nothing"
+    assert sum("6 answers to compute" in line for line in caplog.messages) == 1, "the second run asks for nothing"
     other_weights(weights)
     runs(evaluate, *words)
-    assert sum("6 answers to ask for" in line for line in caplog.messages) == 2
+    assert sum("6 answers to compute" in line for line in caplog.messages) == 2
     assert len(list((tmp_path / ".cache" / "evaluation" / "filtered").iterdir())) == 1, "the old ones are gone"
 
 

@@ -10,7 +10,7 @@ from click.testing import Result
 from ruamel.yaml import YAML
 
 from stages.lib.evaluation.backends import Asking
-from stages.lib.evaluation.cache import FORM, digest, shaping_params
+from stages.lib.evaluation.cache import FORMAT, digest, shaping_params
 from stages.lib.evaluation.settings import settings
 from stages.lib.params import ParamsError, judge_of, load_params
 from stages.lib.params.__main__ import main
@@ -363,7 +363,7 @@ def test_the_answers_kept_of_an_older_served_evaluation_are_found(migrate: Migra
     where = params.run.served
     assert where
     shaping: dict[str, Any] = {"weights": "w", "evaluate": shaping_params(params.evaluate), "device": params.run.device}
-    shaping |= {"processes": params.run.processes, "served": [where.base_url, where.model, FORM], "versions": {}}
+    shaping |= {"processes": params.run.processes, "served": [where.base_url, where.model, FORMAT], "versions": {}}
     assert digest(shaping) == "fe0caf8c5c4c8545"
 
 
