@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stages.lib.doctor import Finding, ascend, guarded, ok, output_of, room
+from stages.lib.doctor import Finding, ascend, disk_and_memory, guarded, ok, output_of
 from stages.lib.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -228,12 +228,12 @@ def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
     said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
     assert said.rows["files"] == Row(
-        "fail", f"train.student.name: {folder}/config.json is not there", "put it there, or change train.student.name"
+        "fail", f"train.student.name: {folder}/config.json does not exist", "put it there, or change train.student.name"
     )
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
-    assert said.rows["files"] == Row("ok", "1 named, all there", "")
+    assert said.rows["files"] == Row("ok", "1 named, all exist", "")
 
 
 @pytest.mark.heavy
@@ -386,7 +386,7 @@ def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) ->
 def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on() -> None:
     article = load_params(ROOT / "profiles" / "article.yaml")
     assert article.run.processes == 8
-    assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
+    assert disk_and_memory.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
 
 
 def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed(
@@ -394,11 +394,11 @@ def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspee
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # where no arm is trained yet
     shared = load_params(ROOT / "profiles" / "cuda.yaml")
-    assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
-    assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
+    assert disk_and_memory.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
+    assert disk_and_memory.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "student, five arms in bf16"
     alone = shared.train.model_copy(update={"deepspeed": None})
     often = shared.run.model_copy(update={"checkpoint_steps": 50})
-    assert room.disk_needed(shared.model_copy(update={"train": alone, "run": often})) == pytest.approx(
+    assert disk_and_memory.disk_needed(shared.model_copy(update={"train": alone, "run": often})) == pytest.approx(
         2e9 + (1 + 5) * 4 * 7e9 + 2 * 16 * 7e9
     )
 
@@ -505,7 +505,7 @@ def test_modelers_without_git_lfs_fails(machine: Machine) -> None:
     machine.environment["OPENMIND_HUB_ENDPOINT"] = "http://127.0.0.1:9"
     machine.environment["PATH"] = str(machine.bin)
     row = machine.doctor(ON_A_HUB | {"train.student.kind": "modelers"}).rows["student"]
-    assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is here")
+    assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is installed")
 
 
 @pytest.mark.heavy
@@ -529,7 +529,7 @@ def test_a_copy_in_the_hubs_cache_needs_no_hub(machine: Machine, hub: tuple[str,
     snapshot.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (snapshot / name).write_text(json.dumps({}))
-    assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"] == Row("ok", f"a copy is here: {snapshot}", "")
+    assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"] == Row("ok", f"already here: {snapshot}", "")
     assert not hub[1]
 
 
@@ -565,7 +565,7 @@ def test_a_check_that_breaks_is_a_line_and_the_others_are_still_made() -> None:
 
 
 def test_a_program_that_does_not_end_is_given_up() -> None:
-    assert output_of(["sleep", "60"], timeout_s=0.2) == (None, "no end within 0.2 s")
+    assert output_of(["sleep", "60"], timeout_s=0.2) == (None, "it did not end within 0.2 s")
 
 
 def test_make_doctor_runs_it_before_anything_is_set_up(machine: Machine) -> None:

@@ -75,7 +75,7 @@ def test_a_copy_without_git_is_told_before_anything_is_installed(copy: Copy, opt
     line = done.stderr.splitlines()[0]
     assert line == (
         f"Error: {copy.folder} is a copy without .git, and DVC needs one. "
-        "Git clone it instead, or: git init && git add -A && git commit -m 'As it came'"
+        "Git clone it instead, or: git init && git add -A && git commit -m 'Initial commit'"
     )
     assert not (copy.folder / ".venv").exists()
     assert copy.says().startswith(f"fail git {copy.folder} is a copy without .git")
@@ -95,7 +95,7 @@ def test_a_repository_without_a_commit_is_a_warning(copy: Copy) -> None:
 
 def test_a_copy_within_another_repository_is_a_warning(copy: Copy) -> None:
     subprocess.run(["git", "init", "-q", str(copy.folder.parent)], check=True)
-    assert copy.says().startswith(f"warn git {copy.folder} has no .git of its own, but lies in the repository ")
+    assert copy.says().startswith(f"warn git {copy.folder} has no .git, but is inside the repository ")
 
 
 def test_a_repository_of_another_user_is_told_in_gits_words(copy: Copy) -> None:
@@ -208,7 +208,7 @@ def test_locks_that_work_are_found_to_and_leave_nothing_behind(tmp_path: Path) -
         (NO_LOCKS.replace("{error}", "ENOLCK"), "{kind}: No locks available"),
         (NO_LOCKS.replace("{error}", "ENOSYS"), "{kind}: Function not implemented"),
         (NO_LOCKS.replace("{error}", "EOPNOTSUPP"), "{kind}: Operation not supported"),
-        (EVERYBODY, "a second process was not held off"),
+        (EVERYBODY, "a second process was not refused"),
     ],
     ids=["no daemon", "not implemented", "not supported", "granted to everybody"],
 )
@@ -225,7 +225,7 @@ def test_a_filesystem_without_locks_is_named(
 
 
 def test_a_lock_that_is_never_answered_is_named_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.lib.doctor.locking.ANSWERS_S", 1.0)
+    monkeypatch.setattr("stages.lib.doctor.locking.TIMEOUT_S", 1.0)
     monkeypatch.setenv("PYTHONPATH", kernel(tmp_path, "import time\nfcntl.flock = lambda *_: time.sleep(100)\n"))
     (finding,) = locks({"the store": tmp_path})
     assert (finding.state, finding.found) == ("fail", f"{tmp_path}: no answer to a lock within 1 s")
