@@ -447,7 +447,7 @@ def test_a_prompt_without_a_place_for_the_material_is_refused(
     runner.hold(BOTH_RIGHT)
     runner.set(prompt="mild")
     path = "stages/prompts/judge/mild.txt"
-    assert runner.refused().startswith(f"params.yaml: filter.judge.prompt: {path} does not say where")
+    assert runner.refused().startswith(f"params.yaml: filter.judge.prompt: {path} has no placeholder for")
     assert runner.requested() == []
 
 

@@ -105,33 +105,32 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"run.embedded": {"latency_s": 0.0, "port": 0}},
-        "run.embedded: nothing reads it but distill.teacher or filter.judge with kind: embedded. Remove the key.",
+        "run.embedded: only distill.teacher or filter.judge with kind: embedded reads it. Remove the key.",
         id="an embedded server without an embedded model",
     ),
     pytest.param(
         ARTICLE,
         {"run.served": {"base_url": "http://127.0.0.1:8000/v1", "model": "{arm}", "api_key_variable": "KEY"}},
-        "run.served: nothing reads it but evaluate.backend with kind: local-completions or local-chat-completions. "
+        "run.served: only evaluate.backend with kind: local-completions or local-chat-completions reads it. "
         "Remove the key.",
         id="served models that nobody asks",
     ),
     pytest.param(
         EMBEDDED,
         {"run.api_key_variables": {"teacher": "API_KEY"}},
-        "run.api_key_variables.teacher: nothing reads it but distill.teacher with kind: openai_compatible. "
-        "Remove the key.",
+        "run.api_key_variables.teacher: only distill.teacher with kind: openai_compatible reads it. Remove the key.",
         id="a key of the embedded teacher",
     ),
     pytest.param(
         EMBEDDED,
         {"run.api_key_variables": {}},
-        "run.api_key_variables: names no variable. Remove it.",
+        "run.api_key_variables: empty. Remove it.",
         id="no key at all",
     ),
     pytest.param(
         EMBEDDED,
         {"run.budget": 3.0},
-        "run.budget: in the currency of run.prices, which is absent. Write prices, or remove the budget.",
+        "run.budget: needs the currency of run.prices, which is absent. Write prices, or remove the budget.",
         id="a budget without prices",
     ),
 ]
@@ -173,13 +172,13 @@ LACKING = [
     pytest.param(
         EMBEDDED,
         {"filter.strategy": "judge"},
-        "filter.judge: missing. Every value stands in the file; 'git diff' shows what was removed.",
+        "filter.judge: missing. The file must have every value; 'git diff' shows what was removed.",
         id="a strategy without its judge",
     ),
     pytest.param(
         ARTICLE,
         {"train.trainer.extra": None},
-        "train.trainer.extra: missing. Every value stands in the file; 'git diff' shows what was removed.",
+        "train.trainer.extra: missing. The file must have every value; 'git diff' shows what was removed.",
         id="a key of the chosen kind",
     ),
 ]
@@ -218,7 +217,7 @@ def test_a_misspelt_key_of_a_choice_is_told_with_the_nearest_of_its_kind(said: C
         ("filter.judge.model", 7, "filter.judge.model: Input should be a valid string, not 7."),
         ("train.trainer.logging_steps", "often", "train.trainer.logging_steps: Input should be a valid integer"),
         ("evaluate.backend.dtype", "int8", "evaluate.backend.dtype: Input should be 'float32', "),
-        ("evaluate.backend.args", {"dtype": "auto"}, "evaluate.backend: args holds 'dtype', which other keys say."),
+        ("evaluate.backend.args", {"dtype": "auto"}, "evaluate.backend: args contains 'dtype', which other keys set."),
     ],
 )
 def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(

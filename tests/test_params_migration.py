@@ -244,7 +244,7 @@ def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path: Path, runs: Cal
 def test_a_file_of_today_is_left_as_it_is(profile: str, tmp_path: Path, runs: Callable[..., Result]) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / "profiles" / f"{profile}.yaml").read_bytes())
-    assert runs(main, "--migrate", path).stdout == f"{path}: in the new form already, and valid; left as it is\n"
+    assert runs(main, "--migrate", path).stdout == f"{path}: already in the new format, and valid; not changed\n"
     assert path.read_bytes() == (ROOT / "profiles" / f"{profile}.yaml").read_bytes()
 
 
@@ -258,7 +258,7 @@ REFUSED = [
     pytest.param(lambda text: text.replace("filter:", "filter: ["), "not YAML (", id="no YAML"),
     pytest.param(
         lambda text: text.replace("    dataset: filtered\n", "    <<: {dataset: filtered}\n"),
-        "cannot be rewritten: a mapping takes over another's keys (<<). ",
+        "cannot be rewritten: a mapping uses merge keys (<<). ",
         id="merged keys",
     ),
     pytest.param(
@@ -286,7 +286,7 @@ def test_an_older_file_is_refused_with_the_command_that_rewrites_it(profile: str
     with pytest.raises(ParamsError) as caught:
         load_params(path)
     command = f"python -m stages.lib.params --migrate {path}"
-    assert str(caught.value) == f"{path}: written before choices were {{kind: …}}; run '{command}'."
+    assert str(caught.value) == f"{path}: in the older format, without {{kind: …}}. Run '{command}'."
 
 
 @pytest.mark.parametrize("path", sorted(BEFORE.glob("*.yaml")), ids=lambda path: path.stem)

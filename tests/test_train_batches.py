@@ -140,7 +140,7 @@ def test_a_packed_training_accounts_for_its_rows_and_tokens(
 
 
 def test_packing_and_grouping_by_length_are_not_asked_for_at_once(job: Callable[..., Job]) -> None:
-    with pytest.raises(ParamsError, match="packing fills rows up to one length, so group_by_length has nothing to do"):
+    with pytest.raises(ParamsError, match="packing fills rows to one length, so group_by_length has no effect"):
         job({"train.trainer.packing": True, "train.trainer.group_by_length": True})
 
 
