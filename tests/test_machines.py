@@ -228,7 +228,7 @@ def test_a_lock_that_is_never_answered_is_named_in_time(tmp_path: Path, monkeypa
     monkeypatch.setattr("stages.lib.doctor.locking.TIMEOUT_S", 1.0)
     monkeypatch.setenv("PYTHONPATH", kernel(tmp_path, "import time\nfcntl.flock = lambda *_: time.sleep(100)\n"))
     (finding,) = locks({"the store": tmp_path})
-    assert (finding.state, finding.found) == ("fail", f"{tmp_path}: no answer to a lock within 1 s")
+    assert (finding.state, finding.found) == ("fail", f"{tmp_path}: no result of a lock call within 1 s")
 
 
 @pytest.mark.parametrize("option", ["localflock", "nolock", "local_lock=all"])

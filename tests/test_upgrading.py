@@ -111,11 +111,11 @@ def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)
     said = why("--file", "stages/lib/answers/values.py").splitlines()
     assert said[0] == "stages/lib/answers/values.py: an edit runs again: filter, evaluate-base, every evaluate."
-    assert said[1].startswith("Then, where their outputs differ: convert@filtered, convert@control, train@filtered, ")
+    assert said[1].startswith("Then, if their outputs change: convert@filtered, convert@control, train@filtered, ")
     said = why("--file", "stages/lib/students/hub.py").splitlines()
     assert said[0].startswith("stages/lib/students/hub.py: an edit runs no stage")
     assert said[1].startswith("With other params: collect, every convert, every train, evaluate-base (where ")
-    assert "it shapes no output" in why("--file", "./stages/lib/command.py")
+    assert "it affects no output" in why("--file", "./stages/lib/command.py")
 
 
 def test_why_knows_what_it_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_why_names_the_key_with_its_old_and_its_new_value(standing: Workspace) -
         (standing.folder / "params.yaml").write_bytes(before)
     assert "train@filtered would run:\n  arms.filtered.learning_rate: 0.001 → 0.25\n" in said
     assert "train@unfiltered would not run: nothing changed since dvc.lock." in said
-    assert "evaluate@filtered would run where the outputs of train@filtered differ.\n" in said
+    assert "evaluate@filtered would run if the outputs of train@filtered change.\n" in said
     report = said.partition("report would run:\n")[2]
     assert "  report.samples: " in report
     assert "  stages/lib/page changed: charts.py" in report

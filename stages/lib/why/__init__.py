@@ -1,1 +1,1 @@
-"""Why a stage would run again, and which stages an edit runs: dvc.yaml, dvc.lock and params.yaml in words."""
+"""Explain why a stage would run again, and which stages an edit runs, from dvc.yaml, dvc.lock and params.yaml."""

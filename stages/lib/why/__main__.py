@@ -1,4 +1,4 @@
-"""What an edit costs, and why a stage would run.
+"""Show why a stage would run, and which stages an edit runs.
 
 python -m stages.lib.why                                  # every stage that would run, and why: make why
 python -m stages.lib.why --stage train@filtered           # one stage, or all of train@…:        make why STAGE=train
@@ -16,14 +16,14 @@ from stages.lib.command import one_line_errors, params_option
 from stages.lib.params import load_params
 from stages.lib.why.pipeline import Stage, files_of_stages, followers, read_pipeline, users_of, value_of
 from stages.lib.why.reasons import WhyError, changed_stages, reasons, stage_names
-from stages.lib.why.table import in_words, table
+from stages.lib.why.table import format_stages, table
 
 PIPELINE = Path("dvc.yaml")
-# what stages import and no stage lists
-FREE = ("stages/lib/params", "stages/lib/command.py")
+# stages import these, but none lists them as a dep
+IN_NO_DEPS = ("stages/lib/params", "stages/lib/command.py")
 
 
-@click.command(help="Say why stages would run, or which stages an edit to a file runs.")
+@click.command(help="Show why stages would run, or which stages an edit to a file runs.")
 @click.option("--stage", "stage", default="", help="A stage, such as filter, train or train@filtered.")
 @click.option("--file", "file", default="", help="A file or a folder of the project.")
 @click.option("--table", "as_table", is_flag=True, help="The table of every file of stages/, in Markdown.")
@@ -35,39 +35,39 @@ def main(stage: str, file: str, as_table: bool, params_path: Path) -> None:
     if as_table:
         click.echo(table(list(files_of_stages(Path())), pipeline), nl=False)
     elif file:
-        click.echo("\n".join(cost_of_edit(file, pipeline, params)))
+        click.echo("\n".join(stages_of_edit(file, pipeline, params)))
     else:
         click.echo("\n".join(why(stage_names(stage), pipeline)))
 
 
-def cost_of_edit(file: str, pipeline: list[Stage], params: dict[str, Any]) -> Iterator[str]:
-    """What an edit to a file runs: at once, where outputs then differ, and where params chose otherwise."""
+def stages_of_edit(file: str, pipeline: list[Stage], params: dict[str, Any]) -> Iterator[str]:
+    """The stages that an edit to a file runs: directly, after changed outputs, and with other params."""
     name = file.removeprefix("./").rstrip("/")
     if not Path(name).exists():
         raise WhyError(f"{file}: no such file. Give a path from the project's folder, such as stages/filter.py.")
     users = users_of(name, pipeline)
-    now = {stage: "" for stage, condition in users.items() if _holds(condition, params)}
-    others = {stage: condition for stage, condition in users.items() if stage not in now}
-    if now:
-        yield f"{name}: an edit runs again: {in_words(now, pipeline)}."
-        later = followers(set(now), pipeline)
-        yield f"Then, where their outputs differ: {', '.join(later) or 'nothing'}."
-    elif name.startswith(FREE):
-        yield f"{name}: an edit runs no stage, for it shapes no output."
+    direct = {stage: "" for stage, condition in users.items() if _holds(condition, params)}
+    others = {stage: condition for stage, condition in users.items() if stage not in direct}
+    if direct:
+        yield f"{name}: an edit runs again: {format_stages(direct, pipeline)}."
+        later = followers(set(direct), pipeline)
+        yield f"Then, if their outputs change: {', '.join(later) or 'nothing'}."
+    elif name.startswith(IN_NO_DEPS):
+        yield f"{name}: an edit runs no stage, because it affects no output."
     else:
-        yield f"{name}: an edit runs no stage, for none lists it among its deps."
+        yield f"{name}: an edit runs no stage, because none lists it as a dep."
     if others:
-        yield f"With other params: {in_words(others, pipeline)}."
+        yield f"With other params: {format_stages(others, pipeline)}."
 
 
 def _holds(condition: str, params: dict[str, Any]) -> bool:
-    """Whether params choose so; a condition is as ``train.student.kind: hub``, or empty."""
+    """Whether params meet a condition, such as ``train.student.kind: hub``; an empty one is always met."""
     key, _, kind = condition.partition(": ")
     return not condition or value_of(params, key) == kind
 
 
 def why(names: list[str], pipeline: list[Stage]) -> Iterator[str]:
-    """What would run of these stages, and for which reasons, its own or those of a stage before it."""
+    """Which of these stages would run, and the reasons: their own, or changed outputs of earlier stages."""
     changed = changed_stages()
     for name in names:
         before = [each for each in changed if name in followers({each}, pipeline)]
@@ -75,7 +75,7 @@ def why(names: list[str], pipeline: list[Stage]) -> Iterator[str]:
             yield f"{name} would run:"
             yield from (f"  {reason}" for reason in reasons(name, changed[name]))
         elif before:
-            yield f"{name} would run where the outputs of {', '.join(before)} differ."
+            yield f"{name} would run if the outputs of {', '.join(before)} change."
         else:
             yield f"{name} would not run: nothing changed since dvc.lock."
 

@@ -3,8 +3,8 @@
     users_of("stages/lib/students/hub.py", read_pipeline(Path("dvc.yaml"), params))
     # {"collect": "train.student.kind: hub", "convert@filtered": "train.student.kind: hub", …}
 
-A dep such as ``stages/lib/students/${train.student.kind}.py`` is the file where params choose it: the choice is the
-condition beside the stage, an empty text where there is none.
+A dep such as ``stages/lib/students/${train.student.kind}.py`` is the file that params choose. That choice is
+the condition in the result; it is empty for a dep without a choice.
 """
 
 import re
@@ -22,7 +22,7 @@ SLOT = re.compile(r"\$\{([^}]+)\}")
 class Stage:
     """A stage as DVC names it, ``train@filtered``; ``group`` is its name in dvc.yaml, ``train``.
 
-    Deps are paths, in which a slot ``${train.student.kind}`` may stand for a choice of params.
+    Deps are paths. A slot in them, ``${train.student.kind}``, is a choice of params.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Stage:
 
 
 def read_pipeline(path: Path, params: dict[str, Any]) -> list[Stage]:
-    """The stages in the order of dvc.yaml; one of ``foreach`` over nothing is there once, as ``collect-s1k@NAME``."""
+    """The stages in the order of dvc.yaml. A ``foreach`` over an empty mapping gives one, ``collect-s1k@NAME``."""
     stages = YAML(typ="safe").load(path.read_bytes())["stages"]
     return [stage for group, written in stages.items() for stage in _instances(group, written, params)]
 
@@ -58,7 +58,7 @@ def _filled(paths: list[str], loop: dict[str, str]) -> tuple[str, ...]:
 
 
 def value_of(params: dict[str, Any], key: str) -> Any:
-    """The value of a dotted key, as ``train.seed``."""
+    """The value of a dotted key, such as ``train.seed``."""
     found: Any = params
     for part in key.split("."):
         found = found[part]
@@ -66,7 +66,7 @@ def value_of(params: dict[str, Any], key: str) -> Any:
 
 
 def users_of(file: str, pipeline: list[Stage]) -> dict[str, str]:
-    """By name, the stages that list the file or a folder around it, each with the choice of params that this needs."""
+    """The stages that list the file or a parent folder, by name, each with the condition on params for that."""
     found = {}
     for stage in pipeline:
         conditions = [condition for dep in stage.deps if (condition := condition_of(dep, file)) is not None]
@@ -76,7 +76,7 @@ def users_of(file: str, pipeline: list[Stage]) -> dict[str, str]:
 
 
 def condition_of(dep: str, file: str) -> str | None:
-    """``train.student.kind: hub`` where the dep is the file by that choice, empty by none; None where it never is."""
+    """``train.student.kind: hub`` if the dep is the file with that choice, "" if always, None if never."""
     slots = SLOT.findall(dep)
     constants = [re.escape(text) for text in SLOT.split(dep)[::2]]
     pattern = re.compile("([A-Za-z0-9][A-Za-z0-9_-]*)".join(constants))  # a chosen module's name begins with a letter
@@ -99,12 +99,12 @@ def followers(names: set[str], pipeline: list[Stage]) -> list[str]:
 
 
 def _overlap(dep: str, out: str) -> bool:
-    """Whether one of two paths is the other, or a folder around it."""
+    """Whether two paths are equal, or one is a parent folder of the other."""
     return all(a == b for a, b in zip(dep.split("/"), out.split("/"), strict=False))
 
 
 def files_of_stages(root: Path) -> Iterator[str]:
-    """Every file below stages/: code, prompts, words, templates."""
+    """Every file below stages/: code, prompts, word lists, templates."""
     for path in sorted((root / "stages").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""Why a stage would run: what ``dvc status`` finds changed, with the old and the new value of each key.
+"""The reasons for a stage to run: the changes that ``dvc status`` finds, with old and new values of each key.
 
 train@filtered would run:
   train.seed: 3 → 4
@@ -20,22 +20,20 @@ ABSENT = object()
 
 
 class WhyError(DistilleryError):
-    """DVC cannot say what changed."""
+    """DVC cannot report what changed."""
 
 
 def changed_stages() -> dict[str, list[Any]]:
-    """By stage, what changed in itself (not in what runs before it), as ``dvc status --json`` says it."""
+    """The changes of each stage itself, without those of earlier stages, as in ``dvc status --json``."""
     found: dict[str, list[Any]] = json.loads(_dvc("status", "--json"))
     return found
 
 
 def stage_names(name: str) -> list[str]:
-    """The stages that a name means: ``train`` is every ``train@ARM``; an empty name is every stage."""
+    """The stages for a name: ``train`` is every ``train@ARM``, an empty name every stage."""
     done = subprocess.run(["dvc", "stage", "list", "--name-only"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise WhyError(
-            f"dvc stage list: {done.stderr.strip().removeprefix('ERROR: ')}. 'make check' checks the params."
-        )
+        raise WhyError(f"dvc stage list: {done.stderr.strip().removeprefix('ERROR: ')}. Run 'make check'.")
     names = done.stdout.split()
     found = [each for each in names if not name or name in (each, each.partition("@")[0])]
     if not found:
@@ -44,10 +42,10 @@ def stage_names(name: str) -> list[str]:
 
 
 def reasons(name: str, changes: list[Any]) -> Iterator[str]:
-    """A line for each thing that changed, of which there is at least one."""
+    """One line for each change; there is at least one."""
     locked = _locked(name)
     if locked is None:
-        yield "it has no entry in dvc.lock: it has not run with this name yet"
+        yield "it has no entry in dvc.lock: it has not run under this name"
         return
     for change in changes:
         if change == "changed command":
@@ -79,7 +77,7 @@ def _dep_line(path: str, how: str, locked: dict[str, Any]) -> str:
 
 
 def _changed_files(folder: str) -> list[str]:
-    """The files of a folder that git finds changed since dvc.lock was committed; none where dvc.lock itself changed."""
+    """The files of a folder that changed in git since dvc.lock was committed; empty if dvc.lock itself changed."""
     if not Path(folder).is_dir() or _git("status", "--porcelain", "--", LOCK.as_posix()):
         return []
     commit = _git("log", "-1", "--format=%H", "--", LOCK.as_posix())
@@ -88,16 +86,16 @@ def _changed_files(folder: str) -> list[str]:
     return [path.removeprefix(f"{folder}/") for path in (*changed, *new)]
 
 
-def _dvc(*words: str) -> str:
-    done = subprocess.run(["dvc", *words], capture_output=True, text=True, check=False)
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = " ".join(done.stderr.removeprefix("ERROR: ").split())
-        raise WhyError(f"'dvc {' '.join(words)}' failed: {said or 'it said nothing'}")
+        message = " ".join(done.stderr.removeprefix("ERROR: ").split())
+        raise WhyError(f"'dvc {' '.join(arguments)}' failed: {message or 'no output'}")
     return done.stdout
 
 
-def _git(*words: str) -> list[str]:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+def _git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 

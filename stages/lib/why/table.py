@@ -1,4 +1,4 @@
-"""The table of docs/upgrading.md: for each file of stages/, the stages that an edit to it runs again.
+"""The table in docs/upgrading.md: for each file of stages/, the stages that an edit runs again.
 
     python -m stages.lib.why --table    # tests/test_upgrading.py compares it with the page
 
@@ -15,41 +15,41 @@ HEAD = "| file | an edit runs again |\n|---|---|\n"
 
 def table(files: list[str], pipeline: list[Stage]) -> str:
     """The table in Markdown."""
-    again = {file: in_words(users_of(file, pipeline), pipeline) for file in files}
+    again = {file: format_stages(users_of(file, pipeline), pipeline) for file in files}
     rows: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, words in _folded(again).items():
-        rows[str(PurePosixPath(name).parent), words].append(name)
-    lines = [f"| {', '.join(f'`{name}`' for name in names)} | {words} |" for (_, words), names in rows.items()]
+    for name, stages in _merged(again).items():
+        rows[str(PurePosixPath(name).parent), stages].append(name)
+    lines = [f"| {', '.join(f'`{name}`' for name in names)} | {stages} |" for (_, stages), names in rows.items()]
     return HEAD + "\n".join(lines) + "\n"
 
 
-def _folded(again: dict[str, str]) -> dict[str, str]:
-    """The words by file; the files of a folder as one where they are alike, and those that params choose among."""
+def _merged(again: dict[str, str]) -> dict[str, str]:
+    """The stages by file. Files of a folder with the same stages are merged, and so are modules that params choose."""
     found = {}
-    for file, words in again.items():
+    for file, stages in again.items():
         path = PurePosixPath(file)
         folder = next((f"{each}/" for each in _folders(path) if _alike(f"{each}/", again)), None)
-        if f": {path.stem}" in words:
-            found[str(path.with_stem("NAME"))] = words.replace(f": {path.stem}", ": NAME")
-        elif f": {path.parent.name}" in words:
-            found[f"{path.parent.with_name('NAME')}/"] = words.replace(f": {path.parent.name}", ": NAME")
+        if f": {path.stem}" in stages:
+            found[str(path.with_stem("NAME"))] = stages.replace(f": {path.stem}", ": NAME")
+        elif f": {path.parent.name}" in stages:
+            found[f"{path.parent.with_name('NAME')}/"] = stages.replace(f": {path.parent.name}", ": NAME")
         else:
-            found[folder or file] = words
+            found[folder or file] = stages
     return found
 
 
 def _folders(path: PurePosixPath) -> list[str]:
-    """The folders around a file, the widest first; stages/ and stages/lib/ are no room."""
+    """The parent folders of a file, outermost first, without stages/ and stages/lib/."""
     folders = [str(folder) for folder in reversed(path.parents)]
     return [folder for folder in folders if folder not in (".", "stages", "stages/lib")]
 
 
 def _alike(folder: str, again: dict[str, str]) -> bool:
-    return len({words for file, words in again.items() if file.startswith(folder)}) == 1
+    return len({stages for file, stages in again.items() if file.startswith(folder)}) == 1
 
 
-def in_words(users: dict[str, str], pipeline: list[Stage]) -> str:
-    """``collect; every convert (where train.student.kind: hub)``, or ``nothing`` where no stage lists the file."""
+def format_stages(users: dict[str, str], pipeline: list[Stage]) -> str:
+    """``collect; every convert (where train.student.kind: hub)``, or ``nothing`` if no stage lists the file."""
     groups: dict[str, list[str]] = defaultdict(list)  # by condition
     for stage in pipeline:
         if stage.name in users:
