@@ -192,7 +192,7 @@ def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
     [
         ({"trainer.template": "qwen"}, "release 1.0.0 refuses the key template"),
         ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
-        ({"trainer.version": "git"}, "set template: qwen"),
+        ({"trainer.version": "git"}, "Set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
@@ -767,7 +767,7 @@ def test_no_worker_outlives_a_stopped_stage(
     stage.send_signal(signal.SIGTERM)
     _, said = stage.communicate(timeout=60)
     assert stage.returncode == 130
-    assert said.splitlines()[-1].startswith("Error: train: stopped, and its processes with it.")
+    assert said.splitlines()[-1].startswith("Error: train: stopped, with all its processes.")
     worker = int((tmp_path / "worker").read_text())
     with pytest.raises(ProcessLookupError):
         for _ in range(100):

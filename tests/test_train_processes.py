@@ -175,7 +175,7 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
     stage.wait(60)
     assert waited_for(lambda: not processes(tmp_path), 60)
     if ended_by != signal.SIGKILL:
-        assert "train: stopped, and its processes with it." in (tmp_path / "stderr").read_text()
+        assert "train: stopped, with all its processes." in (tmp_path / "stderr").read_text()
 
 
 @pytest.mark.slow
