@@ -75,7 +75,7 @@ def test_an_npu_is_found_by_torch_npu_and_without_cann_one_line_says_so(tmp_path
     missing = "raise ImportError('libhccl.so: cannot open shared object file: No such file or directory')"
     line = npu_check(tmp_path, missing)
     assert "torch_npu cannot be imported (libhccl.so: cannot open" in line
-    assert line.endswith("Source CANN's set_env.sh; 'make doctor' looks for it.")
+    assert line.endswith("Source CANN's set_env.sh; 'make doctor' finds it.")
 
 
 @pytest.mark.heavy
