@@ -6,6 +6,7 @@ URL ?=
 FILE ?=
 KINDS ?=
 DRY_RUN ?=
+STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
@@ -20,6 +21,7 @@ export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -39,15 +41,15 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help checkout doctor setup openmind-env transformers4-env demo check test test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
-  report retry forecast seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+.PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
+  report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9%-]+:.*## / {sub(/%/, "NAME", $$1); printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 checkout:
 	@$(PYTHON) -m stages.lib.doctor.checkout
-doctor: ## look at this machine: what would go wrong with params.yaml, and what mends it
+doctor: ## check this machine: what would go wrong with params.yaml, and the command that fixes it
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
@@ -59,11 +61,14 @@ demo: checkout setup ## run the whole chain on this machine, and compare with th
 ##@ The pipeline
 check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
+demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
+valid: setup
+	@python -m stages.lib.params params.yaml > /dev/null
 repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
-eval-data: setup ## gather the benchmarks' files that params.yaml names, for evaluations without a network
+eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
 	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
@@ -71,12 +76,14 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
-retry: setup ## ask again for the rows that failed though their stage succeeded; KINDS=cut_off,empty_response: those answers too
+retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
-profile-%: setup ## lay profiles/NAME.yaml over params.yaml and show the difference
+why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
+	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
+profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
 seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
@@ -103,15 +110,18 @@ store-import: setup ## the answers of FILE=answers.jsonl, or of the article's r1
 	python -m stages.lib.store_tools.transfer import "$(or $(FILE),$(error FILE is missing: make $@ FILE=answers.jsonl))"
 
 ##@ A closed cluster (docs/hosts.md)
-bundle: setup ## pack all that a machine without a network lacks: PLATFORM=aarch64 FILE=bundle.tar
+bundle: setup ## pack all that a machine without a network needs: PLATFORM=aarch64 FILE=bundle.tar
 	@python -m stages.lib.bundle --platform "$(or $(PLATFORM),$(error PLATFORM is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --python-version "$(PYTHON_VERSION)" --out "$(or $(FILE),$(error FILE is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --requirements "$(REQUIREMENTS)" --lock "$(LOCK)" $(addprefix --apart=,$(APART))
-unbundle: ## lay FILE=bundle.tar out in this clone, and make .venv from it without an index
+unbundle: ## unpack FILE=bundle.tar into this clone, and make .venv from it without an index
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Development
-test: checkout setup lint ## every check and every test but the slow ones, a process a core
-	python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
-test-slow: setup ## the tests that are too slow for every day
+test: checkout setup lint ## ruff, mypy and the tests for every edit, a process a core: under 5 minutes
+	$(PYTEST_PER_CORE)
+test-all: test test-heavy ## 'make test', then 'make test-heavy'
+test-heavy: setup ## the tests that 'make test' leaves out: more trainings, evaluations and chains, a process a core
+	$(PYTEST_PER_CORE) -m heavy
+test-slow: setup ## the tests that are too slow for CI
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
 	python -m pytest -m openmind
@@ -122,7 +132,7 @@ lint: setup ## ruff and mypy --strict
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
 	python -m benchmarks.training && python -m benchmarks.evaluation
-format: setup ## lay the code out
+format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers stays
 	rm -rf .cache/evaluation data/eval_data data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs

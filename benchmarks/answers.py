@@ -1,12 +1,11 @@
-"""Verdicts on labelled answers, right or wrong, and their time: ours, math-verify's, lm-eval's, and simple rules'.
+"""Compare verdicts on labelled answers, and their time: our rule, math-verify, lm-eval, and simple rules.
 
 In:   the labelled answers below $DISTILLERY_DATA (answers/*.jsonl with question, response, answer, label; GSM8K's
-      gsm8k_model_solutions/example_model_solutions.jsonl), or of --rows FILE; else the few of benchmarks/answers.jsonl
-Out:  Markdown: of each set a table of label → verdict with the time of a row; of all sets the scores that the verifier
-      and lm-eval give, with both of their errors (docs/evaluation.md shows it)
+      gsm8k_model_solutions/example_model_solutions.jsonl), or --rows FILE; else the few in benchmarks/answers.jsonl
+Out:  Markdown: for each set a table of label → verdict with the time per row; for all sets the scores of the verifier
+      and of lm-eval, with both kinds of errors (docs/evaluation.md shows it)
 
-A row whose label is null (unclear) is left out. Each method is written for what it can read: one that takes numbers
-alone is unsure of any other gold answer.
+A row whose label is null (unclear) is left out. A method that reads only numbers is unsure of any other gold answer.
 
     DISTILLERY_DATA=../data python -m benchmarks.answers
 """
@@ -38,7 +37,7 @@ OURS, LM_EVAL = "rule_verdict", "lm-eval, flexible-extract"
 
 @dataclass(frozen=True)
 class Labelled:
-    """A response and what somebody who read it says of it."""
+    """A response with a label, right or wrong, from a person who read it."""
 
     question: str
     response: str
@@ -51,19 +50,19 @@ Method = Callable[[Labelled], str]
 
 @dataclass(frozen=True)
 class Measured:
-    """A method on a set: how often which label got which verdict, and the seconds of each row."""
+    """The results of a method on a set: counts by label and verdict, and the seconds of each row."""
 
     found: Counter[tuple[str, str]]
     seconds: list[float]
 
     @property
     def score(self) -> float:
-        """The share of answers that it calls right."""
+        """The share of answers with the verdict right."""
         return self._verdicts("right") / self.found.total()
 
     @property
     def if_unsure_right(self) -> float:
-        """The same if all were right that it is unsure of."""
+        """The same share if all unsure ones were right."""
         return self.score + self._verdicts("unsure") / self.found.total()
 
     def _verdicts(self, verdict: str) -> int:
@@ -83,7 +82,7 @@ def main(path: Path | None, limit: int | None) -> None:
 
 
 def sets(path: Path | None, data: str | None) -> dict[str, list[Labelled]]:
-    """The labelled answers by the name of their file, those without a label left out; ClickException where none is."""
+    """The labelled answers by the name of their file; ClickException where there are none."""
     if path or not data:
         chosen = path or OWN
         found = {chosen.stem: list(labelled(chosen))}
@@ -95,12 +94,12 @@ def sets(path: Path | None, data: str | None) -> dict[str, list[Labelled]]:
     found = {name: rows for name, rows in found.items() if rows}
     if not found:
         where = path or f"DISTILLERY_DATA={data}"
-        raise click.ClickException(f"{where}: no labelled answers there. Name a file that has some with --rows.")
+        raise click.ClickException(f"{where}: no labelled answers there. Name a file of them with --rows.")
     return found
 
 
 def labelled(path: Path) -> Iterator[Labelled]:
-    """The rows of a file with question, response, answer and label; ClickException where one has none of them."""
+    """The labelled rows of a file; ClickException where one lacks question, response, answer or label."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -112,7 +111,7 @@ def labelled(path: Path) -> Iterator[Labelled]:
 
 
 def solutions(path: Path) -> Iterator[Labelled]:
-    """The answers of four GPT-3 models to GSM8K's test questions, which its authors published with their marks."""
+    """The answers of four GPT-3 models to GSM8K's test questions, which the authors published with labels."""
     for row in map(json.loads, path.read_bytes().splitlines()):
         answer = row["ground_truth"].rpartition("A:")[2].strip()
         for each in row.values():
@@ -126,7 +125,7 @@ def ours() -> Method:
 
 
 def math_verify() -> Method:
-    """math-verify with its defaults, time-outs on; unsure where it finds no answer, or cannot read the gold one."""
+    """math-verify with its defaults and time-outs; unsure where it finds no answer or cannot read the gold one."""
     from math_verify import parse, verify  # type: ignore[import-untyped]
 
     def judge(row: Labelled) -> str:
@@ -140,7 +139,7 @@ def math_verify() -> Method:
 def lm_eval_flexible() -> Method:
     """The filter and the comparison of the installed lm-eval's gsm8k, which calls wrong what it cannot read.
 
-    It compares texts, and GSM8K writes whole numbers without decimals: so a gold 12.0 is shown to it as 12.
+    It compares texts, and GSM8K writes whole numbers without decimals, so a gold 12.0 is passed as 12.
     """
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter
@@ -163,17 +162,17 @@ def lm_eval_flexible() -> Method:
 
 
 def last_number(row: Labelled) -> str:
-    """The last number of the text is the answer."""
+    """Take the last number of the text as the answer."""
     return _compared(numbers(row.response)[-1:], row)
 
 
 def last_bold_number(row: Labelled) -> str:
-    """The last number in bold is the answer."""
+    """Take the last number in bold as the answer."""
     return _compared(_bold(row)[-1:], row)
 
 
 def sketch(row: Labelled) -> str:
-    """Right where gold is the last bold value or follows the label "Final Answer"; wrong where it is nowhere."""
+    """Right where the gold value is the last bold one or follows "Final Answer"; wrong where it occurs nowhere."""
     gold = gold_number(row)
     if gold is None:
         return "unsure"
@@ -194,7 +193,7 @@ def _compared(found: Sequence[Fraction], row: Labelled) -> str:
 
 
 def gold_number(row: Labelled) -> Fraction | None:
-    """A gold answer that is a number and nothing else, a sign of money or per cent aside."""
+    """A gold answer that is only a number, a currency or per cent sign aside; None for any other."""
     text = row.answer.strip().strip("$%").strip()
     return numbers(text)[0] if NUMBER.fullmatch(text) else None
 
@@ -215,7 +214,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 
 
 def measured(method: Method, rows: Sequence[Labelled]) -> Measured:
-    """Each row judged and timed, after one unmeasured for what is loaded at first use."""
+    """Judge and time each row, after one row that is not timed, because some modules load at first use."""
     method(rows[0])
     found: Counter[tuple[str, str]] = Counter()
     seconds = []
@@ -228,7 +227,7 @@ def measured(method: Method, rows: Sequence[Labelled]) -> Measured:
 
 
 def confusion(results: dict[str, Measured]) -> str:
-    """One line a method: how often each label got each verdict, and the milliseconds of a row."""
+    """One line per method: counts by label and verdict, and the milliseconds per row."""
     pairs = [(label, verdict) for label in LABELS for verdict in VERDICTS]
     heads = ["method", *(f"{label} → {verdict}" for label, verdict in pairs), "median ms", "p95 ms"]
     lines = []
@@ -239,7 +238,7 @@ def confusion(results: dict[str, Measured]) -> str:
 
 
 def scores(results: dict[str, dict[str, Measured]]) -> str:
-    """One line a set: the true score, then those of the verifier and of lm-eval with both errors each."""
+    """One line per set: the true score, then the scores of the verifier and of lm-eval, each with both errors."""
     errors = ["wrong called right", "right not called right"]
     heads = ["answers", "n", "right", "verifier", "if unsure right", *errors, "lm-eval", *errors]
     lines = []

@@ -1,10 +1,15 @@
-"""How often the comparison's interval holds the true difference, and how wide it is against the plain paired t.
+"""Measure the coverage and width of the comparison's interval, next to those of the plain paired t.
 
-Each cell is 2,000 samples drawn with one seed, through the function that the comparison itself uses. A share of the
-questions is discordant. One-sided: all of them fall to one arm; mixed: to either as often; 70/30 between. Clustered:
-11 questions a problem; a problem's own share of discordant ones is drawn from a beta distribution (correlation RHO
-within a problem), and all of a problem's discordant questions fall to one arm, the hardest case. ``few`` are so few
-problems that they come to n questions.
+Each cell is 2,000 samples with one seed, through the function that the comparison uses. A share of the questions is
+discordant:
+
+    one-sided    all of them fall to one arm
+    mixed        they fall to either arm equally often
+    70/30        between the two
+
+Clustered means 11 questions per problem. A problem's share of discordant questions is drawn from a beta distribution
+(correlation RHO within a problem), and all of them fall to one arm, which is the hardest case. ``clustered`` has n
+problems; ``few`` has so few problems that they have n questions.
 
     python -m benchmarks.coverage    # prints the tables of docs/comparison.md, in half a minute
 """
@@ -25,14 +30,14 @@ DRAWS = 2000
 SIZES = (100, 250, 1319)
 DISCORDANCES = (0.03, 0.1, 0.3)
 SPLITS = {"one-sided": 1.0, "70/30": 0.7, "mixed": 0.5}  # the share that falls to the first arm
-QUESTIONS = 11  # a problem of MGSM has as many languages
+QUESTIONS = 11  # per problem: the languages of MGSM
 RHO = 0.3
 SEED = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A population: so many clusters of so many questions, and what share of them is discordant, falling where."""
+    """A population: the clusters, the questions in each, the share of discordant ones, and how these split."""
 
     clusters: int
     questions: int
@@ -42,13 +47,13 @@ class Cell:
 
     @property
     def difference(self) -> float:
-        """The true one."""
+        """The true difference."""
         return self.discordance * (2 * SPLITS[self.split] - 1)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a cell: the share of samples whose interval holds the true difference, and the mean widths."""
+    """The result of a cell: the share of samples whose interval contains the true difference, and the mean widths."""
 
     coverage: float
     width: float
@@ -57,14 +62,14 @@ class Measured:
 
 
 def cells(kind: str) -> Iterator[Cell]:
-    """The 27 of a kind: ``single`` questions, ``clustered`` (n problems) or ``few`` (problems of n questions)."""
+    """The 27 cells of a kind: ``single`` questions, ``clustered`` (n problems) or ``few`` (n questions in all)."""
     for n, discordance, split in product(SIZES, DISCORDANCES, SPLITS):
         clusters = round(n / QUESTIONS) if kind == "few" else n
         yield Cell(clusters, 1 if kind == "single" else QUESTIONS, discordance, split)
 
 
 def measure(cell: Cell, draws: int = DRAWS, seed: int = SEED) -> Measured:
-    """Draw samples of the cell and look at the interval of each."""
+    """Draw samples of the cell and compute the interval of each."""
     sample = draw(cell, draws, np.random.default_rng(seed))
     low, high, _ = mean_difference(sample, CONFIDENCE)
     plain_low, plain_high = DescrStatsW(sample).tconfint_mean(alpha=1 - CONFIDENCE)
@@ -77,7 +82,7 @@ def measure(cell: Cell, draws: int = DRAWS, seed: int = SEED) -> Measured:
 
 
 def draw(cell: Cell, draws: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """The clusters' mean differences, one column a sample."""
+    """The clusters' mean differences, one column per sample."""
     shape = (cell.clusters, draws)
     shares = np.full(shape, cell.discordance)
     if cell.questions > 1 and cell.rho:
@@ -89,7 +94,7 @@ def draw(cell: Cell, draws: int, random: np.random.Generator) -> NDArray[np.floa
 
 
 def rows(kind: str) -> list[list[str]]:
-    """Of each n and discordance: coverage and (mean width in points), ours and then the plain t's, by split."""
+    """For each n and discordance: coverage (mean width in points) by split, ours and then the plain t's."""
     measured = {(cell.clusters, cell.discordance, cell.split): measure(cell) for cell in cells(kind)}
     places = dict.fromkeys((clusters, discordance) for clusters, discordance, _ in measured)
     return [

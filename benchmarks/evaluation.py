@@ -1,9 +1,9 @@
-"""What our stage costs over lm-eval alone: the same tiny student, questions and settings, each in a process of its own.
+"""Measure the overhead of our stage over lm-eval alone: same tiny student, questions and settings, separate processes.
 
     python -m benchmarks.evaluation --questions 200
 
-The student answers nonsense of 32 tokens in no time, so that what is measured is all the rest: starting, the cache,
-the second score, the audit and the rows. Made questions in the form of GSM8K lie in .cache/benchmarks/evaluation.
+The student generates 32 meaningless tokens in almost no time, so the rest is measured: the start, the cache, the second
+score, the audit and the rows. Generated questions in the form of GSM8K are in .cache/benchmarks/evaluation.
 """
 
 import json
@@ -66,7 +66,7 @@ def main(questions: int) -> None:
 
 
 def overhead(rows: list[tuple[str, Used]]) -> str:
-    """Each way's figures, and its time as a multiple of the first's."""
+    """The figures of each row, and its CPU time as a multiple of the first row's."""
     first = rows[0][1]
     lines = [
         [name, f"{used.wall_s:.1f}", f"{used.cpu_s:.1f}", f"{used.peak_mb:.0f}", f"{used.cpu_s / first.cpu_s:.2f}"]
@@ -76,7 +76,7 @@ def overhead(rows: list[tuple[str, Used]]) -> str:
 
 
 def ours_command(student: Path, eval_data: Path, questions: int) -> list[str]:
-    """The stage on GSM8K alone, with nothing kept from before."""
+    """The command of the stage on GSM8K alone, after the cache was removed."""
     shutil.rmtree(FOLDER / ".cache", ignore_errors=True)
     yaml = YAML(typ="safe")
     params: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text())
@@ -96,7 +96,7 @@ def ours_command(student: Path, eval_data: Path, questions: int) -> list[str]:
 
 
 def made_questions(folder: Path) -> Path:
-    """GSM8K's form with questions of our own, in the layout of data/eval_data."""
+    """Generated questions in the form of GSM8K, in the layout of data/eval_data."""
     data = folder / "openai" / "gsm8k"
     data.mkdir(parents=True, exist_ok=True)
     rows = [{"question": f"What is {n} + {n + 1}?", "answer": f"#### {2 * n + 1}"} for n in range(1319)]

@@ -1,9 +1,9 @@
-"""The rule filter at size: what it takes for ten thousand short answers and for a million.
+"""Measure the rule filter's time and memory for ten thousand short answers and for a million.
 
     python -m benchmarks.filter --rows 10000,1000000
 
-A row passes through one at a time, so the memory is to be about the same: at most 1.5 times. Each figure is of
-``python -m stages.filter`` in a process of its own, with the committed params; rows and outputs lie in .cache/filter.
+Rows are read one at a time, so the memory should be about the same: at most 1.5 times. Each figure is for ``python -m
+stages.filter`` in a separate process with the committed params. Rows and outputs are in .cache/filter.
 """
 
 import json
@@ -35,7 +35,7 @@ def main(rows: str) -> None:
 
 
 def filtered(count: int, folder: Path) -> Used:
-    """What the stage takes for so many rows, which lie in a folder, made once."""
+    """Measure the stage on this many rows. The rows are made once and stay in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = made(count, folder)
     outputs = [part for name in OUTPUTS for part in (f"--{name}", str(folder / name))]
@@ -44,7 +44,7 @@ def filtered(count: int, folder: Path) -> Used:
 
 
 def made(count: int, folder: Path) -> Path:
-    """A file with so many short answers, one in four of them wrong."""
+    """A file with this many short answers, one in four of them wrong."""
     path = folder / f"distilled-{count}.jsonl"
     if not path.exists():
         with path.open("w", encoding="utf-8") as file:
@@ -56,7 +56,7 @@ def made(count: int, folder: Path) -> Path:
 def row(number: int) -> dict[str, object]:
     """A short answer."""
     first, second = number % 89, number % 97
-    said = first + second + (number % 4 == 0)
+    result = first + second + (number % 4 == 0)
     return {
         "id": f"made-{number}",
         "question": f"What is {first} + {second}?",
@@ -64,8 +64,8 @@ def row(number: int) -> dict[str, object]:
         "solution": f"{first} + {second} = {first + second}",
         "source": "made",
         "sample": 0,
-        "reasoning": f"{first} + {second} = {said}",
-        "response": f"The answer is {said}.",
+        "reasoning": f"{first} + {second} = {result}",
+        "response": f"The answer is {result}.",
         "finish_reason": "stop",
         "model": "none",
         "usage": {"completion_tokens": 12},

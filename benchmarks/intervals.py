@@ -1,10 +1,10 @@
-"""Pseudo-pairs, Tango's score interval and McNemar's exact test, side by side: on 20 tables, and their error rates.
+"""Compare pseudo-pairs, Tango's score interval and McNemar's exact test: on 20 tables, and by their error rates.
 
     python -m benchmarks.intervals    # prints three tables of docs/comparison.md, in a few seconds
 
-The first table is computed with the functions that ``compare`` uses. The other two are exact: sums over all tables of
-n pairs, each with its probability, which needs an interval's answer to one question only (does it hold the true
-difference?) and no draw.
+The first table is computed with the functions that ``compare`` uses. The other two are exact: sums over all tables of n
+pairs, weighted by their probability. They need only whether an interval contains the true difference, and no random
+draw.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 SIZES = (100, 250, 1319)
 DISCORDANCES = (0.03, 0.1, 0.3)
 SPLITS = {"all to one": 1.0, "90/10": 0.9, "70/30": 0.7, "even": 0.5}
-NEGLIGIBLE = 1e-12  # of the probability of all tables of a population, how much is left out at either end
+NEGLIGIBLE = 1e-12  # the probability that is left out at either end of a population's tables
 HEADS = ["first : second", "n", "points", "pseudo-pairs", "p", "Tango", "p (score)", "p (exact)", "table of"]
 COVERAGE_HEADS = ["n", "discordant", *SPLITS]
 FALSE_FINDING_HEADS = ["n", "discordant", "pseudo-pairs", "Tango", "McNemar exact"]
@@ -33,7 +33,7 @@ FALSE_FINDING_HEADS = ["n", "discordant", "pseudo-pairs", "Tango", "McNemar exac
 
 @dataclass(frozen=True)
 class Pairs:
-    """Of ``n`` independent pairs, how many only the first and only the second got right, and whose table that is."""
+    """``n`` independent pairs: how many only the first and only the second got right, and the table's source."""
 
     only_first: int
     only_second: int
@@ -66,7 +66,7 @@ TABLES = [
 
 
 def compared(pairs: Pairs, interval: Interval) -> PairedDifference:
-    """What ``compare`` computes of such pairs."""
+    """The result of ``compare`` for such pairs."""
     both = pairs.n - pairs.only_first - pairs.only_second
     first = [True] * (both + pairs.only_first) + [False] * pairs.only_second
     second = [True] * both + [False] * pairs.only_first + [True] * pairs.only_second
@@ -74,7 +74,7 @@ def compared(pairs: Pairs, interval: Interval) -> PairedDifference:
 
 
 def rows() -> list[list[str]]:
-    """The 20 tables: each one's difference, the two intervals with their p, and McNemar's exact p."""
+    """The 20 tables: for each the difference, the two intervals with their p, and McNemar's exact p."""
     return [_row(pairs) for pairs in TABLES]
 
 
@@ -96,7 +96,7 @@ def _interval(found: PairedDifference) -> str:
 
 @dataclass(frozen=True)
 class AllTables:
-    """Every table of n pairs that a population may give, with its probability."""
+    """All tables of n pairs that a population can produce, with their probabilities."""
 
     n: int
     only_first: NDArray[np.int64]
@@ -105,7 +105,8 @@ class AllTables:
 
     @classmethod
     def of(cls, n: int, discordance: float, split: float) -> "AllTables":
-        """Of n pairs, each discordant with one probability, a discordant one falling to the first with another."""
+        """All tables of n pairs; ``discordance`` and ``split`` are the probabilities that a pair is discordant, and
+        that a discordant pair falls to the first arm."""
         low, high = stats.binom.ppf([NEGLIGIBLE, 1 - NEGLIGIBLE], n, discordance).astype(int)
         discordant = np.repeat(np.arange(low, high + 1), np.arange(low, high + 1) + 1)
         starts = np.flatnonzero(np.diff(discordant, prepend=low - 1))
@@ -115,7 +116,7 @@ class AllTables:
         return cls(n, only_first[likely], (discordant - only_first)[likely], chance[likely])
 
     def holds(self, interval: Interval, difference: float) -> NDArray[np.bool_]:
-        """Of which tables the interval holds that difference."""
+        """For each table, whether the interval contains that difference."""
         if interval == "tango":
             distance, variance = score_terms(self.only_first, self.only_second, self.n, difference)
             limit = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -129,7 +130,7 @@ class AllTables:
         return found
 
     def exact_ps(self) -> NDArray[np.float64]:
-        """McNemar's exact p of each."""
+        """McNemar's exact p of each table."""
         discordant, fewer = self.only_first + self.only_second, np.minimum(self.only_first, self.only_second)
         ps: NDArray[np.float64] = np.minimum(1, 2 * stats.binom.cdf(fewer, discordant, 0.5))
         return ps
@@ -140,7 +141,7 @@ class AllTables:
 
 
 def coverages() -> dict[tuple[int, float, str], tuple[float, float]]:
-    """By n, discordance and split: how often pseudo-pairs and Tango's interval hold the true difference."""
+    """By n, discordance and split: how often pseudo-pairs and Tango's interval contain the true difference."""
     found = {}
     for n, discordance, split in product(SIZES, DISCORDANCES, SPLITS):
         tables, difference = AllTables.of(n, discordance, SPLITS[split]), discordance * (2 * SPLITS[split] - 1)
@@ -150,7 +151,7 @@ def coverages() -> dict[tuple[int, float, str], tuple[float, float]]:
 
 
 def false_findings() -> dict[tuple[int, float], tuple[float, float, float]]:
-    """By n and discordance: how often arms that do not differ have p < 0.05, ours, Tango's and McNemar's exact."""
+    """By n and discordance: how often equal arms have p < 0.05, by our p, Tango's and McNemar's exact one."""
     found = {}
     for n, discordance in product(SIZES, DISCORDANCES):
         tables = AllTables.of(n, discordance, 0.5)
@@ -160,13 +161,13 @@ def false_findings() -> dict[tuple[int, float], tuple[float, float, float]]:
 
 
 def coverage_rows() -> list[list[str]]:
-    """Of each n and discordance, the two coverages in per cent by split."""
+    """For each n and discordance, the two coverages in per cent by split."""
     shown = {place: f"{points(ours)}, {points(tango)}" for place, (ours, tango) in coverages().items()}
     return [[str(n), f"{share * 100:g} %", *(shown[n, share, split] for split in SPLITS)] for n, share in _places()]
 
 
 def false_finding_rows() -> list[list[str]]:
-    """Of each n and discordance, the shares of false findings in per cent."""
+    """For each n and discordance, the shares of false findings in per cent."""
     shown = false_findings()
     return [[str(n), f"{share * 100:g} %", *map(points, shown[n, share])] for n, share in _places()]
 

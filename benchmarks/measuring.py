@@ -1,4 +1,4 @@
-"""What the benchmarks share: a child process measured whole, a table, and whether this machine is quiet.
+"""What the benchmarks share: the measurement of a child process, a table, and a check that this machine is idle.
 
 used = measured(["python", "-m", "stages.distill", …], log=Path("distill.log"))    → Used(wall_s=…, cpu_s=…, …)
 print(table(["way", "CPU"], [["ours", "1.9 ms"]]))
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Used:
-    """What a process took from start to end, the processes that it started and waited for included."""
+    """The resources of a process from start to end, including the child processes that it waited for."""
 
     wall_s: float
     cpu_s: float
@@ -26,22 +26,22 @@ class Used:
 
 
 def measured(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> Used:
-    """Run a command, its output in a file; a failure ends the benchmark with the last line of it."""
+    """Run a command with its output in a file; a failure ends the benchmark with the last line of the output."""
     started = monotonic()
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output)
-        # wait4 counts this child alone, where RUSAGE_CHILDREN would count all so far
+        # wait4 counts this child alone; RUSAGE_CHILDREN would count all children so far
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        lines = log.read_text().splitlines() or ["it said nothing"]
+        lines = log.read_text().splitlines() or ["no output"]
         raise click.ClickException(f"{log}: exit code {process.returncode}: {lines[-1]}")
     return Used(monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns padded so that it reads as plain text too."""
+    """A Markdown table with padded columns, so that it is readable as plain text too."""
     widths = [max(len(row[place]) for row in [heads, *rows]) for place in range(len(heads))]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -50,7 +50,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """How many cores there are, and how busy they were before."""
+    """The number of cores, and their load before the run."""
     load = os.getloadavg()[0]
-    busy = " Other work ran beside: these figures are not worth keeping." if load > 0.5 else ""
+    busy = " Other programs were running: do not publish these figures." if load > 0.5 else ""
     return f"{os.cpu_count()} cores, load {load:.1f} before the run.{busy}"

@@ -1,16 +1,17 @@
-"""A teacher that only waits: the OpenAI protocol with ready-made answers, so that the client is what is measured.
+"""A teacher that only waits: the OpenAI protocol with prepared answers, so that only the client is measured.
 
     python -m benchmarks.mock_teacher --median-s 1 --sigma 0.7
 
-Each answer comes after a latency drawn for the number of its request (log-normal; ``--sigma 0``: always the median),
-with 3 to 6 KB of reasoning. It reads just enough of HTTP/1.1 to find where a request ends, and keeps connections open.
+Each answer has 3 to 6 KB of reasoning and a latency that depends on the number of its request (log-normal; with
+``--sigma 0`` always the median). The server parses only as much of HTTP/1.1 as it needs to find the end of a request,
+and it keeps connections open.
 
-It prints its port when it listens and ends when its standard input is closed. Then it prints what it saw:
+It prints its port when it listens, and it ends when its standard input is closed. Then it prints its measurements:
 
     {"answered": 2000, "asking_s": 13.9, "cpu_s": 0.2, "most_at_once": 30}
 
-``asking_s`` is from the first request to the last answer: the same clock for every client. ``cpu_s`` is its own.
-``answers_per_s`` measures how many it could give if it did not wait.
+``asking_s`` is the time from the first request to the last answer, by one clock for all clients. ``cpu_s`` is the CPU
+time of this server. ``answers_per_s`` measures how many answers it could give without latency.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ WORDS = (
 
 @dataclass
 class Seen:
-    """What the teacher saw of its clients."""
+    """The teacher's measurements of its clients."""
 
     answered: int = 0
     waiting: int = 0
@@ -60,7 +61,7 @@ class Seen:
 
 @dataclass
 class Running:
-    """A mock teacher in a process of its own; ``seen`` is filled when it has ended."""
+    """A mock teacher in a separate process; ``seen`` is filled when it has ended."""
 
     base_url: str
     seen: dict[str, float] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Running:
 
 @contextmanager
 def mock_teacher(median_s: float, sigma: float, seed: int) -> Iterator[Running]:
-    """Start one, yield it, end it."""
+    """Start a mock teacher, yield it, end it."""
     options = ["--median-s", str(median_s), "--sigma", str(sigma), "--seed", str(seed)]
     command = [sys.executable, "-m", "benchmarks.mock_teacher", *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -82,20 +83,20 @@ def mock_teacher(median_s: float, sigma: float, seed: int) -> Iterator[Running]:
 
 
 def latencies(median_s: float, sigma: float, seed: int) -> Iterator[float]:
-    """Seconds that the first, the second, … request takes, without end."""
+    """The seconds that each request takes, as an infinite sequence."""
     rng = random.Random(seed)
     while True:
         yield median_s * math.exp(sigma * rng.gauss(0, 1))
 
 
 def bodies(seed: int) -> list[bytes]:
-    """Whole HTTP responses, head and body."""
+    """Complete HTTP responses, head and body."""
     rng = random.Random(seed)
     return [response(rng.randint(3000, 6000), rng) for _ in range(BODIES)]
 
 
 def response(length: int, rng: random.Random) -> bytes:
-    """An HTTP response with a reasoning of about so many characters."""
+    """An HTTP response with a reasoning of about ``length`` characters."""
     reasoning = ""
     while len(reasoning) < length:
         reasoning += " ".join(rng.choices(WORDS, k=12)) + f" {rng.randint(1, 99)}.\n"
@@ -115,7 +116,7 @@ def response(length: int, rng: random.Random) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: counts the bytes of each request, answers when its time has come."""
+    """One client's connection: finds the end of each request, and answers after its latency."""
 
     def __init__(self, seen: Seen, waits: Iterator[float], ready: list[bytes]) -> None:
         self._seen = seen
@@ -124,11 +125,11 @@ class Connection(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what answers are written to."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are of no class of asyncio
+        """Keep the transport, which answers are written to."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports have no class of asyncio
 
     def data_received(self, data: bytes) -> None:
-        """Take note of every request that is whole."""
+        """Count every complete request."""
         self._received += data
         while (head_end := self._received.find(HEAD_END)) >= 0:
             end = head_end + len(HEAD_END) + _body_length(self._received[:head_end])
@@ -159,7 +160,7 @@ def _body_length(head: bytes) -> int:
 
 
 async def serve(median_s: float, sigma: float, seed: int) -> Seen:
-    """Listen, say where, and go on until standard input is closed."""
+    """Listen, print the port, and serve until standard input is closed."""
     seen, waits, ready = Seen(), latencies(median_s, sigma, seed), bodies(seed)
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(seen, waits, ready), "127.0.0.1", 0, backlog=4096
@@ -171,7 +172,7 @@ async def serve(median_s: float, sigma: float, seed: int) -> Seen:
 
 
 def answers_per_s(count: int = 20_000, connections: int = 64) -> float:
-    """How many answers a mock teacher gives in a second where it does not wait, asked with as little as can be."""
+    """How many answers per second a mock teacher gives without latency, to a minimal client."""
     with mock_teacher(0.0, 0.0, 0) as teacher:
         uvloop.run(_fetch(urlsplit(teacher.base_url).port, count, connections))
     return teacher.seen["answered"] / teacher.seen["asking_s"]
@@ -193,7 +194,7 @@ async def _fetch(port: int | None, count: int, connections: int) -> None:
             group.create_task(work())
 
 
-@click.command(help="Answer on 127.0.0.1 with ready-made answers until standard input is closed.")
+@click.command(help="Answer on 127.0.0.1 with prepared answers until standard input is closed.")
 @click.option("--median-s", type=float, default=0.0, show_default=True, help="Seconds an answer takes.")
 @click.option("--sigma", type=float, default=0.0, show_default=True, help="Spread of the latencies (log-normal).")
 @click.option("--seed", type=int, default=0, show_default=True)

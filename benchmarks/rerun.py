@@ -1,10 +1,10 @@
-"""A run of distill for which the store has every answer: its time beside plain reading, and its memory.
+"""Measure a run of distill whose answers are all in the store: its time, next to plain reading, and its memory.
 
     python -m benchmarks.rerun        # four minutes
 
-The whole stage, ``python -m stages.distill``, in a process of its own: 100,000 stored answers of 6 KB, beside parsing
-the same lines with orjson and nothing else; then 10,000 and 1,000,000 short answers. No teacher is there to be asked. A
-peak below that of this process itself, some 80 MB, shows as that.
+The whole stage, ``python -m stages.distill``, runs in a separate process: with 100,000 stored answers of 6 KB, next to
+parsing the same lines with orjson; then with 10,000 and 1,000,000 short answers. There is no teacher. The smallest peak
+that can be shown is that of this process, about 80 MB.
 """
 
 import sys
@@ -21,7 +21,7 @@ from stages.lib.params import load_params
 from stages.lib.store.answer_store import request_key
 from stages.lib.teacher.asking import Respondent
 
-NOBODY = "http://127.0.0.1:9/v1"
+UNREACHABLE_URL = "http://127.0.0.1:9/v1"
 PLAIN = "import orjson, sys\nfor line in open(sys.argv[1], 'rb'): orjson.loads(orjson.loads(line)['body'])"
 HEADS = ["what", "answers", "store", "wall", "CPU", "peak memory"]
 
@@ -30,7 +30,7 @@ HEADS = ["what", "answers", "store", "wall", "CPU", "peak memory"]
 @click.option("--long", "long_ones", default=100_000, show_default=True, help="Answers of 6 KB.")
 @click.option("--short", default=1_000_000, show_default=True, help="Short answers, against 10,000 of them.")
 def main(long_ones: int, short: int) -> None:
-    said = machine()
+    machine_text = machine()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             row(Path(folder), what, count, length)
@@ -42,7 +42,7 @@ def main(long_ones: int, short: int) -> None:
             )
         ]
     print(table(HEADS, rows))
-    print(f"\n{said}")
+    print(f"\n{machine_text}")
 
 
 def row(folder: Path, what: str, count: int, length: int) -> list[str]:
@@ -61,9 +61,9 @@ def row(folder: Path, what: str, count: int, length: int) -> list[str]:
 
 
 def fill(paths: dict[str, Path], count: int, length: int) -> None:
-    """Questions, params, and a store that has an answer of about this length to each."""
+    """Write questions, params, and a store with an answer of about this length to each question."""
     write_questions(paths["questions"], count)
-    write_params(paths["params"], NOBODY, concurrency=30)
+    write_params(paths["params"], UNREACHABLE_URL, concurrency=30)
     params = load_params(paths["params"])
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "API_KEY")
     with paths["store"].open("wb") as store:

@@ -1,13 +1,13 @@
-"""The embedded profile over several seeds: does training move the score, and does filtering?
+"""Run the embedded profile with several seeds: does training change the score, and does filtering?
 
     python -m benchmarks.seeds --seeds 3,4,5
     python -m benchmarks.seeds --seeds 0 --arms unfiltered --set train.per_device_train_batch_size=2
 
-For each seed, everything that is drawn is drawn anew: training questions, held-out questions, the teacher's slips, the
-control, the order of training. Five arms: unfiltered, filtered and the random control at one epoch, and the latter two
-once more for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/; what is
-there already is not run again. The differences are pooled over the questions of all seeds; each seed's own stand beside
-them, for a pooled interval does not know how much one training differs from the next.
+For each seed, everything random is drawn again: training questions, held-out questions, the teacher's slips, the
+control set, the order of training. There are five arms: unfiltered, filtered and the random control for one epoch, and
+the latter two for as many steps as unfiltered. Each stage runs as ``dvc repro`` would run it, in .cache/seeds/;
+existing results are not computed again. The differences are pooled over the questions of all seeds. Each seed's own
+difference is shown too, because a pooled interval does not include the variation between trainings.
 """
 
 import csv
@@ -54,10 +54,10 @@ def run_seed(seed: int, arms: str, settings: tuple[str, ...]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     params["arms"] = all_arms(params["arms"]["unfiltered"], steps=1)
     write_params(folder, params)
-    gather(folder)
+    make_datasets(folder)
     evaluate(folder, "base", None)
     for name in arms.split(",") if arms else params["arms"]:
-        if params["arms"][name]["max_steps"]:  # as many as the unfiltered arm really took
+        if params["arms"][name]["max_steps"]:  # as many as the unfiltered arm took
             steps = json.loads((folder / "train-unfiltered.json").read_text())["steps"]
             params["arms"][name]["max_steps"] = steps
             write_params(folder, params)
@@ -67,13 +67,13 @@ def run_seed(seed: int, arms: str, settings: tuple[str, ...]) -> Path:
 
 
 def fingerprint(params: dict[str, Any]) -> str:
-    """A hash of the params and of the stages' source: another version's results are not taken for this one's."""
+    """A hash of the params and of the stages' source, so that results of another version are not reused."""
     sources = b"".join(path.read_bytes() for path in sorted((ROOT / "stages").rglob("*.py")))
     return hashlib.sha256(json.dumps(params).encode() + sources).hexdigest()[:8]
 
 
 def seed_params(seed: int, settings: tuple[str, ...]) -> dict[str, Any]:
-    """params.yaml with all its seeds moved to this one's."""
+    """params.yaml with all its seeds derived from this one."""
     params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["collect"]["source"] |= {"seed": seed * 1_000_000, "heldout_seed": seed * 1_000_000 + 500_000}
     params["distill"]["teacher"]["seed"] = seed
@@ -91,7 +91,7 @@ def seed_params(seed: int, settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 def all_arms(arm: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The five arms, alike but for dataset and length."""
+    """The five arms, which differ only in dataset and length."""
     equal = arm | {"max_steps": steps}
     return {
         "unfiltered": arm | {"dataset": "unfiltered"},
@@ -103,13 +103,13 @@ def all_arms(arm: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
-    """The params file that the stages of this seed are given."""
+    """Write the params file for the stages of this seed."""
     with (folder / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(params, file)
 
 
-def gather(folder: Path) -> None:
-    """collect → distill → filter → convert."""
+def make_datasets(folder: Path) -> None:
+    """Run collect → distill → filter → convert."""
     rows = {name: folder / f"{name}.jsonl" for name in ("questions", "heldout", "left_out", "distilled", "failures")}
     kept = {name: folder / f"{name}.jsonl" for name in ("filtered", "rejected", "control", "disagreements")}
     stage(folder, "collect", {name: rows[name] for name in ("questions", "heldout", "left_out")})
@@ -120,30 +120,30 @@ def gather(folder: Path) -> None:
 
 
 def train(folder: Path, name: str, dataset: str) -> None:
-    """One arm's training."""
+    """Run one arm's training."""
     stage(folder, "train", training(folder, name, dataset), f"train-{name}")
 
 
 def training(folder: Path, name: str, dataset: str) -> dict[str, Any]:
-    """What the stage train is given, besides params and metrics."""
+    """The options of the stage train, without params and metrics."""
     paths = {"dataset": folder / "sharegpt" / dataset, "model": folder / "models" / name}
     return {"arm": name, **paths, "left-out": folder / f"{name}.left_out.jsonl", "loss": folder / f"{name}.loss.csv"}
 
 
 def evaluate(folder: Path, name: str, model: Path | None) -> None:
-    """One arm's scores."""
+    """Run one arm's evaluation."""
     stage(folder, "evaluate", evaluation(folder, name, model), f"evaluate-{name}")
 
 
 def evaluation(folder: Path, name: str, model: Path | None) -> dict[str, Any]:
-    """What the stage evaluate is given, besides params and metrics."""
+    """The options of the stage evaluate, without params and metrics."""
     made = {"scores": ".scores.csv", "answers": ".jsonl", "examples": ".examples.jsonl"}
     paths = {option: folder / f"{name}{suffix}" for option, suffix in made.items()}
     return {"arm": name, "heldout": folder / "heldout.jsonl", **paths, **({"model": model} if model else {})}
 
 
 def stage(folder: Path, name: str, options: dict[str, Any], log: str = "") -> None:
-    """Run one stage as a process, its output in a log file of its own, unless its metrics are there already."""
+    """Run one stage as a process with its own log file, unless its metrics exist already."""
     log = log or name
     if (folder / f"{log}.json").exists():
         return

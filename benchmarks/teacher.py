@@ -1,15 +1,15 @@
-"""Our way of asking a teacher against other ways: time, CPU and memory, one table in one run.
+"""Compare our way of asking a teacher with other ways: time, CPU and memory, one table in one run.
 
-    python -m benchmarks.teacher                          # some six minutes of a quiet machine
-    python -m benchmarks.teacher --requests 60 --small 20 # does it run at all?
+    python -m benchmarks.teacher                          # about six minutes on an idle machine
+    python -m benchmarks.teacher --requests 60 --small 20 # a quick check that it runs
 
-Every row is a process of its own against a mock teacher in another (mock_teacher.py). Ours is the whole stage,
-``python -m stages.distill``, store and rows included; the others (ways.py) ask, and write the answers to a file.
+Every row is a separate process, and the mock teacher (mock_teacher.py) is another. Ours is the whole stage, ``python -m
+stages.distill``, with store and rows; the others (ways.py) ask, and write the answers to a file.
 
-asking        from the first request to the last answer, by the mock's clock
-of ideal      the time in which that many workers could be served at best, for the latencies drawn, as a share of it
-CPU           user and system time an answer, of the whole process; then without the start-up, which is measured apart
-              by a run of one question
+asking        from the first request to the last answer, by the mock teacher's clock
+of ideal      the shortest time possible for these latencies and this many workers, as a share of the asking time
+CPU           user and system time per answer, of the whole process; then without the start-up, which is measured
+              separately with one question
 """
 
 import heapq
@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 from benchmarks.measuring import ROOT, Used, machine, measured, table
 from benchmarks.mock_teacher import answers_per_s, latencies, mock_teacher
 
-SEED = 2  # its slowest answers come early: a late one would hide how full the time before it is
+SEED = 2  # its slowest answers come early: after a late one, the workers would be idle for a long time
 PROMPT = "father"
 THREADS = 30  # the article's
 OURS = "ours"
@@ -47,7 +47,7 @@ HEADS = [
 
 @dataclass(frozen=True)
 class Load:
-    """How long the teacher takes, how many questions are in flight, and for how many times the usual number of them."""
+    """The teacher's latency, the questions in flight, and the number of questions as a multiple of the usual one."""
 
     name: str
     median_s: float
@@ -58,7 +58,7 @@ class Load:
 
 LOADS = [
     Load("200 ms", 0.2, 0.0, 30),
-    # more questions: at the end all wait for the slowest, whoever asks, and that should be the smaller part
+    # more questions: every way ends with a wait for the slowest answers, which should be a small part of the run
     Load("median 1 s, sigma 0.7", 1.0, 0.7, 256, times=1.5),
     Load("200 ms", 0.2, 0.0, 1000),
 ]
@@ -84,14 +84,14 @@ class Row:
 
 
 @dataclass
-class Bench:
-    """Where the rows are run, and the start-up's CPU of each way."""
+class BenchmarkRun:
+    """The folder of a benchmark run, and the CPU time of each way's start-up."""
 
     folder: Path
     startup_cpu_s: dict[str, float] = field(default_factory=dict)
 
     def row(self, load: Load, way: str, asked: int) -> Row:
-        """Run one way under one load; the article's and no other keeps to its 30 threads."""
+        """Run one way under one load; the article's way alone always has its 30 threads."""
         concurrency = THREADS if way == "article" else load.concurrency
         print(f"{load.name}, {concurrency} at once: {way}, {asked} questions", file=sys.stderr)
         write_questions(self.folder / "questions.jsonl", asked)
@@ -117,29 +117,29 @@ class Bench:
         return [sys.executable, "-m", "benchmarks.ways", way, *paths, *options]
 
     def measure_startup(self) -> None:
-        """The CPU of each way for a single question; the lesser of two runs, for the first reads from the disk."""
+        """Measure each way's CPU time for one question: the lower of two runs, because the first reads the disk."""
         load = Load("start-up", 0.0, 0.0, 1)
         for way in WAYS:
             self.startup_cpu_s[way] = min(self.row(load, way, asked=1).used.cpu_s for _ in range(2))
 
     def cpu_ms(self, row: Row) -> float:
-        """CPU an answer without the start-up."""
+        """CPU time per answer without the start-up, in milliseconds."""
         return (row.used.cpu_s - self.startup_cpu_s[row.way]) / max(row.answered - 1, 1) * 1000
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])
-@click.option("--requests", default=2000, show_default=True, help="Questions a row.")
-@click.option("--small", default=200, show_default=True, help="Questions of the article's rows but for the first.")
+@click.option("--requests", default=2000, show_default=True, help="Questions per row.")
+@click.option("--small", default=200, show_default=True, help="Questions of the article's rows except the first.")
 def main(requests: int, small: int) -> None:
     before = machine()
     possible = answers_per_s()
     with tempfile.TemporaryDirectory(prefix="distillery-bench-") as folder:
-        bench = Bench(Path(folder))
-        bench.measure_startup()
-        rows = [bench.row(load, way, question_count(load, way, requests, small)) for load in LOADS for way in WAYS]
-    print(table(HEADS, [cells(row, rows, bench) for row in rows]))
+        run = BenchmarkRun(Path(folder))
+        run.measure_startup()
+        rows = [run.row(load, way, question_count(load, way, requests, small)) for load in LOADS for way in WAYS]
+    print(table(HEADS, [cells(row, rows, run) for row in rows]))
     print()
-    starts = ", ".join(f"{way} {seconds * 1000:.0f} ms" for way, seconds in bench.startup_cpu_s.items())
+    starts = ", ".join(f"{way} {seconds * 1000:.0f} ms" for way, seconds in run.startup_cpu_s.items())
     busiest = max(row.seen["cpu_s"] / row.seen["asking_s"] for row in rows)
     print(f"CPU of the start-up (a run of one question): {starts}.")
     print(f"The mock teacher can give {possible:,.0f} answers/s; it was never busier than {busiest:.0%} of a core.")
@@ -148,11 +148,11 @@ def main(requests: int, small: int) -> None:
 
 
 def question_count(load: Load, way: str, requests: int, small: int) -> int:
-    """The article's way is slow enough to be asked the whole number once."""
+    """The number of questions; the article's way is slow, so it gets the full number only in the first row."""
     return small if way == "article" and load is not LOADS[0] else int(requests * load.times)
 
 
-def cells(row: Row, rows: Iterable[Row], bench: Bench) -> list[str]:
+def cells(row: Row, rows: Iterable[Row], run: BenchmarkRun) -> list[str]:
     """A row of the table."""
     (ours,) = [other for other in rows if other.way == OURS and other.load is row.load]
     return [
@@ -165,14 +165,14 @@ def cells(row: Row, rows: Iterable[Row], bench: Bench) -> list[str]:
         f"{row.ideal_s / row.seen['asking_s']:.0%}",
         f"{row.used.wall_s:.1f} s",
         f"{row.used.cpu_s / max(row.answered, 1) * 1000:.1f} ms",
-        f"{bench.cpu_ms(row):.1f} ms",
-        f"{bench.cpu_ms(row) / bench.cpu_ms(ours):.1f} ×",
+        f"{run.cpu_ms(row):.1f} ms",
+        f"{run.cpu_ms(row) / run.cpu_ms(ours):.1f} ×",
         f"{row.used.peak_mb:.0f} MB",
     ]
 
 
 def ideal_wall_s(drawn: Iterable[float], workers: int) -> float:
-    """When the last of these latencies ends if each is begun by the first worker that is free."""
+    """The time when the last latency ends, if each one is started by the first free worker."""
     free = [0.0] * workers
     for latency in drawn:
         heapq.heapreplace(free, free[0] + latency)
@@ -180,7 +180,7 @@ def ideal_wall_s(drawn: Iterable[float], workers: int) -> float:
 
 
 def write_questions(path: Path, count: int) -> None:
-    """Questions of a grade school's length, no two alike."""
+    """Write questions of the length of grade-school problems, all different."""
     with path.open("w") as file:
         for number in range(count):
             question = (
@@ -191,10 +191,10 @@ def write_questions(path: Path, count: int) -> None:
 
 
 def write_params(path: Path, base_url: str, concurrency: int) -> None:
-    """The committed params, with the mock for a teacher; a failed row is to be counted, not to end the run."""
+    """Write the committed params with the mock teacher; a failed row is counted and does not end the run."""
     params: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["distill"] |= {"prompt": PROMPT, "max_failed_share": 1.0}
-    sampling = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
+    sampling: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
     params["distill"]["teacher"] = {"kind": "openai_compatible", "base_url": base_url, "model": "mock"} | sampling
     del params["run"]["embedded"]
     params["run"] |= {"concurrency": concurrency, "api_key_variables": {"teacher": "API_KEY"}}

@@ -1,15 +1,19 @@
-"""Training: what TRL learns from in a second, its rows padded, grouped by length or packed, beside openMind's loop.
+"""Measure training speed: TRL with rows padded, grouped by length or packed, next to openMind's loop.
 
     python -m benchmarks.training --rows 64 --rounds 3    # with openMind where OPENMIND_CLI names its program
 
-Each figure is of ``python -m stages.train`` on the same made rows, in full fine-tuning on one thread of the CPU. Their
-lengths are those of 995 of DeepSeek-R1's answers to GSM8K, in full: a lognormal through the share over 1024 tokens
-(524) and over 2048 (47), none over 4096. The student is a random Qwen2 of two small layers, or it would take days here:
-read the ratios. In so small a student attention is most of the arithmetic, in one of 7B a tenth: padding costs more
-here than there, where it costs about its share of the places, and so does the attention within a long pack. A step has
-about the same tokens in each way. Counted is the CPU's time of a training beyond that of its first step, so the start
-does not count, and other work beside it does little harm; the ways take turns, and the table has each one's median and
-its range over the rounds. Student, rows and outputs lie in .cache/training-bench.
+Each figure is for ``python -m stages.train`` on the same generated rows, with full fine-tuning on one CPU thread.
+
+    rows       their lengths follow 995 full answers of DeepSeek-R1 to GSM8K: a lognormal through the share over 1024
+               tokens (524) and over 2048 (47), none over 4096
+    student    a random Qwen2 with two small layers; a larger one would take days, so read the ratios only
+    time       the CPU time of a training without that of its first step, so the start does not count, and other
+               programs have little effect
+    rounds     the ways alternate; the table has the median and the range of each one over the rounds
+
+In such a small student, attention is most of the arithmetic; in one of 7B it is a tenth. So padding costs more here
+than there, where it costs about its share of the positions, and so does the attention within a long pack. A step has
+about the same number of tokens in each way. Student, rows and outputs are in .cache/training-bench.
 """
 
 import json
@@ -32,10 +36,16 @@ from benchmarks.measuring import ROOT, machine, measured, table
 FOLDER = ROOT / ".cache" / "training-bench"
 LONGEST = 4096
 PACKS = 2  # of the longest length, in a step
-OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over so many tokens
-TOKENS_AROUND = 14  # of a row, by the chat template and the question
+OVER = {1024: 524 / 995, 2048: 47 / 995}  # the share of R1's answers over this many tokens
+TOKENS_AROUND = 14  # per row, from the chat template and the question
 OPENMIND = "openMind"
-OPENMINDS = {"kind": "openmind", "version": "1.0.0", "command": None, "template": None, "merge_into": None}
+OPENMINDS: dict[str, Any] = {
+    "kind": "openmind",
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+}
 OPENMINDS |= {"logging_steps": 1, "extra": {}}
 WAYS: dict[str, dict[str, Any]] = {
     "TRL, padded": {},
@@ -51,7 +61,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-@click.option("--rows", default=64, show_default=True, help="How many are trained on.")
+@click.option("--rows", default=64, show_default=True, help="How many rows are trained on.")
 @click.option("--rounds", default=3, show_default=True, help="How often each way is measured.")
 def main(rows: int, rounds: int) -> None:
     click.echo(f"{machine()}\n")
@@ -60,7 +70,7 @@ def main(rows: int, rounds: int) -> None:
     drawn = lengths(rows, seed=3)
     made_rows(drawn, FOLDER / "rows")
     rows_a_step = max(1, round(PACKS * LONGEST / mean(drawn)))
-    click.echo(f"{rows} rows, {said(drawn)}; {rows_a_step} a step.\n")
+    click.echo(f"{rows} rows, {lengths_text(drawn)}; {rows_a_step} a step.\n")
     ways = {way: changes for way, changes in WAYS.items() if way != OPENMIND or os.environ.get("OPENMIND_CLI")}
     found = measured_ways({way: {"train.per_device_train_batch_size": rows_a_step} | ways[way] for way in ways}, rounds)
     base = OPENMIND if OPENMIND in ways else "TRL, padded"
@@ -72,14 +82,14 @@ def main(rows: int, rounds: int) -> None:
         click.echo("\nopenMind was left out: OPENMIND_CLI names no program ('make openmind-env').")
 
 
-def said(drawn: list[int]) -> str:
-    """Lengths in words, to be held against the distribution that they are drawn from."""
+def lengths_text(drawn: list[int]) -> str:
+    """A text that describes the lengths, to compare with the distribution that they are drawn from."""
     over = " and ".join(f"{sum(each > length for each in drawn) / len(drawn):.0%} over {length}" for length in OVER)
     return f"of {mean(drawn):.0f} tokens on average, {over}, the longest {max(drawn)}"
 
 
 def lengths(count: int, seed: int) -> list[int]:
-    """So many lengths in tokens, spread evenly over the distribution of R1's answers, in an order drawn by the seed."""
+    """``count`` lengths in tokens, at even quantiles of the distribution of R1's answers, in a random order."""
     (one, over_one), (two, over_two) = (
         (log(length), NormalDist().inv_cdf(1 - share)) for length, share in OVER.items()
     )
@@ -92,7 +102,7 @@ def lengths(count: int, seed: int) -> list[int]:
 
 
 def made_student(folder: Path) -> None:
-    """A random Qwen2 with a tokenizer in the form in which Qwen2.5 is published, which openMind's library reads too."""
+    """Make a random Qwen2 whose tokenizer has the form of the published Qwen2.5, which openMind's library can read."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer, set_seed
 
@@ -120,7 +130,7 @@ def made_student(folder: Path) -> None:
 
 
 def made_rows(drawn: list[int], folder: Path) -> None:
-    """A dataset as convert writes it; each `` on`` of a thought is a token."""
+    """Make a dataset as convert writes it; each `` on`` in a thought is a token."""
     folder.mkdir(parents=True)
     answers = ["think" + " on" * max(1, length - TOKENS_AROUND) for length in drawn]
     turns = [[{"from": "user", "value": "think"}, {"from": "assistant", "value": answer}] for answer in answers]
@@ -132,19 +142,19 @@ def made_rows(drawn: list[int], folder: Path) -> None:
 
 @dataclass
 class Measured:
-    """A way's trained tokens a second of the CPU in each round, and the share of its batches that was padding."""
+    """A way's trained tokens per CPU second in each round, and the share of padding in its batches."""
 
     rates: list[float] = field(default_factory=list)
     padding: float | None = None
 
     def cells(self) -> list[str]:
-        """Median, range and padding, as the table has them."""
+        """Median, range and padding, as cells of the table."""
         padding = "not said" if self.padding is None else f"{self.padding:.0%}"
         return [f"{median(self.rates):,.0f}", f"{min(self.rates):,.0f} – {max(self.rates):,.0f}", padding]
 
 
 def measured_ways(ways: dict[str, dict[str, Any]], rounds: int) -> dict[str, Measured]:
-    """Each way, the start and the first step of its training left out."""
+    """Measure each way, without the start and the first step of its training."""
     first = {way: trained(f"{_name(way)}-1", changes, 1) for way, changes in ways.items()}
     found = {way: Measured() for way in ways}
     for _ in range(rounds):
@@ -160,7 +170,7 @@ def _name(way: str) -> str:
 
 
 def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[int, float, float | None]:
-    """The tokens with a loss that a training saw, the CPU's seconds, and TRL's share of padding."""
+    """Run a training; return its tokens with a loss, its CPU seconds, and TRL's share of padding."""
     own = {"train.student": {"kind": "path", "name": str(FOLDER / "student")}, "run.threads": 1}
     own |= {
         "train.finetuning": {"kind": "full"},
@@ -178,7 +188,7 @@ def trained(name: str, changes: dict[str, Any], max_steps: int | None) -> tuple[
 
 
 def write_params(changes: dict[str, Any], path: Path) -> None:
-    """The embedded profile with these values in it."""
+    """Write the embedded profile with these changes."""
     yaml = YAML()
     params = yaml.load((ROOT / "profiles" / "embedded.yaml").read_text())
     for key, value in changes.items():

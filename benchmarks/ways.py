@@ -1,12 +1,12 @@
-"""Other ways to ask a teacher, for comparison with ours; each reads the questions and writes the answers at the end.
+"""Other ways to ask a teacher, to compare with ours. Each reads the questions and writes the answers at the end.
 
     python -m benchmarks.ways article --questions Q.jsonl --out OUT.jsonl --base-url http://127.0.0.1:8000/v1 \\
         --concurrency 30
 
-``article``  threads, a new OpenAI client for every call, as the article's code has it
+``article``  threads, a new OpenAI client for every call, as in the article's code
 ``threads``  the same threads with one client
 ``async``    AsyncOpenAI with its own defaults, on asyncio's loop
-``raw``      aiohttp and uvloop, and nothing between: the limit of what Python can do here
+``raw``      aiohttp and uvloop alone: the fastest that Python can do here
 
 A question whose call fails, after the client's own retries, has no line in OUT.
 """
@@ -24,8 +24,8 @@ import click
 from stages.lib.params import prompt_text
 
 
-class Desk(NamedTuple):
-    """Where questions are sent, how many at once, and the prompt around them."""
+class ClientSettings(NamedTuple):
+    """Where questions are sent, how many are in flight, and their prompt."""
 
     base_url: str
     api_key: str
@@ -41,81 +41,83 @@ Answer = tuple[str, str, str]  # question, reasoning, answer
 Answers = list[Answer | None]
 
 
-def article(desk: Desk, questions: list[str]) -> Answers:
+def article(settings: ClientSettings, questions: list[str]) -> Answers:
     """A new client for every call."""
-    return threaded(desk, questions, lambda: sync_client(desk))
+    return threaded(settings, questions, lambda: sync_client(settings))
 
 
-def threads(desk: Desk, questions: list[str]) -> Answers:
+def threads(settings: ClientSettings, questions: list[str]) -> Answers:
     """One client for all threads."""
-    client = sync_client(desk)
-    return threaded(desk, questions, lambda: client)
+    client = sync_client(settings)
+    return threaded(settings, questions, lambda: client)
 
 
-def sync_client(desk: Desk) -> Any:
-    """The SDK's client as it comes."""
+def sync_client(settings: ClientSettings) -> Any:
+    """The SDK's client with its defaults."""
     import openai
 
-    return openai.OpenAI(api_key=desk.api_key, base_url=desk.base_url)
+    return openai.OpenAI(api_key=settings.api_key, base_url=settings.base_url)
 
 
-def threaded(desk: Desk, questions: list[str], client: Callable[[], Any]) -> Answers:
-    """As many threads as calls at once; ``client`` gives each call its own."""
+def threaded(settings: ClientSettings, questions: list[str], client: Callable[[], Any]) -> Answers:
+    """Ask with one thread per call in flight; ``client`` returns the client of each call."""
     import openai
 
     def generate(question: str) -> Answer | None:
-        asking = client()
+        openai_client = client()
         try:
-            return read(question, asking.chat.completions.create(**desk.request(question)))
+            return read(question, openai_client.chat.completions.create(**settings.request(question)))
         except openai.OpenAIError:
             return None
 
-    with ThreadPoolExecutor(desk.concurrency) as pool:
+    with ThreadPoolExecutor(settings.concurrency) as pool:
         return list(pool.map(generate, questions))
 
 
-def async_openai(desk: Desk, questions: list[str]) -> Answers:
-    """The SDK's async client as it comes."""
+def async_openai(settings: ClientSettings, questions: list[str]) -> Answers:
+    """The SDK's async client with its defaults."""
     import openai
 
     async def ask_all() -> Answers:
-        async with openai.AsyncOpenAI(api_key=desk.api_key, base_url=desk.base_url) as client:
+        async with openai.AsyncOpenAI(api_key=settings.api_key, base_url=settings.base_url) as client:
 
             async def ask(question: str) -> Answer | None:
                 try:
-                    return read(question, await client.chat.completions.create(**desk.request(question)))
+                    return read(question, await client.chat.completions.create(**settings.request(question)))
                 except openai.OpenAIError:
                     return None
 
-            return await shared_out(ask, questions, desk.concurrency)
+            return await ask_with_workers(ask, questions, settings.concurrency)
 
     return asyncio.run(ask_all())
 
 
-def raw(desk: Desk, questions: list[str]) -> Answers:
-    """No client between: a POST, and the JSON that comes back."""
+def raw(settings: ClientSettings, questions: list[str]) -> Answers:
+    """No client library: a POST, and its JSON response."""
     import aiohttp
     import orjson
     import uvloop
 
-    headers = {"Authorization": f"Bearer {desk.api_key}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {settings.api_key}", "Content-Type": "application/json"}
 
     async def ask_all() -> Answers:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
             async def ask(question: str) -> Answer | None:
-                body = orjson.dumps(desk.request(question))
-                async with session.post(f"{desk.base_url}/chat/completions", data=body) as response:
+                body = orjson.dumps(settings.request(question))
+                async with session.post(f"{settings.base_url}/chat/completions", data=body) as response:
                     message = orjson.loads(await response.read())["choices"][0]["message"]
                 return question, message["reasoning_content"], message["content"]
 
-            return await shared_out(ask, questions, desk.concurrency)
+            return await ask_with_workers(ask, questions, settings.concurrency)
 
     return uvloop.run(ask_all())
 
 
-async def shared_out(ask: Callable[[str], Awaitable[Answer | None]], questions: list[str], concurrency: int) -> Answers:
-    """So many workers share the questions."""
+async def ask_with_workers(
+    ask: Callable[[str], Awaitable[Answer | None]], questions: list[str], concurrency: int
+) -> Answers:
+    """Ask all questions with ``concurrency`` workers."""
     answers: Answers = [None] * len(questions)
     waiting = iter(enumerate(questions))
 
@@ -130,7 +132,7 @@ async def shared_out(ask: Callable[[str], Awaitable[Answer | None]], questions: 
 
 
 def read(question: str, completion: Any) -> Answer:
-    """What the article keeps of a completion."""
+    """The parts of a completion that the article keeps."""
     message = completion.choices[0].message
     return question, message.reasoning_content, message.content
 
@@ -147,8 +149,8 @@ WAYS = {"article": article, "threads": threads, "async": async_openai, "raw": ra
 @click.option("--prompt", default="father", show_default=True, help="stages/prompts/NAME.txt")
 def main(way: str, questions_path: Path, out: Path, base_url: str, concurrency: int, prompt: str) -> None:
     questions = [json.loads(line)["question"] for line in questions_path.read_text().splitlines()]
-    desk = Desk(base_url, os.environ["API_KEY"], concurrency, prompt_text(prompt))
-    answers = [answer for answer in WAYS[way](desk, questions) if answer]
+    settings = ClientSettings(base_url, os.environ["API_KEY"], concurrency, prompt_text(prompt))
+    answers = [answer for answer in WAYS[way](settings, questions) if answer]
     with out.open("w") as file:
         for question, reasoning, answer in answers:
             file.write(json.dumps({"question": question, "reasoning": reasoning, "answer": answer}) + "\n")

@@ -1,6 +1,6 @@
-"""Gather the questions: a training set, and a disjoint held-out set to evaluate on.
+"""Collect the questions: a training set, and a disjoint held-out set for the evaluation.
 
-In:   a source (``collect.source``): GSM8K, or the embedded generator; the texts of benchmarks, where they are at hand
+In:   a source (``collect.source``): GSM8K, or the embedded generator; the benchmarks' files, where params name them
 Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "…"}
       data/heldout.jsonl     the same fields
       data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": []}
@@ -9,9 +9,14 @@ Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer"
                              + {"reason": "control_token", "same_as": null, "benchmark_hits": []}
       metrics/collect.json   the counts
 
-A question that holds a text which the student takes for a token (<|im_end|>), that is also held out, that shares n
-words in a row with a benchmark's, or that stands in the training set already is left out, for the first of these
-reasons that holds; of the held-out ones those with such a token, and repeated ones.
+A training question is left out for the first of these reasons that holds:
+
+    control_token    it has a text that the student reads as a control token (<|im_end|>)
+    in_heldout       it is also in the held-out set
+    contaminated     it shares n consecutive words with a benchmark's question
+    duplicate        it is in the training set already
+
+A held-out question is left out for control_token and duplicate.
 
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
@@ -44,15 +49,15 @@ log = logging.getLogger("distillery.collect")
 
 @dataclass
 class Collected:
-    """The questions by where they go, and how many ``came`` from the source."""
+    """The questions by where they go, and how many were ``received`` from the source."""
 
-    came: int = 0
+    received: int = 0
     questions: list[Question] = field(default_factory=list)
     heldout: list[Question] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-@click.command(help="Gather the training questions and the held-out ones; duplicates and benchmark questions left out.")
+@click.command(help="Collect training and held-out questions, without duplicates and benchmark questions.")
 @click.option("--questions", "questions_path", type=WRITE, required=True, help="Training questions, written.")
 @click.option("--heldout", "heldout_path", type=WRITE, required=True, help="Held-out questions, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Questions left out, written.")
@@ -65,7 +70,7 @@ def main(questions_path: Path, heldout_path: Path, left_out_path: Path, metrics_
     drawn = draw(params)
     indexes = benchmark_indexes(params.contamination)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
-    collected = separate(drawn.candidates, drawn.heldout, indexes, control.stand_in)
+    collected = separate(drawn.candidates, drawn.heldout, indexes, control.found_in)
     check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     contamination = contamination_counts(hits, indexes, params.contamination)
@@ -87,24 +92,24 @@ def separate(
     candidates: Iterable[Question],
     heldout: Iterable[Question],
     indexes: Sequence[BenchmarkIndex],
-    is_controlled: Callable[[str], bool] = lambda text: False,
+    has_control_token: Callable[[str], bool] = lambda text: False,
 ) -> Collected:
-    """Each question once, and none of the held-out or the benchmarks' ones among the training questions.
+    """Each question once; the training questions without held-out ones and those of benchmarks.
 
-    ``is_controlled``: whether a text holds a token of control, so that a student would not be asked what stands there.
+    ``has_control_token`` says whether a text has a control token, which a student would not read as text.
     """
     collected = Collected()
     heldout_ids: dict[str, str] = {}
     for question in heldout:
-        collected.came += 1
-        if is_controlled(question.question):
+        collected.received += 1
+        if has_control_token(question.question):
             collected.left_out.append(_left_out(question, reason="control_token"))
         else:
             _keep(question, collected.heldout, heldout_ids, collected.left_out)
     training_ids: dict[str, str] = {}
     for question in candidates:
-        collected.came += 1
-        if is_controlled(question.question):
+        collected.received += 1
+        if has_control_token(question.question):
             collected.left_out.append(_left_out(question, reason="control_token"))
         elif same_as := heldout_ids.get(normalised(question.question)):
             collected.left_out.append(_left_out(question, reason="in_heldout", same_as=same_as))
@@ -129,7 +134,7 @@ def _left_out(question: Question, **why: Any) -> LeftOut:
 
 
 def check_sizes(collected: Collected, params: Collect) -> None:
-    """The source had as many questions as were asked for, and the two sets share none."""
+    """DataError where the source has too few questions, or the two sets share one."""
     # by id: a short source gives the same row to both sets
     total = len({row.id for row in [*collected.questions, *collected.heldout, *collected.left_out]})
     asked = params.train_size + params.heldout_size
@@ -139,22 +144,22 @@ def check_sizes(collected: Collected, params: Collect) -> None:
             "Lower one of them."
         )
     if overlap(collected):
-        raise DataError(f"collect: {overlap(collected)} questions are in both sets. This is a fault of collect itself.")
+        raise DataError(f"collect: {overlap(collected)} questions are in both sets. This is a bug in collect.")
 
 
 def overlap(collected: Collected) -> int:
-    """How many texts stand in the training set and in the held-out set; counted anew from what will be written."""
+    """The number of texts in both sets, counted from the rows that will be written."""
     training = {normalised(question.question) for question in collected.questions}
     return len(training & {normalised(question.question) for question in collected.heldout})
 
 
 def counts(collected: Collected) -> dict[str, Any]:
     """The metrics; DataError unless ``in = questions + heldout + left_out``."""
-    went = len(collected.questions) + len(collected.heldout) + len(collected.left_out)
-    if collected.came != went:
-        raise DataError(f"collect: {collected.came} questions in, {went} written. This is a fault of collect itself.")
+    written = len(collected.questions) + len(collected.heldout) + len(collected.left_out)
+    if collected.received != written:
+        raise DataError(f"collect: {collected.received} questions in, {written} written. This is a bug in collect.")
     return {
-        "in": collected.came,
+        "in": collected.received,
         "questions": len(collected.questions),
         "heldout": len(collected.heldout),
         "left_out": left_out_by_reason(collected),
@@ -163,7 +168,7 @@ def counts(collected: Collected) -> dict[str, Any]:
 
 
 def left_out_by_reason(collected: Collected) -> dict[str, int]:
-    """How many were left out for each reason, those that never occurred among them."""
+    """How many were left out for each reason; a reason that did not occur has 0."""
     found = Counter(row.reason for row in collected.left_out)
     return {reason: found[reason] for reason in get_args(LeftOut.model_fields["reason"].annotation)}
 

@@ -1,4 +1,4 @@
-"""Gather s1K-1.1: a thousand hard questions that others had DeepSeek-R1 answer, as rows ready for ``convert``.
+"""Collect s1K-1.1: a thousand hard questions with published answers of DeepSeek-R1, as rows for ``convert``.
 
 In:   simplescaling/s1K-1.1 (``collect_s1k.NAME``), from a hub, from ModelScope, or from a local .parquet or .jsonl
           {"question": "…", "solution": "…", "deepseek_thinking_trajectory": "…", "deepseek_attempt": "…", …}
@@ -8,10 +8,14 @@ Out:  data/NAME.jsonl            {"id": "s1k-0", "question": "…", "answer": "�
       data/NAME_left_out.jsonl   + {"reason": "contaminated", "same_as": null, "benchmark_hits": [{…}]}
       metrics/collect_s1k/NAME.json   the counts
 
-s1K names no final value, so ``answer`` repeats the solution: these rows pass no filter, and nothing reads it. It does
-not say how an answer ended or what it cost either: "stop" is assumed, ``usage`` is empty. Its reasoning or its answer
-may be missing; that row is ``convert``'s to drop. What shares its words with a benchmark (``collect.contamination``) or
-repeats a question is left out as in ``collect``; the held-out set is not compared.
+What s1K does not state:
+
+    the final value          ``answer`` repeats the solution; these rows pass no filter, so nothing reads it
+    the end, the tokens      ``finish_reason`` is assumed to be "stop", ``usage`` is empty
+    some reasoning, answers  ``convert`` drops such a row
+
+As in ``collect``, a question that shares words with a benchmark (``collect.contamination``) or repeats another one is
+left out. The held-out set is not compared.
 
 Alone:  python -m stages.collect_s1k --name s1k --rows R.jsonl --left-out L.jsonl --metrics M.json
 """
@@ -71,7 +75,7 @@ class Collected:
     left_out: list[LeftOutAnswer] = field(default_factory=list)
 
 
-@click.command(help="Gather s1K-1.1 as distilled rows; duplicates and benchmark questions left out.")
+@click.command(help="Collect s1K-1.1 as distilled rows, without duplicates and benchmark questions.")
 @click.option("--name", required=True, help="The entry of collect_s1k in params.yaml.")
 @click.option("--rows", "rows_path", type=WRITE, required=True, help="Distilled rows, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows left out, written.")
@@ -80,7 +84,7 @@ class Collected:
 @one_line_errors
 def main(name: str, rows_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
-    key, source = chosen(name, params)
+    key, source = entry_of(name, params)
     indexes = benchmark_indexes(params.collect.contamination)
     collected = separate(distilled_rows(source, key), indexes)
     if not collected.rows:
@@ -93,8 +97,8 @@ def main(name: str, rows_path: Path, left_out_path: Path, metrics_path: Path, pa
     log.info("collect-s1k: %d rows, %d left out", len(collected.rows), len(collected.left_out))
 
 
-def chosen(name: str, params: Params) -> tuple[str, S1k]:
-    """The entry's key, for messages, and the entry."""
+def entry_of(name: str, params: Params) -> tuple[str, S1k]:
+    """The entry of params, after its key, which messages name."""
     if name not in params.collect_s1k:
         known = ", ".join(params.collect_s1k) or "none"
         raise ParamsError(f"params.yaml: collect_s1k: no entry '{name}'. Known: {known}.")
@@ -126,13 +130,13 @@ def distilled_rows(source: S1k, key: str) -> Iterator[Distilled]:
 
 
 def source_rows(source: S1k, key: str) -> Iterator[tuple[str, Any]]:
-    """The raw rows, each with the place where it stands; DataError where they cannot be had."""
+    """The raw rows, each with its place in the source; DataError where they cannot be read."""
     if source.origin == "file":
         yield from _from_file(Path(source.path).expanduser(), key)
         return
     try:
         rows = _from_hub(source.path) if source.origin == "hub" else _from_modelscope(source.path)
-    except Exception as error:  # the clients raise their own, requests' and datasets' errors alike
+    except Exception as error:  # the clients raise their own errors and those of requests and datasets
         raise DataError(
             f"{key}: {source.origin} gave no '{source.path}' ({type(error).__name__}: {error!s:.200}). "
             "Without a network, set origin: file and name its .parquet file, or a .jsonl of its rows."
@@ -182,7 +186,7 @@ def _from_parquet(path: Path, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def separate(rows: Iterable[Distilled], indexes: Sequence[BenchmarkIndex]) -> Collected:
-    """Each question once, and none of the benchmarks' ones."""
+    """Each question once, without the benchmarks' questions."""
     collected = Collected()
     ids: dict[str, str] = {}
     for row in rows:
@@ -211,7 +215,7 @@ def counts(collected: Collected) -> dict[str, Any]:
 
 
 def advice(key: str) -> str:
-    """What to do about a source that is not s1K's."""
+    """The advice for a source that is not s1K-1.1."""
     return f"Point {key} at simplescaling/s1K-1.1."
 
 

@@ -1,8 +1,8 @@
-"""Compare the arms: each one's score by benchmark, and the differences on the same questions, with their intervals.
+"""Compare the arms: their scores by benchmark, and their differences on the same questions, with intervals.
 
 In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json)
 Out:  metrics/compare.json   {"confidence": 0.95, "arms": {"base": {…}}, "pairs": {"filtered_vs_base": {…}}}
-      metrics/compare.csv    one row a pair and benchmark, for ``dvc plots show metrics/compare.csv``
+      metrics/compare.csv    one row per pair and benchmark, for ``dvc plots show metrics/compare.csv``
 
 Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --out C.json --table C.csv
 """
@@ -20,9 +20,9 @@ from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Differ
 from stages.lib.comparison.table import points, signed
 from stages.lib.params import Compare, load_params
 from stages.lib.rows import DataError, write_json, writing
+from stages.lib.statistics.confounders import confounder_warnings, tango_warnings, unsure_warnings
 from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
 from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
-from stages.lib.statistics.unlike import undone, unlike_arms, without_tango
 
 log = logging.getLogger("distillery.compare")
 
@@ -47,7 +47,7 @@ def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, pa
 
 
 def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
-    """Each arm's scores, each pair's differences, and what makes arms unlike beside what is compared."""
+    """Each arm's scores, each pair's differences, and the warnings about confounders."""
     named = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
     pairs = _pairs(named, evaluations, params)
     return Comparison(
@@ -55,15 +55,15 @@ def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
         arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
         pairs=pairs,
         warnings=[
-            *unlike_arms(evaluations, named),
-            *without_tango(params.interval, pairs.values()),
-            *(warning for pair in pairs.values() for warning in undone(pair)),
+            *confounder_warnings(evaluations, named),
+            *tango_warnings(params.interval, pairs.values()),
+            *(warning for pair in pairs.values() for warning in unsure_warnings(pair)),
         ],
     )
 
 
 def default_pairs(arms: list[str]) -> list[list[str]]:
-    """Each trained arm against the base; filtered against unfiltered and against control where these are there."""
+    """Each trained arm against the base, and filtered against unfiltered and control where these exist."""
     against_base = [[arm, "base"] for arm in arms if arm != "base"]
     return against_base + [["filtered", other] for other in ("unfiltered", "control") if {"filtered", other} <= {*arms}]
 
@@ -81,7 +81,7 @@ def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScor
 
 
 def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], params: Compare) -> dict[str, Pair]:
-    """The differences; their p-values are corrected together, for whoever looks at many will find one by chance."""
+    """The differences; their p-values are corrected together, because one of many tests is significant by chance."""
     found = {
         (first, second, benchmark): difference
         for first, second in pairs
@@ -145,7 +145,7 @@ def _found(benchmark: str, difference: Difference) -> str:
 
 
 def _if_unsure(one: Score, other: Score) -> dict[str, float]:
-    """The least and the largest difference that the unsure answers leave; nothing where lm-eval's score is compared."""
+    """The smallest and largest difference that unsure answers allow; empty where lm-eval's score is compared."""
     ranges = [(score.if_unsure_wrong, score.if_unsure_right) for score in (one, other) if score.headline == "verifier"]
     match ranges:
         case [(float() as low, float() as high), (float() as other_low, float() as other_high)]:
@@ -154,7 +154,7 @@ def _if_unsure(one: Score, other: Score) -> dict[str, float]:
 
 
 def write_table(path: Path, comparison: Comparison) -> None:
-    """The differences, one row a pair and benchmark, for ``dvc plots``."""
+    """Write the differences, one row per pair and benchmark, for ``dvc plots``."""
     measured = ["difference", "low", "high", "interval", "p", "mcnemar_p", "p_holm", "detectable", "n"]
     measured += ["if_unsure_low", "if_unsure_high"]
     text = io.StringIO()

@@ -1,16 +1,16 @@
-"""Write a dataset as ShareGPT conversations, the form that openMind and LLaMA-Factory read.
+"""Write a dataset as ShareGPT conversations, the format that openMind and LLaMA-Factory read.
 
 In:   distilled rows (data/filtered.jsonl, …), the student's tokenizer (train.student, without its weights)
 Out:  data/sharegpt/NAME/NAME.json           [{"system": "…", "conversations": [{"from": "user", "value": "…"},
                                               {"from": "assistant", "value": "<|begin_of_thought|>…"}]}]
-      data/sharegpt/NAME/dataset_info.json   how a trainer reads it
-      data/sharegpt/NAME/dropped.jsonl       rows that do not fit the form: the row + {"reason": "marker_in_text"},
-                                              or hold a text that the student takes for a token: "control_token"
-      metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens as they are trained
+      data/sharegpt/NAME/dataset_info.json   the description that a trainer reads
+      data/sharegpt/NAME/dropped.jsonl       rows that are not a valid conversation: row + {"reason": "marker_in_text"};
+                                              "control_token": the student would read a part of it as a control token
+      metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens, as in training
 
 One dataset_info.json serves both trainers. openMind finds NAME.json by local_path and file_name
-(``custom_dataset_info: data/sharegpt/NAME/dataset_info.json``); LLaMA-Factory by file_name alone, in the folder that it
-is given (``dataset_dir: data/sharegpt/NAME``), and leaves local_path unread. Both read no other file of the folder.
+(``custom_dataset_info: data/sharegpt/NAME/dataset_info.json``); LLaMA-Factory finds it by file_name in its
+``dataset_dir: data/sharegpt/NAME``, and ignores local_path. Neither reads any other file of the folder.
 
 Alone:  python -m stages.convert --rows data/filtered.jsonl --out DIR/NAME --metrics M.json
 """
@@ -38,18 +38,18 @@ log = logging.getLogger("distillery.convert")
 
 Sample = dict[str, Any]
 Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text", "control_token"]
-CUTOFFS = tuple(2**power for power in range(7, 16))  # lengths that a cutoff_len usually has: 128 to 32768 tokens
+CUTOFFS = tuple(2**power for power in range(7, 16))  # usual values of cutoff_len: 128 to 32768 tokens
 
 
 class Dropped(Distilled):
-    """A row that makes no whole conversation, and why."""
+    """A row that makes no valid conversation, and the reason."""
 
     reason: Reason
 
 
 @click.command(help="Write distilled rows as a ShareGPT dataset, with its dataset_info.json.")
 @click.option("--rows", "rows_path", type=READ, required=True, help="Distilled rows, read.")
-@click.option("--out", "out_path", type=WRITE, required=True, help="The dataset's folder, written; it gives the name.")
+@click.option("--out", "out_path", type=WRITE, required=True, help="The dataset's folder, written; its name is used.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts and lengths, written.")
 @params_option
 @one_line_errors
@@ -63,7 +63,7 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path)
     samples, dropped = convert(rows, system, params.convert, control)
     metrics = counts(rows, samples, dropped)
     if not samples:
-        raise DataError(f"{rows_path}: no row makes a conversation ({in_words(dropped)}). Look at its first rows.")
+        raise DataError(f"{rows_path}: no row makes a valid conversation ({in_words(dropped)}). Check its first rows.")
     align(tokenizer, params.convert.markers, params.train.system_prompt, with_system=bool(system))
     lengths = token_lengths(tokenizer, [messages(sample, params.convert.tags) for sample in samples])
     write_dataset(out_path, samples, params.convert)
@@ -73,24 +73,24 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path)
 
 
 def refuse_control_tokens(system: str, control: Sequence[str], name: str) -> None:
-    """DataError where the system text, which stands in every row, holds a token of control."""
+    """DataError if the system text, which is in every row, contains a control token."""
     for token in control:
         if token in system:
             raise DataError(
-                f"stages/prompts/{name}.txt: holds {token}, which the student takes for a token and not for its "
-                "letters. Take it out, or choose another convert.system_prompt."
+                f"stages/prompts/{name}.txt: contains {token}, which the student reads as a control token, not as "
+                "text. Remove it, or choose another convert.system_prompt."
             )
 
 
 def convert(
     rows: list[Distilled], system: str, params: Convert, control: Sequence[str] = ()
 ) -> tuple[list[Sample], list[Dropped]]:
-    """Each row as a sample, or among the dropped, in the order it came; ``control`` are the student's own tokens."""
+    """The samples and the dropped rows, both in the order of the rows; ``control`` are the student's control tokens."""
     samples: list[Sample] = []
     dropped: list[Dropped] = []
     for row in rows:
         sample = conversation(row, system, params.markers, params.tags)
-        if reason := flaw(sample, params.markers, params.tags, control):
+        if reason := reason_to_drop(sample, params.markers, params.tags, control):
             dropped.append(Dropped(**row.model_dump(), reason=reason))
         else:
             samples.append(sample)
@@ -98,7 +98,7 @@ def convert(
 
 
 def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> Sample:
-    """A row as one ShareGPT sample, with the article's line ends around the markers."""
+    """A row as one ShareGPT sample, with the article's line breaks around the markers."""
     answer = (
         f"{markers.begin_of_thought}\n\n{row.reasoning}{markers.end_of_thought}\n\n"
         f"{markers.begin_of_solution}\n\n{row.response}{markers.end_of_solution}"
@@ -110,11 +110,11 @@ def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> S
     }
 
 
-def flaw(sample: Sample, markers: Markers, tags: Tags, control: Sequence[str] = ()) -> Reason | None:
-    """Why a sample is not to be written, or None: a user's turn and an assistant's, with text, each marker once.
+def reason_to_drop(sample: Sample, markers: Markers, tags: Tags, control: Sequence[str] = ()) -> Reason | None:
+    """Why a sample is dropped, or None. A valid one has a user and an assistant turn with text, and each marker once.
 
-    A marker more, in the answer or in the question, would leave open where the thought ends. The system text may name
-    the markers: the article's does. A literal token of ``control`` would end a turn in the middle of a text.
+    With one more marker in the answer or the question, the end of the thought would be ambiguous. The system text may
+    contain the markers: the article's does. A literal token of ``control`` would end a turn in the middle of its text.
     """
     turns = sample["conversations"]
     if [turn[tags.role_tag] for turn in turns] != [tags.user_tag, tags.assistant_tag]:
@@ -131,7 +131,7 @@ def flaw(sample: Sample, markers: Markers, tags: Tags, control: Sequence[str] = 
 
 
 def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:
-    """A sample as the chat messages that are trained."""
+    """A sample as the chat messages of the training."""
     roles = {tags.user_tag: "user", tags.assistant_tag: "assistant"}
     system = [{"role": "system", "content": sample["system"]}] if sample["system"] else []
     return system + [
@@ -140,7 +140,7 @@ def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:
 
 
 def write_dataset(folder: Path, samples: list[Sample], params: Convert) -> None:
-    """NAME.json (a list, indent 4, no final newline) and the dataset_info.json that describes it."""
+    """Write NAME.json (a list, indent 4, no final newline) and the dataset_info.json that describes it."""
     name = folder.name
     with writing(folder / f"{name}.json") as file:
         file.write(json.dumps(samples, indent=4, ensure_ascii=params.ascii).encode())
@@ -148,7 +148,7 @@ def write_dataset(folder: Path, samples: list[Sample], params: Convert) -> None:
 
 
 def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:
-    """The entry by which a trainer finds the file and its fields; openMind refuses one without ``local_path``."""
+    """The entry that tells a trainer the file and its fields. openMind refuses an entry without ``local_path``."""
     return {
         "local_path": folder.as_posix(),
         "file_name": f"{folder.name}.json",
@@ -161,18 +161,18 @@ def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:
 def counts(rows: list[Distilled], samples: list[Sample], dropped: list[Dropped]) -> dict[str, Any]:
     """The metrics; DataError unless ``in = rows + dropped``."""
     if len(rows) != len(samples) + len(dropped):
-        raise DataError(f"convert: {len(rows)} rows in, {len(samples) + len(dropped)} out. This is a fault of convert.")
+        raise DataError(f"convert: {len(rows)} rows in, {len(samples) + len(dropped)} out. This is a bug in convert.")
     return {"in": len(rows), "rows": len(samples), "dropped": by_reason(dropped)}
 
 
 def by_reason(dropped: list[Dropped]) -> dict[str, int]:
-    """How many were dropped for each reason, those that never occurred among them."""
+    """How many were dropped for each reason, including reasons with none."""
     found = Counter(row.reason for row in dropped)
     return {reason: found[reason] for reason in get_args(Reason)}
 
 
 def length_metrics(lengths: list[int]) -> dict[str, Any]:
-    """Percentiles (of nearest rank), and the share of the conversations that is longer than each of CUTOFFS."""
+    """Percentiles (nearest rank), and the share of conversations that are longer than each of CUTOFFS."""
     ordered = sorted(lengths)
     percentiles = {f"p{share}": ordered[math.ceil(len(ordered) * share / 100) - 1] for share in (50, 90, 99)}
     over = {str(cutoff): round(1 - bisect_right(ordered, cutoff) / len(ordered), 4) for cutoff in CUTOFFS}

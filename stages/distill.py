@@ -1,19 +1,20 @@
-"""Ask the teacher every question, and keep its reasoning and its answer.
+"""Ask the teacher every question, and store its reasoning and its answer.
 
 In:   data/questions.jsonl, the prompt's file
 Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "…", "response": "…",
                                     "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}
       data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
-                                    "error": "the server's own words, if any"}
+                                    "error": "the server's message, if any"}
       metrics/distill.json          the counts
 
-A received answer goes to the store first (``--store``) and is never asked for again: a killed run goes on where it was.
-Only where DISTILLERY_RETRY_KINDS names kinds of failures (``make retry KINDS=cut_off``) are the answers that failed so
-drawn again, once a run (draws.py); the former ones stay. With ``run.offline`` what the store lacks fails as not_asked.
-``in = distilled + failed``; where more failed than ``distill.max_failed_share`` allows, the failures alone are written.
+A received answer goes to the store first (``--store``) and is never asked for again, so a killed run resumes where it
+stopped. To retry answers that failed, name their kinds in DISTILLERY_RETRY_KINDS (``make retry KINDS=cut_off``): each
+such answer is drawn again once per run (draws.py), and the former ones stay. With ``run.offline`` an answer that the
+store lacks fails as not_asked. ``in = distilled + failed``. Where more failed than ``distill.max_failed_share`` allows,
+only the failures are written.
 
 Alone:  python -m stages.distill --questions Q.jsonl --distilled OUT.jsonl --failures FAIL.jsonl --metrics M.json
-        [--params P.yaml] [--store S.jsonl] [--dry-run: say what it would ask and cost, and ask nothing]
+        [--params P.yaml] [--store S.jsonl] [--dry-run: print what it would ask and cost, and ask nothing]
 """
 
 import logging
@@ -36,17 +37,17 @@ from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store, request_key
-from stages.lib.teacher.asking import Asked, Respondent, ask_missing, chat_request, make_plan, price_of
+from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.client import CallFailed, TeacherError
-from stages.lib.teacher.draws import answer_that_counts, drawn, last_draw
+from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
 from stages.lib.teacher.pricing import cost, money
-from stages.lib.teacher.spending import most_cost
+from stages.lib.teacher.spending import max_cost
 
 log = logging.getLogger("distillery.distill")
 
 REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
-USELESS = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received, stored, of no use
+UNUSABLE = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received and stored
 NOT_ASKED = "not_asked"
 
 
@@ -56,8 +57,8 @@ NOT_ASKED = "not_asked"
 @click.option("--failures", "failures_path", type=WRITE, required=True, help="Questions without one, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
 @click.option("--store", "store_path", type=WRITE, help="Received answers  [default: data/store/answers.jsonl]")
-@click.option("--kinds", envvar=KINDS_VARIABLE, default="", help="Failures to draw again, as 'cut_off,refused'.")
-@click.option("--dry-run", is_flag=True, help="Say what the run would ask and cost; ask and write nothing.")
+@click.option("--kinds", envvar=KINDS_VARIABLE, default="", help="Failures to draw again, such as 'cut_off,refused'.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would ask and cost; ask and write nothing.")
 @params_option
 @one_line_errors
 def main(
@@ -76,40 +77,40 @@ def main(
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
     store_path = store_path or default_path()
     if dry_run:
-        return click.echo(forecast(calls, teacher, run, store_path, wanted_kinds(kinds)))
-    asked, tally = Asked(), Tally(price_of(teacher, run))
+        return click.echo(forecast(calls, teacher, run, store_path, parse_kinds(kinds)))
+    result, tally = AskResult(), Tally(price_of(teacher, run))
     with open_store(store_path) as store:
         try:
-            calls.draw_again(wanted_kinds(kinds), store, run)
-            ask(calls, teacher, run, store, asked)
-            write_outcomes(calls, store, asked, tally, params, distilled_path, failures_path)
-        finally:  # what was paid is said of a run that was stopped, too
-            write_run_facts(asked, tally, run)
+            calls.draw_again(parse_kinds(kinds), store, run)
+            ask(calls, teacher, run, store, result)
+            write_outcomes(calls, store, result, tally, params, distilled_path, failures_path)
+        finally:  # a run that was stopped states its cost, too
+            write_run_facts(result, tally, run)
     write_json(metrics_path, tally.metrics())
-    log.info("distill: %s", summary(asked, tally, run))
-    for line in remaining(calls, asked, tally):
+    log.info("distill: %s", summary(result, tally, run))
+    for line in remaining(calls, result, tally):
         log.info("distill: %s", line)
 
 
-def wanted_kinds(text: str) -> set[str]:
+def parse_kinds(text: str) -> set[str]:
     """``cut_off, refused`` as a set."""
     return {kind.strip() for kind in text.split(",")} - {""}
 
 
 class PlannedCalls:
-    """Each question once for each sample, in order, read from the file as often as it is gone through."""
+    """Each question once per sample, in order; each iteration reads the file again."""
 
     def __init__(self, questions_path: Path, params: Distill, identity: str) -> None:
         self._path = questions_path
         self._params = params
         self._identity = identity
         self._prompt = slotted_prompt_text("distill.prompt", params.prompt, "question")
-        self.kinds: set[str] = set()  # of failures that are drawn again
-        self.new_draws: set[str] = set()  # the keys of those draws
-        self._numbers: dict[str, int] = {}  # of those draws, by the key of the first one
+        self.kinds: set[str] = set()  # the kinds of failures that are drawn again
+        self.new_draws: set[str] = set()  # the keys of these draws
+        self._numbers: dict[str, int] = {}  # the numbers of these draws, by the key of draw 0
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
-        """Question, number of the sample, request. DataError where the file is bad or empty."""
+        """Question, sample number, request. DataError where the file is invalid or empty."""
         question = None
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
@@ -120,67 +121,67 @@ class PlannedCalls:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """The requests alone, each of its first draw or of the one that is to come now."""
+        """The requests alone, each of its first draw or of its new one."""
         for _, _, request in self:
-            yield drawn(request, self._numbers.get(request_key(request), 0)) if self._numbers else request
+            yield with_draw(request, self._numbers.get(request_key(request), 0)) if self._numbers else request
 
     def draw_again(self, kinds: set[str], answers: AnswerFile, run: Run) -> None:
-        """One more draw of each call whose answer failed as one of ``kinds``; TeacherError on an unknown kind."""
+        """Plan one more draw of each call whose answer failed as one of ``kinds``; TeacherError on an unknown kind."""
         if kinds and run.offline:
             raise TeacherError("KINDS: run.offline is true, so nothing can be drawn again. Set it to false.")
-        self.kinds, known = kinds, set(USELESS)
+        self.kinds, known = kinds, set(UNUSABLE)
         for _, _, request in self if kinds else ():
             failure = failure_of(request, answers)
             known.update({failure} if failure else ())
             if failure in kinds:
                 number = last_draw(request, answers) + 1
                 self._numbers[request_key(request)] = number
-                self.new_draws.add(request_key(drawn(request, number)))
+                self.new_draws.add(request_key(with_draw(request, number)))
         for kind in sorted(kinds - known):
-            raise TeacherError(f"KINDS: no answer fails as '{kind}'. There are {', '.join(sorted(known))}.")
+            raise TeacherError(f"KINDS: no answer fails as '{kind}'. Known: {', '.join(sorted(known))}.")
 
     def changed(self) -> DataError:
-        """What to say where a call is among them now that was not when they were asked."""
+        """The error where the file holds a call now that it did not hold when the calls were made."""
         return DataError(
-            f"{self._path}: the questions changed while they were asked. Run the stage again: it asks for what is new."
+            f"{self._path}: the questions changed during the run. Run the stage again: it asks the new ones."
         )
 
 
-def ask(calls: PlannedCalls, teacher: Respondent, run: Run, store: AnswerStore, asked: Asked) -> None:
-    """Ask for what is missing; an error says how the rows are made of what is there, where answers were drawn again."""
+def ask(calls: PlannedCalls, teacher: Respondent, run: Run, store: AnswerStore, result: AskResult) -> None:
+    """Ask for missing answers; after new draws, an error says how to make the rows without more draws."""
     try:
-        ask_missing(teacher, calls.requests, run, store, asked)
+        ask_missing(teacher, calls.requests, run, store, result)
     except TeacherError as error:
-        more = " 'dvc repro' makes the rows without drawing more answers again." if calls.new_draws else ""
+        more = " 'dvc repro' makes the rows without more draws." if calls.new_draws else ""
         raise TeacherError(f"{error}{more}") from error
 
 
 class Tally:
-    """The counts of the rows so far, and what all their answers cost, were they bought now."""
+    """The counts of the rows so far, and ``full_cost``: what all their answers would cost now."""
 
     def __init__(self, price: Price | None) -> None:
         self.distilled = 0
         self.failed: Counter[str] = Counter()
         self.not_received = 0
-        self.errors: Counter[str] = Counter()  # the servers' words, by how often
-        self.worth = 0.0
+        self.errors: Counter[str] = Counter()  # how often the server sent each message
+        self.full_cost = 0.0
         self._price = price
         self._prompt_tokens = 0
         self._completion_tokens = array("q")
 
     @property
     def rows(self) -> int:
-        """How many rows there are in all."""
+        """The number of rows."""
         return self.distilled + self.failed.total()
 
     @property
     def tried(self) -> int:
-        """How many rows there are but for those that were not asked for."""
+        """The number of rows without those that were not asked for."""
         return self.rows - self.failed[NOT_ASKED]
 
     def add(self, row: Distilled | Failure, usage: dict[str, Any], received: bool) -> None:
-        """Count a row and the tokens of its answer; ``received``: the store has one, of use or not."""
-        self.worth += cost(usage, self._price) if self._price else 0.0
+        """Count a row and the tokens of its answer; ``received``: the store has an answer, usable or not."""
+        self.full_cost += cost(usage, self._price) if self._price else 0.0
         if isinstance(row, Failure):
             self.failed[row.reason] += 1
             self.not_received += not received and row.reason != NOT_ASKED
@@ -206,7 +207,7 @@ class Tally:
 
 
 def failure_of(request: dict[str, Any], answers: AnswerFile) -> str | None:
-    """Why the answer that was received is of no use; None where it is of use, or where there is none."""
+    """Why the received answer is not usable; None where it is usable or where there is none."""
     try:
         return answer_that_counts(request, answers).failure
     except KeyError:
@@ -228,20 +229,20 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
         return f"{text}; but run.offline is true, and nothing would be asked"
     if not price:
         return f"{text}; no price for it in run.prices, so no cost is known"
-    if plan.paid:
-        mean = plan.stored_cost / plan.paid
+    if plan.stored:
+        mean = plan.stored_cost / plan.stored
         about, each = (money(amount, run.currency) for amount in (plan.missing * mean, mean))
         return f"{text}; about {about}, at the {each} of an answer in the store"
     if model.max_tokens:
-        most = money(most_cost(price, plan.prompt_bytes, model.max_tokens, plan.missing), run.currency)
+        most = money(max_cost(price, plan.prompt_bytes, model.max_tokens, plan.missing), run.currency)
         return f"{text}; at most {most}, with distill.teacher.max_tokens = {model.max_tokens}"
-    return f"{text}; no answer in the store and no distill.teacher.max_tokens to reckon the cost from"
+    return f"{text}; no answer in the store and no distill.teacher.max_tokens to estimate the cost from"
 
 
 def write_outcomes(
     calls: PlannedCalls,
     store: AnswerStore,
-    asked: Asked,
+    result: AskResult,
     tally: Tally,
     params: Params,
     distilled_path: Path,
@@ -255,36 +256,36 @@ def write_outcomes(
                 for question, sample, request in calls:
                     key = request_key(request)
                     received = key in store
-                    if not (received or key in asked.failed or params.run.offline):
+                    if not (received or key in result.failed or params.run.offline):
                         raise calls.changed()
-                    row, usage = outcome(question, sample, request, store, asked)
+                    row, usage = outcome(question, sample, request, store, result)
                     tally.add(row, usage, received)
                     file = distilled if isinstance(row, Distilled) else failures
                     file.write(row.model_dump_json().encode() + b"\n")
                 check_failures(tally, params.distill)
-        except TeacherError as error:  # the failures are there to be looked at
+        except TeacherError as error:  # the failures are written, so that the user can read them
             refusal = error
     if refusal:
         raise refusal
 
 
 def outcome(
-    question: Question, sample: int, request: dict[str, Any], store: AnswerStore, asked: Asked
+    question: Question, sample: int, request: dict[str, Any], store: AnswerStore, result: AskResult
 ) -> tuple[Distilled | Failure, dict[str, Any]]:
-    """The row of one call, and the usage of what was received for it."""
+    """The row of one call, and the usage of its received answer."""
     fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
     try:
         answer = answer_that_counts(request, store)
     except KeyError:
-        failed = asked.failed.get(request_key(request), CallFailed(NOT_ASKED, status=None, attempts=0))
+        failed = result.failed.get(request_key(request), CallFailed(NOT_ASKED, status=None, attempts=0))
         row = Failure(
-            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.words
+            **fields, reason=failed.reason, status=failed.status, attempts=failed.attempts, error=failed.message
         )
         return row, {}
-    except BodyError as error:  # received when the reader asked for less
-        said = error.said.text if error.said else ""
+    except BodyError as error:  # stored by an earlier version, whose reader was less strict
+        message = error.server_message.text if error.server_message else ""
         attempts = 1 + last_draw(request, store)
-        return Failure(**fields, reason=str(error), status=200, attempts=attempts, error=said), {}
+        return Failure(**fields, reason=str(error), status=200, attempts=attempts, error=message), {}
     if answer.failure:
         attempts = 1 + last_draw(request, store)
         return Failure(**fields, reason=answer.failure, status=200, attempts=attempts), answer.usage
@@ -303,58 +304,58 @@ def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
 
 
 def check_failures(tally: Tally, params: Distill) -> None:
-    """Fail the stage where more rows failed than params allow; what was not asked for has not failed, nor answered."""
+    """Fail the stage where more rows failed than params allow; rows that were not asked for do not count."""
     failed = tally.failed - Counter({NOT_ASKED: tally.failed[NOT_ASKED]})
     if failed.total() > params.max_failed_share * tally.tried:
         raise TeacherError(
             f"distill: {failed.total()} of {tally.tried} answers failed ({_kinds(failed)}), more than "
-            f"distill.max_failed_share = {params.max_failed_share:g} allows.{_most_often(tally)} What was received is "
-            f"kept: 'dvc repro' asks for the {tally.not_received} that were not; answers that are cut off or empty "
-            "stay so until the prompt or distill.teacher changes, or 'make retry KINDS=cut_off,empty_response' draws "
-            "them again."
+            f"distill.max_failed_share = {params.max_failed_share:g} allows.{_most_often(tally)} Received answers are "
+            f"kept. 'dvc repro' asks for the {tally.not_received} that were not received. Answers that are cut off or "
+            "empty stay so until the prompt or distill.teacher changes, or 'make retry KINDS=cut_off,empty_response' "
+            "draws them again."
         )
     if not tally.tried:
         raise TeacherError(
             f"distill: run.offline is true, and the store has no answer to these {tally.rows} calls. Set it to false, "
-            "or bring the answers here with 'make store-import FILE=answers.jsonl'."
+            "or add the answers with 'make store-import FILE=answers.jsonl'."
         )
 
 
 def _most_often(tally: Tally) -> str:
-    return "".join(f' The server says, {count} times: "{error}"' for error, count in tally.errors.most_common(1))
+    return "".join(f' The server said {count} times: "{error}"' for error, count in tally.errors.most_common(1))
 
 
 def _kinds(failed: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
 
 
-def summary(asked: Asked, tally: Tally, run: Run) -> str:
+def summary(result: AskResult, tally: Tally, run: Run) -> str:
     """``981 answers to 1000 questions (300 from the store, 681 bought for 9.31 CNY), 19 failed (12 cut_off, …)``."""
-    standing = asked.standing
-    paid = f" for {money(standing.cost, run.currency)}" if standing.cost else ""
+    counts = result.counts
+    paid = f" for {money(counts.cost, run.currency)}" if counts.cost else ""
     kinds = f" ({_kinds(tally.failed)})" if tally.failed else ""
     return (
-        f"{tally.distilled} of {tally.rows} answered ({standing.from_store} from the store, {standing.bought} "
+        f"{tally.distilled} of {tally.rows} answered ({counts.from_store} from the store, {counts.bought} "
         f"bought{paid}), {tally.failed.total()} failed{kinds}"
     )
 
 
-def remaining(calls: PlannedCalls, asked: Asked, tally: Tally) -> Iterator[str]:
-    """What the user may still do about rows that failed."""
+def remaining(calls: PlannedCalls, result: AskResult, tally: Tally) -> Iterator[str]:
+    """What the user can do about rows that failed."""
     if tally.failed[NOT_ASKED]:
-        yield f"{tally.failed[NOT_ASKED]} of them were not asked for; 'make retry' does with run.offline: false"
+        yield f"{tally.failed[NOT_ASKED]} of them were not asked for; set run.offline: false and run 'make retry'"
     if tally.not_received:
-        yield f"{tally.not_received} of them were not received; 'make retry' asks again"
+        yield f"{tally.not_received} of them were not received; 'make retry' asks for them again"
     if calls.kinds:
-        lost = len(calls.new_draws & asked.failed.keys())
-        more = f"; {lost} did not come, and the former ones stay" if lost else ""
+        lost = len(calls.new_draws & result.failed.keys())
+        more = f"; {lost} were not received, so the former ones stay" if lost else ""
         yield f"answers drawn again ({', '.join(sorted(calls.kinds))}): {len(calls.new_draws) - lost}{more}"
 
 
-def write_run_facts(asked: Asked, tally: Tally, run: Run) -> None:
-    """What differs from run to run, for no stage to depend on; nothing where the asking did not begin."""
-    if asked.standing.wanted:
-        facts = asked.standing.facts(tally.worth, run.currency) | {"seconds": round(asked.seconds, 3)}
+def write_run_facts(result: AskResult, tally: Tally, run: Run) -> None:
+    """Write the facts that differ between runs; no stage depends on them. Nothing where no call was planned."""
+    if result.counts.total:
+        facts = result.counts.facts(tally.full_cost, run.currency) | {"seconds": round(result.seconds, 3)}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

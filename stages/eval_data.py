@@ -1,12 +1,12 @@
-"""Gather the public benchmarks' files once, so that an evaluation needs no network.
+"""Collect the public benchmarks' files once, so that an evaluation needs no network.
 
-In:   each benchmark's source, where ``eval_data`` names one: a hub or its mirror (HF_ENDPOINT), ModelScope, or a folder
-Out:  data/eval_data/       openai/gsm8k, juletxara/mgsm and cais/mmlu as unmodified lm-eval tasks find them where this
-                            is the working directory, and manifest.json: each file's sha256, bytes, rows and source
+In:   each benchmark's source that ``eval_data`` names: a hub or its mirror (HF_ENDPOINT), ModelScope, or a folder
+Out:  data/eval_data/       openai/gsm8k, juletxara/mgsm and cais/mmlu, which unmodified lm-eval tasks find when this is
+                            the working directory, and manifest.json: each file's sha256, bytes, rows and source
       metrics/eval_data.json    {"gsm8k": {"fewshot": true, "rows": {"train": 7473, "test": 1319}, …}, "mmlu": null}
 
-A benchmark whose counts are not its authors' is refused. MGSM without its exemplars.py is zero-shot only: ``fewshot``
-is then false. What is not named is not gathered, and a task that needs it would ask the hub.
+A benchmark whose counts differ from its authors' is refused. MGSM without its exemplars.py is zero-shot only, and
+``fewshot`` is false. A benchmark that is not named is not collected, and a task that needs it would ask the hub.
 
 Alone:  python -m stages.eval_data --out data/eval_data --metrics metrics/eval_data.json
 """
@@ -20,48 +20,48 @@ from typing import Any, get_args
 import click
 
 from stages.lib.command import WRITE, one_line_errors, params_option
-from stages.lib.eval_data.download import Benchmark, gathered
-from stages.lib.eval_data.layout import lay_down
+from stages.lib.eval_data.download import Benchmark, collect_benchmark
+from stages.lib.eval_data.layout import write_layout
 from stages.lib.params import EvalData, PublicBenchmark, load_params
 from stages.lib.rows import write_json
 
 log = logging.getLogger("distillery.eval_data")
 
 
-@click.command(help="Gather the public benchmarks' files for an evaluation without a network.")
-@click.option("--out", type=WRITE, required=True, help="The folder, written whole or not at all.")
+@click.command(help="Collect the public benchmarks' files for an evaluation without a network.")
+@click.option("--out", type=WRITE, required=True, help="The folder, replaced only when it is complete.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
 @params_option
 @one_line_errors
 def main(out: Path, metrics_path: Path, params_path: Path) -> None:
-    benchmarks = gather(load_params(params_path).eval_data)
+    benchmarks = collect_benchmarks(load_params(params_path).eval_data)
     manifest = write_folder(benchmarks, out)
     write_json(metrics_path, counts(manifest))
 
 
-def gather(params: EvalData) -> dict[str, Benchmark | None]:
-    """Each benchmark that has a source; None for the others, and a line on stderr either way."""
+def collect_benchmarks(params: EvalData) -> dict[str, Benchmark | None]:
+    """Each benchmark that has a source, None for the others; logs a line for each."""
     found: dict[str, Benchmark | None] = {}
     for name in get_args(PublicBenchmark):
-        found[name] = gathered(name, params[name]) if name in params else None
-        log.info("eval-data: %s", said(name, found[name]))
+        found[name] = collect_benchmark(name, params[name]) if name in params else None
+        log.info("eval-data: %s", summary_line(name, found[name]))
     return found
 
 
-def said(name: str, benchmark: Benchmark | None) -> str:
-    """What was found, in one line."""
+def summary_line(name: str, benchmark: Benchmark | None) -> str:
+    """The result for one benchmark, in one line."""
     if benchmark is None:
-        return f"{name} not gathered, for eval_data.{name} names no source: an evaluation would ask the hub for it"
+        return f"{name} not collected, because eval_data.{name} names no source: an evaluation would ask the hub for it"
     zero_shot = "" if benchmark.fewshot else "; without examples, so zero-shot only"
     return f"{name} from {benchmark.source.origin}, {benchmark.rows('test')} test questions{zero_shot}"
 
 
 def write_folder(benchmarks: dict[str, Benchmark | None], out: Path) -> dict[str, Any]:
-    """The folder, in the place of one that is there already; return its manifest."""
+    """Write the folder, replacing an existing one; return its manifest."""
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
     try:
-        manifest = lay_down(benchmarks, unfinished)
+        manifest = write_layout(benchmarks, unfinished)
         shutil.rmtree(out, ignore_errors=True)
         unfinished.rename(out)
     finally:
@@ -70,7 +70,7 @@ def write_folder(benchmarks: dict[str, Benchmark | None], out: Path) -> dict[str
 
 
 def counts(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The metrics: the manifest's facts and what each benchmark weighs."""
+    """The metrics: the manifest's facts, and the number and size of each benchmark's files."""
     metrics: dict[str, Any] = {}
     for name, facts in manifest["benchmarks"].items():
         if facts is None:

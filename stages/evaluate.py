@@ -1,16 +1,16 @@
-"""Ask one arm the benchmarks' questions, with lm-eval, and score its answers twice: by lm-eval and by our verifier.
+"""Evaluate one arm on the benchmarks with lm-eval; score its answers twice, by lm-eval and by our verifier.
 
 In:   models/ARM (or, for the base arm, the untrained student), data/heldout.jsonl, data/eval_data
 Out:  metrics/eval/ARM.json           {"system_prompt": "brief", "settings": {"backend": "hf", …},
                                        "heldout": {"headline": "verifier", "value": 0.36, …}}
       metrics/eval/ARM.scores.csv     question_id,benchmark,cluster,correct
-      data/eval/ARM.jsonl             every prompt, answer, mark and flag, with lm-eval's hashes
-      data/eval/ARM.examples.jsonl    five answers of each kind that the audit counts
+      data/eval/ARM.jsonl             every prompt, answer, score and flag, with lm-eval's hashes
+      data/eval/ARM.examples.jsonl    five answers for each kind that the audit counts
 
 Alone:  python -m stages.evaluate --arm filtered --model DIR --heldout H.jsonl --eval-data DIR --metrics M --scores S
         --answers A --examples E
 
-Killed, it goes on where it was: answers are kept in .cache/evaluation (stages/lib/evaluation/cache.py).
+A killed evaluation resumes: answers are cached in .cache/evaluation (stages/lib/evaluation/cache.py).
 """
 
 import csv
@@ -30,7 +30,7 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option, proj
 from stages.lib.evaluation.audit import examples
 from stages.lib.evaluation.backends import Asking
 from stages.lib.evaluation.harness import ask
-from stages.lib.evaluation.launching import launch, wants_several
+from stages.lib.evaluation.launching import launch, needs_several_processes
 from stages.lib.evaluation.results import Scored
 from stages.lib.evaluation.scoring import audited, figures, rows, tables
 from stages.lib.evaluation.settings import settings
@@ -48,11 +48,11 @@ log = logging.getLogger("distillery.evaluate")
 @click.option("--arm", "arm_name", required=True, help="'base', or the arm's name in params.yaml.")
 @click.option("--model", "model_path", type=READ, help="The arm's weights, read; the untrained student for 'base'.")
 @click.option("--heldout", "heldout_path", type=READ, required=True, help="Held-out questions, read.")
-@click.option("--eval-data", "eval_data_path", type=READ, help="The folder of gathered benchmarks, read.")
+@click.option("--eval-data", "eval_data_path", type=READ, help="The folder of downloaded benchmarks, read.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Scores, written.")
 @click.option("--scores", "scores_path", type=WRITE, required=True, help="Right or wrong by question, written.")
 @click.option("--answers", "answers_path", type=WRITE, required=True, help="Every answer's text, written.")
-@click.option("--examples", "examples_path", type=WRITE, required=True, help="Answers to look at, written.")
+@click.option("--examples", "examples_path", type=WRITE, required=True, help="Example answers to read, written.")
 @params_option
 @click.pass_context
 @one_line_errors
@@ -70,9 +70,9 @@ def main(
 ) -> None:
     params = load_params(params_path)
     read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
-    if wants_several(params.evaluate, params.run):
+    if needs_several_processes(params.evaluate, params.run):
         return launch(context, "evaluate", params.run.processes)
-    quiet_bars()
+    disable_progress_bars()
     started = time.monotonic()
     asking = asking_of(arm_name, weights(model_path, params), params)
     benchmarks = [chosen(name, heldout_path) for name in params.evaluate.benchmarks]
@@ -92,14 +92,14 @@ def main(
     return None
 
 
-def quiet_bars() -> None:
-    """Plain lines instead of bars where stderr is no terminal; read by tqdm when it is imported."""
+def disable_progress_bars() -> None:
+    """Log lines instead of bars if stderr is not a terminal. tqdm reads the variable when it is imported."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def asking_of(arm_name: str, folder: Path, params: Params) -> Asking:
-    """An arm that gets the system text of the training is one that was told of the markers."""
+    """The settings of an arm. Only an arm with the system text of the training knows the markers."""
     system = system_text(arm_name, params)
     markers = params.convert.markers if system is not None else None
     return Asking(
@@ -115,23 +115,23 @@ def asking_of(arm_name: str, folder: Path, params: Params) -> Asking:
 
 
 def weights(model_path: Path | None, params: Params) -> Path:
-    """The trained weights, or the untrained student's."""
+    """The folder of the trained weights, or of the untrained student's."""
     if model_path is None:
         return student_folder(params.train.student)
     if not (model_path / "config.json").is_file():
-        raise StudentError(f"{model_path}: no trained model there. Run 'dvc repro train' to make it.")
+        raise StudentError(f"{model_path}: no trained model there. Run 'dvc repro train' to train it.")
     return model_path
 
 
 def system_text(arm_name: str, params: Params) -> str | None:
-    """A trained arm gets the system text of its training; the base arm what params say."""
+    """The system text of the training for a trained arm; for the base arm, as params say."""
     if arm_name == "base" and params.evaluate.base_prompt == "plain":
         return None
     return prompt_text(params.convert.system_prompt)
 
 
 def write_scores(path: Path, answers: dict[str, list[Evaluated]]) -> None:
-    """The small table that arms are compared by."""
+    """Write the table by which arms are compared."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["question_id", "benchmark", "cluster", "correct"])
@@ -142,7 +142,7 @@ def write_scores(path: Path, answers: dict[str, list[Evaluated]]) -> None:
 
 
 def write_examples(path: Path, answers: dict[str, list[Evaluated]], seed: int) -> None:
-    """Of each benchmark with texts, the examples of the audit."""
+    """Write the audit's examples of each benchmark that has generated texts."""
     with writing(path) as file:
         for name, each in answers.items():
             texts = [audited(row) for row in each if row.tokens is not None]
@@ -151,7 +151,7 @@ def write_examples(path: Path, answers: dict[str, list[Evaluated]], seed: int) -
 
 
 def write_facts(arm_name: str, scored: Sequence[Scored], seconds: float, params: Params) -> None:
-    """What differs from run to run, and lm-eval's own numbers unrounded."""
+    """Write what differs from run to run, and lm-eval's own numbers, not rounded."""
     facts: dict[str, Any] = {
         "seconds": round(seconds, 1),
         "threads": params.run.threads,

@@ -1,4 +1,4 @@
-"""Keep the right answers: each response's final answer against the gold one, by rule, by a judge, or by both.
+"""Keep the right answers: compare each response's final answer with the gold one, by rule, by a judge, or by both.
 
 In:   data/distilled.jsonl, the judge's prompt file
 Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "right", "decided_by": "rule:label",
@@ -6,10 +6,10 @@ Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "righ
       data/rejected.jsonl        the same + {"reason": "wrong_answer"}
       data/control.jsonl         distilled rows, as many dropped as by the filter but at random (seeded)
       data/disagreements.jsonl   judged rows for people to read + {"kind": "gold_suspect"}
-      metrics/filter.json        the counts, the table of rule against judge, and what that says of all rows
+      metrics/filter.json        the counts, the table of rule against judge, how often the judge contradicts
 
-A row passes through one at a time, so a million take no more memory than ten thousand; where a judge is asked, the
-file is gone through once more for each of its rounds. docs/filter.md shows the strategies.
+Rows are read one at a time, so a million rows take no more memory than ten thousand. Where a judge is asked, the file
+is read once more for each of its rounds. docs/filter.md explains the strategies.
 
 Alone:  python -m stages.filter --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --control C.jsonl
         --disagreements X.jsonl --metrics M.json
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("distillery.filter")
 
 REBUILD = "Run 'dvc repro distill' to rebuild it."
-CONFIDENCE = 0.95  # of the intervals of what the judge contradicts
+CONFIDENCE = 0.95  # of the intervals in judge_contradicts
 
 
-@click.command(help="Judge every answer, keep the right ones, say of each other why it was dropped.")
+@click.command(help="Judge every answer, keep the right ones, and state why each other one was dropped.")
 @click.option("--distilled", "distilled_path", type=READ, required=True, help="The teacher's answers, read.")
 @click.option("--filtered", "filtered_path", type=WRITE, required=True, help="Right answers, written.")
 @click.option("--rejected", "rejected_path", type=WRITE, required=True, help="Dropped answers, written.")
@@ -67,15 +67,15 @@ def main(
     params = load_params(params_path)
     rows = Rows(distilled_path)
     tally = Tally()
-    bench = Bench(params.filter)
+    decider = Decider(params.filter)
     with ExitStack() as stack:
-        stack.callback(bench.write_run_facts)  # what was paid is said of a run that was stopped, too
+        stack.callback(decider.write_run_facts)  # a run that was stopped states its cost, too
         if judge := judge_of(params.filter):
-            bench.call_the_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
+            decider.ask_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
             stack.enter_context(writing(path)) for path in (filtered_path, rejected_path, disagreements_path)
         )
-        for row in decided(rows, bench, params.filter):
+        for row in decide_rows(rows, decider, params.filter):
             tally.add(row)
             _write(rejected_file if isinstance(row, Rejected) else kept_file, row)
             _write(disagreements_file, *disagreements(row))
@@ -86,7 +86,7 @@ def main(
 
 
 class Rows:
-    """The distilled rows, read from the file as often as they are gone through."""
+    """The distilled rows; each iteration reads the file again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -95,8 +95,8 @@ class Rows:
         return read_rows(self._path, Distilled, REBUILD)
 
 
-class Bench:
-    """Where a row gets its verdict: the rule's, the judge's, and which of them counts."""
+class Decider:
+    """Decides each row's verdict: asks the rule and the judge, and selects which of the two counts."""
 
     def __init__(self, params: Filter) -> None:
         self._params = params
@@ -104,27 +104,27 @@ class Bench:
         self._judge: Judging | None = None
         self._store: AnswerStore | None = None
 
-    def call_the_judge(self, rows: Iterable[Distilled], params: Judge, run: Run, store: AnswerStore) -> None:
-        """Have every row marked that the strategy, or the audit, wants marked; the replies are in the store then."""
+    def ask_judge(self, rows: Iterable[Distilled], params: Judge, run: Run, store: AnswerStore) -> None:
+        """Have the judge mark every row that the strategy or the audit needs; the replies go to the store."""
         from stages.lib.judge.judging import Judging
 
-        wanted = bytearray(self.asks_the_judge(row, _by_rule(row)) for row in rows)  # a byte a row: read once more
+        needed = bytearray(self.needs_judge(row, _by_rule(row)) for row in rows)  # one byte per row: rows are reread
         self._judge, self._store = Judging(params, run), store
-        self._judge.ask(lambda: compress(rows, wanted), store)
+        self._judge.ask(lambda: compress(rows, needed), store)
 
-    def asks_the_judge(self, row: Distilled, rule: Verdict) -> bool:
+    def needs_judge(self, row: Distilled, rule: Verdict) -> bool:
         """Whether the judge is asked about a row."""
         if self._params.strategy in ("judge", "both"):
             return True
         if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
             return True
-        return rule.verdict != "unsure" and _draw(f"{self._seed}:{row.key}") < self._share
+        return rule.verdict != "unsure" and _uniform(f"{self._seed}:{row.key}") < self._share
 
-    def judged(self, row: Distilled) -> Filtered:
+    def decide(self, row: Distilled) -> Filtered:
         """The row with both verdicts and the one that counts."""
         rule = _by_rule(row)
         mark = None
-        if self._judge and self._store is not None and self.asks_the_judge(row, rule):
+        if self._judge and self._store is not None and self.needs_judge(row, rule):
             mark = self._judge.mark(row, self._store)
         verdict, decided_by = self._final(rule, mark)
         return Filtered(
@@ -150,7 +150,7 @@ class Bench:
         return rule.verdict, by_rule
 
     def write_run_facts(self) -> None:
-        """What the judge cost this time, and what the store saved; no stage depends on it."""
+        """Write what the judge cost in this run and what the store saved; no stage depends on this file."""
         if self._judge:
             write_json(project_root() / "metrics" / "runs" / "filter.json", self._judge.run_facts())
 
@@ -159,19 +159,19 @@ def _by_rule(row: Distilled) -> Verdict:
     return rule_verdict(row.question, row.response, row.answer)
 
 
-def _draw(text: str) -> float:
-    """A number from 0 to below 1 that a text alone decides."""
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def decided(rows: Iterable[Distilled], bench: Bench, params: Filter) -> Iterator[Filtered]:
-    """Every row in its order, as it is kept (``Filtered``) or ``Rejected``; a question's samples stand together."""
-    for _, samples in groupby((bench.judged(row) for row in rows), key=lambda row: row.id):
-        yield from chosen(list(samples), params)
+def decide_rows(rows: Iterable[Distilled], decider: Decider, params: Filter) -> Iterator[Filtered]:
+    """Every row in its order: kept (``Filtered``) or ``Rejected``. The samples of one question are adjacent."""
+    for _, samples in groupby((decider.decide(row) for row in rows), key=lambda row: row.id):
+        yield from select_answers(list(samples), params)
 
 
-def chosen(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:
-    """Of one question's answers, those to keep as they are, each other one as ``Rejected``."""
+def select_answers(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:
+    """The answers to one question: those to keep unchanged, the others as ``Rejected``."""
     good = [row for row in samples if row.verdict == "right"]
     if params.on_unsure == "keep" and (not good or params.select == "all_correct"):
         good += [row for row in samples if row.verdict == "unsure"]
@@ -193,7 +193,7 @@ def _rejected(row: Filtered, params: Filter) -> Rejected:
 
 
 def disagreements(row: Filtered) -> Iterator[Disagreement]:
-    """The row once more, if rule and judge contradict each other or, together, the gold answer."""
+    """The row as a ``Disagreement``, if rule and judge contradict each other, or both contradict the gold answer."""
     kind = _kind_of_disagreement(row)
     if kind:
         yield Disagreement(**row.model_dump(include=set(Filtered.model_fields)), kind=kind)
@@ -207,9 +207,9 @@ def _kind_of_disagreement(row: Filtered) -> Literal["rule_against_judge", "gold_
 
 
 def random_control(rows: Iterable[Distilled], total: int, size: int, seed: int) -> Iterator[Distilled]:
-    """``size`` of ``total`` rows drawn at random, in their order: the filter's effect without its judgement.
+    """``size`` of ``total`` rows, drawn at random, in their order: a control of the same size as the filtered set.
 
-    Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): no row needs to be held.
+    Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): no row is kept in memory.
     """
     draw = random.Random(seed)
     for left, row in zip(range(total, 0, -1), rows, strict=True):
@@ -229,7 +229,7 @@ class Tally:
         self._decided_by: Counter[str] = Counter()
         self._table: Counter[tuple[str, str]] = Counter()
         self._kinds: Counter[str | None] = Counter()
-        self._of_question: Counter[str] = Counter()  # of the question whose answers come now
+        self._of_question: Counter[str] = Counter()  # the verdicts on the current question
         self._pass_rates: Counter[str] = Counter()
         self._question: str | None = None
 
@@ -250,14 +250,14 @@ class Tally:
         self._of_question[row.verdict] += 1
 
     def check(self, path: Path) -> None:
-        """DataError where there was nothing, or nothing to be kept."""
+        """DataError where there were no rows, or none to keep."""
         if not self.rows:
             raise DataError(f"{path}: there is nothing in it. {REBUILD}")
         if not self.kept:
-            raise DataError(f"{path}: not one of {self.rows} answers is to be kept. Look at their 'response' fields.")
+            raise DataError(f"{path}: none of {self.rows} answers is kept. Look at their 'response' fields.")
 
     def metrics(self) -> dict[str, Any]:
-        """All counts; ``pass_rates`` says how many questions have so many right answers of so many."""
+        """All counts. ``pass_rates`` counts the questions by their share of right answers: ``{"1/2": 3}``."""
         self._end_question()
         asked = sum(count for (_, judge), count in self._table.items() if judge != "not_asked")
         return {
@@ -292,11 +292,11 @@ class Tally:
 
 
 def contradicted(table: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    """Of the rule's right and of its wrong verdicts, the share that the judge contradicts, with its interval.
+    """The share of the rule's right verdicts, and of its wrong ones, that the judge contradicts, with its interval.
 
-    ``table`` counts by the rule's verdict and the judge's. A share is of the verdicts that the judge ``marked`` right
-    or wrong, and None where there is none. The interval is Clopper and Pearson's, which holds at least as often as it
-    says for any share: a rule's errors are rare, and near 0 approximate intervals hold less often.
+    ``table`` counts rows by the rule's verdict and the judge's. A share is taken over the verdicts that the judge
+    ``marked`` right or wrong; it is None where there are none. The interval is Clopper and Pearson's, whose coverage is
+    at least the stated one for any share. A rule's errors are rare, and near 0 approximate intervals cover less.
     """
     found = {}
     for verdict, opposite in (("right", "wrong"), ("wrong", "right")):

@@ -1,9 +1,9 @@
-"""Write the page: what came of the run, the counts, the loss curves, and samples to read.
+"""Write the page: the results of the run, the counts, the loss curves, and samples to read.
 
 In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm, and its
       ARM.examples.jsonl where there is one), metrics/collect.json, metrics/distill.json, metrics/filter.json,
       metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
-Out:  report/index.html   one file, no network needed, named by the hashes of what it was made from
+Out:  report/index.html   one file that needs no network and shows a hash of its inputs
 
 Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
         --collect C.json --distill D.json --filter F.json --train metrics/train --compare C.json --out index.html
@@ -43,7 +43,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where everything is that the page is made from; ``answers`` and ``train_metrics`` are folders."""
+    """The paths of the page's inputs; ``answers`` and ``train_metrics`` are folders."""
 
     distilled: Path
     filtered: Path
@@ -78,7 +78,7 @@ def main(out_path: Path, params_path: Path, **paths: Path) -> None:
 
 
 def read_page(inputs: Inputs, params: Params) -> Page:
-    """All that the page shows, read and checked to be of one run."""
+    """Read all that the page shows, and check that it is from one run."""
     distilled = read_some_rows(inputs.distilled, Distilled, rebuild("distill"))
     kept = read_some_rows(inputs.filtered, Filtered, rebuild("filter"))
     rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
@@ -91,7 +91,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     comparison = read_comparison(inputs.comparison, list(params.arms))
     trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.arms}
     answers = {name: read_answers(inputs.answers, name, comparison, params) for name in comparison.arms}
-    files = hashed(input_files(inputs, list(params.arms)))
+    files = hash_files(input_files(inputs, list(params.arms)))
     return Page(
         teachers=sorted({row.model for row in distilled}),
         student=PurePath(params.train.student.name).name,
@@ -109,12 +109,12 @@ def read_page(inputs: Inputs, params: Params) -> Page:
 
 
 def rebuild(stage: str) -> str:
-    """What to do about a file that cannot be used."""
+    """The advice for a file that cannot be used."""
     return f"Run 'dvc repro {stage}' to rebuild it."
 
 
 def read_flow(inputs: Inputs) -> list[Step]:
-    """Where the rows went, stage by stage, from the stages' own counts."""
+    """The flow of the rows through the stages, from the stages' own counts."""
     collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
     asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
     judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
@@ -124,34 +124,34 @@ def read_flow(inputs: Inputs) -> list[Step]:
         Step(
             "collect",
             collected.taken,
-            [training, heldout, *dropped(collected.left_out)],
+            [training, heldout, *dropped_parts(collected.left_out)],
             contamination_remark(collected.unchecked),
         ),
-        Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped(asked.failed_by_reason)]),
-        Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped(judged.rejected_by_reason)]),
+        Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
+        Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
     ]
 
 
 def contamination_remark(unchecked: list[str]) -> str:
-    """What no count can say: of these benchmarks nobody knows whether their questions are trained on."""
+    """The remark on benchmarks that were not checked: their questions may be in the training set."""
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:
-    """How the judge's marks fell; None where no judge was asked."""
+    """The counts of the judge's marks; None where no judge was asked."""
     counts = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
     return counts if counts.judge_asked else None
 
 
-def dropped(reasons: dict[str, int]) -> list[Part]:
-    """The parts that went no further, by reason."""
+def dropped_parts(reasons: dict[str, int]) -> list[Part]:
+    """The dropped rows, by reason."""
     return [
         Part(f"dropped: {reason.replace('_', ' ')}", count, "dropped") for reason, count in reasons.items() if count
     ]
 
 
 def check_flow(flow: list[Step], inputs: Inputs) -> None:
-    """Each stage accounts for every row it took, and the filter took all that distill gave."""
+    """DataError unless each stage accounts for all its rows, and the filter took all rows of distill."""
     paths = [inputs.collect_metrics, inputs.distill_metrics, inputs.filter_metrics]
     for step, path in zip(flow, paths, strict=True):
         gone = sum(part.count for part in step.parts)
@@ -162,40 +162,40 @@ def check_flow(flow: list[Step], inputs: Inputs) -> None:
 
 
 def check_rows(path: Path, rows: int, counted: int, stage: str) -> None:
-    """A file holds as many rows as the stage counted."""
+    """DataError unless a file holds as many rows as its stage counted."""
     if rows != counted:
         raise DataError(f"{path}: {rows} rows, where {counted} were counted. {rebuild(stage)}")
 
 
 def read_comparison(path: Path, names: list[str]) -> Comparison:
-    """The comparison, which must be one of the arms in params."""
+    """The comparison; DataError unless it compares the arms in params."""
     comparison = read_metrics(path, Comparison, rebuild("compare"))
     if list(comparison.arms) != ["base", *names]:
-        found, wanted = ", ".join(comparison.arms), ", ".join(["base", *names])
-        raise DataError(f"{path}: compares {found}; params.yaml has {wanted}. {rebuild('compare')}")
+        found, expected = ", ".join(comparison.arms), ", ".join(["base", *names])
+        raise DataError(f"{path}: compares {found}; params.yaml has {expected}. {rebuild('compare')}")
     return comparison
 
 
 def read_training(folder: Path, name: str, params: Params) -> Training:
-    """What an arm's training was asked for and what it saw."""
+    """An arm's training: its settings, its counts and its losses."""
     advice = rebuild(f"train@{name}")
     seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
     return Training(params.arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
 
 
 def read_answers(folder: Path, name: str, comparison: Comparison, params: Params) -> Answers:
-    """An arm's answers: those drawn from each benchmark's right and wrong ones, and the examples of the audit.
+    """An arm's answers: samples of each benchmark's right and wrong ones, and the examples of the audit.
 
-    The answers are as many and as long as it pleases them, so only what is drawn stays in memory.
+    There may be many long answers, so only the drawn samples are kept in memory.
     """
     path, advice = folder / f"{name}.jsonl", rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
     asked: dict[str, dict[str, bool]] = {}
     for row in read_rows(path, Evaluated, advice):
         asked.setdefault(row.benchmark, {})[row.key] = row.correct
     check_answers(path, asked, comparison.arms[name])
-    keys = {benchmark: drawn(correct, params) for benchmark, correct in asked.items()}
-    wanted = {key for right, wrong in keys.values() for key in (*right, *wrong)}
-    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in wanted}
+    keys = {benchmark: draw_samples(correct, params) for benchmark, correct in asked.items()}
+    expected = {key for right, wrong in keys.values() for key in (*right, *wrong)}
+    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in expected}
     samples = {
         benchmark: Samples(
             n=len(correct),
@@ -210,21 +210,21 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
 
 
 def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) -> None:
-    """The answers of each benchmark are those that were compared."""
+    """DataError unless the answers of each benchmark are those that were compared."""
     if not asked:
         raise DataError(f"{path}: there is nothing in it. {rebuild('compare')}")
     for benchmark in dict.fromkeys([*compared.benchmarks, *asked]):
         correct, score = asked.get(benchmark, {}), compared.benchmarks.get(benchmark)
-        found, wanted = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
-        if found != wanted:
+        found, expected = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
+        if found != expected:
             raise DataError(
-                f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {wanted[0]} of {wanted[1]} were compared. "
-                f"{rebuild('compare')}"
+                f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {expected[0]} of {expected[1]} were "
+                f"compared. {rebuild('compare')}"
             )
 
 
-def drawn(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str]]:
-    """Keys of right and of wrong answers, as many as params say: the same order for arms with the same questions."""
+def draw_samples(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str]]:
+    """Draw keys of right and of wrong answers, as many as params say; arms with the same questions share the order."""
     order = sorted(correct)
     random.Random(params.report.seed).shuffle(order)
     right, wrong = [key for key in order if correct[key]], [key for key in order if not correct[key]]
@@ -232,19 +232,19 @@ def drawn(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str
 
 
 def examples_file(folder: Path, name: str) -> Path:
-    """Where an arm's examples of what the audit counts are, if there are any."""
+    """The path of an arm's examples of the audit; the file may be missing."""
     return folder / f"{name}.examples.jsonl"
 
 
 def shuffled(rows: list[R], seed: int) -> list[R]:
-    """The rows in a random order that only the seed and their keys decide."""
+    """The rows in a random order that depends only on the seed and on their keys."""
     order = sorted(rows, key=lambda row: row.key)
     random.Random(seed).shuffle(order)
     return order
 
 
 def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
-    """Every file that the page is made from, in a fixed order."""
+    """All input files of the page, in a fixed order."""
     return [
         inputs.distilled,
         inputs.filtered,
@@ -259,7 +259,7 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
     ]
 
 
-def hashed(paths: list[Path]) -> list[InputFile]:
+def hash_files(paths: list[Path]) -> list[InputFile]:
     """The files with their sha256."""
     files = []
     for path in paths:

@@ -1,13 +1,13 @@
-"""Train one arm: the student, on one dataset.
+"""Train one arm: the student on one dataset.
 
 In:   data/sharegpt/DATASET, the student's weights
-Out:  models/ARM/                     weights (merged, safetensors), tokenizer and the chat template of the training
-      data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, and why:
+Out:  models/ARM/                     merged weights (safetensors), tokenizer and the chat template of the training
+      data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, with the reason:
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
-      metrics/train/ARM.json          which student, the rows, steps, epochs and tokens that it really saw, the batch,
-                                      first and last loss: the same on every machine that trains to the same numbers
+      metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
+                                      and last loss: the same on every machine whose arithmetic is the same
       metrics/train/ARM.loss.csv      step,loss,learning_rate
-      metrics/runs/train-ARM.json     speed, memory, device, the libraries' versions: what differs from run to run
+      metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
         --loss L.csv
@@ -57,8 +57,8 @@ class _Entry(BaseModel):
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
-@click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are too long, written.")
-@click.option("--metrics", "metrics_path", type=WRITE, required=True, help="What was trained, written.")
+@click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
+@click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Rows, steps, tokens and losses, written.")
 @click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
 @params_option
 @one_line_errors
@@ -109,7 +109,7 @@ def read_dataset(folder: Path) -> list[Conversation]:
 
 
 def read_tags(folder: Path, advice: str) -> Tags:
-    """What dataset_info.json says of the turns."""
+    """The tags of a dataset's turns, from its dataset_info.json."""
     path = folder / "dataset_info.json"
     try:
         return TypeAdapter(dict[str, _Entry]).validate_python(read_json(path, advice))[folder.name].tags
@@ -121,12 +121,12 @@ def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
     speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
     user, assistant = (turn.get(tags.content_tag) for turn in sample.conversations)
     if speakers != [tags.user_tag, tags.assistant_tag] or not (user and assistant):
-        raise DataError(f"{where}: not one user's turn and one assistant's turn with text. Mend or drop it.")
+        raise DataError(f"{where}: not one user turn and one assistant turn with text. Fix or remove it.")
     return Conversation(sample.system, user, assistant)
 
 
 def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
-    """Train under a temporary folder name that becomes ``out`` when the weights are whole."""
+    """Train in a temporary folder, and rename it to ``out`` when the weights are complete."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
     unfinished = out.with_name(f".{out.name}.tmp")
@@ -146,7 +146,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         trained: Trained = trainer.train(job)
         check_weights(unfinished)
         if not trained.losses:
-            raise TrainingError(f"train: {name} was trained for no step. Raise arms.{name}.num_train_epochs.")
+            raise TrainingError(f"train: {name} had no training step. Raise arms.{name}.num_train_epochs.")
         check_losses(job, trained)
         check_finite(job, trained, unfinished)
         shutil.rmtree(out, ignore_errors=True)
@@ -157,10 +157,10 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
 
 
 def check_weights(folder: Path) -> None:
-    """Success is what was written: weights, tokenizer and chat template."""
+    """TrainingError unless weights, config, and a chat template were written."""
     template = (folder / "chat_template.jinja").is_file() or "chat_template" in _tokenizer_config(folder)
     if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file() or not template:
-        raise TrainingError(f"{folder}: the training left no whole model there. Read its log above.")
+        raise TrainingError(f"{folder}: the training wrote no complete model there. See its log above.")
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def write_loss(path: Path, trained: Trained) -> None:
-    """The loss curve, for ``dvc plots`` and the page."""
+    """Write the loss curve, for ``dvc plots`` and the page."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["step", "loss", "learning_rate"])
@@ -179,16 +179,16 @@ def write_loss(path: Path, trained: Trained) -> None:
 
 
 def summary(trained: Trained, conversations: int) -> dict[str, Any]:
-    """The metrics: what was seen and what left out, the share over cutoff_len, the first and last loss.
+    """The metrics: the rows trained on and left out, the share over cutoff_len, the first and last loss.
 
     DataError unless ``in = rows + left out``.
     """
     left_out = len(trained.left_out)
     if conversations != trained.rows + left_out:
-        raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a fault of train.")
+        raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
-    for name in ("left_out", "resumed_at", "measured", "versions"):  # files and runs of their own have them
+    for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
         del facts[name]
     return {
         "in": conversations,
@@ -204,13 +204,13 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
 
 
 def by_reason(left_out: list[TooLong]) -> dict[str, int]:
-    """How many were left out for each reason, those that never occurred among them."""
+    """How many were left out for each reason, including reasons with none."""
     found = Counter(row.reason for row in left_out)
     return {reason: found[reason] for reason in get_args(TooLong.model_fields["reason"].annotation)}
 
 
 def write_run_facts(arm: str, trained: Trained, seconds: float, params: Params) -> None:
-    """What differs from run to run, for no stage to depend on; a speed is of the steps that this run made."""
+    """Write what differs from run to run; no stage depends on it. Speeds count only the steps of this run."""
     share = 1 - trained.resumed_at / trained.steps
     facts = {
         "seconds": round(seconds, 1),

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from filelock import FileLock
 
 from tests import public_data
-from tests.teacher_desk import KEY, Desk, Route, Serve, Server
+from tests.distill_runner import KEY, DistillRunner, Route, Serve, Server
 from tests.tiny_student import build_tiny_student
 from tests.workspace import ALL, Workspace, write_changed_params
 
@@ -29,8 +29,15 @@ if WORKER:
         os.environ[hub] = str(ROOT / ".cache" / "tests" / WORKER / hub.lower())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers the first begins with all that needs the finished chain, so that no other waits for it.
+
+    A test with the markers of two targets is refused: it would run twice, or in neither.
+    """
+    targets = {line.partition(":")[0] for line in config.getini("markers") if "run by 'make " in line}
+    for item in items:
+        if len(marked := sorted(targets & {mark.name for mark in item.iter_markers()})) > 1:
+            raise pytest.UsageError(f"{item.nodeid}: one target runs a test, and these are {' and '.join(marked)}")
     if WORKER:
         items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
 
@@ -193,15 +200,15 @@ def workspace(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, project_params: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A folder to run distill in, as ``tests/teacher_desk.py`` has it: no proxy, a key in the environment."""
-    desk = Desk(tmp_path, project_params)
+def runner(tmp_path: Path, project_params: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> DistillRunner:
+    """A folder to run distill in, as ``tests/distill_runner.py`` has it: no proxy, a key in the environment."""
+    runner = DistillRunner(tmp_path, project_params)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setenv("DISTILLERY_EMBEDDED_REQUESTS", str(desk.requests))
+    monkeypatch.setenv("DISTILLERY_EMBEDDED_REQUESTS", str(runner.requests))
     monkeypatch.setenv("API_KEY", KEY)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    return desk
+    return runner
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.measuring import measured, table
 from benchmarks.mock_teacher import latencies, mock_teacher
 from benchmarks.seeds import evaluation, training
-from benchmarks.teacher import OURS, WAYS, Bench, Load, ideal_wall_s
+from benchmarks.teacher import OURS, WAYS, BenchmarkRun, Load, ideal_wall_s
 from stages import evaluate, train
 
 
@@ -49,15 +49,16 @@ def test_the_mock_keeps_the_times_that_were_drawn_and_says_what_it_saw() -> None
     assert (teacher.seen["answered"], teacher.seen["most_at_once"]) == (5, 1)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_answered_whatever_it_asks(way: str, tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.startup_cpu_s[way] = 0.0
-    row = bench.row(Load("at once", 0.0, 0.0, 4), way, asked=20)
+    run = BenchmarkRun(tmp_path)
+    run.startup_cpu_s[way] = 0.0
+    row = run.row(Load("at once", 0.0, 0.0, 4), way, asked=20)
     assert (row.answered, row.seen["answered"]) == (20, 20)
     assert 1 <= row.seen["most_at_once"] <= row.concurrency
     assert row.used.wall_s > row.seen["asking_s"] > 0
-    assert bench.cpu_ms(row) == pytest.approx(row.used.cpu_s / 19 * 1000)
+    assert run.cpu_ms(row) == pytest.approx(row.used.cpu_s / 19 * 1000)
     assert (tmp_path / "store.jsonl").exists() == (way == OURS)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from stages.lib.bundle import unbundle
-from stages.lib.bundle.wheels import BundleError, pinned, target
+from stages.lib.bundle.wheels import BundleError, parse_target, pinned
 from tests.workspace import Workspace
 
 MACHINE = platform.machine()
@@ -135,13 +135,14 @@ def members(bundle: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.heavy
 def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     project: Workspace, tmp_path: Path, tiny_student: Path
 ) -> None:
     bundle, folder = tmp_path / "bundle.tar", tmp_path / "cluster" / "distillery"
     made = bundled(project, bundle)
     assert made.returncode == 0, made.stderr
-    assert "third 1.0 has no wheel for there: building one from its source" in made.stderr
+    assert "third 1.0 has no wheel for that machine: building one from its source" in made.stderr
     assert "bundle: wheels: 3 files" in made.stderr
     assert not list((project.folder / ".cache").glob("bundle-*"))
 
@@ -170,6 +171,7 @@ def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     assert not list(folder.parent.glob(".*unbundling*"))
 
 
+@pytest.mark.heavy
 def test_in_a_clone_nothing_that_is_there_is_replaced(project: Workspace, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.tar"
     assert bundled(project, bundle).returncode == 0
@@ -223,16 +225,17 @@ def leading_out(found: dict[str, bytes]) -> None:
     found["../outside"] = b"x"
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_laid_out_is_one_line_and_leaves_nothing(project: Workspace, tmp_path: Path) -> None:
     bundle, folder = tmp_path / "bundle.tar", tmp_path / "new"
     assert bundled(project, bundle).returncode == 0
     table: list[tuple[Callable[[dict[str, bytes]], None], str]] = [
-        (saying(machine="riscv64"), f"for riscv64, and this machine is {MACHINE}. Make it anew"),
+        (saying(machine="riscv64"), f"for riscv64, and this machine is {MACHINE}. Make it again"),
         (saying(python="2.7"), f"for Python 2.7, and this is {PYTHON}. Run it with python2.7"),
         (saying(glibc=99), "for glibc 2.99 or newer, and this is "),
         (a_bit_flipped, "1 files differ from their sums, 'wheels/first-1.0-py3-none-any.whl' first. Copy it again."),
         (without("place/data/store/answers.jsonl"), "1 files differ from their sums, 'place/data/store/answers.jsonl'"),
-        (without("sums.json"), "not whole: it has no sums at its end"),
+        (without("sums.json"), "incomplete: it has no sums at its end"),
         (leading_out, "holds '../outside', which no bundle of this project does"),
     ]
     for change, line in table:
@@ -247,10 +250,11 @@ def test_what_cannot_be_laid_out_is_one_line_and_leaves_nothing(project: Workspa
     cut.write_bytes(bundle.read_bytes()[: bundle.stat().st_size // 2])
     done = unbundled(cut, folder, Path(unbundle.__file__))
     assert done.returncode == 1
-    assert "cut.tar: not whole, or no bundle (unexpected end of data). Copy it again." in done.stderr
+    assert "cut.tar: incomplete, or not a bundle (unexpected end of data). Copy it again." in done.stderr
     assert not folder.exists()
 
 
+@pytest.mark.heavy
 def test_a_package_without_a_wheel_for_there_is_named_and_no_bundle_is_written(
     project: Workspace, tmp_path: Path
 ) -> None:
@@ -262,6 +266,7 @@ def test_a_package_without_a_wheel_for_there_is_named_and_no_bundle_is_written(
     assert not list((project.folder / ".cache").glob("bundle-*"))
 
 
+@pytest.mark.heavy
 def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_path: Path) -> None:
     index = tmp_path / "index"
     write_wheel(index, "never", tag=f"py3-none-manylinux_2_26_{OTHER}")
@@ -277,6 +282,7 @@ def test_wheels_of_another_platform_are_taken_for_it(project: Workspace, tmp_pat
     assert (about["machine"], about["glibc"], about["python"]) == (OTHER, 28, PYTHON)
 
 
+@pytest.mark.heavy
 def test_of_a_package_that_only_that_machine_can_build_the_source_goes_along(
     project: Workspace, tmp_path: Path
 ) -> None:
@@ -287,7 +293,7 @@ def test_of_a_package_that_only_that_machine_can_build_the_source_goes_along(
     write_source(index, "third", tag=f"{python}-{python}-linux_{MACHINE}")
     done = bundled(project, tmp_path / "bundle.tar", f"PLATFORM={OTHER}")
     assert done.returncode == 0, done.stderr
-    assert "third 1.0: its source goes along and is built there, which needs a C compiler" in done.stderr
+    assert "third 1.0: the bundle has its source, and building it there needs a C compiler" in done.stderr
     wheels = {name.removeprefix("wheels/") for name in members(tmp_path / "bundle.tar") if name.startswith("wheels/")}
     pure = {f"{name}-1.0-py3-none-any.whl" for name in ("first", "second", "never", "setuptools", "wheel")}
     assert wheels == pure | {"third-1.0.tar.gz"}
@@ -304,15 +310,15 @@ def test_of_a_package_that_only_that_machine_can_build_the_source_goes_along(
     ],
 )
 def test_a_platform_is_an_architecture_and_a_glibc(name: str, machine: str, glibc: int, best: str) -> None:
-    there = target(name, "3.11")
+    there = parse_target(name, "3.11")
     assert (there.machine, there.glibc, there.tags[0]) == (machine, glibc, best)
     assert f"manylinux2014_{machine}" in there.tags
 
 
 @pytest.mark.parametrize("name", ["", "sparc", "win_amd64", "manylinux_2_28", "macosx_11_0_arm64"])
 def test_a_platform_that_is_none_of_ours_is_refused(name: str) -> None:
-    with pytest.raises(BundleError, match=r"no platform known here\. Name aarch64, x86_64"):
-        target(name, "3.11")
+    with pytest.raises(BundleError, match=r"unknown platform\. Name aarch64, x86_64"):
+        parse_target(name, "3.11")
 
 
 def test_the_lock_names_every_version(tmp_path: Path) -> None:
@@ -325,7 +331,7 @@ def test_what_is_not_committed_is_named_before_anything_is_fetched(project: Work
     (project.folder / "params.yaml").open("a").write("# mine\n")
     done = bundled(project, tmp_path / "bundle.tar")
     assert done.returncode == 2
-    assert "git: 'params.yaml' is changed and not committed, so it would not travel." in done.stderr
+    assert "git: 'params.yaml' is changed and not committed, so it would not be in the bundle." in done.stderr
     assert "wheels" not in done.stderr
 
 

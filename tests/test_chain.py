@@ -9,9 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ROOT, Workspace, kill
+from tests.workspace import ALL, ROOT, Workspace, kill
+
+ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
 
+def test_the_chain_of_one_arm_runs_each_stage_once(tmp_path: Path, tiny_student: Path) -> None:
+    """Every stage by DVC in half the time of all arms, which the heavy tests run."""
+    workspace = Workspace.of_the_repository(tmp_path / "a 工作 space", tiny_student)
+    arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+    workspace.change({"datasets": {"filtered": {"rows": "data/filtered.jsonl"}}, "arms": {"filtered": arm}})
+    assert workspace.repro() == ONE_ARM
+    assert workspace.asked() == 12
+    compared = json.loads((workspace.folder / "metrics" / "compare.json").read_bytes())
+    assert (list(compared["arms"]), list(compared["pairs"])) == (["base", "filtered"], ["filtered_vs_base"])
+    before = workspace.times()
+    assert workspace.repro() == set()
+    assert workspace.times() == before
+
+
+@pytest.mark.heavy
 def test_every_stage_leaves_what_it_promises(workspace: Workspace) -> None:
     for path in (
         "report/index.html",
@@ -25,6 +42,7 @@ def test_every_stage_leaves_what_it_promises(workspace: Workspace) -> None:
     assert {Path(line[3:].strip('"')).name for line in status.splitlines()} <= {".gitignore"}, "outputs in git"
 
 
+@pytest.mark.heavy
 def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"run.concurrency": 3, "run.threads": 3})
@@ -33,6 +51,7 @@ def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
     assert workspace.times() == before
 
 
+@pytest.mark.heavy
 def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"arms.filtered.num_train_epochs": 2.0})
@@ -43,6 +62,7 @@ def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(w
     assert workspace.repro() == set(), "the run-cache had it"
 
 
+@pytest.mark.heavy
 def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Workspace) -> None:
     old = workspace.messages()
     workspace.change({"collect.train_size": 24})
@@ -52,6 +72,7 @@ def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Worksp
     assert len(workspace.requested()) == 24
 
 
+@pytest.mark.heavy
 def test_another_control_touches_neither_the_teacher_nor_the_arms(workspace: Workspace) -> None:
     asked_before = workspace.asked()
     workspace.change({"filter.control_seed": 99})
@@ -59,6 +80,7 @@ def test_another_control_touches_neither_the_teacher_nor_the_arms(workspace: Wor
     assert workspace.asked() == asked_before
 
 
+@pytest.mark.heavy
 def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(workspace: Workspace) -> None:
     asked, before = workspace.asked(), workspace.times()
     workspace.change({"filter.strategy": "judge", "filter.judge.slip_share": 0.5})
@@ -74,10 +96,13 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
     assert not [path for path in touched if any(word in path for word in untouched)]
 
 
+@pytest.mark.heavy
 def test_another_judge_and_another_marking_prompt_touch_the_filter_alone(workspace: Workspace) -> None:
     asked = workspace.asked()
+    workspace.change({"filter.strategy": "rule_then_judge"})
+    assert workspace.repro() == {"filter"}, "the rule decides all here: the rows stay as they are"
     workspace.change({"filter.judge.slip_share": 0.5})
-    assert workspace.repro() == {"filter"}, "the rule decides here: the rows stay as they are"
+    assert workspace.repro() == {"filter"}
     workspace.add("stages/prompts/judge/strict_teacher.txt", "\n")
     assert workspace.repro() == {"filter"}
     assert workspace.asked() == asked
@@ -108,6 +133,7 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("year", [1990, 2050])
 def test_a_clock_that_jumps_recomputes_nothing_and_hides_no_edit(workspace: Workspace, year: int) -> None:
     moment = time.mktime((year, 6, 1, 0, 0, 0, 0, 0, 0))
@@ -120,6 +146,7 @@ def test_a_clock_that_jumps_recomputes_nothing_and_hides_no_edit(workspace: Work
     assert workspace.repro() == {"filter"}
 
 
+@pytest.mark.heavy
 def test_another_prompt_runs_from_distill_on_and_never_the_base_arm(workspace: Workspace) -> None:
     (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
     workspace.change({"distill.prompt": "short"})
@@ -130,11 +157,13 @@ def test_another_prompt_runs_from_distill_on_and_never_the_base_arm(workspace: W
     assert workspace.asked() - asked_before == 12, "the prompt is part of what is asked"
 
 
+@pytest.mark.heavy
 def test_a_comment_in_the_trainer_trains_again_and_equal_weights_end_it_there(workspace: Workspace) -> None:
     workspace.add("stages/lib/trainers/trl/__init__.py", "# a remark\n")
     assert workspace.repro() == {"train@filtered", "train@unfiltered"}
 
 
+@pytest.mark.heavy
 def test_old_results_can_be_accepted_after_a_harmless_edit(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.add("stages/lib/trainers/trl/__init__.py", "# a remark\n")
@@ -147,6 +176,7 @@ def test_old_results_can_be_accepted_after_a_harmless_edit(workspace: Workspace)
     assert not [path for path in touched if (workspace.folder / path).stat().st_size], "only empty files are laid anew"
 
 
+@pytest.mark.heavy
 def test_a_distill_killed_again_and_again_buys_twice_what_was_in_flight_alone(workspace: Workspace) -> None:
     before = len(workspace.requested())
     in_flight: set[str] = set()
@@ -180,6 +210,7 @@ def ask_all_again(workspace: Workspace) -> None:
     workspace.run("dvc", "repro", "--force", "--single-item", "distill")
 
 
+@pytest.mark.heavy
 def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None:
     store = workspace.folder / "data" / "store" / "answers.jsonl"
     received = store.read_bytes()

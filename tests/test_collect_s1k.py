@@ -187,6 +187,7 @@ def test_a_file_that_is_no_parquet_and_one_that_is_not_there_are_named(
     assert refuses(main, *arguments(tmp_path, project_params(from_file(gone)))).startswith(f"{gone}: no such file. ")
 
 
+@pytest.mark.heavy
 def test_a_hub_that_is_out_of_reach_is_told_in_one_line_with_the_way_round(
     tmp_path: Path, project_params: Params
 ) -> None:
@@ -208,6 +209,7 @@ def test_an_entry_that_params_do_not_have_is_named(
     assert line == "params.yaml: collect_s1k: no entry 's1k'. Known: none."
 
 
+@pytest.mark.heavy
 def test_the_stage_is_there_just_where_params_name_it_and_feeds_its_dataset(tmp_path: Path, tiny_student: Path) -> None:
     space = Workspace.of_the_repository(tmp_path / "space", tiny_student)
     assert "s1k" not in space.run("dvc", "stage", "list", "--name-only")

@@ -425,6 +425,7 @@ class TestPlots:
             assert (row.pop("pair"), row.pop("benchmark")) == (f"{pair['first']} − {pair['second']}", "heldout")
             assert row == {name: str(pair["benchmarks"]["heldout"][name]) for name in row}
 
+    @pytest.mark.heavy
     def test_dvc_draws_each_row_with_its_interval(
         self, arms: Callable[..., Run], compared: Compared, tmp_path: Path
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
-from stages.convert import CUTOFFS, Dropped, flaw, length_metrics, main, refuse_control_tokens
+from stages.convert import CUTOFFS, Dropped, length_metrics, main, reason_to_drop, refuse_control_tokens
 from stages.lib.chat_template import control_tokens
 from stages.lib.params import Markers, Tags, prompt_text
 from stages.lib.rows import DataError, read_rows
@@ -165,7 +165,7 @@ def test_a_system_text_with_a_control_token_is_refused(tiny_student: Path) -> No
     control = control_tokens(AutoTokenizer.from_pretrained(tiny_student), MARKERS)
     refuse_control_tokens("Write <|begin_of_thought|> first.", control, "own")
     with pytest.raises(
-        DataError, match=r"stages/prompts/own\.txt: holds <\|im_end\|>, which the student takes for a to"
+        DataError, match=r"stages/prompts/own\.txt: contains <\|im_end\|>, which the student reads as a control token"
     ):
         refuse_control_tokens("End with <|im_end|>.", control, "own")
 
@@ -181,7 +181,7 @@ def test_rows_that_are_all_dropped_are_an_error_and_leave_nothing(
 ) -> None:
     rows = distilled_file({"response": "<|end_of_thought|>"}, {"reasoning": " "})
     line = refuses(main, *arguments(rows, tiny_params(ARTICLE)))
-    assert line.startswith(f"{rows}: no row makes a conversation (2 dropped: 1 marker_in_text, 1 empty_text). ")
+    assert line.startswith(f"{rows}: no row makes a valid conversation (2 dropped: 1 marker_in_text, 1 empty_text). ")
     assert not (rows.parent / "unfiltered").exists()
     assert not (rows.parent / "metrics.json").exists()
 
@@ -213,7 +213,7 @@ FLAWS = [
 def test_what_is_wrong_with_a_conversation_is_found_before_it_is_written(
     sample: dict[str, Any], reason: str | None
 ) -> None:
-    assert flaw(sample, MARKERS, TAGS) == reason
+    assert reason_to_drop(sample, MARKERS, TAGS) == reason
 
 
 def test_lengths_are_of_the_whole_rendered_template_in_the_students_tokens(
@@ -265,6 +265,7 @@ def test_the_cutoff_len_of_every_arm_is_one_whose_share_is_told(path: Path) -> N
     assert {arm["cutoff_len"] for arm in arms.values()} <= set(CUTOFFS)
 
 
+@pytest.mark.heavy
 def test_the_packaged_student_gives_its_tokenizer_without_converting_its_weights(
     distilled_file: Callable[..., Path],
     project_params: Callable[..., Path],

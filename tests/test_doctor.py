@@ -1,4 +1,4 @@
-"""make doctor: each thing that a machine may lack is one line with what mends it, on any machine, with no traceback.
+"""make doctor: each thing that a machine may lack is one line with what fixes it, on any machine, with no traceback.
 
 The machines are made: programs in a folder of the PATH, packages in a folder of the PYTHONPATH, hubs on 127.0.0.1.
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stages.lib.doctor import Finding, ascend, guarded, ok, output_of, room
+from stages.lib.doctor import Finding, ascend, disk_and_memory, guarded, ok, output_of
 from stages.lib.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +51,11 @@ CARDS = """\
 
 
 class Row(NamedTuple):
-    """A line of the table: its state, what was found, and what mends it."""
+    """A line of the table: its state, what was found, and what fixes it."""
 
     state: str
     found: str
-    mend: str
+    fix: str
 
 
 class Said(NamedTuple):
@@ -143,9 +143,9 @@ def rows(text: str) -> dict[str, Row]:
     for line in text.splitlines():
         if row := re.match(r"(ok|warn|fail)\s+(\S.*?)\s{2,}(.*)", line):
             found[row[2]] = Row(row[1], row[3], "")
-        elif mend := re.match(r"\s+→ (.*)", line):
+        elif fix := re.match(r"\s+→ (.*)", line):
             last = list(found)[-1]
-            found[last] = found[last]._replace(mend=mend[1])
+            found[last] = found[last]._replace(fix=fix[1])
     return found
 
 
@@ -186,6 +186,7 @@ def silent_hub() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.heavy
 def test_the_committed_profile_needs_nothing_that_is_not_here(machine: Machine) -> None:
     machine.environment["PYTHONPATH"] = str(ROOT)  # the real torch
     said = machine.doctor_on(ROOT / "params.yaml")
@@ -195,14 +196,16 @@ def test_the_committed_profile_needs_nothing_that_is_not_here(machine: Machine) 
     assert said.rows["device"].found.startswith("cpu, ")
 
 
+@pytest.mark.heavy
 def test_without_the_environment_it_says_make_setup(machine: Machine) -> None:
     machine.environment["PYTHONPATH"] = str(ROOT)
     said = machine.doctor(python=("-S",))
     assert said.rows["environment"].state == "fail"
-    assert said.rows["environment"].mend == "make setup"
+    assert said.rows["environment"].fix == "make setup"
     assert "params" not in said.rows
 
 
+@pytest.mark.heavy
 def test_another_version_than_the_lock_has_is_a_warning(machine: Machine) -> None:
     machine.package("torch", "2.7.1", "")
     assert "torch 2.7.1 (lock: 2.13.0)" in machine.doctor().rows["environment"].found
@@ -220,29 +223,33 @@ def test_params_that_do_not_fit_the_schema_name_the_key(machine: Machine) -> Non
     assert "train.batch: unknown key" in machine.doctor_on(params).rows["params"].found
 
 
+@pytest.mark.heavy
 def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
     said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
     assert said.rows["files"] == Row(
-        "fail", f"train.student.name: {folder}/config.json is not there", "put it there, or change train.student.name"
+        "fail", f"train.student.name: {folder}/config.json does not exist", "put it there, or change train.student.name"
     )
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})
-    assert said.rows["files"] == Row("ok", "1 named, all there", "")
+    assert said.rows["files"] == Row("ok", "1 named, all exist", "")
 
 
+@pytest.mark.heavy
 def test_questions_from_an_absent_file_fail(machine: Machine) -> None:
     gsm8k = {"collect.source.kind": "preset", "collect.source.origin": "file", "collect.source.path": "nowhere.jsonl"}
     assert "collect.source.path: nowhere.jsonl" in machine.doctor(gsm8k).rows["files"].found
 
 
+@pytest.mark.heavy
 def test_a_student_too_large_for_the_disk_fails(machine: Machine) -> None:
     row = machine.doctor({"train.student.kind": "hub", "train.student.name": "someone/huge-90000B"}).rows["disk"]
     assert row.state == "fail"
     assert "1080002.0 GB needed" in row.found  # two arms and the student, 4 bytes a weight, and 2 GB
 
 
+@pytest.mark.heavy
 def test_only_untrained_arms_still_need_room(machine: Machine) -> None:
     (machine.folder / "models" / "filtered").mkdir(parents=True)
     (machine.folder / "models" / "filtered" / "config.json").write_text("{}")
@@ -250,12 +257,14 @@ def test_only_untrained_arms_still_need_room(machine: Machine) -> None:
     assert "720002.0 GB needed" in row.found
 
 
+@pytest.mark.heavy
 def test_more_threads_than_cores_is_a_warning(machine: Machine) -> None:
     row = machine.doctor({"run.threads": 4000}).rows["device"]
     assert row.state == "warn"
-    assert row.mend == f"set run.threads: {len(os.sched_getaffinity(0))}"
+    assert row.fix == f"set run.threads: {len(os.sched_getaffinity(0))}"
 
 
+@pytest.mark.heavy
 def test_a_card_that_torch_does_not_see_fails(machine: Machine) -> None:
     assert machine.doctor({"run.device": "cuda"}).rows["device"].state == "fail"
     machine.package("torch", "2.13.0", "class cuda:\n    device_count = staticmethod(lambda: 2)\n")
@@ -265,11 +274,13 @@ def test_a_card_that_torch_does_not_see_fails(machine: Machine) -> None:
     assert (row.state, row.found) == ("fail", "run.processes needs 2 cards from cuda:1 on, torch sees 2")
 
 
+@pytest.mark.heavy
 def test_a_torch_that_takes_the_process_down_is_one_line(machine: Machine) -> None:
     machine.package("torch", "2.13.0", "import os\nos.kill(os.getpid(), 11)\n")
     assert "exit code -11" in machine.doctor().rows["torch"].found
 
 
+@pytest.mark.heavy
 def test_an_npu_on_a_machine_with_none_of_it(machine: Machine) -> None:
     said = machine.doctor(NPU)
     assert said.rows["npu-smi"].state == "warn"
@@ -277,19 +288,21 @@ def test_an_npu_on_a_machine_with_none_of_it(machine: Machine) -> None:
     assert said.rows["torch_npu"].found == "not installed beside torch 2.13.0"
 
 
+@pytest.mark.heavy
 def test_cann_that_is_installed_and_not_sourced_names_its_script(machine: Machine) -> None:
     script = machine.home / "Ascend" / "ascend-toolkit" / "set_env.sh"
     script.parent.mkdir(parents=True)
     script.write_text("")
-    assert machine.doctor(NPU).rows["CANN"].mend == f"source {script}"
+    assert machine.doctor(NPU).rows["CANN"].fix == f"source {script}"
 
 
+@pytest.mark.heavy
 def test_torch_npu_without_cann_breaks_torch_and_the_way_out_is_named(machine: Machine) -> None:
     machine.npu("2.13.0", "2.13.0")
     machine.package("torch", "2.13.0", "raise ImportError('libhccl.so: cannot open shared object file')\n")
     row = machine.doctor().rows["torch"]
     assert "libhccl.so" in row.found
-    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in row.mend
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in row.fix
 
 
 def test_a_whole_npu_host_is_all_ok(machine: Machine) -> None:
@@ -306,24 +319,28 @@ def test_a_whole_npu_host_is_all_ok(machine: Machine) -> None:
     assert said.code == 0, said.text
 
 
+@pytest.mark.heavy
 def test_an_ill_card_is_a_warning_and_names_it(machine: Machine) -> None:
     machine.program("npu-smi", CARDS.replace("HEALTH", "Alarm "))
     assert machine.doctor(NPU).rows["npu-smi"][:2] == ("warn", "2 cards, of which not OK: 3 Alarm")
 
 
+@pytest.mark.heavy
 def test_a_driver_that_is_not_loaded_fails(machine: Machine) -> None:
     machine.program("npu-smi", "dcmi module initialize failed. ret is -8005", code=255)
     assert machine.doctor(NPU).rows["npu-smi"][:2] == ("fail", "no card: dcmi module initialize failed. ret is -8005")
 
 
+@pytest.mark.heavy
 def test_torch_npu_of_another_torch_fails_and_names_the_one_that_fits(machine: Machine) -> None:
     machine.cann("8.3.RC1")
     machine.npu("2.6.0", "2.1.0.post8")
     row = machine.doctor(NPU).rows["torch_npu"]
     assert (row.state, row.found) == ("fail", "2.1.0.post8 is for torch 2.1.0, and torch is 2.6.0")
-    assert row.mend.endswith("-m pip install torch-npu==2.6.0.post3")  # and not 2.6.0, which is for CANN 8.2.RC1
+    assert row.fix.endswith("-m pip install torch-npu==2.6.0.post3")  # and not 2.6.0, which is for CANN 8.2.RC1
 
 
+@pytest.mark.heavy
 def test_cann_that_torch_npu_is_not_published_for_is_a_warning(machine: Machine) -> None:
     machine.cann("8.5.0")
     machine.npu("2.1.0", "2.1.0.post8")
@@ -331,17 +348,20 @@ def test_cann_that_torch_npu_is_not_published_for_is_a_warning(machine: Machine)
     assert (row.state, row.found) == ("warn", "2.1.0.post8 is published for CANN 8.0.RC3, this is 8.5.0")
 
 
+@pytest.mark.heavy
 def test_torch_npu_that_nobody_published_a_match_for_is_a_warning(machine: Machine) -> None:
     machine.npu("2.13.0", "2.13.0")
     assert machine.doctor(NPU).rows["torch_npu support"].state == "warn"
 
 
+@pytest.mark.heavy
 def test_hidden_cards_fail(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8", cards=1)
     row = machine.doctor({"run.device": "npu:1"}).rows["torch_npu"]
     assert row.found.endswith("sees 1 cards, the training needs them up to npu:1")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("cards", ["0, 1", "3,2", "0-3"])
 def test_cards_that_would_be_read_otherwise_are_a_warning(machine: Machine, cards: str) -> None:
     machine.npu("2.1.0", "2.1.0.post8")
@@ -350,6 +370,7 @@ def test_cards_that_would_be_read_otherwise_are_a_warning(machine: Machine, card
     assert machine.doctor(NPU).rows["cards"].state == "warn"
 
 
+@pytest.mark.heavy
 def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8")
     assert "hosts" not in machine.doctor(NPU).rows
@@ -361,10 +382,11 @@ def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) ->
     assert machine.doctor(NPU).rows["hosts"] == Row("ok", "2, met at 10.0.0.1:29500", "")
 
 
+@pytest.mark.heavy
 def test_the_host_holds_the_weights_once_for_every_card_that_openmind_trains_on() -> None:
     article = load_params(ROOT / "profiles" / "article.yaml")
     assert article.run.processes == 8
-    assert room.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
+    assert disk_and_memory.memory_needed(article) == pytest.approx(2e9 + 8 * 4 * 7e9)
 
 
 def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspeed(
@@ -372,11 +394,11 @@ def test_a_host_and_its_disk_hold_fp32_weights_where_trl_trains_without_deepspee
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # where no arm is trained yet
     shared = load_params(ROOT / "profiles" / "cuda.yaml")
-    assert room.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
-    assert room.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "the student, five arms in bf16"
+    assert disk_and_memory.memory_needed(shared) == pytest.approx(2e9 + shared.run.processes * 4 * 7e9)
+    assert disk_and_memory.disk_needed(shared) == pytest.approx(2e9 + (1 + 5) * 2 * 7e9), "student, five arms in bf16"
     alone = shared.train.model_copy(update={"deepspeed": None})
     often = shared.run.model_copy(update={"checkpoint_steps": 50})
-    assert room.disk_needed(shared.model_copy(update={"train": alone, "run": often})) == pytest.approx(
+    assert disk_and_memory.disk_needed(shared.model_copy(update={"train": alone, "run": often})) == pytest.approx(
         2e9 + (1 + 5) * 4 * 7e9 + 2 * 16 * 7e9
     )
 
@@ -393,12 +415,14 @@ def test_the_table_says_each_torch_npu_once_and_docs_name_its_sources() -> None:
 OPENMIND = {"train.trainer.kind": "openmind", "train.system_prompt": "in_user_turn"}
 
 
+@pytest.mark.heavy
 def test_openmind_that_is_absent_fails(machine: Machine) -> None:
     row = machine.doctor(OPENMIND).rows["openmind"]
     assert (row.state, row.found) == ("fail", "train.trainer.kind: openmind: no program 'openmind-cli'")
-    assert "make openmind-env" in row.mend
+    assert "make openmind-env" in row.fix
 
 
+@pytest.mark.heavy
 def test_openmind_is_started_and_its_versions_are_held_against_its_release(machine: Machine) -> None:
     machine.environment["OPENMIND_CLI"] = str(machine.program("openmind-cli", "- `openmind` version: 1.0.0"))
     (machine.bin / "python").symlink_to(sys.executable)
@@ -412,12 +436,14 @@ def test_openmind_is_started_and_its_versions_are_held_against_its_release(machi
     assert "peft" not in said.rows["openmind env"].found
 
 
+@pytest.mark.heavy
 def test_openmind_that_does_not_run_fails_with_its_last_line(machine: Machine) -> None:
     text = "Traceback:\nImportError: libhccl.so"
     machine.environment["OPENMIND_CLI"] = str(machine.program("openmind-cli", text.replace("Traceback", "It"), code=1))
     assert "ImportError: libhccl.so (exit code 1)" in machine.doctor(OPENMIND).rows["openmind"].found
 
 
+@pytest.mark.heavy
 def test_a_key_that_is_needed_and_not_set_fails(machine: Machine) -> None:
     said = machine.doctor(OPENAI)
     assert said.rows["API key"][:2] == ("fail", "API_KEY: not set")
@@ -439,9 +465,10 @@ def test_a_hub_that_refuses_connections_is_a_warning(machine: Machine) -> None:
     row = machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"]
     assert row.state == "warn"
     assert row.found.startswith("http://127.0.0.1:9 cannot be reached: ")
-    assert "train.student.kind: path" in row.mend
+    assert "train.student.kind: path" in row.fix
 
 
+@pytest.mark.heavy
 def test_a_hub_that_never_answers_is_given_up_after_three_seconds(machine: Machine, silent_hub: str) -> None:
     machine.environment["HF_ENDPOINT"] = machine.environment["MODELSCOPE_ENDPOINT"] = silent_hub
     gsm8k = {"collect.source.kind": "preset"}
@@ -452,6 +479,7 @@ def test_a_hub_that_never_answers_is_given_up_after_three_seconds(machine: Machi
         assert said.rows[f"download {name}"].state == "warn"
 
 
+@pytest.mark.heavy
 def test_a_hub_is_sent_one_head_and_nothing_else(machine: Machine, hub: tuple[str, list[str]]) -> None:
     machine.environment["HF_ENDPOINT"], asked = hub
     said = machine.doctor(ON_A_HUB)
@@ -459,6 +487,7 @@ def test_a_hub_is_sent_one_head_and_nothing_else(machine: Machine, hub: tuple[st
     assert asked == ["HEAD /"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("source", "variable"), [("modelscope", "MODELSCOPE_ENDPOINT"), ("modelers", "OPENMIND_HUB_ENDPOINT")]
 )
@@ -471,24 +500,28 @@ def test_the_other_hubs_too(machine: Machine, hub: tuple[str, list[str]], source
     assert said.code == 0, said.text
 
 
+@pytest.mark.heavy
 def test_modelers_without_git_lfs_fails(machine: Machine) -> None:
     machine.environment["OPENMIND_HUB_ENDPOINT"] = "http://127.0.0.1:9"
     machine.environment["PATH"] = str(machine.bin)
     row = machine.doctor(ON_A_HUB | {"train.student.kind": "modelers"}).rows["student"]
-    assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is here")
+    assert row[:2] == ("fail", "neither git-lfs nor openmind_hub is installed")
 
 
+@pytest.mark.heavy
 def test_a_students_revision_that_is_left_open_is_a_warning(machine: Machine) -> None:
     assert "student" not in machine.doctor(ON_A_HUB).rows
     assert machine.doctor(ON_A_HUB | {"train.student.revision": None}).rows["student"].state == "warn"
 
 
+@pytest.mark.heavy
 def test_nothing_is_asked_where_nothing_is_downloaded(machine: Machine, hub: tuple[str, list[str]]) -> None:
     machine.environment["HF_ENDPOINT"] = machine.environment["MODELSCOPE_ENDPOINT"] = hub[0]
     machine.doctor()
     assert not hub[1]
 
 
+@pytest.mark.heavy
 def test_a_copy_in_the_hubs_cache_needs_no_hub(machine: Machine, hub: tuple[str, list[str]]) -> None:
     machine.environment["HF_ENDPOINT"] = hub[0]
     repository = machine.home / "huggingface" / "hub" / "models--someone--tiny-1M"
@@ -496,15 +529,17 @@ def test_a_copy_in_the_hubs_cache_needs_no_hub(machine: Machine, hub: tuple[str,
     snapshot.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (snapshot / name).write_text(json.dumps({}))
-    assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"] == Row("ok", f"a copy is here: {snapshot}", "")
+    assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"] == Row("ok", f"already here: {snapshot}", "")
     assert not hub[1]
 
 
+@pytest.mark.heavy
 def test_offline_without_a_copy_fails(machine: Machine) -> None:
     machine.environment["HF_HUB_OFFLINE"] = "1"
     assert machine.doctor(ON_A_HUB).rows["download someone/tiny-1M"].state == "fail"
 
 
+@pytest.mark.heavy
 def test_a_terminal_without_arrows_gets_the_table_all_the_same(machine: Machine) -> None:
     machine.environment["PYTHONIOENCODING"] = "ascii"
     text = machine.doctor(NPU).text
@@ -512,6 +547,7 @@ def test_a_terminal_without_arrows_gets_the_table_all_the_same(machine: Machine)
     assert "? export PATH=" in text
 
 
+@pytest.mark.heavy
 def test_a_reader_that_goes_away_is_no_traceback(machine: Machine) -> None:
     script = f"{sys.executable} -m stages.lib.doctor --params {machine.params()} | true"
     done = subprocess.run(["bash", "-c", script], env=machine.environment, capture_output=True, text=True)
@@ -529,7 +565,7 @@ def test_a_check_that_breaks_is_a_line_and_the_others_are_still_made() -> None:
 
 
 def test_a_program_that_does_not_end_is_given_up() -> None:
-    assert output_of(["sleep", "60"], timeout_s=0.2) == (None, "no end within 0.2 s")
+    assert output_of(["sleep", "60"], timeout_s=0.2) == (None, "it did not end within 0.2 s")
 
 
 def test_make_doctor_runs_it_before_anything_is_set_up(machine: Machine) -> None:

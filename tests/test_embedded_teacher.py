@@ -250,6 +250,7 @@ def test_it_says_so_where_there_is_no_sum(serve: Callable[..., Server], text: st
     assert not FINAL.search(content)
 
 
+@pytest.mark.heavy
 def test_it_slips_on_the_set_share_and_each_slip_is_one_step(serve: Callable[..., Server]) -> None:
     questions = made_up(2000, seed=21)
     first, again = serve("--slip-share", 0.3, "--seed", 7), serve("--seed", 7, "--slip-share", 0.3)
@@ -284,6 +285,7 @@ def test_every_step_and_both_directions_are_slipped_on(serve: Callable[..., Serv
     assert directions == {True, False}
 
 
+@pytest.mark.heavy
 def test_another_seed_slips_on_other_questions(serve: Callable[..., Server]) -> None:
     one, other = serve("--slip-share", 0.5, "--seed", 1), serve("--slip-share", 0.5, "--seed", 2)
     answers = [(one.answer(question.text), other.answer(question.text)) for question in made_up(50, seed=23)]
@@ -298,6 +300,7 @@ def test_a_text_of_100_kb_keeps_nobody_waiting(serve: Callable[..., Server], tex
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("share", "right"), [(0, 100), (1, 0)])
 def test_share_0_is_always_right_and_share_1_always_wrong(serve: Callable[..., Server], share: int, right: int) -> None:
     server = serve("--slip-share", share)
@@ -405,6 +408,7 @@ def test_a_status_strikes_the_first_attempt_only(
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 def test_a_hang_sends_nothing_once(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(*faulty("hang"))
     monkeypatch.setattr(server.connection, "timeout", 1)
@@ -413,6 +417,7 @@ def test_a_hang_sends_nothing_once(serve: Callable[..., Server], monkeypatch: py
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_hanging_stream_begins_and_then_says_no_more(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +430,7 @@ def test_a_hanging_stream_begins_and_then_says_no_more(
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 def test_a_reset_breaks_the_connection_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("reset"))
     with pytest.raises(ConnectionResetError):
@@ -432,6 +438,7 @@ def test_a_reset_breaks_the_connection_once(serve: Callable[..., Server]) -> Non
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_reset_stream_breaks_off_midway_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("reset"))
     response = server.ask_raw("streamed: 1 + 2", stream=True)
@@ -441,6 +448,7 @@ def test_a_reset_stream_breaks_off_midway_once(serve: Callable[..., Server]) -> 
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_a_cut_body_is_shorter_than_announced_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
     server, question = serve(*faulty("body_cut")), f"{more} 1 + 2"
@@ -452,6 +460,7 @@ def test_a_cut_body_is_shorter_than_announced_once(serve: Callable[..., Server],
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 def test_truncated_json_comes_as_a_whole_response_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("truncated_json"))
     response = server.ask_raw("1 + 2")
@@ -463,6 +472,7 @@ def test_truncated_json_comes_as_a_whole_response_once(serve: Callable[..., Serv
     assert_answered(server, "1 + 2")
 
 
+@pytest.mark.heavy
 def test_a_truncated_stream_ends_within_an_event_once(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("truncated_json"))
     body = server.ask_raw("streamed: 1 + 2", stream=True).read()
@@ -470,6 +480,7 @@ def test_a_truncated_stream_ends_within_an_event_once(serve: Callable[..., Serve
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_an_empty_body_is_200_once(serve: Callable[..., Server], more: dict[str, Any]) -> None:
     server, question = serve(*faulty("empty_body")), f"{more} 1 + 2"
@@ -478,6 +489,7 @@ def test_an_empty_body_is_200_once(serve: Callable[..., Server], more: dict[str,
     assert_answered(server, question, **more)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_blank_lines_come_before_the_answer_and_keep_it_waiting(
     serve: Callable[..., Server], more: dict[str, Any]
@@ -499,6 +511,7 @@ def test_blank_lines_come_before_the_answer_and_keep_it_waiting(
     assert server.ask_raw(question).readline().startswith(b"{"), "the second attempt has none"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("fault", ["error_object", "no_choices"])
 def test_another_object_than_an_answer_comes_with_200_once(serve: Callable[..., Server], fault: str) -> None:
     server = serve(*faulty(fault))
@@ -511,6 +524,7 @@ def test_another_object_than_an_answer_comes_with_200_once(serve: Callable[..., 
     assert_answered(server, "streamed: 1 + 2", stream=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("fault", "finish_reason", "reasoning", "content"),
     [
@@ -531,6 +545,7 @@ def test_a_fault_of_the_answer_strikes_every_time(
         assert (joined(chunks, "reasoning_content"), joined(chunks, "content")) == (reasoning, content)
 
 
+@pytest.mark.heavy
 def test_the_content_filter_refuses_every_time_in_either_providers_words(serve: Callable[..., Server]) -> None:
     server = serve(*faulty("content_filter"))
     seen = []
@@ -542,6 +557,7 @@ def test_the_content_filter_refuses_every_time_in_either_providers_words(serve: 
     assert set(seen) == {"content_filter", "data_inspection_failed"}
 
 
+@pytest.mark.heavy
 def test_each_fault_of_the_schema_is_committed(serve: Callable[..., Server]) -> None:
     """A kind that the schema names and the server does not know would answer as if nothing were wrong."""
     for fault in get_args(Fault):
@@ -569,6 +585,7 @@ def struck(server: Server, questions: list[Sum]) -> list[str]:
     return found
 
 
+@pytest.mark.heavy
 def test_which_question_meets_which_fault_is_drawn_from_question_and_seed(serve: Callable[..., Server]) -> None:
     questions = made_up(600, seed=42)
     shares = {"unavailable": 0.2, "length": 0.1, "rate_limit": 0.3}
@@ -582,6 +599,7 @@ def test_which_question_meets_which_fault_is_drawn_from_question_and_seed(serve:
         assert abs(first.count(name) - 600 * share) < 4 * (600 * share * (1 - share)) ** 0.5
 
 
+@pytest.mark.heavy
 def test_faults_and_slips_are_drawn_apart(serve: Callable[..., Server]) -> None:
     questions = made_up(400, seed=43)
     server = serve("--slip-share", 0.5, *faulty("unavailable", 0.5))
@@ -591,6 +609,7 @@ def test_faults_and_slips_are_drawn_apart(serve: Callable[..., Server]) -> None:
     assert abs(both - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", ["{", "[]", '{"rate_limt": 0.1}', '{"reset": 1.5}', '{"reset": "much"}'])
 def test_faults_that_are_none_are_refused_with_the_options_name(text: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", SERVER, "--faults", text]
@@ -657,6 +676,7 @@ def test_it_replies_in_several_forms_the_same_each_time(serve: Callable[..., Ser
     assert replies == [serve().answer(to_mark(f"{number}", f"{number}"))[1] for number in range(40)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("answer", [0, 1])
 def test_it_marks_a_set_share_wrongly_on_both_sides(serve: Callable[..., Server], answer: int) -> None:
     right, wrong = ("是", "否") if answer == 0 else ("否", "是")
@@ -674,6 +694,7 @@ def test_it_marks_only_what_the_marking_prompt_surrounds(serve: Callable[..., Se
         assert not VERDICT.search(serve().answer(text)[1])
 
 
+@pytest.mark.heavy
 def test_it_streams_and_fails_as_a_judge_too(serve: Callable[..., Server]) -> None:
     server, text = serve(*faulty("unavailable")), to_mark("5", "5")
     assert server.ask_raw(text).status == 503
@@ -701,6 +722,7 @@ def test_it_ends_when_its_standard_input_closes(tmp_path: Path) -> None:
         assert server.process.wait(timeout=8) == 0
 
 
+@pytest.mark.heavy
 def test_it_ends_at_once_though_an_answer_is_still_being_given(tmp_path: Path) -> None:
     with served(tmp_path, "--latency-s", 15, "--requests", tmp_path / "requests.jsonl") as server:
         assert server.process.stdin

@@ -61,7 +61,7 @@ def test_nothing_is_gathered_where_no_source_is_named(
 ) -> None:
     caplog.set_level(logging.INFO, "distillery.eval_data")
     runs(main, *arguments(tmp_path, project_params()))
-    assert "eval-data: mgsm not gathered, for eval_data.mgsm names no source: " in caplog.text
+    assert "eval-data: mgsm not collected, because eval_data.mgsm names no source: " in caplog.text
     nothing = {"gsm8k": None, "mgsm": None, "mmlu": None}
     assert list(contents(tmp_path / "eval_data")) == ["manifest.json"]
     assert json.loads((tmp_path / "eval_data" / "manifest.json").read_bytes()) == {"benchmarks": nothing, "files": {}}
@@ -203,6 +203,7 @@ def as_repository(name: str, laid_down: Path, folder: Path) -> Path:
     return write_repository(folder, tables)
 
 
+@pytest.mark.heavy
 def test_a_dataset_in_parquet_gives_the_rows_of_the_official_files(
     tmp_path: Path, project_params: Params, runs: Runs, official: Path
 ) -> None:
@@ -236,6 +237,7 @@ def gather(home: Path, origin: str, address: str, params: Path) -> subprocess.Co
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("origin", ["hub", "modelscope"])
 def test_a_hub_gives_what_the_official_files_give_at_its_revision(
     origin: str, hub: Hub, tmp_path: Path, project_params: Params, runs: Runs, official: Path
@@ -252,6 +254,7 @@ def test_a_hub_gives_what_the_official_files_give_at_its_revision(
     assert {path: found[path] for path in data} == {path: expected[path] for path in data}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("origin", ["hub", "modelscope"])
 def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(
     origin: str, hub: Hub, tmp_path: Path, project_params: Params
@@ -324,6 +327,7 @@ def samples(done: subprocess.CompletedProcess[str]) -> dict[str, list[list[str]]
     return {name: list(found.values()) for name, found in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
+@pytest.mark.heavy
 def test_unmodified_tasks_find_their_questions_there_and_connect_to_nothing(
     tmp_path: Path, project_params: Params, runs: Runs, official: Path
 ) -> None:
@@ -339,6 +343,7 @@ def test_unmodified_tasks_find_their_questions_there_and_connect_to_nothing(
     assert [target for _, target in found["mmlu_anatomy"]] == ["0", "1"]
 
 
+@pytest.mark.heavy
 def test_without_the_files_the_same_tasks_would_ask_the_hub(tmp_path: Path) -> None:
     """What the test above rests on: a connection to elsewhere is seen."""
     done = evaluate(tmp_path, tmp_path, "mgsm_direct_zh", offline="0")

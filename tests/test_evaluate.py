@@ -63,6 +63,7 @@ def test_scores_metrics_and_texts_agree_and_carry_the_harness_hashes(
     assert [(row["question_id"], row["correct"]) for row in table] == [(row.id, str(int(row.correct))) for row in rows]
 
 
+@pytest.mark.heavy
 def test_the_base_arm_gets_the_system_text_or_not_as_params_say(
     tmp_path: Path, heldout: Path, tiny_params: Params, runs: Runs
 ) -> None:
@@ -89,6 +90,7 @@ def test_without_the_chat_template_the_question_follows_the_system_text_as_lm_ev
     assert json.loads((tmp_path / "base.json").read_text())["settings"]["chat_template"] is None
 
 
+@pytest.mark.heavy
 def test_the_same_weights_give_the_same_bytes(
     tmp_path: Path, heldout: Path, tiny_params: Params, tiny_student: Path, runs: Runs
 ) -> None:

@@ -20,6 +20,8 @@ from tests.benchmark_files import write_gsm8k, write_mgsm, write_mmlu
 from tests.talking_student import ANSWER, taught
 from tests.workspace import write_changed_params
 
+pytestmark = pytest.mark.heavy
+
 Runs = Callable[..., Result]
 ZH, ANATOMY = "lm-eval:mgsm_native_cot_zh", "lm-eval:mmlu_anatomy"
 SHOTS = "lm-eval:gsm8k"  # the same task, with lm-eval's own five examples
@@ -154,6 +156,8 @@ def test_both_scores_and_the_audit_stand_beside_each_other(arm: Arm) -> None:
 def test_how_the_arm_was_asked_stands_beside_its_scores(arm: Arm, student: Path) -> None:
     found = arm.metrics["settings"]
     asked = load_params(arm.folder / "params.yaml").evaluate.model_dump(mode="json")
+    backend = asked.pop("backend")
+    asked |= {"backend": backend.pop("kind"), "backend_args": backend.pop("args"), **backend}
     assert {name: found[name] for name in found if name not in ("chat_template", "versions")} == {
         name: value for name, value in asked.items() if name not in ("benchmarks", "base_prompt", "chat_template")
     }
@@ -198,7 +202,7 @@ def test_the_headline_says_which_score_counts(
 
 
 @pytest.mark.parametrize("benchmark", ["mgsm_direct", ZH])
-def test_examples_that_were_not_gathered_are_refused(
+def test_examples_that_were_not_downloaded_are_refused(
     benchmark: str, student: Path, tmp_path: Path, refuses: Callable[..., str]
 ) -> None:
     write_mgsm(tmp_path / "official" / "mgsm", exemplars=False)
@@ -208,7 +212,7 @@ def test_examples_that_were_not_gathered_are_refused(
     shots = {"evaluate.benchmarks": [benchmark], "evaluate.num_fewshot": {benchmark: 1}}
     write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
     line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, folder))
-    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was gathered")
+    assert line.startswith(f"evaluate.num_fewshot: 1 examples for '{benchmark}', but juletxara/mgsm was downloaded")
     assert "exemplars.py" in line
 
 
@@ -218,7 +222,7 @@ def test_more_examples_than_there_are_are_refused_before_anything_is_asked(
     shots = {"evaluate.benchmarks": [ANATOMY], "evaluate.num_fewshot": {ANATOMY: 6}}
     write_changed_params(ROOT / "params.yaml", ASKED | shots, tmp_path / "params.yaml")
     line = refuses(evaluate, *Arm(tmp_path).arguments(tmp_path / "params.yaml", student, eval_data))
-    assert line == f"evaluate.num_fewshot: 6 examples for '{ANATOMY}', but 'mmlu_anatomy' has 5. Set it lower."
+    assert line == f"evaluate.num_fewshot: 6 examples for '{ANATOMY}', but 'mmlu_anatomy' has 5. Lower it."
 
 
 WATCHED = """
@@ -254,7 +258,7 @@ def test_an_evaluation_of_gathered_benchmarks_connects_to_nothing(
     done = arm.run(arm.arguments(tmp_path / "params.yaml", student, eval_data), watched)
     assert done.returncode == 0, done.stderr[-2000:]
     assert arm.metrics["gsm8k"]["n"] == 1
-    assert "asks the hub" not in done.stderr
+    assert "downloads from the hub" not in done.stderr
     assert "it/s]" not in done.stderr, "no bars where stderr is no terminal"
 
 
@@ -267,5 +271,5 @@ def test_what_is_not_gathered_is_asked_of_the_hub_and_the_log_says_so(student: P
     assert done.returncode == 1
     assert "gsm8k: not in" in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert line.startswith("Error: evaluate.benchmarks: the questions of 'gsm8k' cannot be had (")
+    assert line.startswith("Error: evaluate.benchmarks: the questions of 'gsm8k' cannot be loaded (")
     assert "make eval-data" in line

@@ -1,4 +1,4 @@
-"""What a served model sends that is no answer: it is never scored and never kept, and the server's words are shown."""
+"""What a served model sends that is no answer: it is never scored and never kept, and the server's message is shown."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stages.evaluate import main as evaluate
-from stages.lib.evaluation.bodies import Answer, NoAnswer, answers, likelihoods, status_error, words
+from stages.lib.evaluation.bodies import Answer, NoAnswer, answers, error_message, likelihoods, status_error
 from tests.benchmark_arms import ROOT, Arm, own_choice_task
 from tests.completions_server import Completions, Instead, Sent, serving
 from tests.workspace import write_changed_params
@@ -39,24 +39,24 @@ NOT_ANSWERS: list[tuple[Json | bytes, str]] = [
     (chat(None, "length", error={"code": 429}), "429"),
     ({"choices": [{**chat("The")["choices"][0], "error": {"message": "provider gone"}}]}, "provider gone"),
     ({"choices": []}, "no choices"),
-    ({"choices": [None]}, "no choice"),
+    ({"choices": [None]}, "not a choice"),
     ({"choices": [chat()["choices"][0], chat()["choices"][0]]}, "2 choices for 1 prompts"),
     (of(None), "a choice without a message"),
     (of({"role": "assistant"}), "an answer without text"),
     (chat(None), "an answer without text"),
     (chat("", usage={"completion_tokens": 0}), "an answer without text"),
-    (chat({"a": 1}), "no text"),
+    (chat({"a": 1}), "not a text"),
     (chat("The answer i", None), "finish_reason: null"),
     (chat("The answer i", "network_error"), "finish_reason: network_error"),
     (chat("The answer i", "error"), "finish_reason: error"),
     (chat("The answer i", "abort"), "finish_reason: abort"),
     (chat("", "content_filter"), "finish_reason: content_filter"),
-    (HTML, "no JSON: 502 Bad Gateway"),
-    (json.dumps(chat("a long answer")).encode()[:40], "no JSON: "),
-    (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "no JSON: data:"),
+    (HTML, "not JSON: 502 Bad Gateway"),
+    (json.dumps(chat("a long answer")).encode()[:40], "not JSON: "),
+    (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "not JSON: data:"),
     (b"\n \n", "an empty body"),
-    (b"[]", "no JSON object"),
-    (b"null", "no JSON object"),
+    (b"[]", "not a JSON object"),
+    (b"null", "not a JSON object"),
 ]
 
 
@@ -109,7 +109,7 @@ def test_several_choices_are_put_in_the_prompts_order_or_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "passes"),
+    ("body", "retryable"),
     [
         ({"error": {"message": "busy"}}, True),
         ({"error": {"code": 429}}, True),
@@ -120,21 +120,21 @@ def test_several_choices_are_put_in_the_prompts_order_or_refused() -> None:
         ({"error": {"type": "invalid_request_error"}}, False),
     ],
 )
-def test_an_error_passes_unless_its_status_or_its_word_says_no(body: Json, passes: bool) -> None:
+def test_an_error_is_retryable_unless_its_status_or_code_is_final(body: Json, retryable: bool) -> None:
     with pytest.raises(NoAnswer) as error:
         answers(body_of(body), 1)
-    assert error.value.passes is passes
+    assert error.value.retryable is retryable
 
 
 def test_a_status_comes_with_the_bodys_words() -> None:
-    assert str(status_error(502, HTML, 0.0)) == "HTTP 502: no JSON: 502 Bad Gateway"
+    assert str(status_error(502, HTML, 0.0)) == "HTTP 502: not JSON: 502 Bad Gateway"
     assert str(status_error(401, b'{"error": {"message": "no such key"}}', 0.0)) == "HTTP 401: no such key"
     assert str(status_error(400, b'{"message": "too long"}', 0.0)) == "HTTP 400: too long"
-    assert [status_error(code, b"", 0.0).passes for code in (400, 401, 404, 408, 429, 500, 529)] == [
+    assert [status_error(code, b"", 0.0).retryable for code in (400, 401, 404, 408, 429, 500, 529)] == [
         *(False, False, False),
         *(True, True, True, True),
     ]
-    assert words({"error": {"type": "overloaded_error"}}) == "overloaded_error"
+    assert error_message({"error": {"type": "overloaded_error"}}) == "overloaded_error"
 
 
 def echoed(tokens: int, **changes: Any) -> Json:
@@ -148,9 +148,9 @@ def echoed(tokens: int, **changes: Any) -> Json:
         ({"error": {"message": "token expired"}}, "token expired"),
         ({"choices": [{"index": 0, "text": "A", "logprobs": None}]}, "no log-probabilities of the prompt's tokens"),
         (echoed(1), "2 log-probabilities for a prompt of 3 tokens and one more"),
-        (echoed(3, token_logprobs=[None, -1.0, float("nan"), -1.0]), "a log-probability that is no number"),
-        (echoed(3, token_logprobs=[None, -1.0, None, -1.0]), "a log-probability that is no number"),
-        (echoed(3, top_logprobs=[None, {}, {}, {}]), "no likeliest token"),
+        (echoed(3, token_logprobs=[None, -1.0, float("nan"), -1.0]), "a log-probability that is not a number"),
+        (echoed(3, token_logprobs=[None, -1.0, None, -1.0]), "a log-probability that is not a number"),
+        (echoed(3, top_logprobs=[None, {}, {}, {}]), "no top token"),
     ],
 )
 def test_log_probabilities_that_lm_eval_would_misread_are_refused(body: Json, expected: str) -> None:
@@ -210,12 +210,13 @@ def after(questions: int, sent: Sent | Json) -> Instead:
     return instead
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("backend", ["local-chat-completions", "local-completions"])
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
         ({"error": {"message": "token sk-of-the-served expired"}}, "the served model failed (token (the key) expired)"),
-        (Sent(HTML, headers={"Content-Type": "text/html"}), "the served model failed (no JSON: 502 Bad Gateway)"),
+        (Sent(HTML, headers={"Content-Type": "text/html"}), "the served model failed (not JSON: 502 Bad Gateway)"),
         (Sent(b'{"choices": [{"index": 0, "te', declared=900), "the served model failed (ClientPayloadError: "),
         ({"choices": []}, "the served model failed (no choices: "),
     ],
@@ -271,10 +272,11 @@ def test_an_error_that_does_not_pass_is_not_retried(tmp_path: Path, tiny_student
     assert "(who are you)" in failed(served)
     assert len(server.requests) == 1
     server.instead = after(0, Sent(b"tomorrow", 429, {"Retry-After": "86400"}))
-    assert "(HTTP 429: no JSON: tomorrow)" in failed(served)
+    assert "(HTTP 429: not JSON: tomorrow)" in failed(served)
     assert len(server.requests) == 2, "nor is a day waited for"
 
 
+@pytest.mark.heavy
 def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -300,6 +302,7 @@ def test_an_answer_that_is_all_thought_is_cut_off_and_wrong(
     assert served.arm.metrics["heldout"]["cut_off"] == 0.3333
 
 
+@pytest.mark.heavy
 def test_log_probabilities_are_asked_again_after_an_error(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -323,5 +326,5 @@ def test_a_server_without_its_list_of_models_shows_its_words(
     server.listed = {"error": {"message": "key sk-of-the-served is unknown"}}
     assert "/models: key (the key) is unknown. Start the server" in failed(served)
     server.listed = {"models": []}
-    assert "/models: no list of models" in failed(served)
+    assert "/models: not a list of models" in failed(served)
     assert not server.requests

@@ -46,6 +46,7 @@ def params_for(folder: Path, server: Completions | None, changes: dict[str, Any]
     return path
 
 
+@pytest.mark.heavy
 def test_a_served_student_scores_as_it_does_on_hf(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_served_student_scores_as_it_does_on_hf(
     assert {body["model"] for body in server.requests} == {"distilled-filtered"}
 
 
+@pytest.mark.heavy
 def test_a_chat_is_asked_with_messages_and_gets_the_same_answers(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_chat_is_asked_with_messages_and_gets_the_same_answers(
     assert [message["role"] for message in server.requests[-1]["messages"]] == ["system", "user"]
 
 
+@pytest.mark.heavy
 def test_the_key_comes_from_the_environment_and_reaches_no_file(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +97,7 @@ def test_the_key_comes_from_the_environment_and_reaches_no_file(
     assert not [path for path in files if b"sk-of-the-served" in path.read_bytes()]
 
 
+@pytest.mark.heavy
 def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs) -> None:
     arm = Arm(tmp_path)
     runs(
@@ -110,7 +114,7 @@ def test_without_a_key_none_is_sent(tmp_path: Path, tiny_student: Path, server: 
     [
         ({"run.served.base_url": "http://me:secret@127.0.0.1/v1"}, "run.served.base_url: not a plain http address"),
         ({"run.served.base_url": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1/models: cannot be reached ("),
-        ({"run.served.model": "{arm}"}, "no model 'filtered' is served there, but distilled-filtered."),
+        ({"run.served.model": "{arm}"}, "no model 'filtered' there. It serves distilled-filtered."),
         (
             {"evaluate.backend.kind": "local-chat-completions", "evaluate.benchmarks": ["lm-eval:mmlu_anatomy"]},
             "evaluate.benchmarks: 'mmlu_anatomy' needs log-likelihoods, which local-chat-completions does not give.",
@@ -136,6 +140,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line_before_anything_is_asked(
     assert not server.requests
 
 
+@pytest.mark.heavy
 def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     tmp_path: Path, tiny_student: Path, server: Completions, runs: Runs
 ) -> None:
@@ -157,6 +162,7 @@ def test_a_server_that_fails_is_one_line_without_the_key_and_what_came_is_kept(
     assert len(server.requests) == asked, "a second run asks for nothing"
 
 
+@pytest.mark.heavy
 def test_killed_in_the_midst_it_asks_only_for_the_rest(tmp_path: Path, tiny_student: Path, runs: Runs) -> None:
     with serving(tiny_student, "distilled-filtered", delay_s=0.3) as server:
         params = params_for(tmp_path, server, {"evaluate.backend.kind": "local-completions"})
@@ -205,12 +211,13 @@ def test_killed_on_hf_it_loses_at_most_the_batch_that_was_under_way(
     assert 2 <= before < 6, "it was killed in the midst"
     monkeypatch.setenv("DVC_ROOT", str(arm.folder))
     runs(evaluate, *words)
-    assert f"evaluate: filtered: heldout: {6 - before} answers to ask for" in caplog.messages
+    assert f"evaluate: filtered: heldout: {6 - before} answers to compute" in caplog.messages
     monkeypatch.setenv("DVC_ROOT", str(other.folder))
     runs(evaluate, *other.arguments(params, tiny_student, None))
     assert arm.rows == other.rows, "as if it had not been killed"
 
 
+@pytest.mark.heavy
 def test_other_weights_get_no_old_answers(
     tmp_path: Path, tiny_student: Path, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,10 +227,10 @@ def test_other_weights_get_no_old_answers(
     words = arm.arguments(params_for(tmp_path, None), weights, None)
     for _ in range(2):
         runs(evaluate, *words)
-    assert sum("6 answers to ask for" in line for line in caplog.messages) == 1, "the second run asks for nothing"
+    assert sum("6 answers to compute" in line for line in caplog.messages) == 1, "the second run asks for nothing"
     other_weights(weights)
     runs(evaluate, *words)
-    assert sum("6 answers to ask for" in line for line in caplog.messages) == 2
+    assert sum("6 answers to compute" in line for line in caplog.messages) == 2
     assert len(list((tmp_path / ".cache" / "evaluation" / "filtered").iterdir())) == 1, "the old ones are gone"
 
 

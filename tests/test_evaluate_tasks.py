@@ -13,7 +13,7 @@ import pytest
 from stages.evaluate import main as evaluate
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.forecast import LONG_H, billions, forecast, warning
-from stages.lib.evaluation.launching import arguments, command, wants_several
+from stages.lib.evaluation.launching import arguments, command, needs_several_processes
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import is_right
 from stages.lib.evaluation.tasks import KNOWN, chosen, folder_of_tasks, loaded
@@ -125,7 +125,8 @@ def test_accelerate_knows_every_word_of_that_command() -> None:
 def of(profile: str, device: str, processes: int) -> Params:
     params = load_params(ROOT / "profiles" / f"{profile}.yaml")
     run = params.run.model_copy(update={"device": device, "processes": processes})
-    evaluation = params.evaluate.model_copy(update={"backend": "hf"})
+    backend = params.evaluate.backend.model_copy(update={"kind": "hf"})
+    evaluation = params.evaluate.model_copy(update={"backend": backend})
     return params.model_copy(update={"run": run, "evaluate": evaluation})
 
 
@@ -135,12 +136,13 @@ def test_several_are_started_for_cards_and_by_the_first_process_alone(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     caplog.set_level(logging.INFO, "distillery.evaluate")
     cards, one, cpu = of("cuda", "cuda", 8), of("cuda", "cuda", 1), of("cuda", "cpu", 8)
-    assert [wants_several(each.evaluate, each.run) for each in (cards, one, cpu)] == [True, False, False]
-    assert "lm-eval asks with one process on a CPU" in caplog.text
-    vllm = cards.evaluate.model_copy(update={"backend": "vllm"})
-    assert not wants_several(vllm, cards.run), "it spreads a model by its own arguments"
+    assert [needs_several_processes(each.evaluate, each.run) for each in (cards, one, cpu)] == [True, False, False]
+    assert "lm-eval runs one process on a CPU" in caplog.text
+    backend = cards.evaluate.backend.model_copy(update={"kind": "vllm"})
+    vllm = cards.evaluate.model_copy(update={"backend": backend})
+    assert not needs_several_processes(vllm, cards.run), "it spreads a model by its own arguments"
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert not wants_several(cards.evaluate, cards.run), "one of the several starts no more"
+    assert not needs_several_processes(cards.evaluate, cards.run), "one of the several starts no more"
 
 
 def test_a_line_says_how_far_it_is_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,7 +152,7 @@ def test_a_line_says_how_far_it_is_where_there_is_no_terminal(caplog: pytest.Log
     progress.begin(3)
     progress.count()
     progress.count()
-    assert caplog.messages[0] == "evaluate: filtered: gsm8k: 3 answers to ask for"
+    assert caplog.messages[0] == "evaluate: filtered: gsm8k: 3 answers to compute"
     assert caplog.messages[2].startswith("evaluate: filtered: gsm8k: 2 of 3 answers, ")
     assert caplog.messages[2].endswith(" left")
 
@@ -170,5 +172,5 @@ def test_the_time_left_is_said_after_the_second_batch_and_by_it(
             progress.count()
     lines = caplog.messages[1:]
     assert len(lines) == (2 if together else 20)
-    assert {line.partition(", ")[2] for line in lines[:-1]} == {"no forecast yet"}
+    assert {line.partition(", ")[2] for line in lines[:-1]} == {"no estimate yet"}
     assert re.fullmatch(r"evaluate: filtered: gsm8k: 20 of 80 answers, \d+\.\d/s, 1 s left", lines[-1]), lines[-1]

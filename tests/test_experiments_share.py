@@ -35,6 +35,7 @@ def executed(workspace: Workspace, name: str) -> set[str]:
     return stages_in(workspace.run("dvc", "queue", "logs", name))
 
 
+@pytest.mark.heavy
 def test_an_experiment_elsewhere_asks_for_nothing_that_is_in_the_store(workspace: Workspace) -> None:
     before, times = workspace.asked(), workspace.times()
     shown = workspace.run(
@@ -46,6 +47,7 @@ def test_an_experiment_elsewhere_asks_for_nothing_that_is_in_the_store(workspace
     assert workspace.run("dvc", "exp", "list", "--name-only").split() == ["again"]
 
 
+@pytest.mark.heavy
 def test_experiments_side_by_side_ask_for_new_questions_only_and_for_each_once(workspace: Workspace) -> None:
     before = workspace.requested()
     queue(workspace, "again", "distill.max_failed_share=0.06", "distill")
@@ -59,6 +61,7 @@ def test_experiments_side_by_side_ask_for_new_questions_only_and_for_each_once(w
     assert sorted(workspace.requested()[len(before) :]) == sorted(workspace.messages()[12:])
 
 
+@pytest.mark.heavy
 def test_what_an_experiment_elsewhere_paid_for_serves_the_workspace(workspace: Workspace) -> None:
     workspace.run("dvc", "exp", "run", "--temp", "--set-param", "collect.train_size=24", "distill")
     assert workspace.asked() == 24
@@ -91,6 +94,7 @@ def workspace_in_chinese(finished: Workspace, tmp_path: Path) -> Iterator[Worksp
     yield Workspace(tmp_path / "工作")
 
 
+@pytest.mark.heavy
 def test_where_the_path_is_not_ascii_the_cache_must_lie_where_it_is(
     workspace_in_chinese: Workspace, tmp_path: Path
 ) -> None:

@@ -235,7 +235,7 @@ def test_not_one_right_answer_is_refused(
 ) -> None:
     rows = distilled_file(WRONG, NO_ANSWER)
     line = refuses(main, *arguments(rows, tmp_path / "out", project_params()))
-    assert line.startswith(f"{rows}: not one of 2 answers is to be kept. ")
+    assert line.startswith(f"{rows}: none of 2 answers is kept. ")
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.test_teacher_transfer import bodies
 from tests.workspace import ALL, ROOT, Workspace, stages_in, wait_until
 
+pytestmark = pytest.mark.heavy
+
 THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
 FOURTH = THIRD | {"num_train_epochs": 3.0}
 

@@ -244,6 +244,7 @@ class TestThePublishedTexts:
         index = index_questions("gsm8k", questions, 13)
         assert all(index.hit(text) for text in questions)
 
+    @pytest.mark.heavy
     def test_all_of_it_takes_seconds(self, training: list[str], development_data: Path) -> None:
         started = time.monotonic()
         paths = {"gsm8k": "gsm8k/test.jsonl", "mgsm": "mgsm", "mmlu": "mmlu"}

@@ -155,6 +155,7 @@ class TestDocument:
         assert parted["otherwise"] == []
         assert f"On {20 - sum(map(len, parted.values()))} of 20 all three" in said
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize("interval", ["pseudo_pairs", "tango"])
     def test_its_exact_sums_use_the_intervals_that_compare_uses(self, interval: Interval) -> None:
         tables = AllTables.of(30, 0.4, 0.7)

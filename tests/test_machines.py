@@ -13,7 +13,7 @@ import pytest
 
 from stages.lib.command import main_worktree
 from stages.lib.doctor.locking import locks, mount_options
-from tests.teacher_desk import ROOT, Desk, question
+from tests.distill_runner import ROOT, DistillRunner, question
 from tests.workspace import Workspace, stages_in
 
 NO_LOCKS = "def {kind}(*_):\n    raise OSError(errno.{error}, os.strerror(errno.{error}))\nfcntl.{kind} = {kind}\n"
@@ -33,6 +33,9 @@ class Copy:
             shutil.copy(ROOT / name, folder / name)
         unwanted = ("DVC_ROOT", "PYTHONPATH", "GIT_DIR")
         self.environment = {name: value for name, value in os.environ.items() if name not in unwanted} | OF_GIT
+        # the doctor imports torch, which takes three seconds and is no matter here
+        (folder.parent / "site" / "torch").mkdir(parents=True)
+        (folder.parent / "site" / "torch" / "__init__.py").touch()
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -48,8 +51,12 @@ class Copy:
         return self.run("make", f"PYTHON={sys.executable}", "PIP_NO_INDEX=1", *options, "demo")
 
     def says(self) -> str:
-        """The doctor's line about git, and what mends it."""
-        done = self.run(sys.executable, "-m", "stages.lib.doctor")
+        """The doctor's line about git, and what fixes it."""
+        without_torch = {"PYTHONPATH": str(self.folder.parent / "site")}
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.lib.doctor"], cwd=self.folder, env=self.environment | without_torch,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert "Traceback" not in done.stderr
         lines = done.stdout.splitlines()
         (number,) = [number for number, line in enumerate(lines) if line[6:].startswith("git ")]
@@ -61,14 +68,14 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "a copy")
 
 
-@pytest.mark.parametrize("options", [(), ("-j4",)])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.heavy), ("-j4",)])
 def test_a_copy_without_git_is_told_before_anything_is_installed(copy: Copy, options: tuple[str, ...]) -> None:
     done = copy.demo(*options)
     assert done.returncode == 2
     line = done.stderr.splitlines()[0]
     assert line == (
         f"Error: {copy.folder} is a copy without .git, and DVC needs one. "
-        "Git clone it instead, or: git init && git add -A && git commit -m 'As it came'"
+        "Git clone it instead, or: git init && git add -A && git commit -m 'Initial commit'"
     )
     assert not (copy.folder / ".venv").exists()
     assert copy.says().startswith(f"fail git {copy.folder} is a copy without .git")
@@ -88,7 +95,7 @@ def test_a_repository_without_a_commit_is_a_warning(copy: Copy) -> None:
 
 def test_a_copy_within_another_repository_is_a_warning(copy: Copy) -> None:
     subprocess.run(["git", "init", "-q", str(copy.folder.parent)], check=True)
-    assert copy.says().startswith(f"warn git {copy.folder} has no .git of its own, but lies in the repository ")
+    assert copy.says().startswith(f"warn git {copy.folder} has no .git, but is inside the repository ")
 
 
 def test_a_repository_of_another_user_is_told_in_gits_words(copy: Copy) -> None:
@@ -135,7 +142,7 @@ def test_a_store_that_a_worktree_had_of_its_own_is_named(repository: Copy, tmp_p
         [sys.executable, "-m", "stages.lib.store_tools.ledger"], cwd=tmp_path / "another", env=repository.environment,
         text=True, capture_output=True, check=True,
     )  # fmt: skip
-    assert f"'make store-import FILE={own}' adds what is here" in done.stderr
+    assert f"'make store-import FILE={own}' adds this worktree's answers" in done.stderr
 
 
 def test_what_is_no_linked_worktree_is_its_own(repository: Copy, tmp_path: Path) -> None:
@@ -165,6 +172,7 @@ def test_a_worktree_whose_repository_is_not_here_is_its_own(repository: Copy, tm
     assert main_worktree(tmp_path / "another") == tmp_path / "another"
 
 
+@pytest.mark.heavy
 def test_a_worktree_asks_for_nothing_that_the_main_one_has_received(workspace: Workspace, tmp_path: Path) -> None:
     workspace.run("git", "worktree", "add", "-q", str(tmp_path / "another"))
     asked = workspace.asked()
@@ -200,7 +208,7 @@ def test_locks_that_work_are_found_to_and_leave_nothing_behind(tmp_path: Path) -
         (NO_LOCKS.replace("{error}", "ENOLCK"), "{kind}: No locks available"),
         (NO_LOCKS.replace("{error}", "ENOSYS"), "{kind}: Function not implemented"),
         (NO_LOCKS.replace("{error}", "EOPNOTSUPP"), "{kind}: Operation not supported"),
-        (EVERYBODY, "a second process was not held off"),
+        (EVERYBODY, "a second process was not refused"),
     ],
     ids=["no daemon", "not implemented", "not supported", "granted to everybody"],
 )
@@ -212,15 +220,15 @@ def test_a_filesystem_without_locks_is_named(
     assert finding.state == "fail"
     assert finding.found.startswith(f"{tmp_path}: ")
     assert words.replace("{kind}", kind) in finding.found
-    assert "symbolic link" in finding.mend
+    assert "symbolic link" in finding.fix
     assert [path.name for path in tmp_path.iterdir()] == ["kernel"]
 
 
 def test_a_lock_that_is_never_answered_is_named_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.lib.doctor.locking.ANSWERS_S", 1.0)
+    monkeypatch.setattr("stages.lib.doctor.locking.TIMEOUT_S", 1.0)
     monkeypatch.setenv("PYTHONPATH", kernel(tmp_path, "import time\nfcntl.flock = lambda *_: time.sleep(100)\n"))
     (finding,) = locks({"the store": tmp_path})
-    assert (finding.state, finding.found) == ("fail", f"{tmp_path}: no answer to a lock within 1 s")
+    assert (finding.state, finding.found) == ("fail", f"{tmp_path}: no result of a lock call within 1 s")
 
 
 @pytest.mark.parametrize("option", ["localflock", "nolock", "local_lock=all"])
@@ -236,30 +244,32 @@ def test_locks_that_no_other_host_sees_are_a_warning(
     assert mount_options(tmp_path / "d") == ["rw"]
 
 
-def failing_under(desk: Desk, text: str) -> str:
+def failing_under(runner: DistillRunner, text: str) -> str:
     """What distill says on stderr where it fails under a kernel that does as ``text``."""
-    environment = os.environ | {"PYTHONPATH": kernel(desk.folder, text)}
-    desk.ask(question(0))
+    environment = os.environ | {"PYTHONPATH": kernel(runner.folder, text)}
+    runner.ask(question(0))
     with subprocess.Popen(
-        [sys.executable, "-m", "stages.distill", *desk.arguments()],
-        cwd=desk.folder, env=environment, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "stages.distill", *runner.arguments()],
+        cwd=runner.folder, env=environment, text=True, stderr=subprocess.PIPE,
     ) as stage:  # fmt: skip
         _, said = stage.communicate(timeout=60)
     assert stage.returncode == 1
     return said
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["flock", "lockf"])
-def test_a_store_without_locks_is_one_line(kind: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_locks_is_one_line(kind: str, runner: DistillRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NO_LOCKS.replace("{error}", "ENOLCK").replace("{kind}", kind)
-    said = failing_under(desk, text)
+    said = failing_under(runner, text)
     (line,) = said.splitlines()
-    assert line.startswith(f"Error: {desk.store.parent}/answers.")
+    assert line.startswith(f"Error: {runner.store.parent}/answers.")
     assert "locks do not work on this filesystem (No locks available)" in line
-    assert desk.requested() == []
+    assert runner.requested() == []
 
 
-def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
+@pytest.mark.heavy
+def test_locks_that_fail_midway_lose_no_answer(runner: DistillRunner) -> None:
     """The daemon goes down after the store was opened: what comes then is kept beside the store."""
     text = (
         "real, calls = fcntl.flock, []\n"
@@ -270,7 +280,7 @@ def test_locks_that_fail_midway_lose_no_answer(desk: Desk) -> None:
         "    return real(file, how)\n"
         "fcntl.flock = flock\n"
     )
-    said = failing_under(desk, text)
+    said = failing_under(runner, text)
     assert "'make store-import FILE=" in said
-    (rescued,) = desk.store.parent.glob("*.rescued.*.jsonl")
-    assert len(rescued.read_bytes().splitlines()) == len(desk.requested()) == 1
+    (rescued,) = runner.store.parent.glob("*.rescued.*.jsonl")
+    assert len(rescued.read_bytes().splitlines()) == len(runner.requested()) == 1

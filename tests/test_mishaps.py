@@ -15,6 +15,8 @@ import pytest
 
 from tests.workspace import Workspace, kill
 
+pytestmark = pytest.mark.heavy
+
 Mounting = Callable[[str], subprocess.CompletedProcess[str]]
 
 
@@ -45,7 +47,7 @@ def test_a_full_disk_loses_no_answer_that_was_stored(workspace: Workspace, mount
         exit $ended
     """)
     assert done.returncode != 0
-    said = f"{workspace.folder}/data/store/answers.jsonl: No space left on device. What was stored before is kept"
+    said = f"{workspace.folder}/data/store/answers.jsonl: No space left on device. Stored answers are kept"
     assert len([line for line in done.stderr.splitlines() if line.startswith(f"Error: {said}")]) == 1, done.stderr
     assert "Traceback" not in done.stderr
     stored, refused = workspace.stored(), len(workspace.requested())
@@ -76,7 +78,7 @@ def test_a_read_only_folder_is_one_line_and_nothing_is_lost(workspace: Workspace
         read_only + "python -m stages.collect --questions data/a --heldout b --left-out c --metrics d"
     ).stderr
     assert said.splitlines()[-1].startswith("Error: data/"), said
-    assert "Read-only file system. Mend that" in said
+    assert "Read-only file system. Fix that" in said
     assert workspace.times() == times
     assert workspace.repro("distill") == {"distill"}
 

@@ -1,5 +1,6 @@
 """A choice holds what its kind reads and nothing else, ``run`` what some choice reads: told both ways in one line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import ParamsError, load_params
+from stages.lib.params import Params, ParamsError, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTICLE, EMBEDDED = (ROOT / "profiles" / f"{name}.yaml" for name in ("article", "embedded"))
@@ -64,14 +65,14 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"filter.judge": {"kind": "embedded"}},
-        "filter.judge: strategy rule does not read it; strategy rule_audited and judge and both and rule_then_judge "
-        "do. Remove the key, or set strategy: rule_audited or judge or both or rule_then_judge.",
+        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both or rule_then_judge "
+        "does. Remove the key, or set strategy: rule_audited, judge, both or rule_then_judge.",
         id="a judge of the rule alone",
     ),
     pytest.param(
         ARTICLE,
         {"filter.audit_share": 0.1},
-        "filter.audit_share: strategy judge does not read it; strategy rule_audited and rule_then_judge do. "
+        "filter.audit_share: strategy judge does not read it; strategy rule_audited or rule_then_judge does. "
         "Remove the key, or set strategy: rule_audited or rule_then_judge.",
         id="an audit of a judge",
     ),
@@ -85,8 +86,8 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"train.student.revision": "v1"},
-        "train.student.revision: kind package does not read it; kind modelscope and modelers and hub do. "
-        "Remove the key, or set kind: modelscope or modelers or hub.",
+        "train.student.revision: kind package does not read it; kind modelscope, modelers or hub does. "
+        "Remove the key, or set kind: modelscope, modelers or hub.",
         id="a package's revision",
     ),
     pytest.param(
@@ -104,33 +105,32 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"run.embedded": {"latency_s": 0.0, "port": 0}},
-        "run.embedded: nothing reads it but distill.teacher or filter.judge with kind: embedded. Remove the key.",
+        "run.embedded: only distill.teacher or filter.judge with kind: embedded reads it. Remove the key.",
         id="an embedded server without an embedded model",
     ),
     pytest.param(
         ARTICLE,
         {"run.served": {"base_url": "http://127.0.0.1:8000/v1", "model": "{arm}", "api_key_variable": "KEY"}},
-        "run.served: nothing reads it but evaluate.backend with kind: local-completions or local-chat-completions. "
+        "run.served: only evaluate.backend with kind: local-completions or local-chat-completions reads it. "
         "Remove the key.",
         id="served models that nobody asks",
     ),
     pytest.param(
         EMBEDDED,
         {"run.api_key_variables": {"teacher": "API_KEY"}},
-        "run.api_key_variables.teacher: nothing reads it but distill.teacher with kind: openai_compatible. "
-        "Remove the key.",
+        "run.api_key_variables.teacher: only distill.teacher with kind: openai_compatible reads it. Remove the key.",
         id="a key of the embedded teacher",
     ),
     pytest.param(
         EMBEDDED,
         {"run.api_key_variables": {}},
-        "run.api_key_variables: names no variable. Remove it.",
+        "run.api_key_variables: empty. Remove it.",
         id="no key at all",
     ),
     pytest.param(
         EMBEDDED,
         {"run.budget": 3.0},
-        "run: budget is in the currency of run.prices, which is absent. Write prices, or remove budget.",
+        "run.budget: needs the currency of run.prices, which is absent. Write prices, or remove the budget.",
         id="a budget without prices",
     ),
 ]
@@ -166,19 +166,19 @@ LACKING = [
     pytest.param(
         ARTICLE,
         {"run.budget": None},
-        "run: budget is missing beside prices. Write budget: null for none.",
+        "run.budget: missing beside run.prices. Write budget: null for none.",
         id="prices without a budget",
     ),
     pytest.param(
         EMBEDDED,
         {"filter.strategy": "judge"},
-        "filter.judge: missing. Every value stands in the file; 'git diff' shows what was removed.",
+        "filter.judge: missing. The file must have every value; 'git diff' shows what was removed.",
         id="a strategy without its judge",
     ),
     pytest.param(
         ARTICLE,
         {"train.trainer.extra": None},
-        "train.trainer.extra: missing. Every value stands in the file; 'git diff' shows what was removed.",
+        "train.trainer.extra: missing. The file must have every value; 'git diff' shows what was removed.",
         id="a key of the chosen kind",
     ),
 ]
@@ -198,6 +198,12 @@ def test_a_key_that_the_chosen_kind_reads_is_missed(
     assert said(profile, changes) == expected
 
 
+@pytest.mark.parametrize("profile", [ARTICLE, EMBEDDED], ids=["article", "embedded"])
+def test_params_go_to_another_process_and_back(profile: Path) -> None:
+    params = load_params(profile)
+    assert Params.model_validate_json(params.model_dump_json()) == params
+
+
 def test_a_misspelt_key_of_a_choice_is_told_with_the_nearest_of_its_kind(said: Callable[..., str]) -> None:
     text = said(ARTICLE, {"distill.teacher.temprature": 0.6})
     assert text == "distill.teacher.temprature: unknown key. Did you mean 'temperature'?"
@@ -211,10 +217,25 @@ def test_a_misspelt_key_of_a_choice_is_told_with_the_nearest_of_its_kind(said: C
         ("filter.judge.model", 7, "filter.judge.model: Input should be a valid string, not 7."),
         ("train.trainer.logging_steps", "often", "train.trainer.logging_steps: Input should be a valid integer"),
         ("evaluate.backend.dtype", "int8", "evaluate.backend.dtype: Input should be 'float32', "),
-        ("evaluate.backend.args", {"dtype": "auto"}, "evaluate.backend: args holds 'dtype', which other keys say."),
+        ("evaluate.backend.args", {"dtype": "auto"}, "evaluate.backend: args contains 'dtype', which other keys set."),
     ],
 )
 def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
     key: str, value: Any, expected: str, said: Callable[..., str]
 ) -> None:
     assert said(ARTICLE, {key: value}).startswith(expected)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md"])
+def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
+    yaml = YAML(typ="safe")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = (yaml.load(each) for each in blocks if "kind: " in each)
+    params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
+    for name, section in block.items():
+        params[name] |= section
+    if "distill" in block:
+        del params["run"]["embedded"]
+    with (tmp_path / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    load_params(tmp_path / "params.yaml")

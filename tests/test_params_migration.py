@@ -10,7 +10,7 @@ from click.testing import Result
 from ruamel.yaml import YAML
 
 from stages.lib.evaluation.backends import Asking
-from stages.lib.evaluation.cache import FORM, digest, shaping_params
+from stages.lib.evaluation.cache import FORMAT, digest, shaping_params
 from stages.lib.evaluation.settings import settings
 from stages.lib.params import ParamsError, judge_of, load_params
 from stages.lib.params.__main__ import main
@@ -222,9 +222,9 @@ def test_a_section_in_braces_and_another_indentation_are_rewritten_too(migrate: 
 @pytest.mark.parametrize("form", [b"\xef\xbb\xbf%s", b"%s"], ids=["a byte order mark", "CRLF line ends"])
 def test_a_file_saved_by_a_windows_editor_stays_one(form: bytes, tmp_path: Path, runs: Callable[..., Result]) -> None:
     path = tmp_path / "params.yaml"
-    path.write_bytes(form % (BEFORE / "embedded.yaml").read_bytes().replace(b"\n", b"\r\n"))
+    path.write_bytes(form % b"---\n".join([b"", (BEFORE / "embedded.yaml").read_bytes()]).replace(b"\n", b"\r\n"))
     runs(main, "--migrate", path)
-    assert path.read_bytes().startswith(form.removesuffix(b"%s"))
+    assert path.read_bytes().startswith(form.removesuffix(b"%s") + b"---\r\n# The embedded profile")
     assert path.read_bytes().count(b"\n") == path.read_bytes().count(b"\r\n") > 100
     assert load_params(path) == load_params(ROOT / "params.yaml")
 
@@ -244,7 +244,7 @@ def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path: Path, runs: Cal
 def test_a_file_of_today_is_left_as_it_is(profile: str, tmp_path: Path, runs: Callable[..., Result]) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / "profiles" / f"{profile}.yaml").read_bytes())
-    assert runs(main, "--migrate", path).stdout == f"{path}: in the new form already, and valid; left as it is\n"
+    assert runs(main, "--migrate", path).stdout == f"{path}: already in the new format, and valid; not changed\n"
     assert path.read_bytes() == (ROOT / "profiles" / f"{profile}.yaml").read_bytes()
 
 
@@ -258,7 +258,7 @@ REFUSED = [
     pytest.param(lambda text: text.replace("filter:", "filter: ["), "not YAML (", id="no YAML"),
     pytest.param(
         lambda text: text.replace("    dataset: filtered\n", "    <<: {dataset: filtered}\n"),
-        "cannot be rewritten: a mapping takes over another's keys (<<). ",
+        "cannot be rewritten: a mapping uses merge keys (<<). ",
         id="merged keys",
     ),
     pytest.param(
@@ -286,7 +286,7 @@ def test_an_older_file_is_refused_with_the_command_that_rewrites_it(profile: str
     with pytest.raises(ParamsError) as caught:
         load_params(path)
     command = f"python -m stages.lib.params --migrate {path}"
-    assert str(caught.value) == f"{path}: written before choices were {{kind: …}}; run '{command}'."
+    assert str(caught.value) == f"{path}: in the older format, without {{kind: …}}. Run '{command}'."
 
 
 @pytest.mark.parametrize("path", sorted(BEFORE.glob("*.yaml")), ids=lambda path: path.stem)
@@ -319,7 +319,12 @@ def test_a_request_of_an_older_profile_has_the_key_that_it_had(profile: str, mig
 
 
 def test_a_request_with_every_sampling_value_has_the_key_that_it_had(migrate: Migrate) -> None:
-    values = {"base_url": "http://127.0.0.1:8000/v1/", "temperature": 0.6, "top_p": 0.95, "max_tokens": 4096}
+    values: dict[str, Any] = {
+        "base_url": "http://127.0.0.1:8000/v1/",
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "max_tokens": 4096,
+    }
     values |= {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
     teacher = load_params(
         migrate("article", {f"distill.teacher.{key}": value for key, value in values.items()})
@@ -346,19 +351,19 @@ def test_a_request_to_the_embedded_teacher_has_the_key_that_it_had(
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_answers_kept_of_an_older_evaluation_are_found(profile: str, migrate: Migrate) -> None:
     params = load_params(migrate(profile))
-    shaping = {"weights": "w", "evaluate": shaping_params(params.evaluate), "device": params.run.device}
+    shaping: dict[str, Any] = {"weights": "w", "evaluate": shaping_params(params.evaluate), "device": params.run.device}
     shaping |= {"processes": params.run.processes, "served": [], "versions": {}}
     assert digest(shaping) == EVALUATIONS[profile]
 
 
 def test_the_answers_kept_of_an_older_served_evaluation_are_found(migrate: Migrate) -> None:
-    changes = {"evaluate.backend": "local-completions", "evaluate.backend_args": {"max_length": 4096}}
+    changes: dict[str, Any] = {"evaluate.backend": "local-completions", "evaluate.backend_args": {"max_length": 4096}}
     changes |= {"evaluate.batch_size": 16, "run.served_base_url": "http://127.0.0.1:8000/v1"}
     params = load_params(migrate("article", changes | {"run.served_model": "distilled-{arm}"}))
     where = params.run.served
     assert where
-    shaping = {"weights": "w", "evaluate": shaping_params(params.evaluate), "device": params.run.device}
-    shaping |= {"processes": params.run.processes, "served": [where.base_url, where.model, FORM], "versions": {}}
+    shaping: dict[str, Any] = {"weights": "w", "evaluate": shaping_params(params.evaluate), "device": params.run.device}
+    shaping |= {"processes": params.run.processes, "served": [where.base_url, where.model, FORMAT], "versions": {}}
     assert digest(shaping) == "fe0caf8c5c4c8545"
 
 

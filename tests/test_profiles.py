@@ -265,6 +265,7 @@ def test_make_profile_lays_it_down_and_prints_the_difference(repository: Path) -
     assert done.stdout.splitlines()[-1].startswith("params.yaml: valid; ")
 
 
+@pytest.mark.heavy
 def test_make_profile_embedded_brings_the_committed_params_back(repository: Path) -> None:
     make_profile("article", repository)
     done = make_profile("embedded", repository)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.workspace import Workspace
+
+pytestmark = pytest.mark.heavy
 
 LEFT_BY_FILTERED = {
     "data/eval/filtered.examples.jsonl",

@@ -5,9 +5,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ INPUTS = {
     "--compare": "metrics/compare.json",
 }
 ROOT = Path(__file__).resolve().parents[1]
+NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
 VOID = {"meta", "line", "circle", "path", "br", "img"}
 
 
@@ -184,12 +187,25 @@ def write_csv(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
 
 
 @pytest.fixture
-def made_run(tmp_path: Path, runs: Callable[..., Result], project_params: Callable[..., Path]) -> Callable[..., Path]:
-    """``made_run(rejected=4, right={"base": 1})``: the folder of a run with these arms, compared by the stage."""
+def made_run(
+    tmp_path: Path,
+    runs: Callable[..., Result],
+    project_params: Callable[..., Path],
+    built_once: Callable[..., Path],
+) -> Callable[..., Path]:
+    """``made_run(rejected=4, right={"base": 1})``: the folder of a run with these arms, compared by the stage.
+
+    A run is made once and copied.
+    """
 
     def make(rejected: int = 4, right: dict[str, int] | None = None, benchmarks: Sequence[str] = ("heldout",)) -> Path:
-        folder = tmp_path / "run"
-        right = right or {"base": 1, "unfiltered": 12, "filtered": 15}
+        shown = {"base": 1, "unfiltered": 12, "filtered": 15} if right is None else right
+        name = f"run {rejected} {shown} {benchmarks}"
+        kept = built_once(name.translate(NO_SIGNS), partial(build, rejected, shown, benchmarks))
+        shutil.copytree(kept, tmp_path / "run", dirs_exist_ok=True)
+        return tmp_path / "run"
+
+    def build(rejected: int, right: dict[str, int], benchmarks: Sequence[str], folder: Path) -> None:
         write_rows_and_counts(folder, rejected)
         for name, count in right.items():
             write_evaluation(folder, name, count, benchmarks)
@@ -199,7 +215,6 @@ def made_run(tmp_path: Path, runs: Callable[..., Result], project_params: Callab
         folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
         out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
         runs(compare, *folders, *out, "--params", params)
-        return folder
 
     return make
 

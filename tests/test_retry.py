@@ -1,6 +1,8 @@
 """``make retry`` by the real make and DVC: what it asks, what it lays out anew, and what a plain repro does then."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,17 @@ from ruamel.yaml import YAML
 
 from tests.workspace import Workspace, kill, wait_until
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Workspace:
     """A workspace whose chain ends with distill, committed and not run yet: what comes after takes minutes."""
-    workspace = Workspace.of_the_repository(tmp_path / "space", tmp_path / "no student")
+    return ending_with_distill(tmp_path / "space")
+
+
+def ending_with_distill(folder: Path) -> Workspace:
+    workspace = Workspace.of_the_repository(folder, folder / "no student")
     path = workspace.folder / "dvc.yaml"
     stages = YAML().load(path)["stages"]
     YAML().dump({"stages": {name: stages[name] for name in ("collect", "distill")}}, path)
@@ -22,14 +30,19 @@ def asking(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def with_failures(asking: Workspace) -> Workspace:
-    """Some of its twelve answers came empty, as they will at each draw."""
-    faults = {"empty_content": 0.4}
-    asking.change({"distill.teacher.faults": faults, "distill.max_failed_share": 0.9})
-    assert asking.repro() == {"collect", "distill"}
-    assert {row["reason"] for row in failures(asking)} == {"empty_response"}
-    assert {row["attempts"] for row in failures(asking)} == {1}
-    return asking
+def with_failures(built_once: Callable[..., Path], tmp_path: Path) -> Workspace:
+    """Some of its twelve answers came empty, as they will at each draw; a copy of one that was run once."""
+
+    def build(folder: Path) -> None:
+        asking = ending_with_distill(folder)
+        faults = {"empty_content": 0.4}
+        asking.change({"distill.teacher.faults": faults, "distill.max_failed_share": 0.9})
+        assert asking.repro() == {"collect", "distill"}
+        assert {row["reason"] for row in failures(asking)} == {"empty_response"}
+        assert {row["attempts"] for row in failures(asking)} == {1}
+
+    shutil.copytree(built_once("with failures", build), tmp_path / "space", symlinks=True)
+    return Workspace(tmp_path / "space")
 
 
 def failures(workspace: Workspace) -> list[dict[str, Any]]:

@@ -38,7 +38,10 @@ def measured(cell: Cell) -> Measured:
 class TestCoverage:
     """Of 2,000 samples, so many intervals hold the true difference."""
 
-    @pytest.mark.parametrize("kind", ["single", "clustered", "few"])
+    @pytest.mark.parametrize(
+        "kind",
+        ["single", pytest.param("clustered", marks=pytest.mark.heavy), pytest.param("few", marks=pytest.mark.heavy)],
+    )
     def test_it_is_at_least_93_and_a_half_per_cent_in_each_cell(self, kind: str) -> None:
         coverage = {cell: measured(cell).coverage for cell in cells(kind)}
         assert len(coverage) == 27
@@ -47,7 +50,7 @@ class TestCoverage:
     def test_the_plain_paired_interval_does_not_hold_with_few_discordant_pairs(self) -> None:
         assert measured(Cell(100, 1, 0.03, "one-sided")).plain_coverage < 0.85
 
-    @pytest.mark.parametrize("kind", ["single", "clustered"])
+    @pytest.mark.parametrize("kind", ["single", pytest.param("clustered", marks=pytest.mark.heavy)])
     def test_it_is_not_bought_with_width_where_there_are_many_discordant_pairs(self, kind: str) -> None:
         for cell in cells(kind):
             if cell.discordance * cell.clusters >= 75:

@@ -92,7 +92,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in FILES}
 
 
-@pytest.mark.parametrize("source", ["hub", "modelscope"])
+@pytest.mark.parametrize("source", ["hub", pytest.param("modelscope", marks=pytest.mark.heavy)])
 def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_disk(
     source: str, hub: StandInHub, tmp_path: Path
 ) -> None:
@@ -104,18 +104,20 @@ def test_a_hub_gives_the_files_at_the_revision_and_the_second_time_from_this_dis
     assert not any("safetensors" in path for path in hub.asked), hub.asked
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_tokenizer_comes_without_the_weights(source: str, hub: StandInHub, tmp_path: Path) -> None:
     found = contents(fetch(tmp_path, source, hub.address, what="tokenizer_folder"))
     assert found == {name: data for name, data in FILES.items() if name != "model.safetensors"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["hub", "modelscope"])
 def test_a_hub_that_has_it_not_is_one_line_that_names_the_way_out(source: str, hub: StandInHub, tmp_path: Path) -> None:
     error = fetch(tmp_path, source, f"{hub.address}/nothing")
     assert isinstance(error, str)
     assert error.startswith("train.student.name: ")
-    assert "set source: path and name a local folder" in error
+    assert "set kind: path and name a local folder" in error
 
 
 def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
@@ -222,22 +224,24 @@ def test_modelers_gives_a_tokenizer_without_weights_or_their_pointer(modelers_hu
 def test_weights_that_git_lfs_does_not_give_are_an_error_and_leave_nothing(modelers_hub: Path) -> None:
     for stored in (modelers_hub / "store").iterdir():
         stored.unlink()
-    with pytest.raises(StudentError, match=r"no 'someone/tiny' \(git-lfs: no model\.safetensors\)"):
+    with pytest.raises(
+        StudentError, match=r"'someone/tiny' cannot be downloaded from Modelers \(git-lfs: no model\.safetensors\)"
+    ):
         student_folder(tiny())
     assert not list((modelers_hub / "project" / ".cache" / "students").iterdir())
 
 
 def test_a_repository_or_a_revision_that_modelers_has_not_is_one_line(modelers_hub: Path) -> None:
-    with pytest.raises(StudentError, match=r"Modelers gave no 'someone/tiny' \(git: .*v9") as error:
+    with pytest.raises(StudentError, match=r"'someone/tiny' cannot be downloaded from Modelers \(git: .*v9") as error:
         student_folder(tiny("v9"))
     assert "\n" not in str(error.value)
-    with pytest.raises(StudentError, match="Modelers gave no 'someone/else'"):
+    with pytest.raises(StudentError, match="'someone/else' cannot be downloaded from Modelers"):
         student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
 
 
 def test_without_git_lfs_it_says_what_to_install(modelers_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(modelers_hub / "nowhere"))
-    with pytest.raises(StudentError, match="Install git-lfs, or set source: path"):
+    with pytest.raises(StudentError, match="Install git-lfs, or set kind: path"):
         student_folder(tiny())
 
 
@@ -255,6 +259,6 @@ def test_openmind_hub_is_asked_where_it_is_installed(modelers_hub: Path, monkeyp
     monkeypatch.delitem(sys.modules, "openmind_hub", raising=False)
     assert student_folder(tiny("v1.0")) == modelers_hub / "work"
     assert sys.modules["openmind_hub"].asked == [("someone/tiny", "v1.0", None)]
-    with pytest.raises(StudentError, match=r"Modelers gave no 'someone/else' \(RuntimeError: 404\)"):
+    with pytest.raises(StudentError, match=r"'someone/else' cannot be downloaded from Modelers \(RuntimeError: 404\)"):
         student_folder(PublishedStudent(kind="modelers", name="someone/else", revision=None))
     monkeypatch.delitem(sys.modules, "openmind_hub")

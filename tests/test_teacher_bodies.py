@@ -8,7 +8,7 @@ from aiohttp import web
 
 from stages.lib.replies.finish import ending
 from stages.lib.replies.reading import read_body
-from tests.teacher_desk import Desk, Serve, completion, question
+from tests.distill_runner import DistillRunner, Serve, completion, question
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 9}
 ADD = "Add them."
@@ -129,32 +129,32 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", MESSAGES)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_thought_and_answer_are_found_in_every_layout_of_a_message(
-    desk: Desk, serve: Serve, name: str, streamed: bool
+    runner: DistillRunner, serve: Serve, name: str, streamed: bool
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         body = stream(chunk(MESSAGES[name]), STOP) if streamed else json.dumps(whole(MESSAGES[name]))
         return web.Response(text=body, content_type="text/event-stream" if streamed else "application/json")
 
     server = serve(route)
-    desk.use(server)
-    desk.set(stream=streamed)
-    desk.ask(question(0))
-    desk.run()
-    (row,) = desk.distilled()
+    runner.use(server)
+    runner.set(stream=streamed)
+    runner.ask(question(0))
+    runner.run()
+    (row,) = runner.distilled()
     assert (row["reasoning"], row["response"]) == (DIFFERENT.get(name, ADD), TWO)
     assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("body", LAYOUTS.values(), ids=LAYOUTS)
-def test_an_answer_is_read_in_every_layout_of_a_body(desk: Desk, serve: Serve, body: str) -> None:
+def test_an_answer_is_read_in_every_layout_of_a_body(runner: DistillRunner, serve: Serve, body: str) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return web.Response(body=body.encode(), content_type="application/json")
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(question(0))
-    desk.run()
-    (row,) = desk.distilled()
+    runner.use(server)
+    runner.ask(question(0))
+    runner.run()
+    (row,) = runner.distilled()
     assert (row["reasoning"], row["response"]) == (ADD, TWO)
     assert row["usage"] in ({}, USAGE)
     assert (row["usage"] == USAGE) == ("completion_tokens" in body)
@@ -212,7 +212,7 @@ def test_the_words_of_every_provider_say_how_an_answer_ended(words: str, how: st
     [("model_context_window_exceeded", "cut_off"), ("sensitive", "refused"), ("end_turn", None), ("STOP", None)],
 )
 def test_a_word_of_another_provider_makes_the_row_it_should(
-    desk: Desk, serve: Serve, word: str, reason: str | None, streamed: bool
+    runner: DistillRunner, serve: Serve, word: str, reason: str | None, streamed: bool
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if streamed:
@@ -220,17 +220,19 @@ def test_a_word_of_another_provider_makes_the_row_it_should(
         return completion(word)
 
     server = serve(route)
-    desk.use(server)
-    desk.set(stream=streamed, max_failed_share=1.0)
-    desk.ask(question(0))
-    desk.run()
-    assert [row["reason"] for row in desk.failures()] == ([reason] if reason else [])
-    assert len(server.asked) == desk.stored() == 1
+    runner.use(server)
+    runner.set(stream=streamed, max_failed_share=1.0)
+    runner.ask(question(0))
+    runner.run()
+    assert [row["reason"] for row in runner.failures()] == ([reason] if reason else [])
+    assert len(server.asked) == runner.stored() == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("word", ["network_error", "error", "cancelled", "engine_overloaded"])
-def test_an_answer_that_a_server_gave_up_is_asked_again(desk: Desk, serve: Serve, word: str, streamed: bool) -> None:
+def test_an_answer_that_a_server_gave_up_is_asked_again(
+    runner: DistillRunner, serve: Serve, word: str, streamed: bool
+) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         last = word if attempt == 1 else "stop"
         if streamed:
@@ -238,11 +240,11 @@ def test_an_answer_that_a_server_gave_up_is_asked_again(desk: Desk, serve: Serve
         return completion(last)
 
     server = serve(route)
-    desk.use(server)
-    desk.set(stream=streamed)
-    desk.ask(question(0))
-    desk.run()
-    assert (len(server.asked), desk.stored(), len(desk.distilled())) == (2, 1, 1)
+    runner.use(server)
+    runner.set(stream=streamed)
+    runner.ask(question(0))
+    runner.run()
+    assert (len(server.asked), runner.stored(), len(runner.distilled())) == (2, 1, 1)
 
 
 def test_a_refusal_in_a_field_of_its_own_is_a_refusal() -> None:
@@ -250,20 +252,20 @@ def test_a_refusal_in_a_field_of_its_own_is_a_refusal() -> None:
     assert answer.failure == "refused"
 
 
-def test_a_body_with_nothing_in_it_and_no_tokens_is_asked_again(desk: Desk, serve: Serve) -> None:
+def test_a_body_with_nothing_in_it_and_no_tokens_is_asked_again(runner: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         usage = {"prompt_tokens": 3, "completion_tokens": 0}
         nothing = completion(usage=usage, reasoning_content=None, content=None)
         return nothing if attempt == 1 else completion()
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(question(0))
-    desk.run()
-    assert (len(server.asked), desk.stored()) == (2, 1)
+    runner.use(server)
+    runner.ask(question(0))
+    runner.run()
+    assert (len(server.asked), runner.stored()) == (2, 1)
 
 
-def test_a_stream_that_is_lost_after_its_end_is_an_answer(desk: Desk, serve: Serve) -> None:
+def test_a_stream_that_is_lost_after_its_end_is_an_answer(runner: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Content-Length": "5000"})
         await response.prepare(request)
@@ -273,9 +275,9 @@ def test_a_stream_that_is_lost_after_its_end_is_an_answer(desk: Desk, serve: Ser
         return response
 
     server = serve(route)
-    desk.use(server)
-    desk.set(stream=True)
-    desk.ask(question(0))
-    desk.run()
-    assert [row["response"] for row in desk.distilled()] == [TWO]
+    runner.use(server)
+    runner.set(stream=True)
+    runner.ask(question(0))
+    runner.run()
+    assert [row["response"] for row in runner.distilled()] == [TWO]
     assert len(server.asked) == 1

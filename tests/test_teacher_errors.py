@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stages.lib.replies.errors import Fault, hint_on, verdict_on
-from stages.lib.replies.server_words import ServerWords, error_in, words_of
+from stages.lib.replies.errors import Scope, classify_error, hint_for
+from stages.lib.replies.server_message import ServerMessage, error_in, message_of
 from stages.lib.teacher.waiting import asked_wait_s
-from tests.teacher_desk import KEY, Desk, Serve, completion, question
+from tests.distill_runner import KEY, DistillRunner, Serve, completion, question
 
 Row = tuple[str, int, Any]
 GEMINI_KEY = {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}
@@ -248,11 +248,11 @@ def as_event(body: Any) -> web.Response:
     return web.Response(text=text, content_type="text/event-stream")
 
 
-def said_by(status: int, body: Any) -> ServerWords:
+def said_by(status: int, body: Any) -> ServerMessage:
     said = (
         error_in(body)
         if status == 200
-        else words_of(body.encode() if isinstance(body, str) else json.dumps(body).encode())
+        else message_of(body.encode() if isinstance(body, str) else json.dumps(body).encode())
     )
     assert said
     return said
@@ -260,15 +260,15 @@ def said_by(status: int, body: Any) -> ServerWords:
 
 @named(STOP)
 def test_an_error_that_no_question_can_pass_ends_the_run_in_the_servers_words(
-    desk: Desk, serve: Serve, status: int, body: Any
+    runner: DistillRunner, serve: Serve, status: int, body: Any
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return reply(status, body)
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(*(question(number) for number in range(30)))
-    line = desk.refused()
+    runner.use(server)
+    runner.ask(*(question(number) for number in range(30)))
+    line = runner.refused()
     assert line.startswith(f"{server.base_url}: the server answers {status} for model 'chain-sum-solver': ")
     words = said_by(status, body).text.replace(KEY, "(the key)").rstrip(".。")
     assert words and words in line
@@ -278,17 +278,17 @@ def test_an_error_that_no_question_can_pass_ends_the_run_in_the_servers_words(
 
 @named(REFUSE)
 def test_an_error_of_one_question_is_one_row_with_the_servers_words(
-    desk: Desk, serve: Serve, status: int, body: Any, caplog: pytest.LogCaptureFixture
+    runner: DistillRunner, serve: Serve, status: int, body: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return reply(status, body) if "99" in content else completion()
 
     server = serve(route)
-    desk.use(server)
-    desk.set(max_failed_share=0.5)
-    desk.ask(question(0), question(1, "99 + 1"), question(2))
-    desk.run()
-    (row,) = desk.failures()
+    runner.use(server)
+    runner.set(max_failed_share=0.5)
+    runner.ask(question(0), question(1, "99 + 1"), question(2))
+    runner.run()
+    (row,) = runner.failures()
     words = said_by(status, body).text
     assert (row["id"], row["reason"], row["status"], row["attempts"]) == ("q-1", "refused", status, 1)
     assert row["error"] == words
@@ -297,30 +297,36 @@ def test_an_error_of_one_question_is_one_row_with_the_servers_words(
 
 
 @named(PASS)
-def test_an_error_that_passes_is_asked_again_and_never_a_row(desk: Desk, serve: Serve, status: int, body: Any) -> None:
+def test_an_error_that_passes_is_asked_again_and_never_a_row(
+    runner: DistillRunner, serve: Serve, status: int, body: Any
+) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return reply(status, body) if "99" in content and attempt <= 2 else completion()
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(question(0), question(1, "99 + 1"), question(2))
-    desk.run()
-    assert [row["response"] for row in desk.distilled()] == ["The answer is 2."] * 3
+    runner.use(server)
+    runner.ask(question(0), question(1, "99 + 1"), question(2))
+    runner.run()
+    assert [row["response"] for row in runner.distilled()] == ["The answer is 2."] * 3
     assert len(server.asked) == 5
-    assert desk.stored() == 3
+    assert runner.stored() == 3
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["body of a 200", "event of a stream"])
+@pytest.mark.parametrize(
+    "stream", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["body of a 200", "event of a stream"]
+)
 @pytest.mark.parametrize(
     "row", [row for row in STOP if not isinstance(row[2], str) and row[1] != 200], ids=lambda row: str(row[0])
 )
-def test_the_same_error_means_the_same_inside_a_200(desk: Desk, serve: Serve, row: Row, stream: bool) -> None:
+def test_the_same_error_means_the_same_inside_a_200(
+    runner: DistillRunner, serve: Serve, row: Row, stream: bool
+) -> None:
     """What is told by its status alone is told by the status in the body there."""
     _, status, body = row
-    outside = verdict_on(status, said_by(status, body))
+    outside = classify_error(status, said_by(status, body))
     inside = error_in(body)
     assert inside
-    if verdict_on(200, inside) != outside:
+    if classify_error(200, inside) != outside:
         assert not inside.codes, "a sentence of its own and nothing else"
         return
 
@@ -328,10 +334,10 @@ def test_the_same_error_means_the_same_inside_a_200(desk: Desk, serve: Serve, ro
         return as_event(body) if stream else reply(200, body)
 
     server = serve(route)
-    desk.use(server)
-    desk.set(stream=stream)
-    desk.ask(*(question(number) for number in range(30)))
-    assert "the server answers 200 for model" in desk.refused()
+    runner.use(server)
+    runner.set(stream=stream)
+    runner.ask(*(question(number) for number in range(30)))
+    assert "the server answers 200 for model" in runner.refused()
     assert len(server.asked) <= 4
 
 
@@ -349,7 +355,7 @@ def test_the_same_error_means_the_same_inside_a_200(desk: Desk, serve: Serve, ro
     ],
 )
 def test_a_sentence_that_refuses_every_question_comes_with_what_to_change(message: str, hint: str) -> None:
-    assert hint_on(ServerWords(message), "distill.teacher").startswith(hint)
+    assert hint_for(ServerMessage(message), "distill.teacher").startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -365,15 +371,15 @@ def test_a_sentence_that_refuses_every_question_comes_with_what_to_change(messag
         {"errors": []},
     ],
 )
-def test_an_error_that_is_none_costs_no_answer(desk: Desk, serve: Serve, body: dict[str, Any]) -> None:
+def test_an_error_that_is_none_costs_no_answer(runner: DistillRunner, serve: Serve, body: dict[str, Any]) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         choice = {"message": {"reasoning_content": "1", "content": "2"}, "finish_reason": "stop"}
         return web.json_response({"choices": [choice]} | body)
 
-    desk.use(serve(route))
-    desk.ask(question(0))
-    desk.run()
-    assert desk.distilled()[0]["response"] == "2"
+    runner.use(serve(route))
+    runner.ask(question(0))
+    runner.run()
+    assert runner.distilled()[0]["response"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -392,42 +398,44 @@ def test_an_error_that_is_none_costs_no_answer(desk: Desk, serve: Serve, body: d
     ],
 )
 def test_the_wait_is_read_wherever_a_server_states_it(headers: dict[str, str], message: str, seconds: float) -> None:
-    assert asked_wait_s(headers, ServerWords(message)) == pytest.approx(seconds)
+    assert asked_wait_s(headers, ServerMessage(message)) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "86400"}, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, {}])
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_wait_that_is_too_long_ends_the_run(desk: Desk, serve: Serve, status: int, headers: dict[str, str]) -> None:
+def test_a_wait_that_is_too_long_ends_the_run(
+    runner: DistillRunner, serve: Serve, status: int, headers: dict[str, str]
+) -> None:
     message = "slow down" if headers else "slow down, try again in 25h"
 
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return reply(status, {"error": {"message": message}}, headers)
 
     server = serve(route)
-    desk.use(server)
-    desk.set(longest_wait_s=60.0)
-    desk.ask(*(question(number) for number in range(30)))
-    line = desk.refused()
+    runner.use(server)
+    runner.set(longest_wait_s=60.0)
+    runner.ask(*(question(number) for number in range(30)))
+    line = runner.refused()
     assert f"the server answers {status} for model 'chain-sum-solver' and asks to wait " in line
     assert "longer than run.longest_wait_s = 60 allows: slow down" in line
     assert len(server.asked) <= 4
 
 
-def test_each_kind_of_error_is_said_once(desk: Desk, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_kind_of_error_is_said_once(runner: DistillRunner, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if attempt == 1:
             return reply(503, {"error": {"message": f"busy, request id {len(server.asked)}"}})
         return completion()
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(*(question(number) for number in range(12)))
-    desk.run()
+    runner.use(server)
+    runner.ask(*(question(number) for number in range(12)))
+    runner.run()
     said = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage() for record in said] == ["distill: http_503: busy, request id 1"]
 
 
 def test_every_fault_has_rows() -> None:
-    for fault, rows in ((Fault.ALL, STOP), (Fault.QUESTION, REFUSE)):
+    for scope, rows in ((Scope.RUN, STOP), (Scope.QUESTION, REFUSE)):
         for name, status, body in rows:
-            assert verdict_on(status, said_by(status, body)).fault is fault, name
+            assert classify_error(status, said_by(status, body)).scope is scope, name

@@ -132,6 +132,7 @@ def test_counting_disturbs_no_run_that_writes(tmp_path: Path, table: Callable[[]
     assert path.read_bytes() == before
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
 def test_a_large_store_takes_no_more_memory_than_a_small_one(tmp_path: Path) -> None:
     peaks = []

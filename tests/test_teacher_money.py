@@ -11,7 +11,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from stages.distill import main
-from tests.teacher_desk import Desk, Serve, completion, good, prompted, question
+from tests.distill_runner import DistillRunner, Serve, completion, good, prompted, question
 
 PRICE = {"input": 4.0, "cached_input": 1.0, "output": 16.0}
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 500}  # 0.012 CNY
@@ -23,13 +23,13 @@ async def dear(request: web.Request, content: str, attempt: int) -> web.StreamRe
 
 
 @pytest.fixture
-def priced(desk: Desk) -> Desk:
-    desk.set(models={"chain-sum-solver": PRICE})
-    return desk
+def priced(runner: DistillRunner) -> DistillRunner:
+    runner.set(models={"chain-sum-solver": PRICE})
+    return runner
 
 
-def facts(desk: Desk) -> dict[str, Any]:
-    written: dict[str, Any] = json.loads((desk.folder / "metrics" / "runs" / "distill.json").read_bytes())
+def facts(runner: DistillRunner) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((runner.folder / "metrics" / "runs" / "distill.json").read_bytes())
     return written
 
 
@@ -37,8 +37,8 @@ def paid_at(server_asked: list[str]) -> float:
     return 0.012 * len(server_asked)
 
 
-def dry_run(desk: Desk) -> Result:
-    result = CliRunner().invoke(main, [*desk.arguments(), "--dry-run"])
+def dry_run(runner: DistillRunner) -> Result:
+    result = CliRunner().invoke(main, [*runner.arguments(), "--dry-run"])
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result
 
@@ -46,7 +46,7 @@ def dry_run(desk: Desk) -> Result:
 # ---- what was paid ----
 
 
-def test_what_was_paid_and_what_the_store_saved_is_in_the_facts_of_the_run(priced: Desk, serve: Serve) -> None:
+def test_what_was_paid_and_what_the_store_saved_is_in_the_facts_of_the_run(priced: DistillRunner, serve: Serve) -> None:
     priced.use(serve(dear))
     priced.ask(*(question(number) for number in range(10)))
     priced.run()
@@ -64,7 +64,7 @@ def test_what_was_paid_and_what_the_store_saved_is_in_the_facts_of_the_run(price
     assert (facts(priced)["paid_now"], facts(priced)["saved_by_store"]) == pytest.approx((0.06, 0.12))
 
 
-def test_an_answer_of_no_use_is_paid_for_too(priced: Desk, serve: Serve) -> None:
+def test_an_answer_of_no_use_is_paid_for_too(priced: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return completion("length", usage=USAGE)
 
@@ -75,7 +75,9 @@ def test_an_answer_of_no_use_is_paid_for_too(priced: Desk, serve: Serve) -> None
     assert facts(priced)["paid_now"] == pytest.approx(0.012)
 
 
-def test_the_last_line_says_what_was_paid(priced: Desk, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_line_says_what_was_paid(
+    priced: DistillRunner, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     priced.use(serve(dear))
     priced.ask(*(question(number) for number in range(100)))
     priced.run()
@@ -83,7 +85,7 @@ def test_the_last_line_says_what_was_paid(priced: Desk, serve: Serve, caplog: py
 
 
 def test_a_line_on_the_way_says_what_it_cost_so_far_and_will_cost(
-    priced: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    priced: DistillRunner, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         await asyncio.sleep(0.1)
@@ -105,7 +107,7 @@ def test_a_line_on_the_way_says_what_it_cost_so_far_and_will_cost(
 @pytest.mark.parametrize("concurrency", [1, 16])
 @pytest.mark.parametrize("budget", [0.09, 0.121, 0.3])
 def test_the_budget_is_never_passed_where_max_tokens_is_set(
-    priced: Desk, serve: Serve, concurrency: int, budget: float
+    priced: DistillRunner, serve: Serve, concurrency: int, budget: float
 ) -> None:
     """Each answer is as long as it may be, each prompt has as many tokens as its text has bytes."""
     paid = 0.0
@@ -127,7 +129,7 @@ def test_the_budget_is_never_passed_where_max_tokens_is_set(
     assert priced.stored() == round(paid / each)
 
 
-def test_without_max_tokens_the_first_answer_says_what_the_others_may_cost(priced: Desk, serve: Serve) -> None:
+def test_without_max_tokens_the_first_answer_says_what_the_others_may_cost(priced: DistillRunner, serve: Serve) -> None:
     server = serve(dear)
     priced.use(server)
     priced.set(concurrency=16, budget=0.1)
@@ -139,7 +141,7 @@ def test_without_max_tokens_the_first_answer_says_what_the_others_may_cost(price
     assert len(server.asked) == priced.stored() == 8
 
 
-def test_the_budget_counts_what_is_in_the_store(priced: Desk, serve: Serve) -> None:
+def test_the_budget_counts_what_is_in_the_store(priced: DistillRunner, serve: Serve) -> None:
     server = serve(dear)
     priced.use(server)
     priced.ask(*(question(number) for number in range(6)))
@@ -148,26 +150,28 @@ def test_the_budget_counts_what_is_in_the_store(priced: Desk, serve: Serve) -> N
     priced.set(budget=0.1)
     for _ in range(3):
         line = priced.refused(leaves=("distilled.jsonl", "distill_failures.jsonl", "metrics.json"))  # of the first run
-        assert "went into 8 of 20, those in the store included" in line
+        assert "was spent on 8 of 20 answers, the stored ones included" in line
         assert len(server.asked) == 8, "running again spends no second budget"
 
 
-def test_the_message_says_what_raising_the_budget_would_buy_and_that_is_enough(priced: Desk, serve: Serve) -> None:
+def test_the_message_says_what_raising_the_budget_would_buy_and_that_is_enough(
+    priced: DistillRunner, serve: Serve
+) -> None:
     server = serve(dear)
     priced.use(server)
     priced.set(concurrency=16, budget=0.1)
     priced.ask(*(question(number) for number in range(40)))
     line = priced.refused()
-    assert "The 32 that are missing would cost about 0.3840 CNY" in line
-    assert "0.0960 CNY went into 8 of 40" in line
-    (enough,) = re.findall(r"set run.budget to ([\d.]+) and", line)
+    assert "The 32 missing ones would cost about 0.3840 CNY" in line
+    assert "0.0960 CNY was spent on 8 of 40" in line
+    (enough,) = re.findall(r"Set run.budget to ([\d.]+) and", line)
     priced.set(budget=float(enough))
     priced.run()
     assert len(server.asked) == 40
     assert facts(priced)["from_store"] == 8
 
 
-def test_what_is_in_flight_when_the_budget_is_reached_is_received(priced: Desk, serve: Serve) -> None:
+def test_what_is_in_flight_when_the_budget_is_reached_is_received(priced: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         await asyncio.sleep(0.3)
         return completion(usage={"prompt_tokens": 10, "completion_tokens": 500})
@@ -181,19 +185,19 @@ def test_what_is_in_flight_when_the_budget_is_reached_is_received(priced: Desk, 
     assert len(server.asked) == priced.stored() == 3
 
 
-def test_a_budget_without_a_price_is_one_line_before_any_call(desk: Desk, serve: Serve) -> None:
+def test_a_budget_without_a_price_is_one_line_before_any_call(runner: DistillRunner, serve: Serve) -> None:
     server = serve(good)
-    desk.use(server)
-    desk.set(budget=5.0)
-    desk.ask(question(0))
-    line = desk.refused()
+    runner.use(server)
+    runner.set(budget=5.0)
+    runner.ask(question(0))
+    line = runner.refused()
     assert line.startswith("params.yaml: run.budget is set and run.prices.models has no price for 'chain-sum-solver'")
     assert server.asked == []
 
 
 @pytest.mark.parametrize("max_tokens", [None, 500])
 def test_a_budget_that_cannot_be_kept_stops_the_run_at_the_first_answers(
-    priced: Desk, serve: Serve, max_tokens: int | None
+    priced: DistillRunner, serve: Serve, max_tokens: int | None
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return completion(usage=None)
@@ -202,19 +206,19 @@ def test_a_budget_that_cannot_be_kept_stops_the_run_at_the_first_answers(
     priced.use(server)
     priced.set(concurrency=4, max_tokens=max_tokens, budget=1.0)
     priced.ask(*(question(number) for number in range(40)))
-    assert priced.refused().startswith("distill: the server states no tokens with its answers ('usage')")
+    assert priced.refused().startswith("distill: the server's answers state no tokens ('usage')")
     assert 1 <= len(server.asked) == priced.stored() <= 8
     priced.set(budget=None)
     priced.run()
     assert len(server.asked) == 40
 
 
-def test_a_free_model_keeps_within_any_budget_and_is_not_slowed_down(desk: Desk, serve: Serve) -> None:
+def test_a_free_model_keeps_within_any_budget_and_is_not_slowed_down(runner: DistillRunner, serve: Serve) -> None:
     server = serve(dear)
-    desk.use(server)
-    desk.set(models={"chain-sum-solver": {"input": 0.0, "cached_input": 0.0, "output": 0.0}}, budget=0.01)
-    desk.ask(*(question(number) for number in range(20)))
-    desk.run()
+    runner.use(server)
+    runner.set(models={"chain-sum-solver": {"input": 0.0, "cached_input": 0.0, "output": 0.0}}, budget=0.01)
+    runner.ask(*(question(number) for number in range(20)))
+    runner.run()
     assert max(server.loads) == 4
 
 
@@ -226,7 +230,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_dry_run_asks_and_writes_nothing_and_needs_no_key(
-    priced: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    priced: DistillRunner, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("API_KEY")
     server = serve(good)
@@ -235,12 +239,12 @@ def test_a_dry_run_asks_and_writes_nothing_and_needs_no_key(
     before = everything(priced.folder)
     said = dry_run(priced).stdout
     assert said.startswith("distill: would ask 5 of 5 (0 are in the store) of chain-sum-solver; ")
-    assert "no distill.teacher.max_tokens to reckon the cost from" in said
+    assert "no distill.teacher.max_tokens to estimate the cost from" in said
     assert everything(priced.folder) == before
     assert server.asked == []
 
 
-def test_a_dry_run_reckons_from_what_answers_in_the_store_cost(priced: Desk, serve: Serve) -> None:
+def test_a_dry_run_reckons_from_what_answers_in_the_store_cost(priced: DistillRunner, serve: Serve) -> None:
     server = serve(dear)
     priced.use(server)
     priced.ask(*(question(number) for number in range(10)))
@@ -255,7 +259,7 @@ def test_a_dry_run_reckons_from_what_answers_in_the_store_cost(priced: Desk, ser
     assert len(server.asked) == 10
 
 
-def test_a_dry_run_on_an_empty_store_says_the_most_that_max_tokens_allow(priced: Desk) -> None:
+def test_a_dry_run_on_an_empty_store_says_the_most_that_max_tokens_allow(priced: DistillRunner) -> None:
     priced.set(max_tokens=1000)
     priced.ask(*(question(number) for number in range(50)))
     said = dry_run(priced).stdout
@@ -264,6 +268,6 @@ def test_a_dry_run_on_an_empty_store_says_the_most_that_max_tokens_allow(priced:
     assert 0.8 < float(match[1]) < 1.0
 
 
-def test_a_dry_run_without_a_price_says_that_no_cost_is_known(desk: Desk) -> None:
-    desk.ask(question(0))
-    assert "no price for it in run.prices" in dry_run(desk).stdout
+def test_a_dry_run_without_a_price_says_that_no_cost_is_known(runner: DistillRunner) -> None:
+    runner.ask(question(0))
+    assert "no price for it in run.prices" in dry_run(runner).stdout

@@ -7,7 +7,7 @@ import time
 import pytest
 from aiohttp import web
 
-from tests.teacher_desk import Desk, Serve, Server, completion, question
+from tests.distill_runner import DistillRunner, Serve, Server, completion, question
 
 
 async def soon(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
@@ -42,54 +42,58 @@ def comes_back(going: threading.Thread, away_s: float, server: Server, serve: Se
 
 
 @pytest.mark.parametrize("away_s", [1.2, pytest.param(60.0, marks=pytest.mark.slow)])
-def test_a_server_that_dies_and_returns_costs_no_answer(desk: Desk, serve: Serve, away_s: float) -> None:
+def test_a_server_that_dies_and_returns_costs_no_answer(runner: DistillRunner, serve: Serve, away_s: float) -> None:
     server = serve(soon)
-    desk.use(server)
-    desk.set(concurrency=4, outage_s=away_s + 15)
-    desk.ask(*(question(number) for number in range(20)))
+    runner.use(server)
+    runner.set(concurrency=4, outage_s=away_s + 15)
+    runner.ask(*(question(number) for number in range(20)))
     back = comes_back(goes_after(7, server), away_s, server, serve)
-    desk.run()
-    assert desk.failures() == []
-    assert len(desk.distilled()) == 20
+    runner.run()
+    assert runner.failures() == []
+    assert len(runner.distilled()) == 20
     (second,) = back
     assert len(server.asked) + len(second.asked) <= 20 + 4, "what was in flight is asked again, and nothing else"
     assert second.times[0] - server.times[-1] < 2.5 * away_s + 1, "it is seen that the server is back"
 
 
-def test_the_rate_is_kept_when_a_server_returns(desk: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_kept_when_a_server_returns(
+    runner: DistillRunner, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stages.lib.teacher.pacing.MINUTE_S", 1.0)
     server = serve(soon)
-    desk.use(server)
-    desk.set(concurrency=12, requests_per_minute=20, outage_s=20.0)
-    desk.ask(*(question(number) for number in range(30)))
+    runner.use(server)
+    runner.set(concurrency=12, requests_per_minute=20, outage_s=20.0)
+    runner.ask(*(question(number) for number in range(30)))
     back = comes_back(goes_after(14, server), 1.0, server, serve)
-    desk.run()
+    runner.run()
     times = back[0].times
     assert len(times) >= 12
     assert max(sum(first <= call < first + 0.45 for call in times) for first in times) <= 10
 
 
-def test_an_outage_longer_than_params_allow_is_one_line_and_keeps_what_came(desk: Desk, serve: Serve) -> None:
+def test_an_outage_longer_than_params_allow_is_one_line_and_keeps_what_came(
+    runner: DistillRunner, serve: Serve
+) -> None:
     server = serve(soon)
-    desk.use(server)
-    desk.set(concurrency=4, outage_s=0.8)
-    desk.ask(*(question(number) for number in range(40)))
+    runner.use(server)
+    runner.set(concurrency=4, outage_s=0.8)
+    runner.ask(*(question(number) for number in range(40)))
     going = goes_after(12, server)
     started = time.monotonic()
-    line = desk.refused()
+    line = runner.refused()
     going.join()
-    assert line.startswith(f"{server.base_url}: nobody answers there")
-    assert "since 1 s" in line
+    assert line.startswith(f"{server.base_url}: no server has answered for ")
+    assert "for 1 s" in line
     assert time.monotonic() - started < 6
-    assert 8 <= desk.stored() <= 12
+    assert 8 <= runner.stored() <= 12
     back = serve(soon, server.port)
-    stored = desk.stored()
-    desk.run()
+    stored = runner.stored()
+    runner.run()
     assert len(back.asked) == 40 - stored
 
 
 def test_a_run_that_waits_says_for_what(
-    desk: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    runner: DistillRunner, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if attempt == 1 and "99" in content:
@@ -98,13 +102,13 @@ def test_a_run_that_waits_says_for_what(
 
     monkeypatch.setattr("stages.lib.teacher.progress.LINE_EVERY_S", 0.2)
     server = serve(route)
-    desk.use(server)
-    desk.set(concurrency=2, outage_s=20.0)
-    desk.ask(question(0), question(1, "99 + 1"))
-    desk.run("limited")
+    runner.use(server)
+    runner.set(concurrency=2, outage_s=20.0)
+    runner.ask(question(0), question(1, "99 + 1"))
+    runner.run("limited")
     assert any("1 of 2, 0 failed, 0 in flight, 1 waiting up to 1 s" in text for text in caplog.messages)
-    desk.ask(*(question(number) for number in range(10, 22)))
+    runner.ask(*(question(number) for number in range(10, 22)))
     server.route = soon
     comes_back(goes_after(len(server.asked) + 4, server), 1.0, server, serve)
-    desk.run("lost")
+    runner.run("lost")
     assert any("in flight, the server cannot be reached" in text for text in caplog.messages)

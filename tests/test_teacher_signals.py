@@ -14,45 +14,47 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
-from tests.teacher_desk import Desk, Route, Serve, completion, good, prompted, question, wait_until
+from tests.distill_runner import DistillRunner, Route, Serve, completion, good, prompted, question, wait_until
 
 
-def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(desk: Desk) -> None:
+@pytest.mark.heavy
+def test_a_stage_killed_again_and_again_loses_only_what_was_in_flight(runner: DistillRunner) -> None:
     size, concurrency = 120, 4
     in_flight = 3 * concurrency  # twice as many may be received and wait for a disk that is slower than the teacher
-    desk.ask(*(question(number) for number in range(size)))
-    undisturbed_store, desk.store = desk.store, desk.folder / "undisturbed.jsonl"
-    desk.set(concurrency=16)
-    desk.run("undisturbed")
-    desk.requests.unlink()
-    desk.store = undisturbed_store
-    desk.set(concurrency=concurrency, latency_s=0.02)
+    runner.ask(*(question(number) for number in range(size)))
+    undisturbed_store, runner.store = runner.store, runner.folder / "undisturbed.jsonl"
+    runner.set(concurrency=16)
+    runner.run("undisturbed")
+    runner.requests.unlink()
+    runner.store = undisturbed_store
+    runner.set(concurrency=concurrency, latency_s=0.02)
     rng = random.Random()
     kills = 0
     for _ in range(4):
-        asked = len(desk.requested())
-        with desk.start() as stage:
-            desk.wait_for_a_request(stage, asked)
+        asked = len(runner.requested())
+        with runner.start() as stage:
+            runner.wait_for_a_request(stage, asked)
             time.sleep(rng.uniform(0, 0.25))
             os.killpg(stage.pid, signal.SIGKILL)
             stage.wait()
             kills += stage.returncode == -signal.SIGKILL
-        assert len(set(desk.requested())) - desk.stored() <= in_flight
+        assert len(set(runner.requested())) - runner.stored() <= in_flight
     assert kills >= 2
-    desk.set(latency_s=0.0)
-    desk.run()
-    assert set(desk.requested()) == {prompted(question(number)["question"]) for number in range(size)}
-    assert len(desk.requested()) <= size + in_flight * kills
-    assert desk.outputs() == desk.outputs("undisturbed")
+    runner.set(latency_s=0.0)
+    runner.run()
+    assert set(runner.requested()) == {prompted(question(number)["question"]) for number in range(size)}
+    assert len(runner.requested()) <= size + in_flight * kills
+    assert runner.outputs() == runner.outputs("undisturbed")
 
 
-def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None:
+@pytest.mark.heavy
+def test_the_embedded_server_does_not_outlive_a_killed_stage(runner: DistillRunner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    desk.ask(*(question(number) for number in range(4)))
-    desk.set(latency_s=20.0, port=port)
-    with desk.start() as stage:
-        wait_until(lambda: len(desk.requested()) == 4)
+    runner.ask(*(question(number) for number in range(4)))
+    runner.set(latency_s=20.0, port=port)
+    with runner.start() as stage:
+        wait_until(lambda: len(runner.requested()) == 4)
         socket.create_connection(("127.0.0.1", port)).close()
         os.kill(stage.pid, signal.SIGKILL)
 
@@ -66,54 +68,59 @@ def test_the_embedded_server_does_not_outlive_a_killed_stage(desk: Desk) -> None
     wait_until(refused, within_s=8)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(desk: Desk, number: signal.Signals) -> None:
-    desk.ask(*(question(number) for number in range(60)))
-    desk.set(latency_s=0.05)
-    with desk.start() as stage:
-        wait_until(lambda: desk.stored() >= 8)
+def test_ctrl_c_and_sigterm_end_the_stage_in_one_line_and_keep_what_came(
+    runner: DistillRunner, number: signal.Signals
+) -> None:
+    runner.ask(*(question(number) for number in range(60)))
+    runner.set(latency_s=0.05)
+    with runner.start() as stage:
+        wait_until(lambda: runner.stored() >= 8)
         os.killpg(stage.pid, number)
         _, stderr = stage.communicate(timeout=10)
     assert stage.returncode == 130
     assert [line.split(";")[0] for line in stderr.splitlines()] == ["distill: stopping", "Error: distill: stopped"]
-    assert not (desk.folder / "out").exists()
-    stored, asked = desk.stored(), len(desk.requested())
+    assert not (runner.folder / "out").exists()
+    stored, asked = runner.stored(), len(runner.requested())
     assert 8 <= stored < 60
     assert stored == asked, "what was in flight was received"
-    desk.set(latency_s=0.0)
-    desk.run()
-    assert len(desk.requested()) == 60
+    runner.set(latency_s=0.0)
+    runner.run()
+    assert len(runner.requested()) == 60
 
 
-def test_two_stages_at_once_on_one_store_ask_each_question_once(desk: Desk) -> None:
-    desk.ask(*(question(number) for number in range(40)))
-    desk.set(latency_s=0.02)
-    with desk.start("one") as one, desk.start("two") as two:
+@pytest.mark.heavy
+def test_two_stages_at_once_on_one_store_ask_each_question_once(runner: DistillRunner) -> None:
+    runner.ask(*(question(number) for number in range(40)))
+    runner.set(latency_s=0.02)
+    with runner.start("one") as one, runner.start("two") as two:
         said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
     assert (one.returncode, two.returncode) == (0, 0), said
-    assert sorted(desk.requested()) == sorted(prompted(question(number)["question"]) for number in range(40))
-    assert desk.outputs("one") == desk.outputs("two")
+    assert sorted(runner.requested()) == sorted(prompted(question(number)["question"]) for number in range(40))
+    assert runner.outputs("one") == runner.outputs("two")
 
 
-def test_the_questions_of_a_killed_sibling_are_taken_over(desk: Desk, serve: Serve) -> None:
+@pytest.mark.heavy
+def test_the_questions_of_a_killed_sibling_are_taken_over(runner: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if len(server.asked) <= 4:  # those of the one that will be killed
             await asyncio.sleep(30)
         return completion()
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(*(question(number) for number in range(20)))
-    with desk.start("killed") as killed:
+    runner.use(server)
+    runner.ask(*(question(number) for number in range(20)))
+    with runner.start("killed") as killed:
         wait_until(lambda: len(server.asked) == 4)
-        with desk.start("other") as other:
-            wait_until(lambda: desk.stored() >= 8)
+        with runner.start("other") as other:
+            wait_until(lambda: runner.stored() >= 8)
             time.sleep(0.5)  # enough for all that the first has not claimed
             assert other.poll() is None, "it waits for the answers of the other"
             killed.kill()
             said = other.communicate(timeout=30)[1]
     assert other.returncode == 0, said
-    assert len(desk.distilled("other")) == 20
+    assert len(runner.distilled("other")) == 20
     assert len(server.asked) == 20 + 4, "each question of the killed is asked once more, and no other"
 
 
@@ -134,7 +141,7 @@ class Stopping:
 
 
 @pytest.fixture
-def stopping(desk: Desk, serve: Serve) -> Iterator[Callable[..., Stopping]]:
+def stopping(runner: DistillRunner, serve: Serve) -> Iterator[Callable[..., Stopping]]:
     """``stopping(route)``: three questions of ten are answered, the others as the route does, then comes Ctrl-C."""
     stages: list[subprocess.Popen[str]] = []
 
@@ -143,10 +150,10 @@ def stopping(desk: Desk, serve: Serve) -> Iterator[Callable[..., Stopping]]:
             return completion() if len(server.asked) <= 3 else await route(request, content, attempt)
 
         server = serve(three_then)
-        desk.use(server)
-        desk.ask(*(question(number) for number in range(10)))
-        stages.append(desk.start())
-        wait_until(lambda: len(server.asked) >= 7 and desk.stored() == 3)
+        runner.use(server)
+        runner.ask(*(question(number) for number in range(10)))
+        stages.append(runner.start())
+        wait_until(lambda: len(server.asked) >= 7 and runner.stored() == 3)
         time.sleep(0.1)  # until the last of them is read
         stages[0].send_signal(signal.SIGINT)
         told = time.monotonic()
@@ -165,68 +172,74 @@ async def hang(request: web.Request, content: str, attempt: int) -> web.StreamRe
     return completion()
 
 
-def test_calls_in_flight_get_their_grace_and_no_more(desk: Desk, stopping: Callable[..., Stopping]) -> None:
-    desk.set(grace_s=0.8)
+@pytest.mark.heavy
+def test_calls_in_flight_get_their_grace_and_no_more(runner: DistillRunner, stopping: Callable[..., Stopping]) -> None:
+    runner.set(grace_s=0.8)
     stopped = stopping(hang)
     took_s, said = stopped.ended()
     assert stopped.stage.returncode == 130
     assert 0.6 < took_s < 4
     assert said.splitlines() == [
-        "Error: distill: stopped; 3 answers came and are kept, 7 are missing. Run the stage again to go on there."
+        "Error: distill: stopped; 3 answers were received and are kept, 7 are missing. Run the stage again to resume."
     ]
-    assert desk.stored() == 3
+    assert runner.stored() == 3
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_keeps_what_came(desk: Desk, stopping: Callable[..., Stopping]) -> None:
-    desk.set(grace_s=25.0)
+def test_a_second_ctrl_c_leaves_at_once_and_keeps_what_came(
+    runner: DistillRunner, stopping: Callable[..., Stopping]
+) -> None:
+    runner.set(grace_s=25.0)
     stopped = stopping(hang)
     stopped.stage.send_signal(signal.SIGINT)
     took_s, said = stopped.ended()
     assert stopped.stage.returncode == 130
     assert took_s < 3
     assert said == ""
-    assert desk.stored() == 3
+    assert runner.stored() == 3
 
 
+@pytest.mark.heavy
 def test_a_call_that_waits_out_a_retry_after_does_not_delay_the_end(
-    desk: Desk, stopping: Callable[..., Stopping]
+    runner: DistillRunner, stopping: Callable[..., Stopping]
 ) -> None:
     async def come_later(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return web.Response(status=429, headers={"Retry-After": "60"})
 
-    desk.set(grace_s=25.0)
+    runner.set(grace_s=25.0)
     stopped = stopping(come_later)
     took_s, said = stopped.ended()
     assert stopped.stage.returncode == 130
     assert took_s < 3
-    assert "3 answers came and are kept, 7 are missing" in said
+    assert "3 answers were received and are kept, 7 are missing" in said
 
 
-def test_a_call_that_waits_for_its_rate_does_not_delay_the_end(desk: Desk, serve: Serve) -> None:
+@pytest.mark.heavy
+def test_a_call_that_waits_for_its_rate_does_not_delay_the_end(runner: DistillRunner, serve: Serve) -> None:
     server = serve(good)
-    desk.use(server)
-    desk.set(requests_per_minute=2, grace_s=25.0)
-    desk.ask(*(question(number) for number in range(10)))
-    with desk.start() as stage:
-        wait_until(lambda: desk.stored() == 1)
+    runner.use(server)
+    runner.set(requests_per_minute=2, grace_s=25.0)
+    runner.ask(*(question(number) for number in range(10)))
+    with runner.start() as stage:
+        wait_until(lambda: runner.stored() == 1)
         stage.send_signal(signal.SIGTERM)
         stage.communicate(timeout=5)
     assert stage.returncode == 130
     assert len(server.asked) == 1
 
 
-def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(desk: Desk, serve: Serve) -> None:
+@pytest.mark.heavy
+def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(runner: DistillRunner, serve: Serve) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return await (good if content == prompted(question(4)["question"]) else hang)(request, content, attempt)
 
     server = serve(route)
-    desk.use(server)
-    desk.ask(*(question(number) for number in range(4)))
-    with desk.start("asks") as asks:
+    runner.use(server)
+    runner.ask(*(question(number) for number in range(4)))
+    with runner.start("asks") as asks:
         wait_until(lambda: len(server.asked) == 4)
-        desk.ask(*(question(number) for number in range(5)))
-        with desk.start("waits") as waits:
-            wait_until(lambda: desk.stored() == 1)  # what is left are the questions of the other
+        runner.ask(*(question(number) for number in range(5)))
+        with runner.start("waits") as waits:
+            wait_until(lambda: runner.stored() == 1)  # what is left are the questions of the other
             waits.send_signal(signal.SIGINT)
             _, said = waits.communicate(timeout=5)
         asks.kill()
@@ -234,14 +247,15 @@ def test_waiting_for_the_answers_of_another_run_does_not_delay_the_end(desk: Des
     assert len(server.asked) == 5
 
 
-def test_ctrl_c_before_any_call_is_one_line_too(desk: Desk) -> None:
-    desk.ask(question(0))
-    desk.store.parent.mkdir()
-    with desk.store.with_suffix(".lock").open("a") as lock, desk.start() as stage:
+@pytest.mark.heavy
+def test_ctrl_c_before_any_call_is_one_line_too(runner: DistillRunner) -> None:
+    runner.ask(question(0))
+    runner.store.parent.mkdir()
+    with runner.store.with_suffix(".lock").open("a") as lock, runner.start() as stage:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as a run does that writes to the store
         assert stage.stderr
         assert "waiting for it" in stage.stderr.readline()
         stage.send_signal(signal.SIGINT)
         _, said = stage.communicate(timeout=10)
     assert stage.returncode == 130
-    assert said == "Error: stopped. Run the stage again to go on there.\n"
+    assert said == "Error: stopped. Run the stage again to resume.\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.teacher_desk import Desk, Serve, completion, question, reset
+from tests.distill_runner import DistillRunner, Serve, completion, question, reset
 
 Deltas = list[dict[str, Any]]
 ANSWER: Deltas = [
@@ -46,34 +46,34 @@ async def good(request: web.Request, content: str, attempt: int) -> web.StreamRe
 
 
 @pytest.fixture
-def streaming(desk: Desk) -> Desk:
-    desk.set(stream=True)
-    return desk
+def streaming(runner: DistillRunner) -> DistillRunner:
+    runner.set(stream=True)
+    return runner
 
 
-def test_streamed_and_whole_answers_are_the_same_rows(desk: Desk) -> None:
-    desk.ask(*(question(number) for number in range(12)), question(12, "Why is the sky blue?"))
-    desk.set(max_tokens=17, max_failed_share=1.0)
-    desk.run("whole")
-    desk.store = desk.folder / "streamed.jsonl"
-    desk.set(stream=True)
-    desk.run("streamed")
-    assert desk.outputs("streamed") == desk.outputs("whole")
-    assert desk.metrics("whole")["failed_by_reason"]["cut_off"] > 0
-    bodies = [json.loads(line)["body"] for line in desk.store.read_bytes().splitlines()]
+def test_streamed_and_whole_answers_are_the_same_rows(runner: DistillRunner) -> None:
+    runner.ask(*(question(number) for number in range(12)), question(12, "Why is the sky blue?"))
+    runner.set(max_tokens=17, max_failed_share=1.0)
+    runner.run("whole")
+    runner.store = runner.folder / "streamed.jsonl"
+    runner.set(stream=True)
+    runner.run("streamed")
+    assert runner.outputs("streamed") == runner.outputs("whole")
+    assert runner.metrics("whole")["failed_by_reason"]["cut_off"] > 0
+    bodies = [json.loads(line)["body"] for line in runner.store.read_bytes().splitlines()]
     assert len(bodies) == 13
     assert all(body.startswith("data: ") for body in bodies)
 
 
-def test_how_an_answer_is_read_does_not_ask_for_it_anew(desk: Desk) -> None:
-    desk.ask(question(0), question(1))
-    desk.run()
-    desk.set(stream=True)
-    desk.run()
-    assert len(desk.requested()) == 2
+def test_how_an_answer_is_read_does_not_ask_for_it_anew(runner: DistillRunner) -> None:
+    runner.ask(question(0), question(1))
+    runner.run()
+    runner.set(stream=True)
+    runner.run()
+    assert len(runner.requested()) == 2
 
 
-def test_the_raw_events_are_stored_and_usage_is_asked_for(streaming: Desk, serve: Serve) -> None:
+def test_the_raw_events_are_stored_and_usage_is_asked_for(streaming: DistillRunner, serve: Serve) -> None:
     server = serve(good)
     streaming.use(server)
     streaming.ask(question(0))
@@ -101,7 +101,7 @@ def test_the_raw_events_are_stored_and_usage_is_asked_for(streaming: Desk, serve
 )
 @pytest.mark.parametrize("as_stream", [False, True], ids=["whole", "streamed"])
 def test_the_reasoning_is_found_wherever_servers_put_it(
-    desk: Desk, serve: Serve, deltas: Deltas, as_stream: bool
+    runner: DistillRunner, serve: Serve, deltas: Deltas, as_stream: bool
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         if as_stream:
@@ -111,11 +111,11 @@ def test_the_reasoning_is_found_wherever_servers_put_it(
             message[name] = message.get(name, "") + (text or "")
         return completion(**message)
 
-    desk.use(serve(route))
-    desk.set(stream=as_stream)
-    desk.ask(question(0))
-    desk.run()
-    (row,) = desk.distilled()
+    runner.use(serve(route))
+    runner.set(stream=as_stream)
+    runner.ask(question(0))
+    runner.run()
+    (row,) = runner.distilled()
     assert (row["reasoning"], row["response"]) == ("Add them.", "It is 2.")
 
 
@@ -189,7 +189,7 @@ BREAKS: list[tuple[Callable[[web.Request], Awaitable[web.StreamResponse]], str, 
 
 @pytest.mark.parametrize(("fault", "reason", "status"), BREAKS, ids=[fault.__name__ for fault, _, _ in BREAKS])
 def test_a_broken_stream_is_asked_again_and_stays_a_failure_where_it_stays_broken(
-    streaming: Desk,
+    streaming: DistillRunner,
     serve: Serve,
     fault: Callable[[web.Request], Awaitable[web.StreamResponse]],
     reason: str,
@@ -213,7 +213,7 @@ def test_a_broken_stream_is_asked_again_and_stays_a_failure_where_it_stays_broke
 
 @pytest.mark.parametrize(("status", "code"), [(401, None), (402, None), (404, "model_not_found")])
 def test_a_refusal_of_everything_is_one_line_in_a_stream_too(
-    streaming: Desk, serve: Serve, status: int, code: str | None
+    streaming: DistillRunner, serve: Serve, status: int, code: str | None
 ) -> None:
     async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
         return web.json_response({"error": {"message": "No.", "code": code}}, status=status)

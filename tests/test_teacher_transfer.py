@@ -84,7 +84,7 @@ def test_another_answer_to_the_same_request_is_counted_and_each_side_keeps_its_o
     file.write_text(record(3, body="another"))
     runs(main, "import", file, "--store", store)
     assert "0 answers added" in caplog.messages[-1]
-    assert "1 were there (1 of them another answer, which stays)" in caplog.messages[-1]
+    assert "1 were there (1 of them with another answer, which stays)" in caplog.messages[-1]
     assert store.read_bytes() == before
     runs(main, "export", file, "--store", store)
     assert file.read_text().startswith(record(3, body="another"))
@@ -148,6 +148,7 @@ def test_the_store_itself_is_no_file_to_move_it_with(tmp_path: Path, store: Path
     assert store.read_bytes() == before
 
 
+@pytest.mark.heavy
 def test_importing_waits_for_a_run_that_writes_to_the_store(tmp_path: Path, store: Path) -> None:
     file = tmp_path / "file.jsonl"
     file.write_text(record(50))
@@ -184,7 +185,7 @@ def test_the_same_request_twice_in_one_file_is_counted_as_known(
     (tmp_path / "file.jsonl").write_text(record(50) + record(50) + record(50, body="another"))
     runs(main, "import", tmp_path / "file.jsonl", "--store", store)
     assert "1 answers added" in caplog.messages[-1]
-    assert "2 were there (1 of them another answer, which stays)" in caplog.messages[-1]
+    assert "2 were there (1 of them with another answer, which stays)" in caplog.messages[-1]
 
 
 # ---- the article's r1_distill.txt ----
@@ -196,8 +197,8 @@ def article_line(question: str, **changes: Any) -> str:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, project_params: Callable[..., Path]) -> Callable[..., list[str]]:
-    """``desk("distill.prompt", "father")``: the options of a command with these params and a store of its own."""
+def runner(tmp_path: Path, project_params: Callable[..., Path]) -> Callable[..., list[str]]:
+    """``runner("distill.prompt", "father")``: the options of a command with these params and a store of its own."""
 
     def options(**changes: Any) -> list[str]:
         params = project_params({"distill.prompt": "father", "distill.teacher.model": "deepseek-r1"} | changes)
@@ -228,25 +229,26 @@ def distilled(tmp_path: Path, questions: Path, options: list[str]) -> tuple[list
     return [json.loads(line) for line in (tmp_path / "distilled.out").read_text().splitlines()], asked
 
 
+@pytest.mark.heavy
 def test_what_the_article_bought_is_not_asked_again(
-    tmp_path: Path, questions: Path, desk: Callable[..., list[str]], runs: Callable[..., Result]
+    tmp_path: Path, questions: Path, runner: Callable[..., list[str]], runs: Callable[..., Result]
 ) -> None:
     (tmp_path / "r1_distill.txt").write_text(article_line("0 + 4 = ?") + article_line("2 + 4 = ?"))
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
-    rows, asked = distilled(tmp_path, questions, desk())
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
+    rows, asked = distilled(tmp_path, questions, runner())
     assert asked == 1, "the question that the file does not have"
     assert [(row["reasoning"], row["response"]) for row in rows][::2] == [("三加四等于七", "答案是 7")] * 2
     assert (rows[0]["model"], rows[0]["finish_reason"], rows[0]["usage"]) == ("deepseek-r1", "stop", {})
 
 
 def test_an_imported_answer_is_bound_to_the_question_the_prompt_and_the_teacher(
-    tmp_path: Path, desk: Callable[..., list[str]], runs: Callable[..., Result]
+    tmp_path: Path, runner: Callable[..., list[str]], runs: Callable[..., Result]
 ) -> None:
     (tmp_path / "r1_distill.txt").write_text(article_line("0 + 4 = ?"))
     for changes in ({}, {"distill.prompt": "step_by_step"}, {"distill.teacher.model": "other"}, {}):
-        runs(main, "import", tmp_path / "r1_distill.txt", *desk(**changes))
+        runs(main, "import", tmp_path / "r1_distill.txt", *runner(**changes))
     (tmp_path / "r1_distill.txt").write_text(article_line("1 + 4 = ?"))
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     assert len(bodies(tmp_path / "answers.jsonl")) == 4
     first = next(read_records(tmp_path / "answers.jsonl"))
     assert first.request["messages"][0]["content"].endswith("# 来自女儿的提问\n0 + 4 = ?\n")
@@ -255,27 +257,27 @@ def test_an_imported_answer_is_bound_to_the_question_the_prompt_and_the_teacher(
 
 
 def test_an_imported_answer_of_a_compatible_endpoint_needs_no_key(
-    tmp_path: Path, desk: Callable[..., list[str]], runs: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runner: Callable[..., list[str]], runs: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("API_KEY", raising=False)
     (tmp_path / "r1_distill.txt").write_text(article_line("0 + 4 = ?"))
     teacher = {"distill.teacher.kind": "openai_compatible", "distill.teacher.base_url": "http://127.0.0.1:9/v1/"}
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk(**teacher))
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner(**teacher))
     assert next(read_records(tmp_path / "answers.jsonl")).request["endpoint"] == "http://127.0.0.1:9/v1"
 
 
 def test_a_question_that_is_the_whole_prompt_is_not_put_into_the_prompt_again(
-    tmp_path: Path, desk: Callable[..., list[str]], runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, runner: Callable[..., list[str]], runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = prompt_text("father").replace("{question}", "0 + 4 = ?")
     for question in ("0 + 4 = ?", whole):
         (tmp_path / "r1_distill.txt").write_text(article_line(question))
-        runs(main, "import", tmp_path / "r1_distill.txt", *desk())
+        runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     assert "0 answers added" in caplog.messages[-1]
 
 
 def test_rows_without_a_usable_answer_are_skipped_and_counted(
-    tmp_path: Path, desk: Callable[..., list[str]], runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, runner: Callable[..., list[str]], runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = [
         article_line("1"),
@@ -284,34 +286,34 @@ def test_rows_without_a_usable_answer_are_skipped_and_counted(
         article_line("4", answer=""),
     ]
     (tmp_path / "r1_distill.txt").write_text("".join(lines))
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     assert "1 answers added" in caplog.messages[-1]
     assert "3 skipped (2 empty_response, 1 empty_reasoning)" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("bad", ["{", "", "[]", '{"question": "1", "answer": "2"}', article_line("1", answer=5)[:-1]])
 def test_a_bad_row_is_named_and_none_of_the_file_is_taken(
-    tmp_path: Path, desk: Callable[..., list[str]], refuses: Callable[..., str], bad: str
+    tmp_path: Path, runner: Callable[..., list[str]], refuses: Callable[..., str], bad: str
 ) -> None:
     file = tmp_path / "r1_distill.txt"
     file.write_text(article_line("1") + bad + "\n" + article_line("2"))
-    assert refuses(main, "import", file, *desk()).startswith(f"{file}:2: not a row of r1_distill.txt")
+    assert refuses(main, "import", file, *runner()).startswith(f"{file}:2: not a row of r1_distill.txt")
     assert not (tmp_path / "answers.jsonl").exists()
 
 
 def test_what_was_answered_is_written_as_the_article_writes_it(
     tmp_path: Path,
     questions: Path,
-    desk: Callable[..., list[str]],
+    runner: Callable[..., list[str]],
     runs: Callable[..., Result],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "r1_distill.txt").write_text(
         article_line("2 + 4 = ?") + article_line("0 + 4 = ?") + article_line("else")
     )
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     out = tmp_path / "new" / "out.txt"
-    runs(main, "r1-distill", out, "--questions", questions, *desk())
+    runs(main, "r1-distill", out, "--questions", questions, *runner())
     assert out.read_text() == article_line("0 + 4 = ?") + article_line("2 + 4 = ?")
     assert out.read_bytes().isascii()
     assert f"2 answers written to {out}; 1 skipped (1 not_answered)" in caplog.messages[-1]
@@ -320,17 +322,17 @@ def test_what_was_answered_is_written_as_the_article_writes_it(
 def test_answers_of_no_use_are_not_written(
     tmp_path: Path,
     questions: Path,
-    desk: Callable[..., list[str]],
+    runner: Callable[..., list[str]],
     runs: Callable[..., Result],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "r1_distill.txt").write_text("".join(article_line(f"{number} + 4 = ?") for number in range(3)))
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
     records = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     records[0]["body"] = "no completion"
     records[1]["body"] = records[1]["body"].replace('"stop"', '"length"')
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    runs(main, "r1-distill", tmp_path / "out.txt", "--questions", questions, *desk())
+    runs(main, "r1-distill", tmp_path / "out.txt", "--questions", questions, *runner())
     assert json.loads((tmp_path / "out.txt").read_text())["question"] == "2 + 4 = ?"
     assert "2 skipped (1 not_json, 1 cut_off)" in caplog.messages[-1]
 
@@ -338,28 +340,28 @@ def test_answers_of_no_use_are_not_written(
 def test_another_prompts_answers_are_not_written_as_this_ones(
     tmp_path: Path,
     questions: Path,
-    desk: Callable[..., list[str]],
+    runner: Callable[..., list[str]],
     runs: Callable[..., Result],
     refuses: Callable[..., str],
 ) -> None:
     (tmp_path / "r1_distill.txt").write_text(article_line("2 + 4 = ?"))
-    runs(main, "import", tmp_path / "r1_distill.txt", *desk())
-    options = ["--questions", questions, *desk(**{"distill.prompt": "step_by_step"})]
+    runs(main, "import", tmp_path / "r1_distill.txt", *runner())
+    options = ["--questions", questions, *runner(**{"distill.prompt": "step_by_step"})]
     line = refuses(main, "r1-distill", tmp_path / "out.txt", *options)
-    assert line.startswith(f"{tmp_path / 'out.txt'}: not written: the store has no answer of use to these questions")
+    assert line.startswith(f"{tmp_path / 'out.txt'}: not written: the store has no usable answer to these questions")
     assert not (tmp_path / "out.txt").exists()
 
 
 def test_a_file_that_is_there_is_not_written_over(
     tmp_path: Path,
     questions: Path,
-    desk: Callable[..., list[str]],
+    runner: Callable[..., list[str]],
     runs: Callable[..., Result],
     refuses: Callable[..., str],
 ) -> None:
     file = tmp_path / "r1_distill.txt"
     file.write_text(article_line("2 + 4 = ?"))
-    runs(main, "import", file, *desk())
-    line = refuses(main, "r1-distill", file, "--questions", questions, *desk())
-    assert line.startswith(f"{file}: is there already")
+    runs(main, "import", file, *runner())
+    line = refuses(main, "r1-distill", file, "--questions", questions, *runner())
+    assert line.startswith(f"{file}: the file exists already")
     assert file.read_text() == article_line("2 + 4 = ?")

@@ -96,6 +96,7 @@ def test_an_arm_is_trained_merged_and_saved_with_its_template(
     assert not list((tmp_path / ".cache" / "training").iterdir()), "the scratch folder was to be removed"
 
 
+@pytest.mark.heavy
 def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     tmp_path: Path, dataset: Path, tiny_params: Params, tiny_student: Path, runs: Runs
 ) -> None:
@@ -111,7 +112,7 @@ def test_the_adapter_is_kept_apart_where_that_is_asked_for(
     assert torch.allclose(merged(tokens).logits, apart(tokens).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.heavy)])
 def test_the_same_params_give_the_same_bytes(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_same_params_give_the_same_bytes(
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_checkpointing_gradients_changes_nothing_that_is_learnt(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs, kind: str
@@ -194,7 +196,7 @@ def test_a_dataset_that_is_too_long_altogether_is_refused(
         ("[{", "sample"),
         ("[]", "there is nothing in it"),
         ('[{"conversations": [{"from": "user", "value": "q"}]}]', "at least 2"),
-        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "user", "value": "a"}]}]', "assistant's turn"),
+        ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "user", "value": "a"}]}]', "assistant turn"),
         ('[{"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": ""}]}]', "with text"),
     ],
 )
@@ -280,6 +282,7 @@ def changed_student(student: Path, folder: Path, **tokens: str) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize(
     "tokens",
@@ -341,6 +344,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 
 
+@pytest.mark.heavy
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer
@@ -408,5 +412,5 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
     job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"))
     end = tokenizer.eos_token_id
     check_end_is_trained(job, [[-100, 7, end]], tokenizer)
-    with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> bears no loss"):
+    with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> has no loss"):
         check_end_is_trained(job, [[-100, 7, end], [-100, 7, -100]], tokenizer)

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
 from stages.lib.trainers.trl import _tokenizer, _trainer
-from stages.lib.trainers.trl.batches import Counting, filled, leaks, row_order, rows_of
+from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.training import Conversation, Job
 from stages.train import main as train
 from tests.test_train_openmind import write_sharegpt
@@ -110,9 +110,10 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
     model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2))
     trainer = _trainer(packed, model, tokenizer, packed.conversations, str(tmp_path / "scratch"))
     assert len(trainer.train_dataset) == 10
-    assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would see each other" in caplog.text
+    assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would attend to each other" in caplog.text
 
 
+@pytest.mark.heavy
 def test_a_packed_training_accounts_for_its_rows_and_tokens(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +140,7 @@ def test_a_packed_training_accounts_for_its_rows_and_tokens(
 
 
 def test_packing_and_grouping_by_length_are_not_asked_for_at_once(job: Callable[..., Job]) -> None:
-    with pytest.raises(ParamsError, match="packing fills rows up to one length, so group_by_length has nothing to do"):
+    with pytest.raises(ParamsError, match="packing fills rows to one length, so group_by_length has no effect"):
         job({"train.trainer.packing": True, "train.trainer.group_by_length": True})
 
 
@@ -171,13 +172,13 @@ def test_the_steps_come_by_chance_but_for_the_longest_and_an_incomplete_one(job:
 
 
 def test_grouping_by_length_pads_less(job: Callable[..., Job], tmp_path: Path) -> None:
-    from stages.lib.trainers.trl import _order
+    from stages.lib.trainers.trl import _set_row_order
 
     shares = []
     for grouped in (True, False):
         one = replace(job({"train.trainer.group_by_length": grouped}), conversations=uneven(48))
         trainer = trainer_of(one, tmp_path / str(grouped))
-        _order(trainer, one, _tokenizer(one))
+        _set_row_order(trainer, one, _tokenizer(one))
         batches = list(trainer.get_train_dataloader())
         assert sum(len(batch["input_ids"]) for batch in batches) == 48
         shares.append(trainer.data_collator.padding_share)
@@ -194,7 +195,7 @@ def test_rows_without_a_loss_fill_up_what_the_processes_lack(job: Callable[..., 
     assert sorted(drawn[:rows]) == list(range(rows))
     assert drawn[rows:] == list(range(rows, rows + lack))
     dataset = Dataset.from_list([{"input_ids": [1, 2], "labels": [-100, 2], "text": "x"}] * rows)
-    more = filled(dataset, order.fillers, 7)
+    more = padded_with_fillers(dataset, order.fillers, 7)
     assert len(more) == rows + lack
     assert sum(label != -100 for row in more["labels"] for label in row) == rows
 
@@ -202,7 +203,7 @@ def test_rows_without_a_loss_fill_up_what_the_processes_lack(job: Callable[..., 
 def test_the_collator_counts_tokens_and_places() -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    counting = Counting(DataCollatorForLanguageModeling(pad_token_id=0))
+    counting = CountingCollator(DataCollatorForLanguageModeling(pad_token_id=0))
     counting([{"input_ids": [1, 2, 3, 4]}, {"input_ids": [1]}])
     assert counting.padding_share == pytest.approx(3 / 8)
 

@@ -67,6 +67,7 @@ def npu_check(folder: Path, module: str, processes: int = 1) -> str:
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.heavy
 def test_an_npu_is_found_by_torch_npu_and_without_cann_one_line_says_so(tmp_path: Path) -> None:
     there = "import torch, types; torch.npu = types.SimpleNamespace(device_count=lambda: 8)"
     assert npu_check(tmp_path, there, processes=8) == "there"
@@ -74,9 +75,10 @@ def test_an_npu_is_found_by_torch_npu_and_without_cann_one_line_says_so(tmp_path
     missing = "raise ImportError('libhccl.so: cannot open shared object file: No such file or directory')"
     line = npu_check(tmp_path, missing)
     assert "torch_npu cannot be imported (libhccl.so: cannot open" in line
-    assert line.endswith("Source CANN's set_env.sh; 'make doctor' looks for it.")
+    assert line.endswith("Source CANN's set_env.sh; 'make doctor' finds it.")
 
 
+@pytest.mark.heavy
 def test_a_stage_runs_on_a_cpu_beside_a_torch_npu_without_cann(tmp_path: Path) -> None:
     """torch imports by itself what says that it is a backend, and fails with it."""
     (tmp_path / "torch_npu.py").write_text("def _autoload(): raise ImportError('libhccl.so: cannot open')")
@@ -101,4 +103,4 @@ def test_bf16_on_a_cpu_without_it_is_warned_of(caplog: pytest.LogCaptureFixture)
     check_bf16("cpu")
     info = Path("/proc/cpuinfo")
     lacks = info.is_file() and "bf16" not in info.read_text()
-    assert ("train.bf16: this CPU has no bf16 of its own" in caplog.text) is lacks
+    assert ("train.bf16: this CPU emulates bf16" in caplog.text) is lacks

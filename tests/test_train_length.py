@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.trainers import openmind, trl
+from stages.lib.trainers import trl
+from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.length import Fitting, cut, fitting, reasoning_ends
+from stages.lib.training.length import FittingRows, cut, fitting_rows, reasoning_ends
 
 MARKERS = ("<think>", "</think>", "<answer>", "</answer>")
 SENTENCES = [f"Step {n}: {n} plus {n} is {2 * n}." for n in range(40)]
@@ -49,14 +50,16 @@ def job(tiny_params: Callable[..., Path], tiny_student: Path, tmp_path: Path) ->
     return make
 
 
-def fit_of(trainer: str, job: Job, older_student: Path) -> Fitting[trl._Row] | Fitting[openmind._Row]:
+def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[trl._Row] | FittingRows[openmind_tokens.Row]:
     """What a trainer would see of a job, by its own count of tokens."""
     from transformers import AutoTokenizer
 
     if trainer == "openmind":
-        return openmind._fitting(replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student))
+        return openmind_tokens.measured_rows(
+            replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student)
+        )
     tokenizer = AutoTokenizer.from_pretrained(job.student)
-    return fitting(job, lambda conversations: trl._measured(job, conversations, tokenizer))
+    return fitting_rows(job, lambda conversations: trl._measured(job, conversations, tokenizer))
 
 
 @pytest.mark.parametrize("trainer", ["trl", "openmind"])
@@ -80,7 +83,7 @@ def test_reasoning_keeps_as_many_whole_sentences_of_its_beginning_as_fit(job: Ca
         wanted = replace(LONG, assistant=LONG.assistant.replace(" ".join(SENTENCES), " ".join(SENTENCES[:count])))
         for room in (0, 5):  # less than another sentence
             cutoff_len = len(wanted.assistant) + room
-            found = fitting(job("shorten_reasoning", cutoff_len, LONG), letters)
+            found = fitting_rows(job("shorten_reasoning", cutoff_len, LONG), letters)
             assert [row.conversation for row in found.rows] == [wanted]
 
 
@@ -114,7 +117,7 @@ def test_reasoning_may_end_after_a_line_or_a_sentence(job: Callable[..., Job], r
     ],
 )
 def test_a_row_that_cannot_be_shortened_is_left_out_for_that_reason(job: Callable[..., Job], answer: str) -> None:
-    found = fitting(job("shorten_reasoning", 55, SHORT, replace(LONG, assistant=answer)), letters)
+    found = fitting_rows(job("shorten_reasoning", 55, SHORT, replace(LONG, assistant=answer)), letters)
     assert [row.conversation for row in found.rows] == [SHORT]
     assert [(row.id, row.reason, row.assistant) for row in found.left_out] == [
         ("filtered/1", "cannot_be_shortened", answer)
@@ -123,16 +126,16 @@ def test_a_row_that_cannot_be_shortened_is_left_out_for_that_reason(job: Callabl
 
 def test_error_names_how_many_rows_are_too_long_and_the_first(job: Callable[..., Job]) -> None:
     with pytest.raises(TrainingError) as caught:
-        fitting(job("error", 100, SHORT, LONG, LONG), letters)
+        fitting_rows(job("error", 100, SHORT, LONG, LONG), letters)
     line = str(caught.value)
     assert "2 of 3 conversations are longer than 100 tokens" in line
     assert f"the first filtered/1 with {len(LONG.assistant)}" in line
-    assert [row.conversation for row in fitting(job("error", 100, SHORT), letters).rows] == [SHORT]
+    assert [row.conversation for row in fitting_rows(job("error", 100, SHORT), letters).rows] == [SHORT]
 
 
 def test_rows_that_fit_stay_as_they_are_and_in_their_order(job: Callable[..., Job]) -> None:
     rows = [replace(SHORT, user=f"question {n}") for n in range(3)]
-    found = fitting(job("shorten_reasoning", 100, rows[0], LONG, *rows[1:]), letters)
+    found = fitting_rows(job("shorten_reasoning", 100, rows[0], LONG, *rows[1:]), letters)
     assert [row.conversation for row in found.rows if row.conversation.user != LONG.user] == rows
     assert found.rows[1].conversation.user == LONG.user
     assert (found.shortened, found.left_out) == (1, [])

@@ -23,9 +23,11 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
-from stages.lib.params import ParamsError, load_params, prompt_text
+from stages.lib.params import OpenMind, ParamsError, load_params, prompt_text
 from stages.lib.trainers import openmind
-from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.trainers.openmind import inputs
+from stages.lib.trainers.openmind import tokens as openmind_tokens
+from stages.lib.training import Conversation, Job, TrainingError, external
 from stages.lib.training.checkpoints import last_checkpoint
 from stages.lib.training.resources import Sharing, Size, stored_size
 from stages.train import main as train
@@ -84,7 +86,7 @@ def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
         for row in rows
     ]
     (folder / f"{folder.name}.json").write_text(json.dumps(samples))
-    (folder / "dataset_info.json").write_text(json.dumps({folder.name: {"tags": openmind.TAGS | {"system_tag": "s"}}}))
+    (folder / "dataset_info.json").write_text(json.dumps({folder.name: {"tags": inputs.TAGS | {"system_tag": "s"}}}))
     return folder
 
 
@@ -147,7 +149,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 def yaml_of(job: Job) -> dict[str, Any]:
-    return openmind.training_yaml(job, project_root() / ".cache" / "training" / job.name)
+    return inputs.training_yaml(job, project_root() / ".cache" / "training" / job.name)
 
 
 # --- what openMind is asked
@@ -190,7 +192,7 @@ def test_release_1_0_0_gets_no_template(job: Callable[..., Job]) -> None:
     [
         ({"trainer.template": "qwen"}, "release 1.0.0 refuses the key template"),
         ({"system_prompt": "as_system"}, "openMind 1.0.0 drops the system text"),
-        ({"trainer.version": "git"}, "set template: qwen"),
+        ({"trainer.version": "git"}, "Set template: qwen"),
     ],
 )
 def test_what_a_version_cannot_do_is_refused_before_it_runs(
@@ -206,7 +208,7 @@ def test_what_a_version_cannot_do_is_refused_before_it_runs(
 )
 def test_the_yaml_means_the_same_to_the_reader_that_openmind_has(value: Any) -> None:
     pyyaml = importlib.import_module("yaml")
-    read = pyyaml.safe_load(openmind.yaml_text({"key": value}))["key"]
+    read = pyyaml.safe_load(inputs.yaml_text({"key": value}))["key"]
     assert (read, type(read)) == (value, type(value))
 
 
@@ -246,7 +248,7 @@ def test_deepspeeds_settings_are_looked_for_here_then_in_the_checkout(
     ],
 )
 def test_a_row_fits_where_openmind_leaves_it_whole(prompt: int, answer: int, cutoff_len: int, whole: bool) -> None:
-    assert openmind._Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
+    assert openmind_tokens.Row(sums(1)[0], prompt, answer).fits(cutoff_len) is whole
 
 
 def test_openmind_is_given_a_student_in_a_form_that_its_older_transformers_reads_and_saves(
@@ -271,8 +273,8 @@ def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
 ) -> None:
     """The tiny student's own tokenizer.json splits as GPT-2 does; transformers 5 gives any Qwen2 the way of Qwen2."""
     other = job({"train.student.name": str(tiny_student)})
-    with pytest.raises(TrainingError, match=r"tokenizer\.json: .* evaluation would see other tokens"):
-        openmind._fitting(other, tokenizer_with(tiny_student, "in_user_turn"))
+    with pytest.raises(TrainingError, match=r"tokenizer\.json: .* evaluation would use \d+ other tokens"):
+        openmind_tokens.measured_rows(other, tokenizer_with(tiny_student, "in_user_turn"))
 
 
 # --- how it is started, and what is believed of it
@@ -431,7 +433,8 @@ def test_the_backup_that_a_killed_run_left_is_what_comes_back(tmp_path: Path, jo
     (tmp_path / "its_info.json.before-distillery").write_text('{"theirs": {}}')
     (tmp_path / "dataset_info.json").write_text('{"filtered": {}}')
     settings = job({"train.trainer.merge_into": str(info)}).train.trainer
-    with openmind.registered(settings, tmp_path):
+    assert isinstance(settings, OpenMind)
+    with inputs.registered(settings, tmp_path):
         assert set(json.loads(info.read_text())) == {"theirs", "filtered"}
     assert info.read_text() == '{"theirs": {}}'
 
@@ -444,7 +447,7 @@ KEPT = {"run.resume": True, "run.checkpoint_steps": 2}
 
 def of(changes: dict[str, Any], job: Callable[..., Job], **others: Any) -> str:
     """The digest of a training with these changes."""
-    usual: dict[str, Any] = {"rows": sums(3), "program": "/nowhere/bin/openmind-cli", "cards": openmind.Cards(1, None)}
+    usual: dict[str, Any] = {"rows": sums(3), "program": "/nowhere/bin/openmind-cli", "cards": external.Cards(1, None)}
     return openmind.digest(job(changes), **(usual | others))
 
 
@@ -472,7 +475,7 @@ def test_another_openmind_training_is_known_by_all_that_shapes_its_weights(
 
 def test_other_rows_cards_or_releases_make_another_openmind_training(tmp_path: Path, job: Callable[..., Job]) -> None:
     (tmp_path / "lib" / "python3.10" / "site-packages" / "torch-2.1.0.dist-info").mkdir(parents=True)
-    kinds: list[dict[str, Any]] = [{}, {"rows": sums(4)}, {"rows": sums(3)[::-1]}, {"cards": openmind.Cards(8, None)}]
+    kinds: list[dict[str, Any]] = [{}, {"rows": sums(4)}, {"rows": sums(3)[::-1]}, {"cards": external.Cards(8, None)}]
     kinds += [{"program": str(tmp_path / "bin" / "openmind-cli")}]
     assert len({of({}, job, **kind) for kind in kinds}) == len(kinds)
 
@@ -486,6 +489,7 @@ def test_checkpoints_are_kept_to_go_on_from_or_not_at_all(job: Callable[..., Job
     assert yaml_of(job(KEPT | {"train.trainer.extra": {"save_total_limit": 3}}))["save_total_limit"] == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("where", ["output", "output/checkpoint-5"])
 def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     tmp_path: Path, openmind_params: Params, older_student: Path, program: Callable[[str], Path], where: str
@@ -512,6 +516,7 @@ def test_a_training_that_ended_before_its_stage_was_killed_is_taken_as_it_is(
     assert not (tmp_path / ".cache" / "training" / "filtered").exists(), "what killed trainings left was to go"
 
 
+@pytest.mark.heavy
 def test_nobody_trains_beside_an_openmind_that_outlived_its_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
@@ -631,7 +636,7 @@ def test_the_cards_are_those_that_torchrun_will_use(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert openmind.cards_of(job({"run.device": "npu"}), "/nowhere/openmind-cli", words) == openmind.Cards(count, None)
+    assert external.cards_of(job({"run.device": "npu"}), "/nowhere/openmind-cli", words) == external.Cards(count, None)
 
 
 def beside(program: Path, body: str) -> None:
@@ -655,7 +660,7 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     arguments = train_options(tmp_path, openmind_params({"run.device": "npu", "train.bf16": True}))
     CliRunner().invoke(train, arguments)
     assert "at least 0.00 GiB on each of 4 cards (weights 0.00, " in caplog.text
-    assert "there are 1.0" in caplog.text
+    assert "each has 1.0 GiB" in caplog.text
     beside(path, "echo 4 1000000")
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
     assert line.startswith("train: filtered needs 0.0 GiB on each of 4 cards for weights, gradients and optimizer")
@@ -667,11 +672,11 @@ def test_each_cards_memory_is_said_and_too_little_refused(
     [
         (
             {"arms.filtered.max_steps": 10**9, "run.checkpoint_steps": 1},
-            "checkpoints. Make room, or set run.checkpoint_steps: null",
+            "checkpoints. Free disk space, or set run.checkpoint_steps: null",
         ),
         (
             {"train.trainer.extra": {"dataloader_drop_last": True}, "train.per_device_train_batch_size": 99},
-            "no step: ",
+            "no training step: ",
         ),
     ],
 )
@@ -701,20 +706,20 @@ def test_a_student_that_openmind_has_no_template_for_is_refused(
     llama = student_like(older_student, tmp_path / "llama", "config.json", lambda c: c.update(model_type="llama"))
     arguments = train_options(tmp_path, openmind_params({"train.student.name": str(llama)}))
     line = error_of(CliRunner().invoke(train, arguments), tmp_path)
-    assert line.startswith(f"{llama}/config.json: openMind 1.0.0 has a template for qwen2 alone, not for llama. ")
+    assert line.startswith(f"{llama}/config.json: openMind 1.0.0 has a template for qwen2 only, not for llama. ")
 
 
 def test_a_student_without_the_templates_tokens_is_refused(tiny_student: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    openmind.check_turns(tiny_student, tokenizer)
+    openmind_tokens.check_turns(tiny_student, tokenizer)
     tokens = tokenizer.added_tokens_decoder
     other = SimpleNamespace(
         added_tokens_decoder={number: t for number, t in tokens.items() if "im_start" not in str(t)}
     )
     with pytest.raises(TrainingError, match=r"no token <\|im_start\|>, which openMind's template qwen writes"):
-        openmind.check_turns(tiny_student, other)
+        openmind_tokens.check_turns(tiny_student, other)
 
 
 def test_missing_weights_are_named_before_openmind_starts(
@@ -724,7 +729,7 @@ def test_missing_weights_are_named_before_openmind_starts(
     student = tmp_path / "student"
     shutil.copytree(older_student, student, ignore=shutil.ignore_patterns("*.safetensors"))
     arguments = train_options(tmp_path, openmind_params({"train.student.name": str(student)}))
-    assert "files of its weights are missing" in error_of(CliRunner().invoke(train, arguments), tmp_path)
+    assert "weight files are missing" in error_of(CliRunner().invoke(train, arguments), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -747,6 +752,7 @@ def test_memory_that_ran_out_in_openmind_names_the_params_to_turn(
         assert param in line
 
 
+@pytest.mark.heavy
 def test_no_worker_outlives_a_stopped_stage(
     tmp_path: Path, openmind_params: Params, program: Callable[[str], Path]
 ) -> None:
@@ -761,7 +767,7 @@ def test_no_worker_outlives_a_stopped_stage(
     stage.send_signal(signal.SIGTERM)
     _, said = stage.communicate(timeout=60)
     assert stage.returncode == 130
-    assert said.splitlines()[-1].startswith("Error: train: stopped, and its processes with it.")
+    assert said.splitlines()[-1].startswith("Error: train: stopped, with all its processes.")
     worker = int((tmp_path / "worker").read_text())
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
@@ -776,7 +782,7 @@ def tokenizer_with(student: Path, system_prompt: str) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(student)
-    tokenizer.chat_template = openmind.chat_template(system_prompt)
+    tokenizer.chat_template = openmind_tokens.chat_template(system_prompt)
     return tokenizer
 
 
@@ -916,7 +922,7 @@ def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     caplog.set_level("INFO", "distillery")
     result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 0, result.output
-    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
     for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
         assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
     assert [path.name for path in (tmp_path / ".cache" / "training").iterdir()] == ["filtered.log"]
@@ -962,7 +968,7 @@ def test_dvc_trains_with_openmind_and_lm_eval_asks_with_the_prompt_of_training(
 def encoded(job: Job, rows: list[Conversation]) -> list[dict[str, list[int]]]:
     """The tokens and labels that openMind's own code makes of what we write for it."""
     scratch = project_root() / ".cache" / "training" / job.name
-    openmind.write_inputs(job, rows, scratch)
+    inputs.write_inputs(job, rows, scratch)
     command = [str(PROGRAM.parent / "python"), "-c", ENCODE, str(scratch / "train.yaml")]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -998,10 +1004,10 @@ def test_openmind_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job], 
         shorter = job({"arms.filtered.cutoff_len": cutoff_len}, [row])
         whole = len(encoded(shorter, [row])[0]["ids"]) == tokens
         if whole:
-            assert [each.tokens for each in openmind._fitting(shorter, tokenizer).rows] == [tokens]
+            assert [each.tokens for each in openmind_tokens.measured_rows(shorter, tokenizer).rows] == [tokens]
         else:
             with pytest.raises(TrainingError, match="all 1 conversations are longer"):
-                openmind._fitting(shorter, tokenizer)
+                openmind_tokens.measured_rows(shorter, tokenizer)
 
 
 @pytest.mark.openmind
@@ -1084,7 +1090,7 @@ def test_what_openmind_trained_is_trained_again_and_keeps_what_was_published(
         assert json.loads((saved / "generation_config.json").read_bytes()).items() >= REFUSED_BY_SAVE.items()
         tokenizer = json.loads((saved / "tokenizer_config.json").read_bytes())
         assert tokenizer["tokenizer_class"] == "Qwen2Tokenizer"
-        assert tokenizer["chat_template"] == openmind.chat_template("in_user_turn")
+        assert tokenizer["chat_template"] == openmind_tokens.chat_template("in_user_turn")
 
 
 @pytest.mark.openmind
@@ -1102,7 +1108,7 @@ def test_a_loss_of_openminds_that_is_no_number_is_no_model(
     params = openmind_params({"train.student.name": str(student)})
     line = error_of(CliRunner().invoke(train, train_options(tmp_path, params)), tmp_path)
     assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
-    assert "(arms.filtered.learning_rate: 0.001). The student's own weights hold such a value" in line
+    assert "(arms.filtered.learning_rate: 0.001). The student's own weights contain one too" in line
 
 
 @pytest.mark.openmind

@@ -63,7 +63,11 @@ def difference(one: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"train.deepspeed": ZERO2, "train.gradient_checkpointing": True}, id="ZeRO-2, checkpointed"),
+        pytest.param(
+            {"train.deepspeed": ZERO2, "train.gradient_checkpointing": True},
+            id="ZeRO-2, checkpointed",
+            marks=pytest.mark.heavy,
+        ),
         pytest.param({"train.trainer.group_by_length": True}, id="by length", marks=pytest.mark.slow),
         pytest.param(
             {"train.trainer.packing": True, "arms.filtered.cutoff_len": 200}, id="packed", marks=pytest.mark.slow
@@ -91,15 +95,16 @@ def test_what_the_processes_cannot_share_is_refused(
     tmp_path: Path, tiny_student: Path, refuses: Callable[..., str]
 ) -> None:
     line = refuses(train, *options(tmp_path, tiny_student, {"run.processes": 3}))
-    assert line.startswith("run.processes: 3 cannot share train.gradient_accumulation_steps: 2")
+    assert line.startswith("run.processes: 3 processes cannot split the 2 batches of a step evenly")
     (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
     line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "zero3.json"}))
-    assert "shares out the weights too" in line
+    assert "shards the weights too" in line
     (tmp_path / "broken.json").write_text("[")
     line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "broken.json"}))
-    assert line.startswith(f"{tmp_path / 'broken.json'}: no settings of DeepSpeed")
+    assert line.startswith(f"{tmp_path / 'broken.json'}: not a DeepSpeed settings file")
 
 
+@pytest.mark.heavy
 def test_a_process_that_fails_is_one_line_and_no_process_stays(tmp_path: Path, tiny_student: Path) -> None:
     student = tmp_path / "student"
     shutil.copytree(tiny_student, student)
@@ -119,6 +124,7 @@ def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> Non
     assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
 
 
+@pytest.mark.heavy
 def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
     options(tmp_path, tiny_student, {"run.processes": 2})
     params = load_params(tmp_path / "model.yaml")
@@ -169,7 +175,7 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
     stage.wait(60)
     assert waited_for(lambda: not processes(tmp_path), 60)
     if ended_by != signal.SIGKILL:
-        assert "train: stopped, and its processes with it." in (tmp_path / "stderr").read_text()
+        assert "train: stopped, with all its processes." in (tmp_path / "stderr").read_text()
 
 
 @pytest.mark.slow
@@ -184,7 +190,7 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
     os.kill(max(processes(tmp_path)), signal.SIGKILL)
     assert stage.wait(60) == 1
     *_, line = (tmp_path / "stderr").read_text().splitlines()
-    assert line.startswith("Error: train: filtered: a process was killed, as where the host's memory runs out")
+    assert line.startswith("Error: train: filtered: a process was killed, probably because the host ran out of memory")
     assert not processes(tmp_path)
 
 
@@ -203,18 +209,19 @@ def test_two_killed_processes_go_on_together_from_their_checkpoint(
     assert waited_for(lambda: not processes(tmp_path), 60)
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *arguments)
-    assert "going on from step" in caplog.text
+    assert "resuming from step" in caplog.text
     assert difference(tmp_path / "undisturbed", tmp_path / "model") < 1e-6
 
 
 def test_a_process_ends_when_the_stage_that_waits_for_it_is_gone() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    code = f"from stages.lib.trainers.trl.worker import end_with; end_with({gone.pid})"
+    code = f"from stages.lib.trainers.trl.worker import exit_with_parent; exit_with_parent({gone.pid})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 1
 
 
+@pytest.mark.heavy
 def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_bytes(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +237,6 @@ def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_by
         here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
     assert "torch.distributed.run" not in trl.command_line(work)
-    apart = trl._launched(work)
+    apart = trl._run_workers(work)
     assert (apart.steps, apart.losses, apart.tokens_trained) == (here.steps, here.losses, here.tokens_trained)
     assert difference(tmp_path / "here", tmp_path / "apart") == 0

@@ -18,11 +18,11 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import LocalStudent, load_params
-from stages.lib.trainers.trl import reckoned
+from stages.lib.trainers.trl import estimated_size
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.checkpoints import digest, last_checkpoint
 from stages.lib.training.identity import student_identity
-from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, memory_told
+from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, explain_out_of_memory
 from stages.train import main as train
 from tests.test_train_openmind import sums, write_sharegpt
 from tests.workspace import ROOT
@@ -61,6 +61,7 @@ def kill_after_a_checkpoint(arguments: list[str], tmp_path: Path) -> Path:
     return found[0].parent
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
@@ -78,7 +79,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     (torn / "trainer_state.json").unlink()
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *arguments)
-    assert f"going on from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
     for path in (tmp_path / "undisturbed").iterdir():
         assert path.read_bytes() == (tmp_path / "model" / path.name).read_bytes(), path.name
     for suffix in ("json", "csv"):
@@ -137,7 +138,7 @@ def test_other_rows_or_another_student_make_another_training(job: Callable[..., 
     assert digest(one, rows) != before
 
 
-def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
+def test_checkpoints_of_other_params_are_never_resumed_from_and_are_removed_on_success(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
     stale = scratch(tmp_path) / "0123456789abcdef"
@@ -146,10 +147,11 @@ def test_checkpoints_of_other_params_are_never_gone_on_from_and_go_on_success(
     (stale / "lock").touch()
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *options(tmp_path, tiny_params({"run.checkpoint_steps": 1})))
-    assert "going on from" not in caplog.text
+    assert "resuming from" not in caplog.text
     assert not scratch(tmp_path).exists()
 
 
+@pytest.mark.heavy
 def test_resume_false_begins_anew(
     tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,10 +159,11 @@ def test_resume_false_begins_anew(
     arguments = options(tmp_path, tiny_params(OFTEN))
     kill_after_a_checkpoint(arguments, tmp_path)
     runs(train, *options(tmp_path, tiny_params(OFTEN | {"run.resume": False})))
-    assert "going on from" not in caplog.text
+    assert "resuming from" not in caplog.text
     assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
 
 
+@pytest.mark.heavy
 def test_a_training_that_runs_already_is_not_run_twice(
     tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
 ) -> None:
@@ -185,27 +188,27 @@ def test_missing_weights_are_named_before_anything_is_loaded(
     for name in present:
         (student / name).touch()
     line = refuses(train, *options(tmp_path, tiny_params({"train.student.name": str(student)})))
-    assert line.startswith(f"{student}: 1 files of its weights are missing, ")
+    assert line.startswith(f"{student}: 1 weight files are missing, ")
     assert ("model-00002-of-00002" in line) is bool(present)
 
 
-def test_the_reckoned_size_is_that_of_the_model(job: Callable[..., Job]) -> None:
+def test_the_estimated_size_is_that_of_the_model(job: Callable[..., Job]) -> None:
     from transformers import AutoModelForCausalLM
 
     full, lora = job({"train.finetuning.kind": "full"}), job({"train.finetuning.r": 8})
     count = AutoModelForCausalLM.from_pretrained(full.student).num_parameters()
-    assert reckoned(full) == Size(count, count)
+    assert estimated_size(full) == Size(count, count)
     # q and o 64→64, k and v 64→32, gate and up 64→128, down 128→64, in two layers
     adapters = 2 * 8 * (2 * 128 + 2 * 96 + 3 * 192)
-    assert reckoned(lora) == Size(count + adapters, adapters)
+    assert estimated_size(lora) == Size(count + adapters, adapters)
 
 
 def test_too_little_disk_is_told_with_what_to_do(tmp_path: Path, job: Callable[..., Job]) -> None:
     often, size = job({"run.checkpoint_steps": 5}), Size(10**9, 10**15)
-    with pytest.raises(TrainingError, match=r"2 checkpoints\. Make room, or set run\.checkpoint_steps: null\.$"):
+    with pytest.raises(TrainingError, match=r"2 checkpoints\. Free disk space, or set run\.checkpoint_steps: null\.$"):
         check_disk(often, size, tmp_path / "scratch")
     check_disk(job(), replace(size, parameters=10**3), tmp_path / "scratch")
-    with pytest.raises(TrainingError, match=r"GiB are free there\. filtered needs .* 0 checkpoints\. Make room\.$"):
+    with pytest.raises(TrainingError, match=r"filtered needs .* 0 checkpoints\. Free disk space\.$"):
         check_disk(job(), Size(10**15, 1), tmp_path / "scratch")
 
 
@@ -233,26 +236,29 @@ def test_a_7b_on_cards_is_refused_alone_and_shared_out_by_zero(
     caplog.set_level(logging.INFO, "distillery")
     full = job({"train.finetuning.kind": "full", "run.device": "npu", "train.bf16": True})
     size = Size(7_615_616_512, 7_615_616_512)
-    with pytest.raises(TrainingError, match=r"needs 113\.5 GiB .* npu has 74\.5\. .* over the cards of run\.processes"):
+    with pytest.raises(TrainingError, match=r"needs 113\.5 GiB .* npu has 74\.5 GiB\. .* the cards of run\.processes"):
         check_memory(full, size, Sharing(cards=1, stage=None, bf16=False))
     check_memory(full, size, Sharing(cards=4, stage=2, bf16=True))
-    assert "at least 39.0 GiB of memory, and more with longer rows; each npu has 74.5" in caplog.text
+    assert "at least 39.0 GiB of memory, more with longer rows; each npu has 74.5 GiB" in caplog.text
 
 
 def test_memory_that_runs_out_names_the_params_to_turn(job: Callable[..., Job]) -> None:
     import torch
 
     full = job({"train.finetuning.kind": "full"})
-    with pytest.raises(TrainingError) as caught, memory_told(full):
+    with pytest.raises(TrainingError) as caught, explain_out_of_memory(full):
         torch.empty(2**60)
     line = str(caught.value)
     assert line.startswith("train: filtered: cpu is out of memory. Lower train.per_device_train_batch_size")
     for param in ("gradient_checkpointing: true", "finetuning.kind: lora", "arms.filtered.cutoff_len"):
         assert param in line
     small = job({"train.per_device_train_batch_size": 1, "train.gradient_checkpointing": True})
-    with pytest.raises(TrainingError, match=r"out of memory\. Lower arms.filtered.cutoff_len\.$"), memory_told(small):
+    with (
+        pytest.raises(TrainingError, match=r"out of memory\. Lower arms.filtered.cutoff_len\.$"),
+        explain_out_of_memory(small),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    with pytest.raises(RuntimeError, match="shapes"), memory_told(small):
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(small):
         raise RuntimeError("shapes do not match")
 
 

@@ -135,7 +135,7 @@ def spoilt(tmp_path: Path, tiny_student: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
     tmp_path: Path, spoilt: Callable[..., Path], kind: str, value: float
@@ -143,8 +143,8 @@ def test_a_loss_that_is_no_number_ends_the_training_at_its_step(
     student = spoilt("model.layers.0.mlp.down_proj.weight", value)
     line = error_of(trained(tmp_path, student, {"train.finetuning.kind": kind}), tmp_path)
     assert line == (
-        f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights hold such a value "
-        f"(model.layers.0.mlp.down_proj.weight): fetch {student} again."
+        f"train: filtered: the loss is nan at step 1, {RATE.format(0)} The student's own weights contain one too "
+        f"(model.layers.0.mlp.down_proj.weight). Download {student} again."
     )
 
 
@@ -155,6 +155,7 @@ def test_a_learning_rate_that_blows_the_weights_up_is_told_with_its_step(tmp_pat
     assert "(arms.filtered.learning_rate: 1e+38)" in line
 
 
+@pytest.mark.heavy
 def test_processes_that_meet_such_a_loss_say_the_same_line(tmp_path: Path, spoilt: Callable[..., Path]) -> None:
     student = spoilt("model.layers.0.mlp.down_proj.weight", float("nan"))
     changes = {"run.processes": 2, "run.threads": 2, "train.gradient_accumulation_steps": 2}
@@ -170,25 +171,27 @@ def test_weights_that_hold_none_are_no_model_where_no_loss_shows_it(
     student = spoilt("model.embed_tokens.weight", float("nan"), row=3, untied=True)
     line = error_of(trained(tmp_path, student), tmp_path)
     assert line == (
-        f"train: filtered: after step 2 the weights hold nan or inf (model.embed_tokens.weight), {RATE.format(0.001)} "
-        f"The student's own weights hold such a value (model.embed_tokens.weight): fetch {student} again."
+        f"train: filtered: after step 2 the weights contain nan or inf (model.embed_tokens.weight), "
+        f"{RATE.format(0.001)} The student's own weights contain one too (model.embed_tokens.weight). "
+        f"Download {student} again."
     )
 
 
+@pytest.mark.heavy
 def test_numbers_too_large_for_the_type_they_are_saved_in_are_no_model(
     tmp_path: Path, spoilt: Callable[..., Path]
 ) -> None:
     student = spoilt("model.layers.0.mlp.up_proj.weight", 70000.0)
     assert trained(tmp_path, student, name="fits").exit_code == 0
     line = error_of(trained(tmp_path, student, {"train.save_dtype": "float16"}), tmp_path)
-    assert line.startswith("train: filtered: after step 2 the weights hold nan or inf (model.layers.0.mlp.up_proj")
+    assert line.startswith("train: filtered: after step 2 the weights contain nan or inf (model.layers.0.mlp.up_proj")
     assert "train.save_dtype" in line
 
 
 # --- a saved student
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 def test_settings_of_generation_that_transformers_refuses_to_save_are_kept(
     tmp_path: Path, tiny_student: Path, kind: str
 ) -> None:
@@ -204,13 +207,13 @@ def test_settings_of_generation_that_transformers_refuses_to_save_are_kept(
     ("published", "asked", "saved"),
     [
         ("bfloat16", "auto", "bfloat16"),
-        ("float16", "auto", "float16"),
-        ("float32", "auto", "float32"),
-        ("bfloat16", "float32", "float32"),
+        pytest.param("float16", "auto", "float16", marks=pytest.mark.heavy),
+        pytest.param("float32", "auto", "float32", marks=pytest.mark.heavy),
+        pytest.param("bfloat16", "float32", "float32", marks=pytest.mark.heavy),
         ("float32", "bfloat16", "bfloat16"),
     ],
 )
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.heavy)])
 def test_weights_are_saved_as_published_or_as_params_say(
     tmp_path: Path, tiny_student: Path, kind: str, published: str, asked: str, saved: str
 ) -> None:
@@ -471,6 +474,7 @@ def test_transformers_4_reads_a_published_qwen_in_bf16_with_its_own_tokens(
 # --- a second round
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_a_trained_student_is_trained_again(tmp_path: Path, tiny_student: Path, kind: str) -> None:
     changes = {"train.finetuning.kind": kind}

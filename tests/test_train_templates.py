@@ -205,6 +205,7 @@ def evaluation(tmp_path: Path, params: Path, *model: object, arm: str = "base") 
     return ["--arm", arm, *model, "--heldout", heldout, *paths, "--params", params]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "system_prompt"),
     [

@@ -1,4 +1,4 @@
-"""docs/upgrading.md is true: what its table says runs again after an edit is what DVC finds changed."""
+"""What an edit costs: the table of docs/upgrading.md is that of dvc.yaml, and DVC finds the same; ``make why``."""
 
 import json
 import re
@@ -8,51 +8,68 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
 
-from tests.workspace import ALL, ROOT, Workspace
+from stages.lib.why.__main__ import main
+from tests.workspace import ALL, ROOT, Workspace, write_changed_params
 
-STEP = re.compile(
-    "eval-data|evaluate-base|every evaluate|every convert|every training|the trainings|everything|nothing"
-    "|collect|distill|filter|report"
-)
-STAGES = {
-    "every evaluate": {stage for stage in ALL if stage.startswith("evaluate@")},
-    "every convert": {stage for stage in ALL if stage.startswith("convert@")},
-    "every training": {stage for stage in ALL if stage.startswith("train@")},
-    "the trainings": {stage for stage in ALL if stage.startswith("train@")},
-    "everything": ALL,
-    "nothing": set[str](),
-}
+PAGE = (ROOT / "docs" / "upgrading.md").read_text()
+PARAMS: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+PARAMS["train"]["student"]["kind"] = "path"  # of the workspace's tiny student
+CONDITION = re.compile(r" \(where ([a-z_.]+): NAME\)")
 
 
-def rows() -> Iterator[tuple[str, str]]:
-    """The table: what changes, and what runs again."""
-    for line in (ROOT / "docs" / "upgrading.md").read_text().splitlines():
-        if line.startswith("| ") and not line.startswith("| what"):
-            changed, again = line.strip("| ").split(" | ")
-            yield changed, again
+def why(*words: str) -> str:
+    result = CliRunner().invoke(main, [*words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
-def stages_said(text: str) -> set[str]:
-    """The stages that a text names before its reasons, which follow a colon or a semicolon."""
-    found = STEP.findall(re.split("[:;]", text)[0])
-    return set[str]().union(*(STAGES.get(word, {word}) for word in found))
-
-
-def files_said(text: str) -> list[str]:
-    """The files that a text names in backquotes; of a folder, all that stands in it."""
-    paths = [ROOT / name.rstrip("…") for name in re.findall("`([^`]*[./][^`]*)`", text)]
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.*")))]
-    return [file.relative_to(ROOT).as_posix() for file in files if "__pycache__" not in file.parts]
+def rows() -> Iterator[tuple[list[str], str]]:
+    """The table: the files of a row, and what an edit to one of them runs again."""
+    for line in PAGE.partition("<!-- table of make why -->")[2].splitlines():
+        if line.startswith("| `"):
+            names, again = line.strip("| ").split(" | ")
+            yield re.findall("`([^`]+)`", names), again
 
 
 def edits() -> Iterator[tuple[list[str], set[str]]]:
-    """Files that are edited together, and the stages that the table says run again."""
-    for changed, again in rows():
-        named = changed.replace("a prompt of `distill`", "`stages/prompts/step_by_step.txt`")
-        files = files_said(named.replace("the judge's prompt", "`stages/prompts/judge/strict_teacher.txt`"))
-        if files:
-            yield files, stages_said(again)
+    """A file of each name in the table, all of a row edited together, and the stages that the row says run again.
+
+    ``NAME`` is the module or the prompt that params choose: each choice is an edit of its own.
+    """
+    for names, again in rows():
+        if not any("NAME" in name for name in names):
+            yield [some_file(name) for name in names], stages_of(again)
+            continue
+        chosen = {str(value(key)) for key in CONDITION.findall(again)}
+        for kind in sorted(chosen):
+            parts = [part for part in again.split("; ") if (key := CONDITION.findall(part)) and value(key[0]) == kind]
+            yield [some_file(name.replace("NAME", kind)) for name in names], stages_of("; ".join(parts))
+
+
+def value(key: str) -> Any:
+    found: Any = PARAMS
+    for part in key.split("."):
+        found = found.get(part, {})
+    return found
+
+
+def some_file(name: str) -> str:
+    """A file of that name, or the first of that folder."""
+    path = ROOT / name
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt"))
+    return files[0].relative_to(ROOT).as_posix()
+
+
+def stages_of(again: str) -> set[str]:
+    """``collect, every convert (where …)`` as the names of stages."""
+    found = set()
+    for words in re.split("[,;] ", CONDITION.sub("", again)):
+        group = words.removeprefix("every ")
+        found |= {stage for stage in ALL if stage.partition("@")[0] == group and ("@" in stage) == (group != words)}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +91,7 @@ def edited(workspace: Workspace, files: list[str]) -> Iterator[None]:
         path.write_bytes(content)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("files", "again"), edits(), ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list[str], again: set[str]) -> None:
     with edited(standing, files):
@@ -81,9 +99,55 @@ def test_an_edit_runs_again_what_the_table_says(standing: Workspace, files: list
     assert set(found) == again
 
 
-def test_the_table_is_read_whole() -> None:
-    assert len(list(rows())) == 17
-    assert len(list(edits())) == 16, "one row is about params"
+def test_the_table_of_the_page_is_that_of_dvc_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    shown = re.search(r"<!-- table of make why -->\n(.*)<!-- end of the table -->", PAGE, re.DOTALL)
+    assert shown, "docs/upgrading.md lost its table"
+    assert shown[1] == why("--table"), "put the output of 'python -m stages.lib.why --table' into docs/upgrading.md"
+    assert {stage for _, again in edits() for stage in again} == ALL
+
+
+def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    said = why("--file", "stages/lib/answers/values.py").splitlines()
+    assert said[0] == "stages/lib/answers/values.py: an edit runs again: filter, evaluate-base, every evaluate."
+    assert said[1].startswith("Then, if their outputs change: convert@filtered, convert@control, train@filtered, ")
+    said = why("--file", "stages/lib/students/hub.py").splitlines()
+    assert said[0].startswith("stages/lib/students/hub.py: an edit runs no stage")
+    assert said[1].startswith("With other params: collect, every convert, every train, evaluate-base (where ")
+    assert "it affects no output" in why("--file", "./stages/lib/command.py")
+
+
+def test_why_knows_what_it_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, ["--file", "stages/lib/no_such.py"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: stages/lib/no_such.py: no such file. Give a path from ")
+    result = CliRunner().invoke(main, ["--stage", "trian"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no stage 'trian'. Known: collect, distill, ")
+
+
+@pytest.mark.heavy
+def test_why_names_the_key_with_its_old_and_its_new_value(standing: Workspace) -> None:
+    with edited(standing, ["stages/lib/page/charts.py"]):
+        before = (standing.folder / "params.yaml").read_bytes()
+        changes = {"arms.filtered.learning_rate": 0.25, "report.samples": 3}
+        write_changed_params(standing.folder / "params.yaml", changes, standing.folder / "params.yaml")
+        said = standing.run("python", "-m", "stages.lib.why")
+        one = standing.run("python", "-m", "stages.lib.why", "--stage", "train")
+        (standing.folder / "params.yaml").write_bytes(before)
+    assert "train@filtered would run:\n  arms.filtered.learning_rate: 0.001 → 0.25\n" in said
+    assert "train@unfiltered would not run: nothing changed since dvc.lock." in said
+    assert "evaluate@filtered would run if the outputs of train@filtered change.\n" in said
+    report = said.partition("report would run:\n")[2]
+    assert "  report.samples: " in report
+    assert "  stages/lib/page changed: charts.py" in report
+    assert [line.partition(" ")[0] for line in one.splitlines() if line[0] != " "] == [
+        "train@unfiltered",
+        "train@filtered",
+    ]
+    assert "would run" not in standing.run("python", "-m", "stages.lib.why"), "and nothing where all is as it was"
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -92,14 +156,15 @@ def status(workspace: Workspace) -> dict[str, Any]:
     return {stage.replace("dvc.yaml:", ""): why for stage, why in found.items()}
 
 
+@pytest.mark.heavy
 def test_a_key_of_a_section_is_a_matter_of_that_stage(workspace: Workspace) -> None:
     changes = {
         "collect.contamination.ngram": {"collect"},
         "distill.max_failed_share": {"distill"},
         "filter.on_unsure": {"filter"},
         "convert.ascii": {stage for stage in ALL if stage.startswith("convert@")},
-        "train.weight_decay": STAGES["every training"],
-        "evaluate.limit": STAGES["every evaluate"] | {"evaluate-base"},
+        "train.weight_decay": stages_of("every train"),
+        "evaluate.limit": stages_of("evaluate-base, every evaluate"),
         "compare.confidence": {"compare"},
         "report.seed": {"report"},
     }
@@ -121,6 +186,7 @@ def names(why: Any, key: str) -> bool:
     return any(f'"{".".join(parts[:length])}"' in json.dumps(why) for length in range(1, len(parts) + 1))
 
 
+@pytest.mark.heavy
 def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Workspace) -> None:
     store = workspace.folder / "data" / "store" / "answers.jsonl"
     store.write_bytes(b"".join(store.read_bytes().splitlines(keepends=True)[1:]))
@@ -131,6 +197,7 @@ def test_a_stage_asked_for_by_force_asks_for_what_is_missing_alone(workspace: Wo
     assert workspace.asked() == before + 1
 
 
+@pytest.mark.heavy
 def test_what_no_branch_names_goes_from_the_cache_and_the_committed_results_stay(workspace: Workspace) -> None:
     workspace.change({"filter.control_seed": 99})
     workspace.repro("convert@control")

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", 
 
 # what the tests take for the keys of a kind where they choose it and say no more
 SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
-EMBEDDED = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}
+EMBEDDED: dict[str, Any] = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}
 SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "chain-sum-solver"} | SAMPLING
 MARKING: dict[str, Any] = {"prompt": "strict_teacher"}
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear", "keep_adapter": False}
-OPENMIND = {"version": "1.0.0", "command": None, "template": None, "merge_into": None, "logging_steps": 1, "extra": {}}
+OPENMIND: dict[str, Any] = {
+    "version": "1.0.0",
+    "command": None,
+    "template": None,
+    "merge_into": None,
+    "logging_steps": 1,
+    "extra": {},
+}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
 COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None}
@@ -63,15 +71,19 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
 
 
+@cache
+def parsed(content: bytes) -> Any:
+    """What a YAML file says, its comments among it; to be copied, not changed."""
+    return YAML().load(content)
+
+
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
     """A params file with other values, named like ``collect.train_size``.
 
     A change of kind (``filter.strategy`` among them) brings the keys that the kind reads and takes away those that it
     does not, in ``run`` too.
     """
-    yaml = YAML()
-    yaml.width = 1000
-    params = yaml.load(source)
+    params = deepcopy(parsed(source.read_bytes()))
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = params
@@ -81,6 +93,8 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)
         fit_run(params)
+    yaml = YAML()
+    yaml.width = 1000
     yaml.dump(params, out)
 
 
@@ -113,7 +127,7 @@ def fit_run(params: Any) -> None:
             keys.pop(name, None)
     backend = params["evaluate"].get("backend")
     is_served = isinstance(backend, dict) and str(backend.get("kind")).startswith("local-")
-    usual = {"embedded": {"latency_s": 0.05, "port": 0}, "served": SERVED_MODELS}
+    usual: dict[str, Any] = {"embedded": {"latency_s": 0.05, "port": 0}, "served": SERVED_MODELS}
     for name, is_read in (("embedded", "embedded" in kinds.values()), ("served", is_served)):
         run[name] = usual[name] | (run.get(name) or {})
         if not is_read:

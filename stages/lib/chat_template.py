@@ -1,13 +1,18 @@
-"""Chat templates: where the system text goes, and one text for the prompt of evaluation and of training.
+"""Chat templates: where the system text goes, and the same prompt text in evaluation and in training.
 
-Evaluation renders a prompt (system text, question, ``add_generation_prompt``), training a row (the same and an answer).
-A published template may make unlike texts of the two: it opens ``<think>`` in the prompt alone, puts an empty thought
-before an answer or takes a thought out of it, leaves the system text out of one of them or writes today's date.
-``align`` then replaces it by one made of its own pieces, with which the prompt is the beginning of the row:
+Evaluation renders a prompt (system text, question, ``add_generation_prompt``). Training renders a row (the same and an
+answer). With some published templates, the prompt is not the beginning of the row. Such a template
 
-    <s>  system  middle  question  opening  answer  end         (before a next question: between, in place of end)
+- opens ``<think>`` only in the prompt;
+- adds an empty thought to an answer, or removes the thought from it;
+- leaves the system text out of one of the two;
+- or writes today's date.
 
-A template that agrees with itself stays as it is. The tokens of each row are compared by ``prompt_ids``.
+``align`` replaces it by one that is built from its own constant texts, so that the prompt is the beginning of the row:
+
+    <s>  system  middle  question  opening  answer  end         (``between`` instead of ``end`` before a next question)
+
+A template that is consistent is not changed. ``prompt_ids`` gives the tokens for the check of each row.
 """
 
 import json
@@ -24,10 +29,10 @@ from stages.lib.students import StudentError, student_tokenizer
 Messages = list[dict[str, str]]
 
 SEPARATOR = "\n\n"  # between the system text and the question where both are the user's turn
-# texts that no template knows, to find them again in what it writes
+# texts that occur in no template, to locate them in its output
 SYSTEM, QUESTION, ANSWER, NEXT = "Qzsystemzq", "Qzquestionzq", "Qzanswerzq", "Qznextzq"
-DAYS = ("01 Jan 2025", "24 Dec 2031")  # templates of Llama 3 write the day of the call; the first for good
-MAY_BE_CONTROL = re.compile(r"[<\[|｜]")  # in every token of control that was ever seen
+DAYS = ("01 Jan 2025", "24 Dec 2031")  # Llama 3's templates write today's date; the first day replaces it permanently
+MAY_BE_CONTROL = re.compile(r"[<\[|｜]")  # every known control token has one of these
 THOUGHT = r"</?(?:think|thinking|thought|reasoning)>|\[/?THINK\]"
 
 _TEMPLATE = (
@@ -46,9 +51,9 @@ _TEMPLATE = (
 
 @dataclass(frozen=True)
 class Pieces:
-    """The constant texts of a template; ``with_system`` stands before a system text, ``head`` where there is none.
+    """The constant texts of a template: ``with_system`` precedes a system text, ``head`` is used without one.
 
-    ``user_stop`` ends a question that nothing is to follow; ``lead`` are blanks before an answer that no prompt has.
+    ``user_stop`` ends a question that nothing follows; ``lead`` is white space before an answer that prompts lack.
     """
 
     head: str
@@ -62,10 +67,10 @@ class Pieces:
 
 
 def align(tokenizer: Any, markers: Markers, system_prompt: SystemPrompt, with_system: bool) -> bool:
-    """Give the tokenizer a chat template by which a prompt is the beginning of its row; whether it got another one.
+    """Give the tokenizer a chat template whose prompts are the beginning of their rows; True if it was replaced.
 
-    StudentError where the template has no place for the system text and params do not put it into the user's turn, or
-    where no template can be made of its pieces.
+    StudentError if the template has no place for the system text and params do not put it into the user's turn, or if
+    no consistent template can be built.
     """
     in_user_turn = system_prompt == "in_user_turn" and with_system
     if not in_user_turn:
@@ -76,12 +81,12 @@ def align(tokenizer: Any, markers: Markers, system_prompt: SystemPrompt, with_sy
     pieces = _pieces(tokenizer, markers, with_system and not in_user_turn)
     tokenizer.chat_template = _written(pieces, in_user_turn)
     if not agrees(tokenizer, markers, with_system):
-        raise _unreadable(tokenizer, "the template made of its pieces writes other texts")
+        raise _unreadable(tokenizer, "the template built from its texts is not consistent either")
     return True
 
 
 def check_system(tokenizer: Any, prompt: Messages) -> None:
-    """StudentError where the chat template refuses the prompt's system text, or leaves it out without a word."""
+    """StudentError if the chat template refuses the prompt's system text, or silently leaves it out."""
     try:
         text = rendered(tokenizer, prompt, opened=True)
     except _errors() as error:
@@ -106,7 +111,7 @@ def in_user_turn(messages: Sequence[dict[str, str]]) -> Messages:
 
 
 def agrees(tokenizer: Any, markers: Markers, with_system: bool) -> bool:
-    """Whether a row is its prompt, then the answer and an end, on any day; nothing but blanks before the answer."""
+    """Whether a row is its prompt, white space, the answer and an end, independent of the date."""
     answer = _marked(markers)
     prompt = [_turn("system", SYSTEM)] * with_system + [_turn("user", QUESTION)]
     try:
@@ -119,13 +124,13 @@ def agrees(tokenizer: Any, markers: Markers, with_system: bool) -> bool:
 
 
 def prompt_ids(tokenizer: Any, prompts: Iterable[Messages]) -> list[list[int]]:
-    """The tokens of prompts as each backend of evaluation asks with them: no special ones but the template's."""
+    """The tokens of prompts, as all backends of evaluation send them: no special tokens but the template's."""
     texts = [rendered(tokenizer, prompt, opened=True) for prompt in prompts]
     return _ids(tokenizer, texts)
 
 
 def row_ids(tokenizer: Any, rows: Iterable[Messages]) -> list[list[int]]:
-    """The tokens of whole conversations as they are trained."""
+    """The tokens of complete conversations, as in training."""
     return _ids(tokenizer, [rendered(tokenizer, row) for row in rows])
 
 
@@ -135,7 +140,7 @@ def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def rendered(tokenizer: Any, messages: Messages, opened: bool = False, day: str | None = None) -> str:
-    """What the chat template writes; ``opened``: with the beginning of an answer. ``day`` stands in for today."""
+    """The output of the chat template; ``opened`` adds the beginning of an answer. ``day`` replaces today's date."""
     template = tokenizer.get_chat_template()
     if day and "strftime_now" in template:
         template = f"{{%- macro strftime_now(format) -%}}{day}{{%- endmacro -%}}{template}"
@@ -146,9 +151,10 @@ def rendered(tokenizer: Any, messages: Messages, opened: bool = False, day: str 
 
 
 def control_tokens(tokenizer: Any, markers: Markers) -> list[str]:
-    """The texts that the tokenizer takes for tokens of control, longest first, and not for the letters that they are.
+    """The texts that the tokenizer reads as control tokens, not as plain text; longest first.
 
-    All special tokens, and those added ones that the chat template writes around a turn; none of convert's markers.
+    They are all special tokens, and the added tokens that the chat template writes around a turn, without convert's
+    markers.
     """
     added = list(tokenizer.added_tokens_decoder.values())
     frame = _frame(tokenizer)
@@ -158,7 +164,7 @@ def control_tokens(tokenizer: Any, markers: Markers) -> list[str]:
 
 
 class ControlTokens:
-    """The control tokens of a student, whose tokenizer is loaded for the first text that may hold one."""
+    """The control tokens of a student. The tokenizer is loaded for the first text that may contain one."""
 
     def __init__(self, student: Student, markers: Markers) -> None:
         self._student = student
@@ -166,11 +172,11 @@ class ControlTokens:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """As ``control_tokens`` finds them."""
+        """The result of ``control_tokens``."""
         return control_tokens(student_tokenizer(self._student), self._markers)
 
-    def stand_in(self, text: str) -> bool:
-        """Whether one of them stands in a text."""
+    def found_in(self, text: str) -> bool:
+        """Whether a text contains one of them."""
         return bool(MAY_BE_CONTROL.search(text)) and any(token in text for token in self.tokens)
 
 
@@ -184,7 +190,7 @@ def _frame(tokenizer: Any) -> str:
 
 
 def _pieces(tokenizer: Any, markers: Markers, with_system: bool) -> Pieces:
-    """What the template writes around known texts; StudentError where they are not found in it."""
+    """What the template writes around known texts; StudentError if its output lacks one of them."""
     user, answer = _turn("user", QUESTION), _turn("assistant", ANSWER)
     conversations = {
         "opened": ([user], True),
@@ -212,7 +218,7 @@ def _pieces(tokenizer: Any, markers: Markers, with_system: bool) -> Pieces:
 
 
 def _split(tokenizer: Any, text: str, *known: str) -> list[str]:
-    """The texts around the known ones, each of which must stand there once and in this order."""
+    """The parts of a text around the known texts, which must occur in this order."""
     parts = []
     for each in known:
         before, found, text = text.partition(each)
@@ -223,9 +229,9 @@ def _split(tokenizer: Any, text: str, *known: str) -> list[str]:
 
 
 def _opening(tokenizer: Any, asked: str, answered: str, markers: Markers) -> tuple[str, str]:
-    """What stands before an answer in a prompt and in a row, and blanks that the row alone has before it.
+    """The text before an answer in both prompt and row, and the white space that only the row has there.
 
-    Nothing of a thought: that is the answer's own.
+    Tags of a thought are left out: they belong to the answer.
     """
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(asked, answered, strict=False))
     common = "".join(letter for letter, _ in pairs)
@@ -240,7 +246,7 @@ def _opening(tokenizer: Any, asked: str, answered: str, markers: Markers) -> tup
 
 
 def _written(pieces: Pieces, in_user_turn: bool) -> str:
-    """The template (Jinja) of these pieces."""
+    """The Jinja template for these pieces."""
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in vars(pieces).items()}
     separator = json.dumps(SEPARATOR)
     if in_user_turn:
@@ -262,7 +268,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What a chat template raises: its own refusals, and those of Jinja and Python on what it did not expect."""
+    """What rendering a chat template raises: its own errors, and those of Jinja and Python on unexpected messages."""
     from jinja2.exceptions import TemplateError
 
     return (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
@@ -270,6 +276,6 @@ def _errors() -> tuple[type[Exception], ...]:
 
 def _unreadable(tokenizer: Any, why: str) -> StudentError:
     return StudentError(
-        f"{tokenizer.name_or_path}: its chat template writes prompts and trained rows differently, and none could be "
-        f"made of it that does not ({why:.100}). Choose another student, or give it another chat template."
+        f"{tokenizer.name_or_path}: its chat template writes different texts for prompts and trained rows, and cannot "
+        f"be corrected ({why:.100}). Choose another student, or give it another chat template."
     )

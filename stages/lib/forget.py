@@ -1,11 +1,14 @@
-"""Forget what DVC knows of a stage's results, so that the stage is run and not restored.
+"""Remove what DVC knows of a stage's results, so that DVC runs the stage and does not restore it.
 
     python -m stages.lib.forget distill
 
-DVC lays out the results that dvc.lock or else its run-cache names, wherever dependencies and params are the same.
-Those of ``distill`` also follow from the store of received answers, which DVC does not know: what it restores after a
-retry that was killed would be older than the store. In goes a stage's name. Its outputs in dvc.lock go, and its entries
-in the run-cache for its present dependencies and params; the files stay, and so does what other params gave.
+Where dependencies and params are unchanged, DVC restores the results that dvc.lock or its run-cache names. The results
+of ``distill`` also depend on the store of received answers, which DVC does not know: after a retry that was killed, DVC
+would restore results that are older than the store.
+
+In:       a stage's name
+Removed:  its outputs in dvc.lock, and its entries in the run-cache for its present dependencies and params
+Kept:     its files, and the results of other params
 """
 
 import logging
@@ -34,21 +37,21 @@ def main(name: str) -> None:
 
 
 def forget_runs(stage: Any, runs: Path) -> None:
-    """Remove what the run-cache holds for the stage's present dependencies and params."""
+    """Remove the run-cache's entry for the stage's present dependencies and params."""
     from dvc.exceptions import DvcException
-    from dvc.stage.cache import _can_hash, _get_stage_hash  # as StageCache itself finds its entries
+    from dvc.stage.cache import _can_hash, _get_stage_hash  # StageCache finds its entries with these
 
     try:
         stage.save_deps()
     except DvcException:
-        return  # a dependency is not there yet: nothing can be restored either
+        return  # a dependency does not exist yet, so nothing can be restored
     if _can_hash(stage):
         key = _get_stage_hash(stage)
         shutil.rmtree(runs / key[:2] / key, ignore_errors=True)
 
 
 def forget_outputs(lock: Path, name: str) -> None:
-    """Take the outputs out of the stage's entry, which keeps its place; the next run writes them in again."""
+    """Remove the outputs from the stage's entry, which keeps its position; the next run writes them again."""
     from dvc.utils.serialize import dump_yaml
 
     content = YAML(typ="safe").load(lock.read_bytes())

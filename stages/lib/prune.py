@@ -1,16 +1,16 @@
-"""Remove what arms and datasets left behind that params.yaml no longer names.
+"""Remove the outputs of arms and datasets that params.yaml no longer names.
 
     python -m stages.lib.prune --dry-run    # only list it
     python -m stages.lib.prune
 
-DVC forgets a stage that ``foreach`` no longer makes, and leaves its files, its entry in dvc.lock and its lines in
-.gitignore. In goes dvc.lock, which says what DVC made, and the stages that dvc.yaml and params.yaml make now:
+When ``foreach`` no longer makes a stage, DVC leaves its files, its entry in dvc.lock and its lines in .gitignore. This
+command compares dvc.lock, which lists what DVC made, with the stages that dvc.yaml and params.yaml make now:
 
     train@filtered_long: models/filtered_long (512 MB)
     train@filtered_long: metrics/train/filtered_long.json (1 kB)
 
-A file that is in no entry of dvc.lock is not touched, the store of received answers among them. What goes stays in
-DVC's cache: name the arm again and ``dvc repro`` brings its results back without computing them ('dvc gc' empties it).
+Files that are in no entry of dvc.lock are not touched, such as the store of received answers. Removed outputs stay in
+DVC's cache: name the arm again, and ``dvc repro`` restores its results without computing them ('dvc gc' empties it).
 """
 
 import logging
@@ -33,46 +33,46 @@ LOCK = Path("dvc.lock")
 
 
 class PruneError(DistilleryError):
-    """What dvc.lock names cannot be told from what is still in use."""
+    """It cannot be determined which outputs are still in use."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """An output of a stage that is no more."""
+    """An output of a stage that no longer exists."""
 
     stage: str
     path: Path
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-@click.option("--dry-run", is_flag=True, help="Only list what would go.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 @one_line_errors
 def main(dry_run: bool) -> None:
     with locked_pipeline() as pipeline:
         gone = {name: outs for name, outs in locked_outs(LOCK).items() if name not in stage_names(pipeline)}
         leftovers = find_leftovers(gone, outs_in_use(pipeline))
         for leftover in leftovers:
-            click.echo(f"{leftover.stage}: {leftover.path} ({in_words(leftover.path)})")
+            click.echo(f"{leftover.stage}: {leftover.path} ({size_text(leftover.path)})")
         if not dry_run:
             for leftover in leftovers:
                 remove(leftover.path)
-            forget(LOCK, set(gone))
+            remove_entries(LOCK, set(gone))
     log.info("prune: %s", summary(gone, leftovers, dry_run))
 
 
 @contextmanager
 def locked_pipeline() -> Iterator[Any]:
-    """DVC's view of this folder, locked so that no ``dvc repro`` runs meanwhile."""
+    """DVC's view of this folder, locked so that no ``dvc repro`` runs at the same time."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo, repo.lock:
             if Path(repo.root_dir) != Path.cwd():
-                raise PruneError(f"{Path.cwd()}: not the project's folder. Go to {repo.root_dir} and prune there.")
+                raise PruneError(f"{Path.cwd()}: not the project's folder. Run this in {repo.root_dir}.")
             yield repo
     except DvcException as error:
-        raise PruneError(f"prune: DVC says: {error}. Mend that and prune again.") from error
+        raise PruneError(f"prune: DVC says: {error}. Fix that and prune again.") from error
 
 
 def stage_names(pipeline: Any) -> set[str]:
@@ -81,12 +81,12 @@ def stage_names(pipeline: Any) -> set[str]:
 
 
 def outs_in_use(pipeline: Any) -> set[Path]:
-    """The outputs of these stages, as paths in the project."""
+    """The outputs of the current stages, as paths in the project."""
     return {Path(out.fs_path).relative_to(pipeline.root_dir) for out in pipeline.index.outs}
 
 
 def find_leftovers(gone: dict[str, list[Path]], in_use: set[Path]) -> list[Leftover]:
-    """The outputs of the stages that are gone, but for a path that another stage writes to, or into, now."""
+    """The outputs of removed stages, except paths that a current stage writes to, or into."""
     return [
         Leftover(stage, path)
         for stage, outs in gone.items()
@@ -96,15 +96,15 @@ def find_leftovers(gone: dict[str, list[Path]], in_use: set[Path]) -> list[Lefto
 
 
 def locked_outs(lock: Path) -> dict[str, list[Path]]:
-    """What each stage of dvc.lock wrote."""
+    """The outputs of each stage in dvc.lock."""
     if not lock.is_file():
         return {}
     stages = YAML(typ="safe").load(lock.read_bytes())["stages"]
     return {name: [Path(out["path"]) for out in entry.get("outs", [])] for name, entry in stages.items()}
 
 
-def in_words(path: Path) -> str:
-    """How large a file or a folder is: ``512 MB``, ``1 kB``; ``gone already`` where there is none."""
+def size_text(path: Path) -> str:
+    """The size of a file or a folder: ``512 MB``, ``1 kB``; ``gone already`` where it does not exist."""
     if not path.exists():
         return "gone already"
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -113,7 +113,7 @@ def in_words(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Delete an output and its line in the .gitignore beside it, which DVC wrote."""
+    """Delete an output and its line in the .gitignore next to it, which DVC wrote."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -129,8 +129,8 @@ def remove(path: Path) -> None:
         ignored.unlink()
 
 
-def forget(lock: Path, stages: set[str]) -> None:
-    """Take entries out of dvc.lock and leave the others as they stand, to the byte."""
+def remove_entries(lock: Path, stages: set[str]) -> None:
+    """Remove entries from dvc.lock; the others keep their bytes."""
     if not stages:
         return
     from dvc.utils.serialize import dump_yaml
@@ -143,7 +143,7 @@ def forget(lock: Path, stages: set[str]) -> None:
 def summary(gone: dict[str, list[Path]], leftovers: list[Leftover], dry_run: bool) -> str:
     """``removed 5 outputs of train@old, evaluate@old``."""
     if not gone:
-        return "nothing is left behind"
+        return "nothing to remove"
     return f"{'would remove' if dry_run else 'removed'} {len(leftovers)} outputs of {', '.join(gone)}"
 
 

@@ -1,9 +1,10 @@
-r"""Expressions compared by math-verify, in a worker process that may be stopped: a hostile one costs a time-out.
+r"""Compare two expressions with math-verify, in a worker process with a time-out.
 
-    same_expression(r"2\sqrt{3}", r"\sqrt{12}")  → True;  None where it cannot say
+    same_expression(r"2\sqrt{3}", r"\sqrt{12}")  → True;  None where it cannot decide
 
-math-verify's own time-outs need a process's main thread and do not end a long step inside one big power. So it runs in
-a process with limited memory, started at the first expression, and killed and started anew when an answer is late.
+math-verify's own time-outs need a process's main thread, and they do not end a long step inside one big power. So it
+runs in a process of its own with limited memory. The process starts at the first expression. When a result is late, the
+process is killed, and the next expression starts a new one.
 """
 
 import json
@@ -20,12 +21,12 @@ LONGEST = 300  # characters of an expression worth comparing
 MEMORY = 4 * 2**30  # bytes of address space that the worker may map
 STARTING_TIMEOUT_S = 120  # importing sympy on a busy machine
 TIMEOUT_S, INNER_TIMEOUT_S = 15, 3  # for one pair; for each of its three steps inside math-verify
-TOWER = re.compile(r"\^[^,;=]{0,40}\^|\*\*[^,;=]{0,40}\*\*|\d{5,}\s*!|\^\s*\{?\s*\d{5,}|!\s*\)*\s*!")  # 9^{9^9}
-CALLED = re.compile(r"\\sqrt\s?\(([^()]*)\)")  # \sqrt(2), which LaTeX reads as \sqrt{(}
+HUGE_NUMBER = re.compile(r"\^[^,;=]{0,40}\^|\*\*[^,;=]{0,40}\*\*|\d{5,}\s*!|\^\s*\{?\s*\d{5,}|!\s*\)*\s*!")  # 9^{9^9}
+SQRT_CALL = re.compile(r"\\sqrt\s?\(([^()]*)\)")  # \sqrt(2), which LaTeX reads as \sqrt{(}
 
 
 class Worker:
-    """One process with math-verify in it; answers one pair at a time. It ends with its pipe, so with this process."""
+    """One process that runs math-verify on one pair at a time. It ends when its pipe closes, so with this process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -33,11 +34,11 @@ class Worker:
         self._lock = threading.Lock()
 
     def compare(self, gold: str, prediction: str) -> bool | None:
-        """Whether two expressions are the same; None where that is not known in time."""
+        """Whether two expressions are the same; None where no result came in time."""
         with self._lock:
             if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
                 self.close()
-                # -P: this file's folder must not stand for the standard library's modules
+                # -P: modules in this file's folder must not shadow those of the standard library
                 command = [sys.executable, "-P", str(Path(__file__).resolve())]
                 self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                 self._owner = os.getpid()
@@ -53,7 +54,7 @@ class Worker:
         self._process = None
 
     def _line(self, question: str, timeout_s: float) -> str | None:
-        """The worker's next line, or None, and an ended worker, where it is late or gone."""
+        """The worker's next line. Where it is late or the worker has ended: None, and the worker is closed."""
         try:
             if self._process and self._process.stdin and self._process.stdout:
                 self._process.stdin.write(question)
@@ -61,7 +62,7 @@ class Worker:
                 if select([self._process.stdout], [], [], timeout_s)[0] and (line := self._process.stdout.readline()):
                     return line
         except OSError:
-            pass  # it ended: not known
+            pass  # the worker ended: no result
         self.close()
         return None
 
@@ -71,9 +72,9 @@ worker = Worker()
 
 @lru_cache(maxsize=1024)
 def same_expression(gold: str, prediction: str) -> bool | None:
-    """Whether math-verify takes two LaTeX expressions for the same; None: too long, too steep, unread or too late."""
-    gold, prediction = (CALLED.sub(r"\\sqrt{\1}", text) for text in (gold, prediction))
-    if max(len(gold), len(prediction)) > LONGEST or TOWER.search(f"{gold};{prediction}"):
+    """Whether math-verify finds two LaTeX expressions equal; None: too long, too large, not parsed or too late."""
+    gold, prediction = (SQRT_CALL.sub(r"\\sqrt{\1}", text) for text in (gold, prediction))
+    if max(len(gold), len(prediction)) > LONGEST or HUGE_NUMBER.search(f"{gold};{prediction}"):
         return None
     return worker.compare(gold, prediction)
 
@@ -93,7 +94,7 @@ def serve() -> None:
             gold, found = (parse(f"${text}$", parsing_timeout=INNER_TIMEOUT_S, raise_on_error=True) for text in pair)
             timeout = {"timeout_seconds": INNER_TIMEOUT_S, "raise_on_error": True}
             answer = bool(verify(gold, found, **timeout)) if gold and found else None
-        except Exception:  # whatever a parser says of a hostile text, the answer is: not known
+        except Exception:  # a parser may raise anything on a hostile text; the result is always: not known
             answer = None
         print(json.dumps(answer), flush=True)
 

@@ -1,9 +1,9 @@
-"""The words by which an answer is known, compiled from one file a language: ``languages/en.toml`` and its siblings.
+"""The words that mark an answer, compiled from one file per language (``languages/en.toml``, …).
 
     lexicon("de", is_ascii=True).label.search("die antwort lautet 18.")
 
-English and Chinese are always read: students often answer in one of them. A further language is a further file: its
-lists add to theirs, and a list that it lacks adds nothing. Patterns are for text in lower case (``values.fold``).
+English and Chinese are always read, because students often answer in one of them. To add a language, add a file: its
+lists extend theirs, and a missing list adds nothing. Patterns match text in lower case (``values.fold``).
 """
 
 import re
@@ -19,7 +19,7 @@ MARKS = r"[\s*_”\"」】)]{0,6}"
 GAP = r"(?:[\s*_~(-]|\\[,;:! ]|\\(?:text|mathrm|textbf|mbox)\s*\{){0,6}"
 NUMBER = r"<<number>>s?(?![a-z])"
 OPENINGS = ("check", "practice", "maybe_practice", "example", "later", "case", "rest")
-# <<list>> stands for any phrase of a list, <<one two>> for one of either; a name that is not here is <<name>>
+# <<list>> matches any phrase of a list, <<one two>> any phrase of either list; a name that is not here is <<name>>
 PATTERNS = {
     "any_unit": r"(?<![a-z])<<unit>>",
     "behind_number": rf"\s?(?P<half>[ap])\.?m\b\.?|{GAP}(?:(?P<percent>\\?%|per ?cent(?:age)?(?![a-z])|个百分点)"
@@ -28,7 +28,7 @@ PATTERNS = {
     "in_words": rf"(?<![\w-])(?:an?\s)?(?:{NUMBER}(?:(?:\s|-|\sand\s(?:an?\s)?){NUMBER}){{0,12}}|<<unit>> and a half)",
     "negative_before": r"<<negative_before>>[\s*$]*\Z",
     "negative_after": r"[\s*]*<<negative_after>>",
-    "uncounted_before": r"<<uncounted_before scene_before>>\s*\Z",
+    "uncounted_before": r"<<uncounted_before context_before>>\s*\Z",
     "label": r"(?P<final><<final>>[\s*]{0,3})?<<answer>>"
     r"(?:\s(?:to|for|of|auf|zu[mr]?|à|au|de|a|al|kwa|на|к)\s[^.\n:?。]{0,80}?)?"
     rf"(?:】|{MARKS}(?:<<is>>|[:=])(?P<denied>\s*<<denies>>)?|{MARKS}(?=\n|\Z)|{MARKS}(?=[*$\\(]{{0,4}}-?\d))",
@@ -37,8 +37,8 @@ PATTERNS = {
     "denied_after": r"[\s*]*(?:\w+\s)?<<denied_after>>",
     "joins": r"(?:[,、;/~±&-]|<<joins>>)(?:[\s*$]|<<about is hedge>>)*\Z",
     "tag": r"<<tag>>[^?\n]{0,6}\?",
-    "scene_before": r"<<scene_before>>[\s*$]*\Z",
-    "scene_after": r"[\s*_-]*<<scene_after>>",
+    "context_before": r"<<context_before>>[\s*$]*\Z",
+    "context_after": r"[\s*_-]*<<context_after>>",
     "opens": r"[\W_]{0,12}(?:[一二三四五六七八九十\d]{1,2}[、.)\s]\s?)?(?:<<lead>>[\W_]{0,4}){0,5}"
     rf"(?:{'|'.join(f'(?P<{kind}><<{kind}>>)' for kind in OPENINGS)})",
     "about": r"<<about>>\s?",
@@ -46,14 +46,14 @@ PATTERNS = {
 
 
 class Unit(NamedTuple):
-    """``factor`` is how many of its dimension's smallest unit one of it is; a percent changes into nothing else."""
+    """``factor`` is its size in its dimension's smallest unit. A percent converts into no other unit."""
 
     dimension: str
     factor: Fraction
 
 
 class Lexicon:
-    """The patterns and tables of a language, English and Chinese; of Chinese none where a text is ASCII."""
+    """The patterns and tables of a language, of English and of Chinese. Chinese is left out where a text is ASCII."""
 
     def __init__(self, language: str, is_ascii: bool) -> None:
         names = dict.fromkeys(name for name in ("en", "zh", language) if (FOLDER / f"{name}.toml").is_file())
@@ -72,7 +72,7 @@ class Lexicon:
         }
 
     def __getattr__(self, name: str) -> re.Pattern[str]:
-        """The pattern of this name, compiled when it is first asked for."""
+        """The pattern of this name, compiled at its first use."""
         if name not in PATTERNS and name not in self._files[0]:
             raise AttributeError(name)
         written = PATTERNS.get(name, f"<<{name}>>")
@@ -83,7 +83,7 @@ class Lexicon:
         return pattern
 
     def _phrases(self, keys: list[str]) -> str:
-        """All phrases of some lists as one group; each language's with its own borders."""
+        """All phrases of some lists as one group; each language has its own word boundaries."""
         if keys[0] in self._groups:
             return self._groups[keys[0]]
         groups = []

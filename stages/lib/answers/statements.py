@@ -1,15 +1,22 @@
-r"""Where a response states a value as its answer, and how strongly.
+r"""Find where a response states a value as its answer, and how strongly.
 
-    Response("**Final Answer:** There are **36 beans**.\nLet's check: 64 + 36 = 100.", question).counting()
+    Response("**Final Answer:** There are **36 beans**.\nLet's check: 64 + 36 = 100.", question).answer_statement()
     → Statement(strength=FINAL, rule="final", values=(36,), …)
 
-From the strongest: a box, ``####`` or a last line ``A: 18`` (EXPLICIT) · a labelled *final* answer (FINAL) · "the
-answer is", 答案 (LABEL) · a sentence that concludes, has its number in bold or restates the question (RESULT) · what an
-equation comes to (EQUATION) · a mere mention (MENTION). A statement of several values leaves open which is meant: each
-value of a sentence has a weight (``_weights``), and equal ones leave it open.
+The strengths, the strongest first:
 
-What a tutor adds once there is a result is no part of the solution: a check, an example, a practice question, another
-time or case. Where a solution is marked (``<answer>``, ``<|begin_of_solution|>``, ``</think>``) only that is read.
+    EXPLICIT    a box, ``####`` or a last line ``A: 18``
+    FINAL       a labelled *final* answer
+    LABEL       "the answer is", 答案
+    RESULT      a sentence that concludes, has its number in bold or restates the question
+    EQUATION    the result of an equation
+    MENTION     any other number
+
+Each value of a sentence has a weight (``_weights``). Where several have the highest weight, the statement has several
+values, and it is open which one is meant.
+
+What a tutor adds after a result is not part of the solution: a check, an example, a practice question, another time or
+another case. Where a solution is marked (``<answer>``, ``<|begin_of_solution|>``, ``</think>``), only that is read.
 """
 
 import re
@@ -22,12 +29,12 @@ from typing import NamedTuple
 from stages.lib.answers.lexicon import Lexicon, Unit, lexicon
 from stages.lib.answers.values import MEASURE, Text, Value, fold
 
-LONGEST = 20_000  # characters from the end that are read: five times the longest lesson
-MOST = 40  # boxes, and values of a sentence, from the end that are read
+LONGEST = 20_000  # characters that are read, from the end: five times the longest tutor's answer
+MOST = 40  # boxes, and values of a sentence, that are read, from the end
 SOLUTION = re.compile(r"(?P<marked><\|begin_of_solution\|>|<answer>)|</think>|<\|end_of_thought\|>")
 SOLUTION_END = re.compile(r"<\|end_of_solution\|>|</answer>")
 SENTENCE = re.compile(r"[^\n。!?.;]*(?:\.(?![\s*\"”)])[^\n。!?.;]*)*(?:[。!?;]+[*_)”\"』」]*|\.[*_)\"”]*)?|\n")
-HASHES = re.compile(  # in the last line, or with little but a number
+HASHES = re.compile(  # in the last line, or with a number and little else
     r"####(?!#)[ \t*]*(?=[-$¥€£\s\\]{0,4}(?:\.?\d|frac))([^\n]{1,200}(?=\s*\Z)"
     r"|[-$¥€£ *\\]{0,4}[\d,./{}]+(?: \d{3})*[ *]*(?:\\?%|[a-z]{1,12}|[一-鿿]{1,3})?[.。* ]*(?=\n|\Z))"
 )
@@ -55,7 +62,7 @@ NEXT_LINES = re.compile(  # the items of a list, or a line
     r"(?:\s*(?:[-•+·▪►✅*]\s+)?[^\d\n=≈]{1,40}:[\s*$]*-?\d[^\n]*)+|[\s*_#>:-]*[^\n]*"
 )
 LATEX = re.compile(r"\$([^$\n]{1,200})\$|\\\((.{1,200}?)\\\)|\\\[(.{1,200}?)\\\]", re.DOTALL)
-# what is more than numbers, words and units: to be worked out by math-verify
+# more than numbers, words and units: math-verify compares it
 NOT_PLAIN = re.compile(
     r"\\(?!text|mathrm|textbf|mathbf|[()\[\],;:! %$#&]|circ"
     r"|[dtc]?frac\s*(?:\{\s*-?[\d.,]+\s*\}|\d)\s*(?:\{\s*[\d.,]+\s*\}|\d))"
@@ -83,9 +90,9 @@ class Span(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """The values that are stated (several: left open which), or an ``expression``; ``rule`` says by what it was known.
+    """A statement: its ``values`` (several: open which one is meant) or an ``expression``.
 
-    ``also`` are the other values of the same sentence.
+    ``rule`` names the rule that found it. ``also`` holds the other values of the same sentence.
     """
 
     strength: Strength
@@ -98,12 +105,12 @@ class Statement(NamedTuple):
 
     @property
     def value(self) -> Value | None:
-        """The one value; None where it is left open."""
+        """The one value; None where it is open which one is meant."""
         return self.values[0] if len(self.values) == 1 else None
 
 
 class Question:
-    """What a question asks for and gives."""
+    """What a question asks for, and the values that it gives."""
 
     def __init__(self, text: str, words: Lexicon) -> None:
         self.text = fold(text)
@@ -111,21 +118,21 @@ class Question:
 
     @cached_property
     def asked(self) -> Unit | None:
-        """The unit that the last ask names; None where it names none."""
+        """The unit that the question asks for last; None where it names none."""
         return self.words.units.get(_last_group(self.words.asked, self.text))
 
     @cached_property
     def mentioned(self) -> frozenset[Unit]:
-        """The units that it speaks of."""
+        """The units that it mentions."""
         return frozenset(self.words.units[name] for name in self.words.any_unit.findall(self.text))
 
     @cached_property
     def counted(self) -> str:
-        """The word behind the last "how many", without a plural's s; empty where there is none."""
+        """The word after the last "how many", without a plural's s; empty where there is none."""
         return _last_group(self.words.counted, self.text).removesuffix("s")
 
     @cached_property
-    def givens(self) -> frozenset[Fraction]:
+    def given_values(self) -> frozenset[Fraction]:
         """The values that it gives."""
         numbers = Text(self.text, self.words)
         every = numbers.values(0, len(self.text)) + numbers.worded(0, len(self.text))
@@ -143,7 +150,7 @@ question_of = lru_cache(maxsize=256)(Question)
 
 
 class Response:
-    """A response with its parts, each worked out when it is first asked for. Places are those of the folded text."""
+    """A response with its parts, each computed at its first use. Positions are those of the folded text."""
 
     def __init__(self, response: str, question: str, language: str = "en") -> None:
         self.cut = max(0, len(response) - LONGEST)
@@ -177,14 +184,14 @@ class Response:
 
     @cached_property
     def explicit(self) -> list[Statement]:
-        """Boxes (those of the solution itself, where it has any), or else the last ``####`` or last line ``A:``."""
+        """Boxes (only the solution's own, where it has any), or else the last ``####`` or last line ``A:``."""
         boxes = list(_boxes(self)) if "boxed" in self.text else []
         if len(boxes) > 1:
             boxes = [box for box in boxes if any(span.start <= box.start < span.end for span in self.body)] or boxes
         last = max(self.start, self.end - 400)
         for rule, form, start in () if boxes else (("hashes", HASHES, self.start), ("answer_line", A_LINE, last)):
             for match in list(form.finditer(self.text, start, self.end))[-1:]:
-                values, also = asserted(self, Span(*match.span(1)), at_once=True)
+                values, also = stated_values(self, Span(*match.span(1)), at_once=True)
                 return [Statement(Strength.EXPLICIT, rule, values, *match.span(1), match[1].strip(" .*"), also)]
         return boxes
 
@@ -195,7 +202,7 @@ class Response:
 
     @cached_property
     def stated_anywhere(self) -> list[Statement]:
-        """What is stated in any sentence, those outside the solution too."""
+        """What any sentence states, sentences outside the solution included."""
         return [*self.explicit, *(statement for span in self.sentences if (statement := self.statement(span)))]
 
     def statement(self, span: Span) -> Statement | None:
@@ -208,7 +215,7 @@ class Response:
         """The last match of a pattern in a sentence."""
         return next(iter(list(pattern.finditer(self.text, *span))[::-1]), None)
 
-    def counting(self) -> Statement | None:
+    def answer_statement(self) -> Statement | None:
         """The statement that counts as the response's answer."""
         if self.explicit:
             return self.explicit[-1]
@@ -216,55 +223,55 @@ class Response:
             chosen = [index for index, each in enumerate(self.stated) if each.strength in strengths]
             if chosen:
                 return self._corrected(chosen[-1])
-        # a mention only where the text ends as its author ended it: with a mark, or after a few words
+        # a mention counts only where the text was not cut off: it ends with a mark, or after a few words
         text = self.text[self.start : self.end].strip()
         cut_off = text.endswith((",", "、")) or (text[-1:].isalnum() and (len(text) > 40 or WORD_LEFT.search(text)))
         return self.stated[-1] if self.stated and not cut_off else None
 
     def restates(self, start: int, end: int) -> bool:
-        """Whether a piece of text speaks of what the question asks, in its words."""
+        """Whether a piece of text repeats words of what the question asks."""
         asked = self.question.topics
         return len(topics(self.text[start:end], self.words) & asked) * 2 >= len(asked) > 0
 
     def emphasis(self, each: Statement) -> int:
-        """How much speaks for a result as the answer: a label; else words that conclude, bold, the question's own
-        words, and the unit or thing that it asks for."""
+        """How strongly a result is marked as the answer: 5 for a label; else one point each for words that conclude,
+        bold, the question's own words, and the unit or the thing that the question asks for."""
         if each.strength == Strength.LABEL:
             return 5
         concludes = self.words.concludes.search(self.text, each.start, each.end) is not None
         asked = any(_is_counted(self, value) or _is_in_asked_unit(self, value) for value in each.values)
         return concludes + _is_bold(self, each.values) + self.restates(each.start, each.end) + asked
 
-    def most_emphatic(self) -> Statement | None:
-        """The last of the results with most emphasis, where nothing later builds on it."""
+    def strongest_result(self) -> Statement | None:
+        """The last of the results with the highest emphasis; None where a later statement builds on it."""
         results = [each for each in self.stated if each.strength == Strength.RESULT]
         result = max(reversed(results), key=self.emphasis, default=None)
         value = result and result.value
         if not (result and value) or self.emphasis(result) < 3:
             return None
         later = [each for each in self.stated if each.start > result.start and each.strength]
-        builds_on = any(alike(each, value) for statement in later for each in statement.also)
+        builds_on = any(same_value(each, value) for statement in later for each in statement.also)
         return None if builds_on else result
 
     def _corrected(self, index: int) -> Statement:
-        """What is stated after a correction, if anything is; else what goes on with a result, as 48 + 24 = 72 after
-        "So in May it is **24**."; else the statement itself."""
+        """The last statement after a correction. Without one, an equation that continues the result, such as
+        48 + 24 = 72 after "So in May it is **24**."; else the statement itself."""
         result, later = self.stated[index], self.stated[index + 1 :]
         corrects = self.words.corrects.search(self.text, result.end, self.end)
         if corrects and later and later[-1].end > corrects.end():
             return later[-1]
         if result.strength == Strength.RESULT and not self.restates(result.start, result.end):
             for each in later:
-                if each.strength == Strength.EQUATION and self._goes_on(result.value, each):
+                if each.strength == Strength.EQUATION and self._continues(result.value, each):
                     result = each
         return result
 
-    def _goes_on(self, value: Value | None, later: Statement) -> bool:
-        """Whether an equation makes something new of a value."""
+    def _continues(self, value: Value | None, later: Statement) -> bool:
+        """Whether an equation computes a new value from this one."""
         new = later.value
-        if not (value and new) or alike(value, new) or new.value in self.question.givens:
+        if not (value and new) or same_value(value, new) or new.value in self.question.given_values:
             return False
-        return any(alike(each, value) for each in later.also)
+        return any(same_value(each, value) for each in later.also)
 
 
 def _last_group(pattern: "re.Pattern[str]", text: str) -> str:
@@ -273,12 +280,12 @@ def _last_group(pattern: "re.Pattern[str]", text: str) -> str:
 
 
 def topics(text: str, words: Lexicon) -> frozenset[str]:
-    """What a text is about: the beginnings of its words, its Chinese signs; those that say nothing left out."""
+    """What a text is about: the prefixes of its words and its Chinese characters, without the common ones."""
     return frozenset(word.removesuffix("s")[:5] for word in re.findall(r"[a-z]{2,}|[一-鿿]", text)) - words.common
 
 
 def marked_solution(text: str) -> tuple[int, int]:
-    """Where the marked solution lies, or what follows the thought, or all."""
+    """Where the marked solution begins and ends; else what follows the reasoning; else the whole text."""
     starts = list(SOLUTION.finditer(text)) if "<" in text else []
     if starts:
         end = SOLUTION_END.search(text, starts[-1].end())
@@ -287,7 +294,7 @@ def marked_solution(text: str) -> tuple[int, int]:
 
 
 def solution(response: str) -> str:
-    """The text of a response that is read: the marked solution, or what follows the thought, or all of it."""
+    """The part of a response that is read: the marked solution, or what follows the reasoning, or all of it."""
     start, end = marked_solution(response[-LONGEST:])
     return response[-LONGEST:][start:end]
 
@@ -303,7 +310,7 @@ def _body(parts: Response) -> Iterator[Span]:
                 skipping = False
             continue
         kind = _opening(parts, span, concluded) if solved else ""
-        if kind == "practice" or (kind == "maybe_practice" and _ends_the_lesson(parts, index)):
+        if kind == "practice" or (kind == "maybe_practice" and _ends_solution(parts, index)):
             return
         if kind in ("check", "example", "maybe_practice"):
             skipping, heading = True, HEADING.match(text, span.start, parts.end) is not None
@@ -314,7 +321,7 @@ def _body(parts: Response) -> Iterator[Span]:
 
 
 def _opening(parts: Response, span: Span, concluded: bool) -> str:
-    """What a sentence opens that is no part of the solution; empty where it opens nothing."""
+    """What a sentence opens that is not part of the solution; empty where it opens nothing."""
     if concluded and parts.text.startswith("(", span.start) and parts.text[span.start - 1] == "\n":
         return "example"  # a remark
     found = parts.words.opens.match(parts.text, *span)
@@ -339,14 +346,14 @@ def _is_question(parts: Response, span: Span) -> bool:
     return tail.endswith("?") and not parts.words.tag.search(tail[-24:])
 
 
-def _ends_the_lesson(parts: Response, index: int) -> bool:
-    """A question that may be practice ends the lesson where no conclusion comes after its paragraph."""
+def _ends_solution(parts: Response, index: int) -> bool:
+    """Whether a question that may be practice ends the solution: no conclusion comes after its paragraph."""
     end = parts.text.find("\n\n", parts.sentences[index].start)
     return end < 0 or not any(_concludes(parts, span) for span in parts.sentences[index:] if span.start > end)
 
 
 def _boxes(parts: Response) -> Iterator[Statement]:
-    """The last boxes: values where one is plain, else an expression; of x = 5 what follows the sign."""
+    """The last boxes. A plain box has a value, any other an expression; of x = 5 the part after the sign is read."""
     for match in list(BOXED.finditer(parts.text, parts.start, parts.end))[-MOST:]:
         start, end = match.span(match.lastgroup or 0)
         held = parts.text[start:end]
@@ -365,7 +372,7 @@ def _statement(parts: Response, span: Span) -> Statement | None:
         return _labelled(parts, span, label)
     if parts.text[span.start] == "\n" or _is_question(parts, span):
         return None
-    values, also = asserted(parts, span)
+    values, also = stated_values(parts, span)
     if not values:
         return None
     if parts.words.concludes.search(parts.text, *span):
@@ -385,7 +392,7 @@ def _labelled(parts: Response, span: Span, label: "re.Match[str]") -> Statement 
         end = found.end() if found else end
     if not DIGIT.search(text, start, end):  # Answer: Ms. Lee has 3.
         end = start + len(text[start : parts.end].partition("\n")[0])
-    values, also = asserted(parts, Span(start, end), at_once=True)
+    values, also = stated_values(parts, Span(start, end), at_once=True)
     latex, rest = LATEX.search(text, start, end), re.sub(r"</?\w{1,12}>", "", text[start:end]).strip(" *_.。:\n")
     expression = latex[latex.lastindex or 0].strip() if latex else rest if len(rest) <= 60 else ""
     if latex and _gap(parts, Span(start, end)) > latex.start() and NOT_PLAIN.search(expression.rpartition("=")[2]):
@@ -396,13 +403,13 @@ def _labelled(parts: Response, span: Span, label: "re.Match[str]") -> Statement 
     return Statement(strength, rule, values, start, end, expression, also)
 
 
-def asserted(parts: Response, span: Span, at_once: bool = False) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
-    """The value that a piece of text comes to, or several where it leaves that open; and all others that it holds."""
+def stated_values(parts: Response, span: Span, at_once: bool = False) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """The value that a piece of text states, or several where it is open which one; then all its other values."""
     every = parts.numbers.values(*span)[-MOST:]
     chosen = every[-1:]
     starts = at_once and bool(every) and _gap(parts, span) >= every[0].start
     if starts and OPERATOR.match(parts.text, every[0].stop) and not EQUALS.search(parts.text, *span):
-        return (), every  # to be worked out: the answer is 20 + 3
+        return (), every  # still to be computed: the answer is 20 + 3
     if len(distinct(every)) > 1:
         weights = _weights(parts, span, every, starts)
         chosen = distinct(value for value, weight in zip(every, weights, strict=True) if weight == max(weights))
@@ -413,15 +420,17 @@ def asserted(parts: Response, span: Span, at_once: bool = False) -> tuple[tuple[
 
 
 def _weights(parts: Response, span: Span, every: tuple[Value, ...], starts: bool) -> list[float]:
-    """How much speaks for each of a sentence's values as the one that is meant; ``starts``: the first comes at once."""
+    """How likely each of a sentence's values is the one that is meant; ``starts``: the text starts with the first."""
     text, words, question = parts.text, parts.words, parts.question
     so = words.so.search(text, *span)
     totals = {_gap(parts, Span(found.end(), span.end)) for found in words.total.finditer(text, *span)}
     equals = [(sign.end(), _gap(parts, Span(sign.end(), span.end))) for sign in EQUALS.finditer(text, *span)]
     result = next((each for at, gap in reversed(equals) for each in every if at <= each.start <= gap), None)
     clauses = [span.start, *(match.start() for match in CLAUSE.finditer(text, *span)), span.end]
-    first = starts and not _is_scene(parts, every[0])
-    first = first and (every[0].value not in question.givens or all(each.value in question.givens for each in every))
+    first = starts and not _is_context(parts, every[0])
+    first = first and (
+        every[0].value not in question.given_values or all(each.value in question.given_values for each in every)
+    )
     weights = []
     for index, value in enumerate(every):
         clause = Span(max(at for at in clauses if at <= value.start), min(at for at in clauses if at > value.start))
@@ -435,15 +444,15 @@ def _weights(parts: Response, span: Span, every: tuple[Value, ...], starts: bool
             + 3 * _is_in_asked_unit(parts, value)
             + 2 * _is_counted(parts, value)
             + 7 * len(said) / (len(question.topics) or 1)
-            + 3 * (value.value not in question.givens)
-            - 2 * _is_scene(parts, value)
+            + 3 * (value.value not in question.given_values)
+            - 2 * _is_context(parts, value)
             - 10 * (OPERATOR.match(text, value.stop, span.end) is not None)
         )
     return weights
 
 
 def _gap(parts: Response, span: Span) -> int:
-    """Where a value would stand that follows at once: behind marks, and a word such as "about"."""
+    """Where a value would begin that follows immediately: after marks and a word such as "about"."""
     found = AT_ONCE.match(parts.text, *span)
     position = found.end() if found else span.start
     about = parts.words.about.match(parts.text, position, span.end)
@@ -451,7 +460,7 @@ def _gap(parts: Response, span: Span) -> int:
 
 
 def _with_alternatives(parts: Response, every: tuple[Value, ...], index: int) -> tuple[Value, ...]:
-    """A value, and those beside it that may be meant as well: joined by "or" or a dash; behind it by "and", too."""
+    """A value and its neighbours that may be meant as well: joined by "or" or a dash; after it also by "and"."""
     found = [every[index]]
     for before in every[:index][::-1]:
         between = parts.text[before.stop : found[0].start].strip(" *$")
@@ -460,7 +469,7 @@ def _with_alternatives(parts: Response, every: tuple[Value, ...], index: int) ->
         found.insert(0, before)
     for value in every[index + 1 :]:
         between = parts.text[found[-1].stop : value.start]
-        if len(between) > 40 or not parts.words.joins.search(between) or _is_scene(parts, value):
+        if len(between) > 40 or not parts.words.joins.search(between) or _is_context(parts, value):
             break
         found.append(value)
     return distinct(found)
@@ -480,33 +489,33 @@ def _is_in_asked_unit(parts: Response, value: Value) -> bool:
 
 
 def _is_counted(parts: Response, value: Value) -> bool:
-    """Whether what the question counts stands behind a value: 25 comics."""
+    """Whether a value is followed by what the question counts: 25 comics."""
     behind = parts.text[value.end : value.end + 40].lstrip(" *_").partition("\n")[0]
     return parts.question.counted != "" and 0 <= behind.find(parts.question.counted) < 12
 
 
-def _is_scene(parts: Response, value: Value) -> bool:
-    """Whether a value only sets the scene: in 2 months, 3 of 5, 7 days a week."""
-    before = parts.words.scene_before.search(parts.text, max(0, value.start - 16), value.start)
-    return bool(before or parts.words.scene_after.match(parts.text, value.end))
+def _is_context(parts: Response, value: Value) -> bool:
+    """Whether a value is only context: in 2 months, 3 of 5, 7 days a week."""
+    before = parts.words.context_before.search(parts.text, max(0, value.start - 16), value.start)
+    return bool(before or parts.words.context_after.match(parts.text, value.end))
 
 
 def _is_denied(parts: Response, value: Value, span: Span) -> bool:
-    """Whether a value stands there to be denied: it is not 18; 18 is wrong."""
+    """Whether the sentence denies a value: it is not 18; 18 is wrong."""
     before = parts.words.denied_before.search(parts.text, max(span.start, value.start - 24), value.start)
     return bool(before or parts.words.denied_after.match(parts.text, value.stop, span.end))
 
 
 def distinct(values: Iterable[Value]) -> tuple[Value, ...]:
-    """The values without those that say the same as another (240 minutes = 4 hours); the last is kept."""
+    """The values without repeats (240 minutes = 4 hours); the last of equal ones is kept."""
     kept: list[Value] = []
     for value in values:
-        kept = [other for other in kept if not alike(other, value)] + [value]
+        kept = [other for other in kept if not same_value(other, value)] + [value]
     return tuple(kept)
 
 
-def alike(first: Value, second: Value) -> bool:
-    """The same value, in the same unit or in one that changes into it."""
+def same_value(first: Value, second: Value) -> bool:
+    """Whether two values are equal, in the same unit or in units that convert into each other."""
     one, two = first.unit, second.unit
     if bool(first.pair) != bool(second.pair):
         return False

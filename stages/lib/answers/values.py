@@ -1,13 +1,17 @@
-r"""Numbers as people write them: every value of a text, with its span.
+r"""Read numbers as people write them: every value of a text, with its span.
 
     Text("$1.5 million for 2\\frac12 days", lexicon("en")).values(0, 40)  → 1500000 (money), 5/2 (time)
 
-Read are digits with their separators (1,080 · 3{,}332 · 1 000 · 1,14,200), decimals, exponents, fractions and mixed
-numbers (3/4, 2 1/2, \frac{3}{4}, ½, 三分之二), percent, currency and units on either side, compound units (2 hours 40
-minutes is one value), clock times and ratios (10:30 is a pair), number words (192 million, 1.8万, 3万2750), and numbers
-in Chinese or English words where a piece of text has no digits.
+What is read:
 
-Spans are places in the text itself: ``fold`` changes characters one by one.
+    digits with their separators    1,080 · 3{,}332 · 1 000 · 1,14,200, decimals, exponents
+    fractions and mixed numbers     3/4, 2 1/2, \frac{3}{4}, ½, 三分之二
+    percent, currency and units     on either side; compound units (2 hours 40 minutes is one value)
+    clock times and ratios          10:30 is a pair
+    number words                    192 million, 1.8万, 3万2750
+    Chinese and English words       only where a piece of text has no digits
+
+Spans are positions in the text itself: ``fold`` changes characters one by one.
 """
 
 import re
@@ -20,8 +24,8 @@ from typing import NamedTuple
 
 from stages.lib.answers.lexicon import Lexicon, Unit
 
-SHORT = 80  # characters of a piece that is read by itself while the whole has not been
-LONGEST = 200  # digits: a longer number is nobody's answer, and reading it costs more the longer it is
+SHORT = 80  # characters: a shorter piece is read alone, as long as the whole text was not read
+LONGEST = 200  # digits: a longer number is never an answer, and the time to read it grows with its length
 FOLDED = str.maketrans(
     "０１２３４５６７８９．＋／％＝＄￥（）＊，：；！？−–—﹣－‒‑∶×✕✖⨯∙·⋅\u00a0\u2009\u202f\u3000\u2002\u2003≒≃∼～।"
     "০১২৩৪৫৬৭৮৯౦౧౨౩౪౫౬౭౮౯๐๑๒๓๔๕๖๗๘๙",
@@ -55,7 +59,7 @@ NUMBER = re.compile(
     r"|\s?/\s?(?P<over>-?\d+(?:\.\d+)?)|\s?分之\s?(?P<above>\d+)|(?P<half>个半)"
     rf"|(?P<rest>(?<=\d)[十百千万亿](?:\d|{N})+))?"
 )
-# no value: a list's number, a step's, GSM8K's calculator
+# not values: the number of a list item or a step, GSM8K's calculator notes
 UNCOUNTED = re.compile(
     r"(?m:^)[#>*+| \t_-]{0,20}\d{1,2}(?:\ufe0f?\u20e3|[、)](?=[^\S\n]*[^\s\d])|\.(?=[*_]{0,3}[^\S\n]+\S|[^\s\d.*,)%]))"
     r"|<<[^<>\n]{0,200}>>|\d\ufe0f?\u20e3"
@@ -63,9 +67,9 @@ UNCOUNTED = re.compile(
 PREFIX = re.compile(r"(?:(?P<minus>-)(?P<space>\s?))?(?:(?:us|hk|a|c)?\\?(?P<money>[$€£¥])\s?)?(?P<second>-\s?)?\Z")
 SIGNED = re.compile(
     r"(?:[=≈(:,是为于成了到*$\[>{+×÷/剩约]|is|are|to|equals|of|was)[ \t]*\Z"
-)  # a minus behind it is a sign
-CLOSES = frozenset("abcdefghijklmnopqrstuvwxyz0123456789)]}.%$")  # a minus that follows at once is none
-# where the comma is the decimal sign: 1.234,50 and 1,5 for certain; 1.000 has two readings, the thousand first
+)  # a minus after it is a sign
+CLOSES = frozenset("abcdefghijklmnopqrstuvwxyz0123456789)]}.%$")  # a minus directly after it is not a sign
+# where the comma is the decimal sign: 1.234,50 and 1,5 have one reading; 1.000 has two, the thousand first
 COMMA = re.compile(
     r"(?:(?P<open>[1-9]\d{0,2}(?:[.,]|\{,\})\d{3})|(?P<sure>[1-9]\d{0,2}(?:[. '’]\d{3})+(?:,\d+)?|\d+(?:,|\{,\})\d+))"
     r"(?!(?:[.,'’]|\{,\})?\d| \d{3}(?!\d))"
@@ -82,11 +86,11 @@ MEASURE = frozenset(
 
 
 class Value(NamedTuple):
-    """A number of a text: ``value`` counts ``unit`` where it has one.
+    """A number in a text: ``value``, in ``unit`` where it has one.
 
-    ``end`` is behind the number, ``stop`` behind its unit. ``scale`` is the number word's (million), already in the
-    value; ``decimals`` how many places were written. A ``pair`` is 10:30, ``half`` its am or pm. ``other`` is a second
-    reading (1.000 in German).
+    ``end`` is where the number ends, ``stop`` where its unit ends. ``scale`` is the factor of a number word (million),
+    already in the value. ``decimals`` is the number of decimal places written. ``pair`` holds the parts of 10:30,
+    ``half`` its am or pm. ``other`` is a second reading (1.000 in German).
     """
 
     value: Fraction
@@ -102,7 +106,7 @@ class Value(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """The text in lower case and one spelling of digits, signs and spaces, every character in its place."""
+    """The text in lower case, with one spelling of digits, signs and spaces; every character keeps its position."""
     lower = text.lower()
     if text.isascii():
         return lower
@@ -112,7 +116,7 @@ def fold(text: str) -> str:
 
 
 class Text:
-    """A folded text and the values in it, which are read once."""
+    """A folded text and its values, which are read once."""
 
     def __init__(self, text: str, words: Lexicon) -> None:
         self.words = words
@@ -120,15 +124,15 @@ class Text:
         self.text = UNCOUNTED.sub(lambda found: " " * len(found.group()), text) if listed else text
 
     def values(self, start: int, end: int) -> tuple[Value, ...]:
-        """The values that begin between two places, in order; those in words only where none is in digits."""
-        if "_digits" not in self.__dict__ and end - start < SHORT < len(self.text):  # all that most verdicts look at
+        """The values that begin between two positions, in order; values in words only where none is in digits."""
+        if "_digits" not in self.__dict__ and end - start < SHORT < len(self.text):  # most verdicts need no more
             found = tuple(self._joined(start, end))
             if found:
                 return found
         return _between(self._digits, start, end) or self.worded(start, end)
 
     def worded(self, start: int, end: int) -> tuple[Value, ...]:
-        """The values that are written in words between two places."""
+        """The values written in words between two positions."""
         return _between(self._worded, start, end)
 
     @cached_property
@@ -137,7 +141,7 @@ class Text:
 
     @cached_property
     def _worded(self) -> list[Value]:
-        """七十二个, 两只, seventy-two; not the 一 of 一起, nor the two of "the two"."""
+        """七十二个, 两只, seventy-two; not the 一 in 一起, and not the two in "the two"."""
         text, words, values = self.text, self.words, list[Value]()
         found = [(match, _english_value(match.group(), words)) for match in words.in_words.finditer(text)]
         found += [(match, _chinese_value(match)) for match in (() if text.isascii() else CHINESE.finditer(text))]
@@ -154,8 +158,8 @@ class Text:
         word, at, after = match.group(), match.start(), self.text[match.end() : match.end() + 1]
         before = self.text[max(0, at - 1) : at]
         if word.isascii():
-            scene = value <= 12 and self.words.uncounted_before.search(self.text, max(0, at - 16), at)
-            return word != "one" and not scene
+            is_context = value <= 12 and self.words.uncounted_before.search(self.text, max(0, at - 16), at)
+            return word != "one" and not is_context
         several = len(word) > 1 and re.search("[十百千万]|分之|半", word)
         single = word not in "千万百亿" and (after in MEASURE or not after.isalpha())
         return bool(several or single) and before != "每" and before + after != "第步"
@@ -213,20 +217,20 @@ class Text:
         return bool(below or before), below.end() if below else stop
 
     def _prefix(self, at: int) -> tuple[int, bool, bool]:
-        """Where a number begins with its sign and currency, whether it has a minus, and whether it is money."""
+        """Where a number starts (sign and currency included), whether it has a minus, and whether it is money."""
         before = self.text[max(0, at - 24) : at]
         match = None if before[-1:].isalnum() else PREFIX.search(before, max(0, len(before) - 8))
         if not match or not match.group():
             return at, False, False
         ahead = before[: match.start()]
-        # no sign is a minus between two numbers, nor a list's dash
+        # a minus between two numbers is not a sign, and neither is a list's dash
         sign = SIGNED.search(ahead) or not (match["space"] or ahead[-1:] in CLOSES)
         negative = bool(match["second"] or (match["minus"] and sign))
         start = match.start() if negative else match.start("money") if match["money"] else len(before)
         return at - len(before) + start, negative, bool(match["money"])
 
     def _suffix(self, at: int, money: bool = False) -> tuple[int, Unit | None, str, int]:
-        """What stands behind a number: the number word's factor, the unit, am or pm, and where that ends."""
+        """What follows a number: the number word's factor, the unit, am or pm, and where that ends."""
         match = self.words.behind_number.match(self.text, at)
         if not match or (match["magnitude"] in ("k", "m") and not money):
             return 1, None, "", at
@@ -266,7 +270,7 @@ def _pair(match: "re.Match[str]") -> tuple[int, ...]:
 
 
 def _value(match: "re.Match[str]", pair: tuple[int, ...]) -> Fraction | None:
-    """The value of what ``NUMBER`` matched; None for a fraction over zero."""
+    """The value of a match of ``NUMBER``; None for a division by zero."""
     if pair or (match.lastgroup == "whole" and match["whole"].isdigit()):
         return Fraction(pair[0], pair[1] or 1) if pair else _whole(match["whole"])
     if match["numeral"] or match["rest"]:

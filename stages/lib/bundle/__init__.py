@@ -1,1 +1,1 @@
-"""A file that carries the project to a machine without a network, and the laying out of it there (docs/hosts.md)."""
+"""Pack the project into a file for a machine without a network, and unpack it there (docs/hosts.md)."""

@@ -1,9 +1,9 @@
-"""The lock's wheels for another machine, by pip itself.
+"""Download the lock's wheels for another machine with pip.
 
-pip takes wheels of other platforms (``pip download --platform``), but weighs a requirement's condition, such as
-``platform_machine == "x86_64"``, by the machine that it runs on. So it runs here with the other machine's name and
-Python's version in the place of this one's. A package without a wheel is built here where the result fits any machine;
-of the others the source goes along, with what builds it, and they are named.
+pip can download wheels of other platforms (``pip download --platform``), but it evaluates a requirement's condition,
+such as ``platform_machine == "x86_64"``, for the machine that it runs on. So it runs here with the name and the Python
+version of the other machine. A package without a wheel is built here where the result fits any machine. For others, the
+bundle holds the source and what builds it, and a line names them.
 """
 
 import json
@@ -23,10 +23,10 @@ from stages.lib.command import DistilleryError
 log = logging.getLogger("distillery.bundle")
 
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-DEFAULT_GLIBC = 28  # that of the oldest systems for which today's torch has wheels
+DEFAULT_GLIBC = 28  # that of the oldest systems that current torch has wheels for
 # glibc by the older names (peps.python.org/pep-0600)
 ALIASES = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
-AS_ELSEWHERE = """
+PIP_FOR_TARGET = """
 import platform, runpy, sys
 machine, python = sys.argv[1:3]
 del sys.argv[1:3]
@@ -35,8 +35,8 @@ platform.python_version_tuple = lambda: tuple(python.split(".") + ["0"])[:3]
 platform.python_version = lambda: ".".join(platform.python_version_tuple())
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
-STAND_IN = "0standin"  # a wheel's build number
-# what pip says of a package without a wheel: as a requirement, and as a pin of the lock that nothing can meet
+PLACEHOLDER_BUILD = "0standin"  # the build number of a placeholder wheel
+# pip's messages on a package without a wheel: as a requirement, and as a pin of the lock that nothing can meet
 NO_WHEEL = re.compile(
     r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)"
     r"|The user requested \(constraint\) ([A-Za-z0-9][A-Za-z0-9._-]*)"
@@ -57,7 +57,7 @@ class Target:
 
     @property
     def tags(self) -> list[str]:
-        """The platform tags whose wheels run there, the best first."""
+        """The platform tags whose wheels run on that machine, the best first."""
         tags = []
         for minor in range(self.glibc, 4, -1):
             tags += [f"manylinux_2_{minor}_{self.machine}"]
@@ -65,29 +65,28 @@ class Target:
         return [*tags, f"linux_{self.machine}"]
 
 
-def target(name: str, python: str) -> Target:
+def parse_target(name: str, python: str) -> Target:
     """``aarch64``, ``x86_64`` or a tag with a glibc: ``manylinux_2_34_aarch64``; BundleError on anything else."""
     found = re.fullmatch(r"(?:manylinux_2_(\d+)_|manylinux(2014)_|linux_)?(\w+)", name)
     if not found or found[3] not in MACHINES:
         raise BundleError(
-            f"PLATFORM={name}: no platform known here. "
-            "Name aarch64, x86_64, or one with its glibc: manylinux_2_34_aarch64"
+            f"PLATFORM={name}: unknown platform. Name aarch64, x86_64, or one with its glibc: manylinux_2_34_aarch64"
         )
     glibc = int(found[1]) if found[1] else 17 if found[2] else DEFAULT_GLIBC
     return Target(MACHINES[found[3]], glibc, python)
 
 
-def download(requirements: Path, lock: Path, apart: Sequence[str], there: Target, wheels: Path) -> None:
-    """Every wheel that the requirements need there, at the lock's versions, into ``wheels``.
+def download(requirements: Path, lock: Path, apart: Sequence[str], target: Target, wheels: Path) -> None:
+    """Download every wheel that the requirements need on that machine, at the lock's versions, into ``wheels``.
 
-    ``apart`` are packages that are taken without their dependencies. BundleError, with pip's reason, where a package
-    cannot be had for that platform.
+    ``apart`` are packages that are included without their dependencies. BundleError, with pip's reason, where a package
+    does not exist for that platform.
     """
     wheels.mkdir(parents=True)
     pins = pinned(lock)
-    _downloaded(["-r", str(requirements)], lock, pins, there, wheels)
+    _downloaded(["-r", str(requirements)], lock, pins, target, wheels)
     for name in apart:
-        _downloaded(["--no-deps", name], lock, pins, there, wheels)
+        _downloaded(["--no-deps", name], lock, pins, target, wheels)
 
 
 def pinned(lock: Path) -> dict[str, str]:
@@ -97,45 +96,45 @@ def pinned(lock: Path) -> dict[str, str]:
 
 
 def normalised(name: str) -> str:
-    """A package's name as the index knows it."""
+    """A package's name in the form that the index uses."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _downloaded(wanted: list[str], lock: Path, pins: dict[str, str], there: Target, wheels: Path) -> None:
-    tags = [argument for tag in there.tags for argument in ("--platform", tag)]
+def _downloaded(packages: list[str], lock: Path, pins: dict[str, str], target: Target, wheels: Path) -> None:
+    tags = [argument for tag in target.tags for argument in ("--platform", tag)]
     command = ["download", "--dest", str(wheels), "--find-links", str(wheels), "--only-binary=:all:", *tags]
-    command += ["--implementation", "cp", "--python-version", there.python, "-c", str(lock), *wanted]
+    command += ["--implementation", "cp", "--python-version", target.python, "-c", str(lock), *packages]
     built: set[str] = set()
     while True:
-        log.info("bundle: wheels for %s, glibc 2.%d, Python %s", there.machine, there.glibc, there.python)
-        code, said = _pip(["-c", AS_ELSEWHERE, there.machine, there.python, *command])
+        log.info("bundle: wheels for %s, glibc 2.%d, Python %s", target.machine, target.glibc, target.python)
+        code, output = _pip(["-c", PIP_FOR_TARGET, target.machine, target.python, *command])
         if code == 0:
-            return _put_sources_in_place(wheels)
-        missing = ({normalised(one or other) for one, other in NO_WHEEL.findall(said)} & pins.keys()) - built
+            return _remove_placeholders(wheels)
+        missing = ({normalised(one or other) for one, other in NO_WHEEL.findall(output)} & pins.keys()) - built
         if not missing:
-            raise BundleError(f"pip: {_complaint(said)}. No bundle was written.")
-        if not built:  # pip names one at a time, and weighs everything anew for each
-            missing |= _without_wheels(wanted, lock, wheels / ".report") & pins.keys()
+            raise BundleError(f"pip: {_complaint(output)}. No bundle was written.")
+        if not built:  # pip names one at a time, and resolves everything again for each
+            missing |= _without_wheels(packages, lock, wheels / ".report") & pins.keys()
         for name in sorted(missing):
-            _build(name, pins[name], there, wheels)
+            _build(name, pins[name], target, wheels)
         built |= missing
 
 
 def _pip(arguments: list[str]) -> tuple[int, str]:
-    """Run Python with pip: its exit code and what it said, which goes to stderr line by line as it comes."""
-    said = []
+    """Run Python with pip; return its exit code and its output, which is also copied to stderr line by line."""
+    output = []
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
-            said.append(line)
+            output.append(line)
             sys.stderr.write(line)
-    return process.returncode, "".join(said)
+    return process.returncode, "".join(output)
 
 
-def _without_wheels(wanted: list[str], lock: Path, report: Path) -> set[str]:
-    """The packages that this machine would build from their sources; none where pip cannot say."""
+def _without_wheels(packages: list[str], lock: Path, report: Path) -> set[str]:
+    """The packages that this machine would build from their sources; none where pip fails."""
     command = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
-    code, _ = _pip(["-m", "pip", *command, "-c", str(lock), *wanted])
+    code, _ = _pip(["-m", "pip", *command, "-c", str(lock), *packages])
     if code:
         return set()
     found = json.loads(report.read_bytes())["install"]
@@ -147,57 +146,58 @@ def _url(reported: dict[str, Any]) -> str:
     return str(reported["download_info"]["url"])
 
 
-def _complaint(said: str) -> str:
-    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
-    return "; ".join(errors) or "it ended without a word"
+def _complaint(output: str) -> str:
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
+    return "; ".join(errors) or "no error message"
 
 
-def _build(name: str, version: str, there: Target, wheels: Path) -> None:
-    """A wheel of a package that has none, built from its source; BundleError where it would fit this machine alone."""
-    log.info("bundle: %s %s has no wheel for there: building one from its source", name, version)
-    room = wheels / ".built"
-    code, said = _pip(["-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(room), f"{name}=={version}"])
+def _build(name: str, version: str, target: Target, wheels: Path) -> None:
+    """Build a wheel from source, or add the source where the wheel fits this machine alone; BundleError on failure."""
+    log.info("bundle: %s %s has no wheel for that machine: building one from its source", name, version)
+    built = wheels / ".built"
+    code, output = _pip(["-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(built), f"{name}=={version}"])
     try:
-        wheel = next(iter(room.glob("*.whl")), None)
+        wheel = next(iter(built.glob("*.whl")), None)
         if code or wheel is None:
             raise BundleError(
-                f"{name} {version} has no wheel for {there.machine} and cannot be built here "
-                f"({_complaint(said)}). Lay a wheel of it where pip finds it (PIP_FIND_LINKS)."
+                f"{name} {version} has no wheel for {target.machine} and cannot be built here "
+                f"({_complaint(output)}). Put a wheel of it where pip finds it (PIP_FIND_LINKS)."
             )
-        if wheel.name.endswith("-none-any.whl") or _is_here(there):
+        if wheel.name.endswith("-none-any.whl") or _is_here(target):
             wheel.replace(wheels / wheel.name)
         else:
-            _carry_source(name, version, there, wheels, wheel)
+            _add_source(name, version, target, wheels, wheel)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(built, ignore_errors=True)
 
 
-def _carry_source(name: str, version: str, there: Target, wheels: Path, wheel: Path) -> None:
-    """The package's source, to be built over there, and the wheel of this machine under that one's name.
+def _add_source(name: str, version: str, target: Target, wheels: Path, wheel: Path) -> None:
+    """Add the package's source, to be built on the other machine, and a placeholder wheel.
 
-    pip, which takes no sources for another platform, finds the requirements of the package in it; it goes again when
-    pip is done (``_put_sources_in_place``).
+    The placeholder is the wheel of this machine under the other one's name. pip accepts no sources for another
+    platform, and reads the package's requirements from the placeholder. It is removed when pip is done
+    (``_remove_placeholders``).
     """
     log.warning(
-        "bundle: %s %s: its source goes along and is built there, which needs a C compiler and Python's headers",
+        "bundle: %s %s: the bundle has its source, and building it there needs a C compiler and Python's headers",
         name,
         version,
     )
-    for wanted in (["--no-binary=:all:", f"{name}=={version}"], ["--only-binary=:all:", "setuptools", "wheel"]):
-        code, said = _pip(["-m", "pip", "download", "--no-deps", "--dest", str(wheels), *wanted])
+    for packages in (["--no-binary=:all:", f"{name}=={version}"], ["--only-binary=:all:", "setuptools", "wheel"]):
+        code, output = _pip(["-m", "pip", "download", "--no-deps", "--dest", str(wheels), *packages])
         if code:
             raise BundleError(
-                f"{name} {version}: its source cannot be had ({_complaint(said)}). No bundle was written."
+                f"{name} {version}: its source cannot be downloaded ({_complaint(output)}). No bundle was written."
             )
-    python = f"cp{there.python.replace('.', '')}"
+    python = f"cp{target.python.replace('.', '')}"
     distribution, number = wheel.name.split("-")[:2]
-    wheel.replace(wheels / f"{distribution}-{number}-{STAND_IN}-{python}-{python}-linux_{there.machine}.whl")
+    wheel.replace(wheels / f"{distribution}-{number}-{PLACEHOLDER_BUILD}-{python}-{python}-linux_{target.machine}.whl")
 
 
-def _put_sources_in_place(wheels: Path) -> None:
-    for stand_in in wheels.glob(f"*-{STAND_IN}-*.whl"):
-        stand_in.unlink()
+def _remove_placeholders(wheels: Path) -> None:
+    for placeholder in wheels.glob(f"*-{PLACEHOLDER_BUILD}-*.whl"):
+        placeholder.unlink()
 
 
-def _is_here(there: Target) -> bool:
-    return (there.machine, there.python) == (platform.machine(), f"{sys.version_info.major}.{sys.version_info.minor}")
+def _is_here(target: Target) -> bool:
+    return (target.machine, target.python) == (platform.machine(), f"{sys.version_info.major}.{sys.version_info.minor}")

@@ -1,1 +1,1 @@
-"""What a comparison of the arms holds, and the tables made of it."""
+"""The types of a comparison of the arms, and its tables."""

@@ -1,4 +1,4 @@
-"""metrics/compare.json in types: what ``compare`` writes, and the table and the page show.
+"""The types of metrics/compare.json, which ``compare`` writes, and which the table and the page show.
 
 {"confidence": 0.95,
  "arms": {"filtered": {"training": {"steps": 30, …}, "system_prompt": "brief", "benchmarks": {"heldout": {…}}}},
@@ -15,13 +15,13 @@ Interval = Literal["pseudo_pairs", "tango"]
 
 
 class Part(BaseModel):
-    """A part of the file. Unknown fields pass through unread: a later version may have written them."""
+    """A part of the file. Unknown fields are ignored, because a later version may have written them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Training(Part):
-    """What the comparison says of an arm's training (metrics/train/ARM.json)."""
+    """An arm's training (metrics/train/ARM.json), as far as the comparison shows it."""
 
     rows: int
     rows_shortened: int
@@ -41,10 +41,12 @@ class LanguageScore(Part):
 class Score(Part):
     """An arm's score on one benchmark (metrics/eval/ARM.json), shares between 0 and 1, and the audit of its answers.
 
-    ``value`` is one of the two other scores, ``headline`` says which. The verifier's counts an unsure verdict as not
-    right; beside it stands what it would be if all unsure ones were wrong, and if all were right. All three are None
-    where a benchmark has no verifier, and of what the audit counts None is what cannot be told, all of it where no text
-    was generated (mmlu).
+    value              one of the two scores ``lm_eval`` and ``verifier``; ``headline`` says which
+    verifier           counts an unsure verdict as not right; None where a benchmark has no verifier
+    if_unsure_wrong    the verifier's score if all unsure answers were wrong; None like ``verifier``
+    if_unsure_right    the verifier's score if all unsure answers were right; None like ``verifier``
+
+    A count of the audit is None where it cannot be determined; all are None where no text was generated (mmlu).
     """
 
     headline: Literal["verifier", "lm_eval"]
@@ -67,7 +69,7 @@ class Score(Part):
 
     @property
     def is_audited(self) -> bool:
-        """Whether there was a text to look at."""
+        """Whether there was a text to audit."""
         return self.tokens_median is not None
 
 
@@ -80,7 +82,7 @@ class ComparedScore(Score):
 
 
 class Arm(Part):
-    """An arm's training, None of the base arm, the name of its system text, and its score on each benchmark."""
+    """An arm's training (None for the base arm), the name of its system text, and its score on each benchmark."""
 
     training: Training | None
     system_prompt: str | None
@@ -90,11 +92,13 @@ class Arm(Part):
 class Difference(Part):
     """The first minus the second on the same questions of one benchmark.
 
-    ``interval`` is the method of ``low``, ``high`` and ``p``. ``mcnemar_p`` is McNemar's exact p, None where questions
-    repeat a problem: that test needs independent pairs. ``p_holm`` is ``p`` corrected for the number of differences
-    that are looked at, and ``finding`` follows it. Where the verifier's score is compared, the difference would be
-    ``if_unsure_low`` if its unsure answers of the first arm were all wrong and those of the second all right,
-    ``if_unsure_high`` the other way round.
+    interval          the method of ``low``, ``high`` and ``p``
+    mcnemar_p         McNemar's exact p; None where questions repeat a problem, as the test needs independent pairs
+    p_holm            ``p`` with Holm's correction for the number of differences; ``finding`` depends on it
+    if_unsure_low     the difference if the first arm's unsure answers were all wrong and the second's all right
+    if_unsure_high    the difference in the opposite case
+
+    The last two are set only where the verifier's score is compared.
     """
 
     difference: float
@@ -123,7 +127,7 @@ class Pair(Part):
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Its name in tables."""
         return f"{self.first} − {self.second}"
 
 
@@ -137,5 +141,5 @@ class Comparison(Part):
 
     @property
     def benchmarks(self) -> list[str]:
-        """All that any arm was asked, in their order."""
+        """All benchmarks of any arm, in their order."""
         return list(dict.fromkeys(name for arm in self.arms.values() for name in arm.benchmarks))

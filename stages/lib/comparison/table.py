@@ -1,4 +1,4 @@
-"""The comparison as Markdown: a table of the arms, one of the differences, one of what the audit found.
+"""Write the comparison as Markdown: a table of the arms, one of the differences, one of the audit.
 
 python -m stages.lib.comparison.table metrics/compare.json
 """
@@ -41,7 +41,7 @@ HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """The arms and the differences, and what is to be known about them."""
+    """The tables of the arms and of the differences, with the notes that explain them."""
     interval = f"{comparison.confidence * 100:g} % interval"
     arms = _table(
         ["benchmark", "arm", "rows", "steps", "score", interval, "n", "lm-eval", "verifier", IF_UNSURE],
@@ -92,14 +92,14 @@ def _score_row(benchmark: str, name: str, arm: Arm, score: ComparedScore) -> lis
 
 
 def if_unsure(score: Score) -> str:
-    """The verifier's score if all unsure verdicts were wrong, and if all were right; a dash where it has none."""
+    """The verifier's score if all unsure verdicts were wrong, and if all were right; a dash where there is none."""
     if score.if_unsure_wrong is None or score.if_unsure_right is None:
         return "–"
     return f"{points(score.if_unsure_wrong)} – {points(score.if_unsure_right)}"
 
 
 def asked_and_scored(comparison: Comparison) -> str:
-    """With which system text each arm was asked, whose score counts on which benchmark, what unsure does to it."""
+    """Each arm's system text, the score that counts on each benchmark, and the effect of unsure verdicts."""
     prompts: dict[str, list[str]] = {}
     for name, arm in comparison.arms.items():
         prompts.setdefault(arm.system_prompt or "none", []).append(name)
@@ -111,7 +111,7 @@ def asked_and_scored(comparison: Comparison) -> str:
 
 
 def caveat(comparison: Comparison) -> str:
-    """How the differences' intervals and p were computed, and what the reader of the findings has to know."""
+    """How the differences' intervals and p were computed, and the limits of the findings."""
     methods: dict[str, list[str]] = {}
     for pair in comparison.pairs.values():
         for benchmark, found in pair.benchmarks.items():
@@ -129,14 +129,14 @@ def _by_group(groups: dict[str, list[str]]) -> str:
 
 
 def audit_table(comparison: Comparison) -> str:
-    """What else was wrong with the answers; an empty text where no answer was generated."""
+    """The table of the audit; an empty text where no answer was generated."""
     audited = [(benchmark, name, score) for benchmark, name, _, score in scores(comparison) if score.is_audited]
     rows = [[benchmark, name, *audit_cells(score)] for benchmark, name, score in audited]
     return _table(["benchmark", "arm", *AUDIT.values(), "tokens", "95 % below"], rows) if rows else ""
 
 
 def audit_cells(score: Score) -> list[str]:
-    """How many answers the two scores differ on, the shares of the faults, the lengths: median and 95th percentile."""
+    """The number of answers on which the two scores differ, the audit's shares, the median and 95 % length."""
     shares = [percent(getattr(score, name)) for name in list(AUDIT)[1:]]
     return [_count(score.differ), *shares, _count(score.tokens_median), _count(score.tokens_p95)]
 
@@ -173,7 +173,7 @@ def p_value(p: float | None) -> str:
 
 
 def _shown(comparison: Comparison) -> str:
-    """All that ``make compare`` prints."""
+    """The output of ``make compare``."""
     warnings = "\n".join(f"* {warning}" for warning in comparison.warnings)
     parts = [comparison_table(comparison), warnings, audit_table(comparison)]
     return "\n\n".join(part for part in parts if part)

@@ -1,10 +1,10 @@
-"""What a check of this machine says: ``python -m stages.lib.doctor`` prints one line for each finding.
+"""The findings of a check of this machine: ``python -m stages.lib.doctor`` prints one line for each.
 
     ok    python       3.11.7
     fail  cann         not sourced           source /usr/local/Ascend/ascend-toolkit/set_env.sh
 
-Until the environment is known to be there, nothing but Python's own library is imported, and no newer Python than
-3.7 is taken for granted: the doctor must speak on a machine where nothing is set up.
+Before the check of the environment, only the standard library is imported, and the code runs on Python 3.7: the doctor
+must work on a machine where nothing is set up.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: ok, warn or fail; what was looked at; what was found; the command or the edit that mends it."""
+    """One line: ok, warn or fail; what was checked; what was found; the command or the edit that fixes it."""
 
     state: str
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(what: str, found: str) -> Finding:
-    """Nothing to do."""
+    """A finding that needs no action."""
     return Finding(OK, what, found)
 
 
-def warn(what: str, found: str, mend: str) -> Finding:
-    """It may go wrong, or go otherwise than meant."""
-    return Finding(WARN, what, found, mend)
+def warn(what: str, found: str, fix: str) -> Finding:
+    """A finding that may cause a failure or an unintended result."""
+    return Finding(WARN, what, found, fix)
 
 
-def fail(what: str, found: str, mend: str) -> Finding:
-    """The profile in hand cannot run so."""
-    return Finding(FAIL, what, found, mend)
+def fail(what: str, found: str, fix: str) -> Finding:
+    """A finding with which the params in use cannot run."""
+    return Finding(FAIL, what, found, fix)
 
 
 def guarded(what: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The check's findings; a check that breaks is a finding too, so that the others are still made."""
+    """The findings of a check. An exception in it is a finding too, so that the other checks still run."""
     try:
         yield from check()
-    except Exception as error:  # whatever it is, it becomes a line of the table
-        yield warn(what, f"this check broke: {type(error).__name__}: {error!s:.120}", "look at it by hand")
+    except Exception as error:  # any exception becomes a line of the table
+        yield warn(what, f"this check failed: {type(error).__name__}: {error!s:.120}", "check it by hand")
 
 
 def table(findings: list[Finding]) -> str:
-    """The findings in columns; what to do stands on a line of its own, so that long commands can be copied."""
+    """The findings in columns. The fix is on a separate line, so that long commands can be copied."""
     width = max(len(finding.what) for finding in findings)
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:<4}  {finding.what:<{width}}  {finding.found}")
-        if finding.mend:
-            lines.append(f"{'':<4}  {'':<{width}}  → {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':<4}  {'':<{width}}  → {finding.fix}")
     return "\n".join(lines)
 
 
@@ -69,7 +69,7 @@ def summary(findings: list[Finding]) -> str:
 def output_of(
     command: list[str], timeout_s: float, environment: dict[str, str] | None = None
 ) -> tuple[int | None, str]:
-    """Exit code and all output of a program; None for the code where it cannot be started or does not end."""
+    """Exit code and output of a program; the code is None if it cannot be started or does not end in time."""
     try:
         done = subprocess.run(
             command,
@@ -81,13 +81,13 @@ def output_of(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None, f"no end within {timeout_s:g} s"
+        return None, f"it did not end within {timeout_s:g} s"
     except OSError as error:
         return None, str(error)
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 def last_line(text: str) -> str:
-    """The last line with something in it: of a traceback, the error."""
+    """The last line that is not empty; in a traceback, the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:160] if lines else "no output"

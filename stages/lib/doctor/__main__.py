@@ -1,15 +1,15 @@
-"""Look at this machine with the eyes of the profile in hand (params.yaml), and say what would go wrong.
+"""Check this machine for the params in use (params.yaml), and report what would fail.
 
     make doctor
     python -m stages.lib.doctor --params params.yaml
 
-Out, on stdout: one line a finding, ok, warn or fail, each of the latter two with what mends it. The exit code is 1
-where one fails, else 0. Only what the profile needs is looked at. Nothing stays written (locks are tried on two empty
-files, which are removed again) and nothing is downloaded; the only requests are a HEAD to each hub that something must
-be fetched from, with 3 s for it.
+Out, on stdout: one line for each finding, ok, warn or fail; the latter two with their fix. The exit code is 1 if one is
+fail, else 0. Only what the profile needs is checked. Nothing is left on the disk: locks are tested on two empty files,
+which are removed again. Nothing is downloaded: the only requests are a HEAD, with a timeout of 3 s, to each hub that
+the profile downloads from.
 """
 
-# Python's own library alone up to the environment's check: argparse, for click may not be installed
+# only the standard library before the check of the environment; argparse, because click may not be installed
 from __future__ import annotations
 
 import argparse
@@ -27,57 +27,57 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 1 where a finding is a fail."""
+    """Print the table; return 1 if a finding is fail."""
     parser = argparse.ArgumentParser(prog="make doctor", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the profile in hand")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the params in use")
     path = parser.parse_args(arguments).params
-    findings = list(guarded("doctor", lambda: look(path)))
-    say(f"{table(findings)}\n\n{summary(findings)}\n")
+    findings = list(guarded("doctor", lambda: check_machine(path)))
+    write(f"{table(findings)}\n\n{summary(findings)}\n")
     return int(any(finding.state == FAIL for finding in findings))
 
 
-def say(text: str) -> None:
-    """Print, whatever the terminal's encoding, and whether or not anybody reads on (``make doctor | head``)."""
+def write(text: str) -> None:
+    """Print with any encoding of the terminal, and without an error if the reader stops (``make doctor | head``)."""
     data = text.encode(sys.stdout.encoding or "utf-8", "replace")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
 
 
-def look(path: Path) -> Iterator[Finding]:
-    """Every finding, in the order of what stands on what."""
+def check_machine(path: Path) -> Iterator[Finding]:
+    """All findings; each check runs after those that it depends on."""
     basis = [*machine.python(), *guarded("environment", machine.environment)]
     yield from guarded("git", checkout.repository)
     yield from basis
     if any(finding.state == FAIL for finding in basis):
-        yield warn("the rest", "not looked at, for it needs the environment", "mend the above, then 'make doctor'")
+        yield warn("the rest", "not checked, because it needs the environment", "fix the above, then run 'make doctor'")
         return
     params, findings = profile(path)
     yield from findings
     if params:
-        yield from look_for(params)
+        yield from check_profile(params)
 
 
 def profile(path: Path) -> tuple[Params | None, list[Finding]]:
-    """The params that everything else is measured by, and what is to be said of them."""
+    """The params for the other checks, None if they are not valid, and the findings about them."""
     from stages.lib.params import ParamsError, load_params
 
     try:
         params = load_params(path)
     except (ParamsError, OSError) as error:
-        return None, [fail("params", " ".join(str(error).split()), "'make check' repeats this when it is mended")]
+        return None, [fail("params", " ".join(str(error).split()), "fix it, then run 'make check'")]
     return params, [ok("params", f"{path}: valid")]
 
 
-def look_for(params: Params) -> Iterator[Finding]:
-    """What this profile needs of the machine."""
-    from stages.lib.doctor import accelerators, locking, needs, openmind, room
+def check_profile(params: Params) -> Iterator[Finding]:
+    """What this profile needs from the machine."""
+    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, openmind
 
-    yield from guarded("disk", partial(room.disk, params))
-    yield from guarded("locks", partial(locking.locks, room.locked_folders()))
-    yield from guarded("memory", partial(room.memory, params))
+    yield from guarded("disk", partial(disk_and_memory.disk, params))
+    yield from guarded("locks", partial(locking.locks, disk_and_memory.locked_folders()))
+    yield from guarded("memory", partial(disk_and_memory.memory, params))
     yield from guarded("device", partial(accelerators.device, params))
     yield from guarded("openmind", partial(openmind.program, params))
     yield from guarded("files", partial(needs.files, params))

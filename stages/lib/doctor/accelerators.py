@@ -1,20 +1,20 @@
-"""The device of ``run.device``: the CPU, a CUDA card or an Ascend NPU, seen as the stages' torch sees it."""
+"""The device of ``run.device``: the CPU, a CUDA card or an Ascend NPU, as seen by the stages' torch."""
 
 import os
 import sys
 from collections.abc import Iterator
 
 from stages.lib.doctor import Finding, ascend, fail, ok, warn
-from stages.lib.doctor.environment import Environment, look_into
+from stages.lib.doctor.environment import Environment, inspect_environment
 from stages.lib.params import Params
 
 
 def device(params: Params) -> Iterator[Finding]:
-    """torch, and whether it finds ``run.device``."""
+    """Check torch, and whether it finds ``run.device``."""
     kind, _, index = params.run.device.partition(":")
-    here = look_into(sys.executable)
+    here = inspect_environment(sys.executable)
     if here.torch_error:
-        yield fail("torch", here.torch_error[:160], torch_mend(here, kind))
+        yield fail("torch", here.torch_error[:160], torch_fix(here, kind))
     if kind == "npu":
         yield from ascend.driver()
         yield from ascend.cann()
@@ -25,20 +25,20 @@ def device(params: Params) -> Iterator[Finding]:
     elif kind == "cuda":
         yield cuda(int(index or 0), cards_of_trl(params), here)
     else:
-        yield warn("device", f"run.device: {params.run.device}: not looked at", "nothing: cpu, cuda and npu are known")
+        yield warn("device", f"run.device: {params.run.device}: not checked", "none: cpu, cuda and npu are checked")
 
 
-def torch_mend(here: Environment, kind: str) -> str:
-    """What mends a torch that cannot be imported."""
+def torch_fix(here: Environment, kind: str) -> str:
+    """The fix for a torch that cannot be imported."""
     if "torch-npu" not in here.versions:
         return "rm -r .venv && make setup"
     if kind == "npu":
         return ascend.source_command()
-    return "export TORCH_DEVICE_BACKEND_AUTOLOAD=0 (or source CANN's set_env.sh): torch loads torch_npu by itself"
+    return "export TORCH_DEVICE_BACKEND_AUTOLOAD=0 (or source CANN's set_env.sh): torch imports torch_npu automatically"
 
 
 def cpu(threads: int, here: Environment) -> Finding:
-    """The CPU, its threads, and cards that would lie idle."""
+    """The CPU, its threads, and cards that would not be used."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads > cores:
         return warn("device", f"cpu, {cores} cores for {threads} threads", f"set run.threads: {cores}")
@@ -52,11 +52,11 @@ def cards_of_trl(params: Params) -> int:
 
 
 def cuda(index: int, processes: int, here: Environment) -> Finding:
-    """So many CUDA cards from that number on."""
+    """Check for ``processes`` CUDA cards, from number ``index`` on."""
     if here.cuda >= index + processes:
         return ok("device", f"cuda, {here.cuda} cards")
     if here.cuda > index:
         found = f"run.processes needs {processes} cards from cuda:{index} on, torch sees {here.cuda}"
         return fail("device", found, f"set run.processes: {here.cuda - index}; CUDA_VISIBLE_DEVICES hides cards")
-    mend = "nvidia-smi shows whether the driver does; CUDA_VISIBLE_DEVICES hides cards; or set run.device: cpu"
-    return fail("device", f"run.device needs cuda:{index}, torch sees {here.cuda} cards", mend)
+    fix = "check nvidia-smi, and CUDA_VISIBLE_DEVICES, which hides cards; or set run.device: cpu"
+    return fail("device", f"run.device needs cuda:{index}, torch sees {here.cuda} cards", fix)

@@ -1,11 +1,11 @@
-"""Ascend NPUs: the driver (npu-smi), CANN (set_env.sh), torch_npu, and whether their versions belong together.
+"""Ascend NPUs: the driver (npu-smi), CANN (set_env.sh), torch_npu, and whether their versions match.
 
-Which torch_npu goes with which torch and CANN is what its makers publish, read on 2026-11-23 (the two differ in the
+The table of matching torch_npu, torch and CANN is the published one, read on 2026-11-23 (the two pages differ in the
 post releases for CANN 9.1.0; both are here):
 https://github.com/Ascend/pytorch/blob/b48e64812a56717e36110acd4f8f3cb748cbed9d/COMPATIBILITY.en.md
 https://github.com/Ascend/pytorch/blob/031eec5ca64bd2a5a02de212f5f0c30dfb392213/COMPATIBILITY.md
-The layouts of CANN's files and of npu-smi's table are those of its public documentation: none of this ever ran on
-an NPU.
+The formats of CANN's files and of npu-smi's table are those of the public documentation. This module never ran on an
+NPU.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from stages.lib.doctor import Finding, fail, last_line, ok, output_of, warn
 from stages.lib.doctor.environment import Environment
 
-# CANN -> the torch_npu of it; a torch_npu 2.1.0.post8 is for torch 2.1.0
+# CANN -> its torch_npu versions; torch_npu 2.1.0.post8 is for torch 2.1.0
 TORCH_NPU_OF_CANN = {
     "9.1.0": "2.12.0 2.11.0 2.10.0 2.10.0.post4 2.9.0.post3 2.9.0.post6 2.7.1.post5 2.7.1.post8",
     "9.0.0": "2.9.0.post2 2.8.0.post4 2.7.1.post4",
@@ -38,20 +38,26 @@ CARD = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*([A-Za-z]+)\s*\|", re.MULTILINE)
 
 
 def driver() -> Iterator[Finding]:
-    """The cards by npu-smi, and their health."""
+    """The cards that npu-smi lists, and their health."""
     program = shutil.which("npu-smi")
     if program is None:
-        mend = "export PATH=$PATH:/usr/local/sbin, or install the driver; in a container, mount npu-smi"
-        yield warn("npu-smi", "not in the PATH, so the driver was not asked", mend)
+        fix = "export PATH=$PATH:/usr/local/sbin, or install the driver; in a container, mount npu-smi"
+        yield warn("npu-smi", "not in the PATH, so the driver was not checked", fix)
         return
     code, text = output_of([program, "info"], 30)
     cards = CARD.findall(text)
-    ill = [f"{number} {health}" for number, _, health in cards if health != "OK"]
+    unhealthy = [f"{number} {health}" for number, _, health in cards if health != "OK"]
     if code != 0 or not cards:
-        yield fail("npu-smi", f"no card: {last_line(text)}", "npu-smi info; is the driver loaded, /dev/davinci* there?")
-    elif ill:
+        yield fail(
+            "npu-smi",
+            f"no card: {last_line(text)}",
+            "check npu-smi info, the driver, /dev/davinci*",
+        )
+    elif unhealthy:
         yield warn(
-            "npu-smi", f"{len(cards)} cards, of which not OK: {', '.join(ill)}", "npu-smi info -t health -i NUMBER"
+            "npu-smi",
+            f"{len(cards)} cards, of which not OK: {', '.join(unhealthy)}",
+            "npu-smi info -t health -i NUMBER",
         )
     else:
         yield ok("npu-smi", f"{len(cards)} cards ({cards[0][1]}), all OK")
@@ -63,17 +69,17 @@ def cann() -> Iterator[Finding]:
     if home is None:
         yield fail("CANN", "not sourced: ASCEND_HOME_PATH is not set", source_command())
     elif not home.is_dir():
-        yield fail("CANN", f"ASCEND_HOME_PATH names {home}, and no such folder is there", source_command())
+        yield fail("CANN", f"ASCEND_HOME_PATH names {home}, which does not exist", source_command())
     else:
         yield ok("CANN", f"{cann_version(home) or 'of unknown version'} in {home}")
 
 
 def variables() -> Iterator[Finding]:
-    """What is set for the cards and for several hosts, where it would not do what it looks like (docs/ascend.md)."""
+    """Environment variables for cards and hosts whose values would not work as intended (docs/ascend.md)."""
     cards = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     if cards is not None and (not re.fullmatch(r"\d+(,\d+)*", cards) or not ascending(cards)):
-        mend = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
-        yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", mend)
+        fix = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
+        yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", fix)
     hosts = os.environ.get("NNODES", "1")
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if hosts == "1":
@@ -89,25 +95,25 @@ def variables() -> Iterator[Finding]:
 
 
 def ascending(cards: str) -> bool:
-    """Whether card numbers such as 0,1,3 ascend."""
+    """Whether card numbers such as 0,1,3 are in ascending order."""
     numbers = [int(number) for number in cards.split(",")]
     return numbers == sorted(set(numbers))
 
 
 def torch_npu(what: str, there: Environment, index: int = 0) -> Iterator[Finding]:
-    """torch_npu in one environment: there, of torch's version, with a card of that number, of CANN's version."""
+    """Check torch_npu in one environment: installed, for the installed torch and CANN, with card ``index``."""
     torch, npu = (there.versions.get(name, "").partition("+")[0] for name in ("torch", "torch-npu"))
-    install = f"{there.python} -m pip install torch-npu=={fitting(torch)}"
+    install = f"{there.python} -m pip install torch-npu=={matching_torch_npu(torch)}"
     if not npu:
         yield fail(what, f"not installed beside torch {torch or '(none)'}", install)
     elif base(npu) != torch:
         yield fail(what, f"{npu} is for torch {base(npu)}, and torch is {torch or 'not installed'}", install)
     elif there.torch_error or there.npu_error:
-        mend = source_command() if cann_home() is None else f"{there.python} -c 'import torch_npu' shows all of it"
-        yield fail(what, f"{npu}: {(there.npu_error or there.torch_error)[:120]}", mend)
+        fix = source_command() if cann_home() is None else f"{there.python} -c 'import torch_npu' shows the full error"
+        yield fail(what, f"{npu}: {(there.npu_error or there.torch_error)[:120]}", fix)
     elif there.npu <= index:
-        mend = "ASCEND_RT_VISIBLE_DEVICES hides cards; a container needs /dev/davinci* and the driver's folder"
-        yield fail(what, f"{npu} sees {there.npu} cards, the training needs them up to npu:{index}", mend)
+        fix = "check ASCEND_RT_VISIBLE_DEVICES; a container needs /dev/davinci* and the driver's folder"
+        yield fail(what, f"{npu} sees {there.npu} cards, the training needs them up to npu:{index}", fix)
     else:
         yield ok(what, f"{npu} with torch {torch}, {there.npu} cards")
     if npu:
@@ -115,27 +121,27 @@ def torch_npu(what: str, there: Environment, index: int = 0) -> Iterator[Finding
 
 
 def support(what: str, npu: str) -> Iterator[Finding]:
-    """torch_npu and CANN against the published table."""
+    """Check torch_npu and CANN against the published table."""
     home = cann_home()
     version, meant = cann_version(home) if home else None, CANN_OF.get(npu)
     known = ", ".join(f"{each} (CANN {cann})" for each, cann in CANN_OF.items() if base(each) == base(npu))
     if meant is None:
-        mend = f"take one of {known}" if known else "see the release notes of torch_npu for its CANN"
-        yield warn(f"{what} support", f"{npu} is not in the table of its makers (docs/ascend.md)", mend)
+        fix = f"install one of {known}" if known else "see the release notes of torch_npu for its CANN"
+        yield warn(f"{what} support", f"{npu} is not in the published table (docs/ascend.md)", fix)
     elif version and version.upper() != meant:
-        mend = f"install CANN {meant}" + (f", or a torch_npu of {known}" if known else "")
-        yield warn(f"{what} support", f"{npu} is published for CANN {meant}, this is {version}", mend)
+        fix = f"install CANN {meant}" + (f", or a torch_npu of {known}" if known else "")
+        yield warn(f"{what} support", f"{npu} is published for CANN {meant}, this is {version}", fix)
     else:
         yield ok(f"{what} support", f"{npu} is published for CANN {meant}")
 
 
 def base(npu: str) -> str:
-    """The torch that a torch_npu is for: 2.1.0 of 2.1.0.post8."""
+    """The torch version of a torch_npu: 2.1.0 for 2.1.0.post8."""
     return re.split(r"\.post|\.?rc", npu)[0]
 
 
-def fitting(torch: str) -> str:
-    """The torch_npu for a torch: CANN's own where the table has one, else the newest, else of the same number."""
+def matching_torch_npu(torch: str) -> str:
+    """The torch_npu for a torch: the one for this CANN, else the newest, else the same version number."""
     home = cann_home()
     here = (cann_version(home) or "").upper() if home else ""
     versions = [each for each in CANN_OF if base(each) == torch]
@@ -143,13 +149,13 @@ def fitting(torch: str) -> str:
 
 
 def cann_home() -> Path | None:
-    """Where the sourced CANN lies."""
+    """The folder of the sourced CANN."""
     home = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
     return Path(home) if home else None
 
 
 def cann_version(home: Path) -> str | None:
-    """``8.0.RC3``, of the toolkit's install.info."""
+    """``8.0.RC3``, from the toolkit's install.info."""
     for file in sorted([*home.glob("*-linux/ascend_toolkit_install.info"), *home.glob("ascend_toolkit_install.info")]):
         found = re.search(r"^version\s*=\s*(\S+)", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         if found:
@@ -158,7 +164,7 @@ def cann_version(home: Path) -> str | None:
 
 
 def source_command() -> str:
-    """The line that sources CANN, with the path of the one that is installed."""
+    """The command that sources the installed CANN."""
     folders = [Path(place).expanduser() for place in PLACES]
     scripts = [script for folder in folders for name in SCRIPTS for script in sorted(folder.glob(name))]
     if scripts:

@@ -1,4 +1,4 @@
-"""A Python environment, ours or openMind's: which of the libraries it has, and how many cards its torch finds."""
+"""A Python environment, ours or openMind's: its library versions, and how many cards its torch finds."""
 
 import json
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 from stages.lib.doctor import last_line, output_of
 
 PROBE = Path(__file__).with_name("probe.py")
-PROBE_S = 120  # torch alone takes 3 s, ten times as long on a slow disk
+PROBE_S = 120  # importing torch takes 3 s, and ten times that on a slow disk
 PACKAGES = ("torch", "torch-npu", "transformers", "accelerate", "deepspeed", "peft", "datasets", "openmind")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What probe.py says of one: versions by package, what failed, how many cards."""
+    """The result of probe.py: versions by package, errors, numbers of cards."""
 
     python: str
     versions: dict[str, str]
@@ -23,8 +23,8 @@ class Environment:
     npu: int = 0
 
 
-def look_into(python: str) -> Environment:
-    """The environment of that program, asked in a process of its own."""
+def inspect_environment(python: str) -> Environment:
+    """Inspect the environment of a Python program in a separate process."""
     code, text = output_of([python, "-c", PROBE.read_text(encoding="utf-8"), *PACKAGES], PROBE_S)
     if code != 0:
         return Environment(python, {}, torch_error=f"{python}: {last_line(text)} (exit code {code})")

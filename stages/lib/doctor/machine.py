@@ -1,4 +1,4 @@
-"""Python and the environment: what must be right before anything else can be looked at."""
+"""Check Python and the environment, which all other checks need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.lib.doctor import Finding, fail, ok, warn
 
 OLDEST = (3, 11)
 LOCK = Path(__file__).resolve().parents[3] / "requirements.lock"
-# what stages import at one time or another, as the lock names it
+# packages that stages import, by their names in the lock
 PACKAGES = (
     "click",
     "pydantic",
@@ -52,7 +52,7 @@ def environment() -> Iterator[Finding]:
 
 
 def installed(name: str) -> str | None:
-    """A package's version, read and not imported."""
+    """A package's version, without importing it."""
     from importlib import metadata
 
     try:
@@ -62,6 +62,6 @@ def installed(name: str) -> str | None:
 
 
 def locked_versions() -> dict[str, str]:
-    """``{"torch": "2.13.0"}`` of requirements.lock."""
+    """``{"torch": "2.13.0"}`` from requirements.lock."""
     lines = [line.strip().partition("==") for line in LOCK.read_text(encoding="utf-8").splitlines()]
     return {name: version for name, found, version in lines if found}

@@ -1,6 +1,6 @@
-"""What the profile names outside this machine's programs: files, keys, and what must be downloaded.
+"""Check what the profile names: files, keys, and downloads.
 
-The only network calls of the doctor are here: a HEAD to each hub that something is still to be fetched from.
+The only network requests of the doctor are here: a HEAD to each hub that the profile still downloads from.
 """
 
 import os
@@ -40,27 +40,27 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 @dataclass(frozen=True)
 class Download:
-    """What a stage takes from a hub: the key that names it, its name, its copy here, and the way without a network."""
+    """A download from a hub: its key in params, the hub, its name, the local copy, and the way without a network."""
 
     key: str
     hub: str
     name: str
     copy: Path | None
-    otherwise: str
+    alternative: str
 
 
 def files(params: Params) -> Iterator[Finding]:
-    """The files and folders that params name, each there or not."""
+    """Check that the files and folders in params exist."""
     named = list(named_files(params))
     missing = [(key, path) for key, path in named if not path.exists()]
     for key, path in missing:
-        yield fail("files", f"{key}: {path} is not there", f"put it there, or change {key}")
+        yield fail("files", f"{key}: {path} does not exist", f"put it there, or change {key}")
     if not missing:
-        yield ok("files", f"{len(named)} named, all there" if named else "none named")
+        yield ok("files", f"{len(named)} named, all exist" if named else "none named")
 
 
 def named_files(params: Params) -> Iterator[tuple[str, Path]]:
-    """Each key that names something on this disk, and the file that must be there."""
+    """Each key that names a path on this machine, and the file that must exist."""
     student, collect = params.train.student, params.collect
     if student.kind == "path":
         yield "train.student.name", Path(student.name).expanduser() / "config.json"
@@ -77,21 +77,21 @@ def named_files(params: Params) -> Iterator[tuple[str, Path]]:
 
 
 def deepspeed_settings(name: str) -> Path:
-    """Where DeepSpeed's settings are looked for: in the project, then in the checkout of openMind."""
+    """The path of DeepSpeed's settings: in the checkout of openMind if they are there, else in the project."""
     checkout = os.environ.get("OPENMIND_SRC")
     elsewhere = Path(checkout) / name if checkout else None
     return elsewhere if elsewhere and elsewhere.is_file() else project_root() / name
 
 
 def keys(params: Params) -> Iterator[Finding]:
-    """The keys of the teacher and of the judge, there or not; never their text."""
+    """Check that the keys of the teacher and of the judge are set; never print them."""
     yield key("API key", params.distill.teacher, params, params.run.key_variable("teacher"))
     if judge := judge_of(params.filter):
         yield key("judge's key", judge, params, params.run.key_variable("judge"))
 
 
 def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Finding:
-    """As the stage would find it."""
+    """Check a key as the stage would."""
     from stages.lib.teacher.backends.openai_compatible import connect
 
     if not isinstance(teacher, ServedTeacher):
@@ -102,21 +102,21 @@ def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Fi
         with connect(teacher, params.run, variable):
             return ok(what, f"{variable} is set")
     except DistilleryError as error:
-        found, _, mend = str(error).partition(". ")
-        return fail(what, found, mend)
+        found, _, fix = str(error).partition(". ")
+        return fail(what, found, fix)
 
 
 def downloads(params: Params) -> Iterator[Finding]:
-    """What comes from a hub: here already, or the hub answers, or not."""
+    """Check each download: a copy exists, or the hub answers."""
     yield from pinned(params.train.student)
     wanted = list(named_downloads(params))
     answers = heads({endpoint(item.hub) for item in wanted if not item.copy})
     for item in wanted:
         what, address = f"download {item.name}", endpoint(item.hub)
         if item.copy:
-            yield ok(what, f"a copy is here: {item.copy}")
+            yield ok(what, f"already here: {item.copy}")
         elif offline(item.hub):
-            yield fail(what, "no copy is here, and HF_HUB_OFFLINE is set", f"unset HF_HUB_OFFLINE, or {item.otherwise}")
+            yield fail(what, "no copy here, and HF_HUB_OFFLINE is set", f"unset HF_HUB_OFFLINE, or {item.alternative}")
         elif answers[address]:
             yield warn(what, f"{address} cannot be reached: {answers[address]}", mirror(item))
         else:
@@ -126,29 +126,29 @@ def downloads(params: Params) -> Iterator[Finding]:
 
 
 def pinned(student: Student) -> Iterator[Finding]:
-    """Whether a hub's student is the same one next month, and whether Modelers' can be fetched at all."""
+    """Check that a hub's student has a fixed revision, and that Modelers' can be downloaded."""
     if isinstance(student, PublishedStudent) and student.revision is None:
-        found = "train.student.revision is null: the hub's newest, which may change"
+        found = "train.student.revision is null: the newest on the hub, which may change"
         yield warn("student", found, "set it to a commit or a tag of that repository")
     programs = shutil.which("git") and shutil.which("git-lfs")
     if student.kind == "modelers" and not (programs or find_spec("openmind_hub") or local_student(student)):
-        yield fail("student", "neither git-lfs nor openmind_hub is here", "install git-lfs (git-lfs.com)")
+        yield fail("student", "neither git-lfs nor openmind_hub is installed", "install git-lfs (git-lfs.com)")
 
 
 def named_downloads(params: Params) -> Iterator[Download]:
-    """Each thing that params name by a hub's id."""
+    """Each download that params name by a hub id."""
     student = params.train.student
     if isinstance(student, PublishedStudent):
-        copy, otherwise = local_student(student), "set train.student.kind: path and name a local folder"
-        yield Download("train.student", student.kind, student.name, copy, otherwise)
+        copy, alternative = local_student(student), "set train.student.kind: path and name a local folder"
+        yield Download("train.student", student.kind, student.name, copy, alternative)
     for key, (origin, place) in question_tables(params):
         if origin != "file" and not is_path(place):
             copy = Path(place) if Path(place).is_dir() else None
             yield Download(key, origin, place, copy, f"have {key} read a file of its rows (docs/your-data.md)")
     for name, source in params.collect_s1k.items():
         if source.origin != "file":
-            otherwise = f"set collect_s1k.{name}.origin: file and name its .parquet file"
-            yield Download(f"collect_s1k.{name}", source.origin, source.path, None, otherwise)
+            alternative = f"set collect_s1k.{name}.origin: file and name its .parquet file"
+            yield Download(f"collect_s1k.{name}", source.origin, source.path, None, alternative)
 
 
 def question_tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -165,12 +165,12 @@ def question_tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def is_path(text: str) -> bool:
-    """A folder on this disk and no id of a hub, as collect reads it."""
+    """Whether a text is a local path and not a hub id, by collect's rule."""
     return text.startswith(("/", ".", "~"))
 
 
 def local_student(student: Student) -> Path | None:
-    """The folder with the student's weights where this machine has them; asks no network."""
+    """The folder of the student's weights if this machine has them; uses no network."""
     if isinstance(student, PublishedStudent):
         folder = cached(student)
     else:
@@ -179,48 +179,48 @@ def local_student(student: Student) -> Path | None:
 
 
 def package_folder(name: str) -> Path | None:
-    """The folder of an installed package, which is not imported."""
+    """The folder of an installed package, without importing it."""
     spec = find_spec(name.partition(".")[0])
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def cached(student: PublishedStudent) -> Path | None:
-    """The client's own cache, asked by the client with the network ruled out."""
+    """The folder in the client's own cache, found by the client without the network."""
     from stages.lib.students import modelers
 
     if student.kind == "modelers":
-        return modelers.kept(student)
+        return modelers.clone_folder(student)
     try:
         if student.kind == "hub":
             from huggingface_hub import snapshot_download
         else:
             from modelscope import snapshot_download
         return Path(snapshot_download(student.name, revision=student.revision, local_files_only=True))
-    except Exception:  # each client has its own errors, and all of them say that there is no copy
+    except Exception:  # each client has its own errors; any of them means that there is no copy
         return None
 
 
 def endpoint(hub: str) -> str:
-    """The hub's address, as its client reads it."""
+    """The hub's address, read as its client does."""
     variable, default = ENDPOINTS[hub]
     address = os.environ.get(variable) or default
     return address if "://" in address else f"https://{address}"
 
 
 def offline(hub: str) -> bool:
-    """Whether the hub's client is told to ask no network."""
+    """Whether the hub's client is set to offline mode."""
     return hub == "hub" and os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def mirror(item: Download) -> str:
-    """What to do without that hub."""
-    return f"export {ENDPOINTS[item.hub][0]}=MIRROR, or {item.otherwise}"
+    """The fix if that hub cannot be reached."""
+    return f"export {ENDPOINTS[item.hub][0]}=MIRROR, or {item.alternative}"
 
 
 def heads(addresses: set[str]) -> dict[str, str]:
-    """What is wrong with each address, "" where it answers; 3 s for all of them together.
+    """The error of each address, "" if it answers; 3 s for all of them together.
 
-    In threads that nobody waits for: looking a name up, and a server that sends byte after byte, know no time-out.
+    In daemon threads: DNS, and a server that sends single bytes, are not subject to the timeout of a request.
     """
     answers = dict.fromkeys(addresses, f"no answer within {HEAD_S:.0f} s")
     threads = [threading.Thread(target=head, args=(address, answers), daemon=True) for address in addresses]
@@ -233,7 +233,7 @@ def heads(addresses: set[str]) -> dict[str, str]:
 
 
 def head(address: str, answers: dict[str, str]) -> None:
-    """Write down whether a HEAD is answered; a refusal is an answer too, for the server is there."""
+    """Record whether a HEAD is answered. A refusal counts as an answer: the server is up."""
     try:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HEAD_S):
             answers[address] = ""

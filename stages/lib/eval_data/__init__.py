@@ -1,1 +1,1 @@
-"""The files that lm-eval reads without a network: downloaded, brought into one form, laid out."""
+"""The files that lm-eval reads without a network: download them, convert them to one form, write them."""

@@ -1,8 +1,8 @@
-"""A benchmark gathered from a hub, its mirror, ModelScope or a folder, whole and checked, as tables in memory.
+"""Collect a benchmark from a hub, its mirror, ModelScope or a folder; check that it is complete; return its tables.
 
-A repository is fetched as it stands and read where it lies, so one reader serves every origin: the official files where
-they are there (official.py), else whatever form of a dataset ``datasets`` knows, Parquet above all. No script of a
-repository is run.
+A repository is downloaded unchanged and read from there, so all origins share one reader. It reads the official files
+where they exist (testsets/official.py), else any form of dataset that ``datasets`` knows, usually Parquet. No script of
+a repository is run.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from stages.lib.rows import DataError
 from stages.lib.testsets.official import exemplars, official_rows
 from stages.lib.testsets.rows import ROWS, BenchmarkRow, MgsmRow
 
-# of the repositories' other contents, hundreds of megabytes that no task reads
+# other contents of the repositories: hundreds of megabytes that no task reads
 NOT_NEEDED = ["all/*", "auxiliary_train/*", "socratic/*", "*.tar", "*.zip"]
-MEANT = {
+EXPECTED_SOURCE = {
     "gsm8k": "GSM8K (train.jsonl and test.jsonl, or the dataset openai/gsm8k)",
     "mgsm": "MGSM (mgsm_*.tsv with exemplars.py, or the dataset juletxara/mgsm)",
     "mmlu": "MMLU (dev/*.csv and test/*.csv, or the dataset cais/mmlu)",
 }
-# what stands where MGSM's examples would: lm-eval loads the split even for zero-shot, and datasets no empty one
+# in place of MGSM's examples: lm-eval loads the split even for zero-shot, and datasets refuses an empty one
 NO_EXEMPLARS = MgsmRow(
     question="(No exemplars.py was gathered: zero-shot only.)", answer="(none: zero-shot only)", answer_number=0
 )
@@ -33,7 +33,7 @@ NO_EXEMPLARS = MgsmRow(
 
 @dataclass(frozen=True)
 class Table:
-    """One configuration's split; ``source`` says which file or dataset its rows are from."""
+    """One split of a configuration; ``source`` names the file or dataset of its rows."""
 
     config: str
     split: str
@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All tables of a benchmark; without ``fewshot`` it has no examples to put before a question."""
+    """All tables of a benchmark; where ``fewshot`` is false, it has no few-shot examples."""
 
     name: str
     source: BenchmarkSource
@@ -51,32 +51,32 @@ class Benchmark:
     fewshot: bool
 
     def rows(self, split: str) -> int:
-        """How many rows the split has, over all configurations; 0 where it has but what stands for them."""
+        """The number of rows of the split, over all configurations; 0 where it has only the placeholder."""
         if split == FORMS[self.name].examples and not self.fewshot:
             return 0
         return sum(len(table.rows) for table in self.tables if table.split == split)
 
 
-def gathered(name: str, source: BenchmarkSource) -> Benchmark:
-    """The benchmark from its source; DataError where it cannot be had, is not itself or is not whole."""
-    advice = f"Point eval_data.{name}.path at {MEANT[name]}."
-    folder = _fetched(name, source)
+def collect_benchmark(name: str, source: BenchmarkSource) -> Benchmark:
+    """The benchmark from its source; DataError where it cannot be read, is another one, or is incomplete."""
+    advice = f"Point eval_data.{name}.path at {EXPECTED_SOURCE[name]}."
+    folder = _fetch(name, source)
     tables = OFFICIAL[name](folder, advice) or _dataset(name, folder, advice)
     benchmark = Benchmark(name, source, tables, all(NO_EXEMPLARS not in table.rows for table in tables))
     _check_whole(benchmark, advice)
     return benchmark
 
 
-def _fetched(name: str, source: BenchmarkSource) -> Path:
+def _fetch(name: str, source: BenchmarkSource) -> Path:
     """The folder that holds the source's files."""
     if source.origin == "folder":
         folder = Path(source.path).expanduser()
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder. Point eval_data.{name}.path at {MEANT[name]}.")
+            raise DataError(f"{folder}: no such folder. Point eval_data.{name}.path at {EXPECTED_SOURCE[name]}.")
         return folder
     try:
         return _from_hub(source) if source.origin == "hub" else _from_modelscope(source)
-    except Exception as error:  # the clients raise their own, requests' and httpx's errors alike
+    except Exception as error:  # the clients raise their own errors and those of requests and httpx
         raise DataError(
             f"eval_data.{name}.path: {source.origin} gave no '{source.path}' ({type(error).__name__}: {error!s:.200}). "
             "Without a network, set origin: folder and name one with the benchmark's files."
@@ -137,7 +137,7 @@ def _official(name: str, config: str, split: str, file: Path, advice: str) -> Ta
 
 
 def _dataset(name: str, folder: Path, advice: str) -> list[Table]:
-    """The tables of a hub's repository in a form that ``datasets`` reads by itself."""
+    """The tables of a hub's repository in a form that ``datasets`` can read."""
     form = FORMS[name]
     tables = []
     for config in form.configs:
@@ -153,9 +153,9 @@ def _dataset(name: str, folder: Path, advice: str) -> list[Table]:
 def _splits(folder: Path, config: str, advice: str) -> Mapping[str, Any]:
     from datasets import load_dataset
 
-    try:  # streamed: read where it lies, and not copied to a cache
+    try:  # streaming: read from the folder, without a copy in a cache
         splits: Mapping[str, Any] = load_dataset(str(folder), config, streaming=True)
-    except Exception as error:  # datasets raises its own, fsspec's and plain ValueErrors alike
+    except Exception as error:  # datasets raises its own errors, those of fsspec, and plain ValueErrors
         raise DataError(
             f"{folder}: no configuration '{config}' there ({type(error).__name__}: {error!s:.100}). {advice}"
         ) from error
@@ -172,12 +172,12 @@ def _row(name: str, raw: Any, where: str, advice: str) -> BenchmarkRow:
 
 
 def _check_whole(benchmark: Benchmark, advice: str) -> None:
-    """An incomplete benchmark would give a score that nobody else's can be compared with."""
+    """DataError where a benchmark is incomplete: its score would not be comparable with published ones."""
     form = FORMS[benchmark.name]
     for split, expected in form.rows.items():
         found = benchmark.rows(split)
-        none_meant = split == form.examples and not benchmark.fewshot
-        if found != expected and not none_meant:
+        none_expected = split == form.examples and not benchmark.fewshot
+        if found != expected and not none_expected:
             raise DataError(
                 f"eval_data.{benchmark.name}: {found} rows in split '{split}' of '{benchmark.source.path}', and "
                 f"{benchmark.name} has {expected}. {advice}"

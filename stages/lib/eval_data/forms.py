@@ -1,7 +1,7 @@
-"""What each benchmark is made of: its configurations, splits, counts and columns, as unmodified lm-eval tasks ask.
+"""The form of each benchmark: the configurations, splits, counts and columns that unmodified lm-eval tasks need.
 
-A task's ``dataset_path`` is the folder's name here, its ``dataset_name`` a configuration; MMLU's validation split and
-its training questions are left out, for no task reads them.
+A task's ``dataset_path`` is the folder's name, its ``dataset_name`` a configuration. MMLU's validation split and its
+training questions are left out, because no task reads them.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ SUBJECTS = tuple(_SUBJECTS.split())
 
 @dataclass(frozen=True)
 class Form:
-    """A benchmark: ``examples`` names the split of the few-shot examples, ``rows`` what each split comes to in all.
+    """A benchmark: ``examples`` names the split of the few-shot examples, ``rows`` holds the count of each split.
 
-    ``columns`` are datasets' features. The counts are the authors' (arXiv 2110.14168, 2210.03057, 2009.03300).
+    ``columns`` are the features for ``datasets``. The counts are the authors' (arXiv 2110.14168, 2210.03057,
+    2009.03300).
     """
 
     folder: str

@@ -1,10 +1,10 @@
-"""A folder in which unmodified lm-eval tasks find their benchmarks when it is the working directory.
+"""Write the folder in which unmodified lm-eval tasks find their benchmarks when it is the working directory.
 
-    openai/gsm8k/README.md            names the configurations, their files and columns, as ``datasets`` reads them
+    openai/gsm8k/README.md            names the configurations, their files and columns, for ``datasets``
     openai/gsm8k/main/train.jsonl
     manifest.json                     {"benchmarks": {"gsm8k": {…}, "mmlu": null}, "files": {"openai/…": {"sha256": …}}}
 
-``datasets`` takes ``openai/gsm8k`` for a folder where there is one, and asks no hub.
+Where there is a folder ``openai/gsm8k``, ``datasets`` reads it and does not ask a hub.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from stages.lib.eval_data.forms import FORMS, Form
 from stages.lib.rows import write_json
 
 
-def lay_down(benchmarks: dict[str, Benchmark | None], folder: Path) -> dict[str, Any]:
+def write_layout(benchmarks: dict[str, Benchmark | None], folder: Path) -> dict[str, Any]:
     """Write the benchmarks and the manifest into an empty folder; return the manifest."""
     files: dict[str, Any] = {}
     for name, benchmark in benchmarks.items():
         if benchmark is not None:
-            files |= _laid_down(benchmark, FORMS[name], folder)
+            files |= _write_benchmark(benchmark, FORMS[name], folder)
     manifest = {
         "benchmarks": {name: _facts(benchmark) for name, benchmark in benchmarks.items()},
         "files": dict(sorted(files.items())),
@@ -44,7 +44,7 @@ def _facts(benchmark: Benchmark | None) -> dict[str, Any] | None:
     }
 
 
-def _laid_down(benchmark: Benchmark, form: Form, folder: Path) -> dict[str, Any]:
+def _write_benchmark(benchmark: Benchmark, form: Form, folder: Path) -> dict[str, Any]:
     files = {}
     for table in benchmark.tables:
         data = b"".join(row.model_dump_json().encode() + b"\n" for row in table.rows)
@@ -65,7 +65,7 @@ def _write(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _readme(benchmark: Benchmark, form: Form) -> bytes:
-    """The front matter that ``datasets`` reads; it is YAML, of which JSON is a part."""
+    """The front matter that ``datasets`` reads; it is YAML, and JSON is valid YAML."""
     card = {
         "configs": [
             {
@@ -76,5 +76,5 @@ def _readme(benchmark: Benchmark, form: Form) -> bytes:
         ],
         "dataset_info": [{"config_name": config, "features": form.columns} for config in form.configs],
     }
-    said = f"{benchmark.name}, gathered from {benchmark.source.origin} {benchmark.source.path}. See manifest.json."
+    said = f"{benchmark.name}, downloaded from {benchmark.source.origin} {benchmark.source.path}. See manifest.json."
     return f"---\n{json.dumps(card, indent=1)}\n---\n\n{said}\n".encode()

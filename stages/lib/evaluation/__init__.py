@@ -1,7 +1,7 @@
-"""Asking a student the benchmarks' questions with lm-eval, scoring its answers, and auditing them."""
+"""Evaluate a student with lm-eval: ask the benchmarks' questions, score the answers, audit them."""
 
 from stages.lib.command import DistilleryError
 
 
 class EvaluationError(DistilleryError):
-    """An evaluation that cannot be run."""
+    """An evaluation cannot run."""

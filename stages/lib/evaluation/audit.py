@@ -1,4 +1,4 @@
-"""What is wrong with a generated answer besides its being wrong: flags for one answer, shares for many, examples.
+"""Defects of generated answers other than a wrong result: flags for one answer, shares for many, examples.
 
 flags(Generated(question, response, tokens=4096, limit=4096, …), verdict)
 → Flags(cut_off=True, task_stop=False, no_end_marker=True, unread=False, other_language=None, looping=True)
@@ -22,12 +22,13 @@ EXAMPLES = 5  # of each kind
 
 @dataclass(frozen=True)
 class Generated:
-    """A whole generation with its thought, and what it was asked for.
+    """A complete generation, including its thought, and what was expected of it.
 
-    ``language`` is the one that the answer is expected in (None where that is not known); ``stops`` are the task's
-    own stop strings (``own_stops``), though generation went on; ``end_marker`` closes a trained student's solution
-    (None for an arm that was not trained to write one). ``tokens`` are those of the thought too, even where a server
-    took it out of the response; ``cut_off`` is what the server said of it, None where nobody said.
+    - ``language``: the expected language of the answer, None if that is not known;
+    - ``stops``: the task's own stop strings (``own_stops``), which did not end the generation;
+    - ``end_marker``: what ends a trained student's solution, None for an arm that was not trained to write it;
+    - ``tokens``: includes the thought, even if a server removed it from the response;
+    - ``cut_off``: what the server reported, None if it reported nothing.
     """
 
     question: str
@@ -42,14 +43,14 @@ class Generated:
 
 @dataclass(frozen=True)
 class Flags:
-    """What is wrong with one answer; None where the question does not arise or cannot be told.
+    """The defects of one answer; None where a flag does not apply or cannot be determined.
 
-    ``cut_off``         the limit ended it: the server says so or, where none does, its tokens reach the limit
-    ``task_stop``       one of the task's own stop strings stands in it: lm-eval's defaults would have cut it there
-    ``no_end_marker``   the marker that closes a solution is lacking (None: the arm writes none)
-    ``unread``          the verifier found no answer that it is sure of (None: the task has no verifier)
-    ``other_language``  the solution is in another language than asked (None: too short to tell)
-    ``looping``         its tail repeats itself
+    ``cut_off``         the limit ended it: the server reports that, or its number of tokens reaches the limit
+    ``task_stop``       it contains one of the task's stop strings: lm-eval's defaults would have cut it there
+    ``no_end_marker``   the end marker of the solution is missing (None: the arm writes none)
+    ``unread``          the verifier read no answer with certainty (None: the task has no verifier)
+    ``other_language``  the solution is not in the expected language (None: too short to determine)
+    ``looping``         its end repeats itself
     """
 
     cut_off: bool
@@ -83,7 +84,7 @@ class Audited:
 
 
 def own_stops(until: Iterable[str]) -> tuple[str, ...]:
-    """A task's stop strings without those that end a turn in any case (``<|im_end|>``, ``</s>``)."""
+    """A task's stop strings, without those that always end a turn (``<|im_end|>``, ``</s>``)."""
     return tuple(stop for stop in until if not (stop.startswith("<") and stop.endswith(">")))
 
 
@@ -101,11 +102,11 @@ def flags(generated: Generated, verdict: Verdict | None) -> Flags:
 
 
 def _reaches_limit(generated: Generated) -> bool:
-    return generated.tokens >= generated.limit - recount(generated.limit)
+    return generated.tokens >= generated.limit - token_tolerance(generated.limit)
 
 
-def recount(limit: int) -> int:
-    """Tokens are counted in the text, which may split into so many less than were generated."""
+def token_tolerance(limit: int) -> int:
+    """The tolerance in tokens: the text may split into fewer tokens than were generated."""
     return max(2, limit // 100)
 
 
@@ -115,10 +116,10 @@ def _in_other_language(text: str, language: str | None) -> bool | None:
 
 
 def summary(rows: Sequence[Audited]) -> dict[str, Any]:
-    """The audit's keys of one benchmark (or of one of its languages), from at least one row.
+    """The audit's metrics of one benchmark (or of one of its languages), from at least one row.
 
     ``differ`` counts the answers that lm-eval and the verifier score differently; the flags are shares of all rows,
-    None where the flag arises in no row.
+    None if the flag applies to no row.
     """
     tokens = [row.tokens for row in rows]
     both = [row for row in rows if row.lm_eval is not None and row.verifier is not None]
@@ -137,13 +138,13 @@ def _share(found: list[bool | None]) -> float | None:
 
 
 def examples(rows: Iterable[Audited], seed: int) -> list[dict[str, Any]]:
-    """Five answers of each kind, drawn by the seed, in the order of the rows; fewer where there are fewer.
+    """Up to five answers of each kind, sampled with the seed, in the order of the rows.
 
-    The kinds are the flags and the two ways to differ: ``differ_lm_eval_only`` (right for lm-eval alone) and
+    The kinds are the flags and the two disagreements: ``differ_lm_eval_only`` (right only for lm-eval) and
     ``differ_verifier_only``.
     """
     rows = list(rows)
-    return [example for kind, is_one in _kinds().items() for example in _drawn(rows, kind, is_one, seed)]
+    return [example for kind, is_one in _kinds().items() for example in _sampled(rows, kind, is_one, seed)]
 
 
 def _kinds() -> dict[str, Callable[[Audited], bool]]:
@@ -157,9 +158,9 @@ def _kinds() -> dict[str, Callable[[Audited], bool]]:
     }
 
 
-def _drawn(rows: list[Audited], kind: str, is_one: Callable[[Audited], bool], seed: int) -> list[dict[str, Any]]:
+def _sampled(rows: list[Audited], kind: str, is_one: Callable[[Audited], bool], seed: int) -> list[dict[str, Any]]:
     places = [index for index, row in enumerate(rows) if is_one(row)]
-    # a generator for each kind: so the examples of one do not move with the number of another's
+    # one generator for each kind, so that the examples of one kind do not depend on another's number
     chosen = sorted(random.Random(f"{seed}/{kind}").sample(places, min(EXAMPLES, len(places))))
     return [_example(kind, rows[index]) for index in chosen]
 

@@ -1,9 +1,9 @@
-"""lm-eval's model of the chosen backend, made from params: ``hf``, ``vllm``, or a served model over HTTP.
+"""Create lm-eval's model for the chosen backend: ``hf``, ``vllm``, or a served model over HTTP.
 
     student_model(Asking(arm="filtered", weights=Path("models/filtered"), …))    → lm-eval's own object
 
-It is always made without ``think_end_token``: recording.py says why. ``vllm`` was never run by us: no machine with it
-was at hand.
+It is always created without ``think_end_token``; recording.py gives the reason. ``vllm`` was never run here: no machine
+with it was available.
 """
 
 import json
@@ -22,13 +22,15 @@ from stages.lib.students import StudentError
 
 @dataclass(frozen=True)
 class Asking:
-    """An arm and all that its asking depends on.
+    """An arm and the settings of its evaluation.
 
-    ``weights`` is the folder of the arm's weights (its tokenizer is needed for a served model too), absolute, for a
-    relative path could be a hub's id and would be looked for where lm-eval works; ``system`` the system text or None.
-    ``in_user_turn``: the system text goes before the first question here, and not by the chat template (a trained
-    student is saved with one that does it). ``think_end_token`` stands before a trained student's solution,
-    ``end_marker`` after it, both None for an arm that was not asked to write them.
+    - ``weights``: the folder of the arm's weights; its tokenizer is needed for a served model too. It is absolute,
+      because a relative path could be a hub id, and lm-eval runs in another folder.
+    - ``system``: the system text, or None.
+    - ``in_user_turn``: put the system text before the first question here; the chat template does not (that of a
+      trained student does).
+    - ``think_end_token`` and ``end_marker``: what precedes and follows a trained student's solution; None for an arm
+      without them.
     """
 
     arm: str
@@ -42,7 +44,7 @@ class Asking:
 
 
 def student_model(asking: Asking) -> Any:
-    """The model to ask, its weights loaded or its server looked at; EvaluationError where it cannot be had."""
+    """lm-eval's model, with its weights loaded or its server checked; EvaluationError if it cannot be created."""
     backend = asking.params.backend
     makers = {"hf": _hf, "vllm": _vllm, "local-completions": _completions, "local-chat-completions": _chat}
     arguments = makers[backend.kind](asking)
@@ -50,12 +52,12 @@ def student_model(asking: Asking) -> Any:
         return _class(backend.kind)(**arguments | backend.args)
     except TypeError as error:
         raise EvaluationError(
-            f"evaluate.backend.args: lm-eval's {backend.kind} refuses them ({error}). Mend or remove them."
+            f"evaluate.backend.args: lm-eval's {backend.kind} refuses them ({error}). Fix or remove them."
         ) from error
 
 
 def _class(backend: str) -> Any:
-    """lm-eval's class, or the one of ours over it that checks what a server sends."""
+    """lm-eval's class, or our subclass of it that checks a server's responses."""
     if backend.startswith("local-"):
         from stages.lib.evaluation.served_model import CLASSES
 
@@ -66,18 +68,18 @@ def _class(backend: str) -> Any:
 
 
 def refuse_before_loading(asking: Asking) -> None:
-    """EvaluationError for what can be seen before anything is loaded."""
+    """EvaluationError for what can be checked before anything is loaded."""
     if asking.params.backend.kind == "vllm" and find_spec("vllm") is None:
         raise EvaluationError(
             "evaluate.backend.kind: vllm is not installed here. Install it in this environment (on Ascend vllm-ascend "
-            "too), serve the model elsewhere and take local-completions, or take hf."
+            "too), serve the model elsewhere and set local-completions, or set hf."
         )
     if isinstance(asking.params.backend, ServedBackend):
         served.check(asking.arm, served_models(asking.run))
 
 
 def refuse_lost_system_text(asking: Asking) -> None:
-    """EvaluationError where the chat template has no place for the system text: lm-eval would leave it out."""
+    """EvaluationError if the chat template has no place for the system text: lm-eval would leave it out."""
     if not (asking.system and asking.params.chat_template) or asking.in_user_turn:
         return
     from transformers import AutoTokenizer
@@ -88,23 +90,23 @@ def refuse_lost_system_text(asking: Asking) -> None:
     try:
         check_system(tokenizer, [{"role": "system", "content": asking.system}, {"role": "user", "content": "1 + 1?"}])
     except StudentError as error:
-        plain = " Or ask the base arm without it, by evaluate.base_prompt: plain." if asking.arm == "base" else ""
+        plain = " Or set evaluate.base_prompt: plain, for the base arm without it." if asking.arm == "base" else ""
         raise EvaluationError(f"{error}{plain}") from error
 
 
 def positions(weights: Path) -> int | None:
-    """How many tokens the model can hold, prompt and answer together, as its config says."""
+    """The model's context length in tokens (prompt and answer), from its config."""
     config = json.loads((weights / "config.json").read_bytes())
     found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
     return int(found) if found else None
 
 
 def refuse_too_long(asking: Asking) -> None:
-    """EvaluationError where the limit of an answer leaves no room for a question."""
-    room, limit = positions(asking.weights), asking.params.max_gen_toks
-    if room is not None and limit >= room:
+    """EvaluationError if the answers' limit leaves no tokens for a question."""
+    context, limit = positions(asking.weights), asking.params.max_gen_toks
+    if context is not None and limit >= context:
         raise EvaluationError(
-            f"evaluate.max_gen_toks: {limit}, but the student holds {room} tokens, the question included. Set it lower."
+            f"evaluate.max_gen_toks: {limit}, but the student's context is {context} tokens. Lower it."
         )
 
 
@@ -133,7 +135,7 @@ def _vllm(asking: Asking) -> dict[str, Any]:
 
 
 def _no_second_bos(asking: Asking) -> dict[str, Any]:
-    """A chat template writes all tokens of a prompt: with a tokenizer's own before it, it is not the one trained."""
+    """A chat template writes all tokens of a prompt. A second BOS token would make it differ from the trained one."""
     return {"add_bos_token": False} if asking.params.chat_template else {}
 
 
@@ -141,7 +143,7 @@ def _completions(asking: Asking) -> dict[str, Any]:
     return _served(asking, "completions") | {
         "tokenizer": str(asking.weights),
         "tokenizer_backend": "huggingface",
-        # lm-eval's own 2048 would cut every prompt away to make room for an answer of 4096
+        # with lm-eval's default, 2048, an answer of 4096 tokens would leave nothing of the prompt
         "max_length": positions(asking.weights) or 32768,
     }
 

@@ -1,11 +1,11 @@
-"""Where an evaluation's answers are kept, so that a killed one goes on and a new score asks nothing.
+"""The cache of an evaluation's answers. A killed evaluation resumes, and a new way to score needs no new answers.
 
-    .cache/evaluation/ARM/DIGEST/answers_rank0.db    lm-eval's own cache (SQLite), one of each process
+    .cache/evaluation/ARM/DIGEST/answers_rank0.db    lm-eval's own cache (SQLite), one for each process
 
-lm-eval's key of an answer is the request: the prompt, the stop strings, the limit. DIGEST is of all else that shapes an
-answer: the weights' bytes (15 GB take some ten seconds), the backend with its arguments, the batches, the versions. So
-other weights never get old answers. The folder lies outside DVC's outputs and stays after a finished evaluation, which
-removes those of the same arm's other digests; ``make clean`` removes all.
+lm-eval's key of an answer is the request: the prompt, the stop strings, the limit. DIGEST is a hash of everything else
+that determines an answer: the weights' bytes (15 GB take some ten seconds), the backend with its arguments, the batch
+size, the versions. So other weights never get old answers. The folder is outside DVC's outputs. A finished evaluation
+keeps it and removes the folders of the same arm's other digests; ``make clean`` removes all.
 """
 
 import hashlib
@@ -24,27 +24,27 @@ from stages.lib.runtime.versions import versions
 log = logging.getLogger("distillery.evaluate")
 
 LIBRARIES = ("lm_eval", "transformers", "torch", "accelerate", "vllm")
-FORM = 2  # of a kept answer of a served model: in the first form a server's error was kept as an empty answer
+FORMAT = 2  # of a served model's cached answers: format 1 had a server's error as an empty answer
 
 
 def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
-    """The folder of this arm's answers."""
+    """The folder of this arm's cached answers."""
     where = run.served if isinstance(params.backend, ServedBackend) else None
     shaping = {
         "weights": files_hash(weights),
         "evaluate": shaping_params(params),
         "device": run.device,
         "processes": run.processes,
-        "served": [where.base_url, where.model, FORM] if where else [],
+        "served": [where.base_url, where.model, FORMAT] if where else [],
         "versions": versions(LIBRARIES),
     }
     return project_root() / ".cache" / "evaluation" / arm / digest(shaping)
 
 
 def shaping_params(params: Evaluate) -> dict[str, Any]:
-    """Those that make another answer to the same request, under the names that kept answers are found by.
+    """The params that change the answer to the same request. Their names here are part of the digest.
 
-    The others choose, score or name questions, or stand in each request.
+    The others choose, score or name questions, or are part of each request.
     """
     backend = params.backend
     return {
@@ -59,13 +59,13 @@ def shaping_params(params: Evaluate) -> dict[str, Any]:
 
 
 def digest(shaping: Mapping[str, Any]) -> str:
-    """Sixteen characters for what shapes an answer."""
+    """The first 16 hex digits of the SHA-256 of what determines an answer."""
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def remove_others(folder: Path) -> None:
-    """Remove what other weights or settings of the same arm left."""
+    """Remove the cached answers of other weights or settings of the same arm."""
     for other in folder.parent.iterdir():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
-            log.info("evaluate: removed the kept answers of other weights or settings of this arm (%s)", other)
+            log.info("evaluate: removed the cached answers of other weights or settings of this arm (%s)", other)

@@ -1,6 +1,6 @@
-"""How long an evaluation takes, roughly, before it begins; a warning where ``hf`` takes days and a server hours.
+"""Estimate how long an evaluation takes before it starts; warn if ``hf`` takes days where a server takes hours.
 
-warn_of_days(asking, found)    evaluate: 6819 answers of up to 4096 tokens: about 39 hours an arm with hf …
+warn_if_long(asking, found)    evaluate: 6819 answers of up to 4096 tokens: about 39 hours an arm with hf …
 """
 
 import json
@@ -14,19 +14,19 @@ from stages.lib.evaluation.tasks import Loaded
 
 log = logging.getLogger("distillery.evaluate")
 
-LONG_H = 12.0  # from here on the warning
-STEP_S = 0.04  # a batch's next token with hf on an accelerator; a guess for 7B in bfloat16, not measured
-CPU_STEP_S = 2.4  # the same on two CPU cores, for each billion parameters; measured: 0.3 s with 0.135, batch 50
-SERVED_TOKENS_PER_S = 2000.0  # of all answers together, from one card that serves 7B; a guess, not measured
-ANSWER_TOKENS = 1100  # what an R1-style answer to a question of GSM8K takes; of 995, 524 took over 1024
-READ_TOKENS_PER_S = 5000.0  # of prompts, with hf on an accelerator; a guess, not measured
-CPU_READ_TOKENS_PER_S = 80.0  # the same on two CPU cores, divided by the billions of parameters; a guess
+LONG_H = 12.0  # above it, a warning is logged
+STEP_S = 0.04  # a batch's next token with hf on an accelerator; an assumption for 7B in bfloat16, not measured
+CPU_STEP_S = 2.4  # the same on two CPU cores, per billion parameters; measured: 0.3 s with 0.135, batch 50
+SERVED_TOKENS_PER_S = 2000.0  # of all answers together, from one card that serves 7B; an assumption, not measured
+ANSWER_TOKENS = 1100  # of an R1-style answer to a question of GSM8K; of 995, 524 were over 1024
+READ_TOKENS_PER_S = 5000.0  # of prompts, with hf on an accelerator; an assumption, not measured
+CPU_READ_TOKENS_PER_S = 80.0  # the same on two CPU cores, divided by the billions of parameters; an assumption
 QUESTION_TOKENS = 150  # of a question with choices
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Hours for one arm: with ``hf`` on this profile's device, and with a model that a server serves."""
+    """Estimated hours for one arm: with ``hf`` on this profile's device, and with a served model."""
 
     generations: int
     likelihoods: int
@@ -37,16 +37,16 @@ class Forecast:
 def forecast(
     generations: int, likelihoods: int, max_gen_toks: int, batch_size: int, device: str, processes: int, billions: float
 ) -> Forecast:
-    """The hours, from what is asked and the rates above.
+    """Estimate the hours from the number of requests and the rates above.
 
-    ``hf`` answers batch by batch, and a batch takes as long as its longest answer. One answer in a batch that loops or
-    thinks on reaches the limit, so a batch is counted as ``max_gen_toks`` steps:
+    ``hf`` answers batch by batch, and a batch takes as long as its longest answer. One answer that loops makes a batch
+    reach the limit, so each batch counts as ``max_gen_toks`` steps:
 
         hf:     generations / (batch_size × processes), rounded up, × max_gen_toks × seconds a step
                 + likelihoods × 150 tokens / rate of reading
         served: generations × min(1100, max_gen_toks) tokens / 2000 a second + the same reading on an accelerator
 
-    It is right to a factor of three or so: enough to tell hours from days.
+    The estimate is right to a factor of about three: enough to separate hours from days.
     """
     on_cpu = device == "cpu"
     step_s = CPU_STEP_S * billions if on_cpu else STEP_S
@@ -59,8 +59,8 @@ def forecast(
     return Forecast(generations, likelihoods, hf_s / 3600, served_s / 3600)
 
 
-def warn_of_days(asking: Asking, found: list[Loaded]) -> None:
-    """A line in the log where ``hf`` is asked for what takes it more than half a day."""
+def warn_if_long(asking: Asking, found: list[Loaded]) -> None:
+    """Log a warning if the evaluation would take ``hf`` more than ``LONG_H`` hours."""
     params, run = asking.params, asking.run
     if params.backend.kind != "hf":
         return
@@ -78,16 +78,16 @@ def warn_of_days(asking: Asking, found: list[Loaded]) -> None:
 
 
 def warning(expected: Forecast, max_gen_toks: int) -> str:
-    """What to know, and what to do instead."""
+    """The estimates, and what to change."""
     return (
         f"{expected.generations} answers of up to {max_gen_toks} tokens and {expected.likelihoods} choices: about "
         f"{expected.hf_h:.0f} hours an arm with evaluate.backend.kind: hf, about {expected.served_h:.1f} with "
-        "a served one (vllm, local-completions). Change the backend, or raise batch_size, or set a limit"
+        "a served one (vllm, local-completions). Change the backend, raise batch_size, or set a limit"
     )
 
 
 def billions(weights: Path) -> float:
-    """How many parameters the files hold: by their size, at two bytes each, or four where the config says float32."""
+    """Billions of parameters, from the files' size: two bytes each, or four if the config says float32."""
     config = json.loads((weights / "config.json").read_bytes())
     wide = "32" in str(config.get("dtype") or config.get("torch_dtype") or "float32")
     size = sum(path.stat().st_size for path in weights.glob("*.safetensors"))

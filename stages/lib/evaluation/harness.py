@@ -1,4 +1,4 @@
-"""lm-eval itself, run on one arm: each benchmark in a run of its own, so its batches depend on no other benchmark.
+"""Run lm-eval on one arm. Each benchmark is a separate run, so its batches do not depend on other benchmarks.
 
 ask(asking, [chosen("gsm8k", heldout)], data/eval_data)
 → [Scored("gsm8k", lm_eval={"gsm8k": Score(0.39, 0.03, {"lm_eval_strict_match": 0.0})}, group=None, samples=[…])]
@@ -19,8 +19,8 @@ from stages.lib.evaluation.backends import (
 )
 from stages.lib.evaluation.bodies import NoAnswer
 from stages.lib.evaluation.cache import cache_folder, remove_others
-from stages.lib.evaluation.forecast import warn_of_days
-from stages.lib.evaluation.gathered import gathered, refuse_fewshot
+from stages.lib.evaluation.downloaded import offline_questions, refuse_fewshot
+from stages.lib.evaluation.forecast import warn_if_long
 from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.results import Scored, scored_of, stops_of
 from stages.lib.evaluation.served import served_models
@@ -38,28 +38,28 @@ log = logging.getLogger("distillery.evaluate")
 
 
 def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None) -> list[Scored] | None:
-    """Ask every question of the benchmarks, those that were answered before out of the cache.
+    """Ask all questions of the benchmarks; answers in the cache are not generated again.
 
-    None in all processes but the first, where several run side by side.
+    Returns None in all processes but the first, if there are several.
     """
     refuse_before_loading(asking)
     refuse_lost_system_text(asking)
     refuse_fewshot(eval_data, benchmarks, asking.params.num_fewshot)
-    with gathered(eval_data, benchmarks):
+    with offline_questions(eval_data, benchmarks):
         found = [loaded(benchmark) for benchmark in benchmarks]
         for each in found:
             refuse_unanswerable(each, asking.params.backend.kind)
             refuse_too_many_examples(each, asking.params.num_fewshot.get(each.benchmark.name, 0))
         if any(each.questions("generate_until", None) for each in found):
             refuse_too_long(asking)
-        warn_of_days(asking, found)
+        warn_if_long(asking, found)
         return _asked(asking, found)
 
 
 def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     from stages.lib.evaluation.recording import RecordingLM
 
-    quiet_loggers()
+    silence_expected_warnings()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
     together = not isinstance(asking.params.backend, ServedBackend)
     model, progress = student_model(asking), Progress(asking.params.backend.batch_size, together=together)
@@ -78,18 +78,18 @@ def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
     return scored
 
 
-def quiet_loggers() -> None:
-    """Keep back what lm-eval logs of things that are meant."""
-    # before each benchmark: that our settings replace the task's own
+def silence_expected_warnings() -> None:
+    """Hide lm-eval's warnings about settings that we set on purpose."""
+    # before each benchmark it warns that our settings replace the task's own
     logging.getLogger("lm_eval.evaluator").setLevel(logging.ERROR)
 
 
 def _run(student: Any, found: Loaded, asking: Asking) -> Any:
-    """One call of lm-eval, as its own command makes it; None in all processes but the first."""
+    """Call lm-eval as its own command does; None in all processes but the first."""
     from lm_eval import simple_evaluate
 
     params = asking.params
-    # the tasks' own stop strings must be read before lm-eval lays ours over them
+    # read the tasks' own stop strings before lm-eval replaces them by ours
     stops = {name: stops_of(task) for name, task in found.tasks.items()}
     try:
         results = simple_evaluate(
@@ -110,6 +110,6 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
     except NoAnswer as error:
         raise EvaluationError(
             f"{served_models(asking.run).base_url}: the served model failed ({error}). "
-            "Fix the server and run the stage again: what was answered is kept."
+            "Fix the server and run the stage again: answers so far are cached."
         ) from error
     return results and {**results, "stops": stops}

@@ -1,14 +1,18 @@
-r"""The language that a text is written in, of the eleven that MGSM asks in.
+r"""Identify the language of a text, among the eleven languages of MGSM.
 
     language_of("Natalia hat im Mai 24 Haarspangen verkauft.")  → "de"
     language_of("那么她一共卖了 72 个。")                          → "zh"
     language_of("48 + 24 = 72 (m)")                             → None: too little prose to tell
 
-Told first by the script of the prose: numbers, formulas, markers and code are left out. What is left must have
-``LETTERS`` letters, weighed by how much they say (``WEIGHTS``: a Chinese sign as three Latin letters), and one script
-must have ``SHARE`` of them, or the text is mixed and nothing is told. Japanese is known by its kana. The five
-languages in Latin letters are told apart by py3langid, restricted to them, where it is ``CONFIDENT``; any other
-language of that script (Portuguese) is taken for one of the five. A script of none of the eleven is "other".
+The steps:
+
+- Numbers, formulas, markers and code are removed.
+- The script decides first. The rest must have ``LETTERS`` letters, weighted by their information (``WEIGHTS``: a
+  Chinese character counts as three Latin letters), and one script must have ``SHARE`` of them; otherwise None.
+- Kana identify Japanese.
+- py3langid, restricted to the five languages in Latin script, separates those, if it is ``CONFIDENT``. Any other
+  language of that script (Portuguese) is classified as one of the five.
+- A script of none of the eleven is "other".
 """
 
 import re
@@ -20,10 +24,10 @@ LATIN = ("de", "en", "es", "fr", "sw")
 LETTERS, SHARE, CONFIDENT = 16, 0.6, 0.8
 WEIGHTS = {"Latin": 1, "Han": 3}
 OTHER_SCRIPT = 2
-KANA_SHARE = 0.1  # Japanese prose has some 0.5, Chinese none
-LONGEST = 4_000  # characters that are looked at: a language shows long before
+KANA_SHARE = 0.1  # Japanese prose has about 0.5, Chinese 0
+LONGEST = 4_000  # characters that are read: enough for any language
 
-# between $5 and $6 stands prose: a formula's last $ follows no space, and no digit follows it
+# the text between $5 and $6 is prose: a formula's last $ follows no space, and no digit follows it
 NO_PROSE = re.compile(
     r"```.*?(?:```|\Z)|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\$(?=\S)[^$\n]{1,200}(?<=\S)\$(?!\d)"  # code, formulas
     r"|<\|[^|\s]{1,40}\|>|</?\w{1,20}>|https?://\S+|\\[a-zA-Z]+|[A-Za-z_]*\d[A-Za-z\d_]*|[A-Za-z]{0,2}[=^]",
@@ -43,7 +47,7 @@ OF_SCRIPT = {"Bengali": "bn", "Telugu": "te", "Thai": "th", "Cyrillic": "ru"}
 
 
 def language_of(text: str) -> str | None:
-    """One of ``LANGUAGES``, "other" for a script of none of them, or None where it cannot be told."""
+    """One of ``LANGUAGES``, "other" for a script of none of them, or None if it cannot be determined."""
     prose = NO_PROSE.sub(" ", text[:LONGEST])
     letters = {name: len(script.findall(prose)) for name, script in SCRIPTS.items()}
     letters["other"] = max(0, len(LETTER.findall(prose)) - sum(letters.values()))
@@ -65,7 +69,7 @@ def _latin(prose: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
-    """py3langid's own model for the five languages, loaded once: from the package's files, no network."""
+    """py3langid's model for the five languages, loaded once from the package's files, without a network."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,19 +1,23 @@
-r"""Whether a text ends in a loop: a piece of it repeated until the limit.
+r"""Detect a text that ends in a loop: one part of it, repeated until the limit.
 
     loops("Wait, let me check this again. " * 5)                   → True
     loops("".join(f"Step {n}: add 3.\n" for n in range(1, 40)))    → True: only the counter changes
     loops("So 3 + 4 = 7.\n3 + 5 = 8.\nThe answer is **8**.")       → False
 
-The tail is a loop where it is one piece over and over, cut anywhere: a piece unchanged, at least ``REPEATS`` times over
-at least ``SPAN`` letters; one in which only numbers change, more often and longer, for a table or a long sum looks the
-same. White space counts as one space, and the case of letters does not count. A loop that varies in its words is not
-found, nor one that the text leaves again.
+The end of a text is a loop if it is one part repeated, cut anywhere:
+
+- an unchanged part, at least ``REPEATS`` times and over at least ``SPAN`` characters;
+- a part in which only numbers change, at least ``COUNTED_REPEATS`` times and over at least ``COUNTED_SPAN`` characters.
+  The limits are higher because a table or a long sum looks the same.
+
+Any white space counts as one space, and case is ignored. A loop whose words vary is not detected, and neither is a loop
+that the text leaves again.
 """
 
 import re
 from collections.abc import Sequence
 
-WINDOW = 6_000  # characters of the tail that are looked at: three times the longest piece that can be found
+WINDOW = 6_000  # characters of the end that are read: three times the longest part that can be found
 REPEATS, SPAN = 3, 60
 COUNTED_REPEATS, COUNTED_SPAN = 10, 150
 MARKER = re.compile(r"(?:<\|[a-z_]+\|>|</?(?:answer|think)>)\s*$")
@@ -22,7 +26,7 @@ NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 def loops(text: str) -> bool:
-    """Whether the text's tail repeats itself."""
+    """Whether the end of the text repeats itself."""
     tail = SPACE.sub(" ", MARKER.sub("", text[-WINDOW:])).strip().lower()
     if _repeats(tail, REPEATS, SPAN):
         return True
@@ -30,7 +34,7 @@ def loops(text: str) -> bool:
 
 
 def _repeats(tail: str, repeats: int, span: int) -> bool:
-    """Whether the tail's last ``span`` letters or more are one piece, ``repeats`` times or more."""
+    """Whether the last ``span`` characters or more are one part, ``repeats`` times or more."""
     lengths = _match_lengths(tail[::-1])
     return any(
         piece + same >= max(span, repeats * piece)
@@ -40,7 +44,7 @@ def _repeats(tail: str, repeats: int, span: int) -> bool:
 
 
 def _match_lengths(text: Sequence[str]) -> list[int]:
-    """For each place, how many letters from there on are the same as at the beginning (Z-function, linear time)."""
+    """For each position, how many characters from there equal the beginning (Z-function, linear time)."""
     lengths = [0] * len(text)
     left = right = 0
     for place in range(1, len(text)):

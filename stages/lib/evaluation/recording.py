@@ -1,13 +1,13 @@
-# ruff: noqa: D102 - the methods are those of lm_eval.api.model.LM, which says what each is for
-"""lm-eval's own model, with its answers kept as they come, and each whole text noted before its thought is taken off.
+# ruff: noqa: D102 - the methods are those of lm_eval.api.model.LM, which documents each
+"""Wrap lm-eval's own model: cache each answer when it arrives, and record the complete text, including its thought.
 
-lm-eval's ``think_end_token`` removes the thought before anyone sees it. Here the model is built without, the cache and
-the notes hold whole texts, and lm-eval is given what lm-eval's own function makes of each, so its scores are those that
-it would have found alone.
+lm-eval's ``think_end_token`` removes the thought before the text is returned. So the model here is created without it.
+The cache and the record have complete texts. lm-eval gets each text as its own function shortens it, so its scores are
+the same as without this class.
 
     RecordingLM(model, cache, think_end_token, arm)
       └── CachingLM (lm-eval's): answers by request, in SQLite
-            └── Counted: how far it is
+            └── CountingModel: progress
                   └── model (lm-eval's hf and vllm, served_model.py's local-completions, local-chat-completions)
 """
 
@@ -23,8 +23,8 @@ from stages.lib.evaluation.progress import Progress
 from stages.lib.evaluation.tasks import HELDOUT
 
 
-class Counted:
-    """A model that says how far it is; all else is the model's own."""
+class CountingModel:
+    """A model that reports its progress; everything else is delegated to the model."""
 
     def __init__(self, model: Any, progress: Progress) -> None:
         self._model = model
@@ -48,7 +48,7 @@ class Counted:
 
 
 class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
-    """Counts each answer that a model hands over to be kept."""
+    """Counts each answer that a model passes to the cache."""
 
     def __init__(self, hook: Any, progress: Progress) -> None:
         self.dbdict = hook.dbdict
@@ -59,15 +59,15 @@ class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
         self._progress.count()
 
 
-def as_answer(kept: str | tuple[Any, ...]) -> Answer:
-    """An answer as it is kept: the text alone, or, of a served model, the fields of an Answer."""
-    return Answer(kept) if isinstance(kept, str) else Answer(*kept)
+def as_answer(cached: str | tuple[Any, ...]) -> Answer:
+    """An answer from its cached form: only the text, or, for a served model, the fields of an Answer."""
+    return Answer(cached) if isinstance(cached, str) else Answer(*cached)
 
 
 class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
-    """What ``simple_evaluate`` is given. ``think_end_token`` None: texts are scored whole.
+    """The model for ``simple_evaluate``. ``think_end_token`` None: complete texts are scored.
 
-    ``in_user_turn``: a system text is asked as the beginning of the first question.
+    ``in_user_turn``: put the system text before the first question.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
     ) -> None:
         super().__init__()
         self._model = model
-        self._cached = CachingLM(Counted(model, progress), str(cache))
+        self._cached = CachingLM(CountingModel(model, progress), str(cache))
         self._think_end_token = think_end_token
         self._in_user_turn = in_user_turn
         self._answers: dict[tuple[str, int], Answer] = {}
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        answers = [as_answer(kept) for kept in self._cached.generate_until(requests)]
+        answers = [as_answer(each) for each in self._cached.generate_until(requests)]
         for request, answer in zip(requests, answers, strict=True):
             self._answers[request.task_name, request.doc_id] = answer
         return [self._scored(request.task_name, answer.text) for request, answer in zip(requests, answers, strict=True)]
@@ -95,15 +95,15 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return answers
 
     def _scored(self, task: str, text: str) -> str:
-        if self._think_end_token is None or task == HELDOUT:  # our own reader knows the markers and wants them
+        if self._think_end_token is None or task == HELDOUT:  # our own verifier reads the markers
             return text
         scored: str = postprocess_generated_text(text, stop=None, think_end_token=self._think_end_token)
         return scored
 
     def answers(self) -> dict[tuple[str, int], Answer]:
-        """Each whole answer by task and number, of all processes; they must all call this."""
-        gathered = self.gather_object(self._answers, dst=0) or []
-        return {key: answer for answers in gathered for key, answer in answers.items()}
+        """The complete answers of all processes, by task and number; all processes must call this."""
+        collected = self.gather_object(self._answers, dst=0) or []
+        return {key: answer for answers in collected for key, answer in answers.items()}
 
     @property
     def rank(self) -> int:

@@ -1,4 +1,4 @@
-"""What lm-eval's results say, as plain values: each task's score, and every sample behind it.
+"""Convert lm-eval's results into plain values: each task's score and its samples.
 
 scored_of(found, simple_evaluate(…), answers)
 → Scored("gsm8k", lm_eval={"gsm8k": Score(0.39, 0.03, {"lm_eval_strict_match": 0.0})}, group=None, samples=[…])
@@ -24,10 +24,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of one task: what was asked, what came, lm-eval's mark, and its hashes of question and prompt.
+    """One question of one task: the prompt, the response, lm-eval's score, and its hashes of question and prompt.
 
-    ``response`` is the whole answer generated; None where the answers' likelihoods were compared: then ``choice`` is
-    the one that was found likeliest. ``stops`` are the task's own stop strings, which were not used.
+    ``response`` is the complete generated answer. It is None for a multiple-choice task: then ``choice`` is the answer
+    of the highest likelihood. ``stops`` are the task's own stop strings, which were not used.
     """
 
     task: str
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scored:
-    """A benchmark: lm-eval's score of each task and of the group (where it is one), samples, lm-eval's own table."""
+    """A benchmark: lm-eval's scores of its tasks and of the group (if it is one), its samples, lm-eval's own table."""
 
     name: str
     lm_eval: dict[str, Score]
@@ -56,13 +56,13 @@ class Scored:
 
 
 def stops_of(task: Any) -> tuple[str, ...]:
-    """A task's own stop strings but the end of turn; to be read before others are laid over them."""
+    """A task's own stop strings, without the end of turn. Read them before ours replace them."""
     until = (task.config.generation_kwargs or {}).get("until") or []
     return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop not in END_OF_TURN)
 
 
 def scored_of(found: Loaded, results: dict[str, Any], answers: dict[tuple[str, int], Answer]) -> Scored:
-    """A benchmark from what ``simple_evaluate`` returned; ``answers`` are the whole ones, by task and number."""
+    """A benchmark from the result of ``simple_evaluate``; ``answers`` are the complete ones, by task and number."""
     scores, samples = {}, []
     for name, task in found.tasks.items():
         metric, chosen = _main_metric(results["results"][name])
@@ -77,12 +77,12 @@ def scored_of(found: Loaded, results: dict[str, Any], answers: dict[tuple[str, i
 
 
 def is_right(mark: float) -> bool:
-    """A question is right or wrong; where a task gives it a share of a point (truthfulqa_mc2), from half a point on."""
+    """Whether a question counts as right. With partial scores (truthfulqa_mc2), it does from half a point on."""
     return float(mark) >= 0.5
 
 
 def _main_metric(table: dict[str, Any]) -> tuple[str, str]:
-    """Which of a task's scores counts: the metric and the filter, as in the key ``exact_match,flexible-extract``."""
+    """The main score of a task: its metric and filter, as in the key ``exact_match,flexible-extract``."""
     keys = [(key.partition(",")[0], key.partition(",")[2]) for key in table if "," in key and "_stderr," not in key]
     known = [(metric, chosen) for metric, chosen in keys if metric in BINARY] or keys
     return min(known, key=lambda key: (key[1] != PREFERRED_FILTER, BINARY.index(key[0]) if key[0] in BINARY else 99))
@@ -96,12 +96,12 @@ def _score(table: dict[str, Any], metric: str, chosen: str) -> Score:
             words = [other] if name == metric else [name, *([other] if other != "none" else [])]
             others["lm_eval_" + "_".join(words).replace("-", "_")] = value
     stderr = table.get(f"{metric}_stderr,{chosen}")
-    # lm-eval says "N/A" where it has none
+    # lm-eval writes "N/A" if it has none
     return Score(float(table[f"{metric},{chosen}"]), stderr if isinstance(stderr, float) else None, others)
 
 
 def _group(found: Loaded, results: dict[str, Any]) -> Score | None:
-    """lm-eval's own average, where the benchmark is one group that has one (mmlu)."""
+    """lm-eval's own average, if the benchmark is one group that has one (mmlu)."""
     name = found.benchmark.tasks[0]
     table = results.get("groups", {}).get(name) if isinstance(name, str) else None
     if table is None or not any("," in key for key in table):
@@ -134,6 +134,6 @@ def _sample(
     )
 
 
-def _prompt(asked: Any) -> str:
-    """A prompt's text; for a chat's server lm-eval wraps its messages, as JSON, in a tuple."""
-    return asked if isinstance(asked, str) else str(asked.prompt)
+def _prompt(prompt: Any) -> str:
+    """A prompt's text. For a chat server, lm-eval wraps the messages, as JSON, in a tuple."""
+    return prompt if isinstance(prompt, str) else str(prompt.prompt)

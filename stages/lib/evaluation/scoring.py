@@ -1,4 +1,4 @@
-"""From samples to rows, and from rows to the figures of metrics/eval/ARM.json.
+"""Turn samples into rows, and rows into the figures of metrics/eval/ARM.json.
 
 rows(scored, asking)      → [Evaluated(id="zh/17", cluster="17", lm_eval=False, correct=True, …)]
 figures(scored, rows, "verifier")
@@ -24,7 +24,7 @@ Count = Callable[[str], int]
 
 
 def rows(scored: Scored, asking: Asking) -> list[Evaluated]:
-    """A row for each sample, judged by the verifier and looked over by the audit where there is a text."""
+    """A row for each sample, with the verifier's verdict and the audit's flags if it has a generated text."""
     tokens = _token_count(asking)
     return [_row(scored.name, sample, asking, tokens) for sample in scored.samples]
 
@@ -71,7 +71,7 @@ def _question(sample: Sample) -> str:
 
 
 def _audited(sample: Sample, identity: Asked, asking: Asking, tokens: Count, verdict: Any) -> dict[str, Any]:
-    """The tokens and the flags of a text; None where likelihoods were compared."""
+    """The tokens and the flags of a generated text; None for multiple choice."""
     if sample.response is None:
         return dict.fromkeys(("tokens", *KINDS))
     generated = Generated(
@@ -89,13 +89,13 @@ def _audited(sample: Sample, identity: Asked, asking: Asking, tokens: Count, ver
 
 
 def audited(row: Evaluated) -> Audited:
-    """What the audit sums up, of a row with a text."""
+    """The audit's view of a row with a generated text."""
     found = Flags(**{kind: getattr(row, kind) for kind in KINDS})
     return Audited(row.id, row.question, row.answer, row.response, row.tokens or 0, found, row.lm_eval, row.verdict)
 
 
 def figures(scored: Scored, found: Sequence[Evaluated], headline: str) -> dict[str, Any]:
-    """The figures of a benchmark: over all of it, then of each language, or of each task of another's several."""
+    """The figures of a benchmark: over all of it, and for each language, or for each task if it has several."""
     only = next(iter(scored.lm_eval.values())) if len(scored.lm_eval) == 1 else None
     whole = _part(found, scored.group or only or _mean(scored.lm_eval.values(), found), headline)
     if only is not None or scored.group is not None:
@@ -112,7 +112,7 @@ def _label(benchmark: str, task: str) -> str:
 
 
 def _mean(scores: Iterable[Score], found: Sequence[Evaluated]) -> Score:
-    """Over several tasks, of which lm-eval gives no average: the mean of all questions, by problem."""
+    """The mean over the questions of several tasks without an average by lm-eval; its error is by problem."""
     others: dict[str, list[float]] = {}
     for score in scores:
         for name, value in score.others.items():
@@ -143,10 +143,10 @@ def _part(found: Sequence[Evaluated], score: Score, headline: str) -> dict[str, 
 
 
 def _verifier(found: Sequence[Evaluated]) -> dict[str, float | None]:
-    """The verifier's score, where an unsure verdict is not right, and the two that it lies between.
+    """The verifier's score, which counts unsure verdicts as wrong, and the bounds of the true score.
 
-    Nobody knows which of the unsure answers are right, so the score of a perfect reader is anywhere from all of them
-    wrong to all of them right.
+    It is not known which unsure answers are right. A perfect verifier would score between all of them wrong and all of
+    them right.
     """
     right: Mark = lambda row: row.verdict == "right"  # noqa: E731  # it is used twice
     score = float(np.mean([right(row) for row in found]))
@@ -161,7 +161,7 @@ def _summary(found: Sequence[Evaluated]) -> dict[str, Any]:
 
 
 def standard_error(found: Sequence[Evaluated], mark: Mark) -> float | None:
-    """Of the mean, from the means of the clusters, which are independent; None for fewer than two."""
+    """The standard error of the mean, from the means of independent clusters; None for fewer than two clusters."""
     clusters: dict[str, list[bool]] = {}
     for row in found:
         clusters.setdefault(row.cluster, []).append(mark(row))
@@ -174,5 +174,5 @@ def _rounded(value: float | None) -> float | None:
 
 
 def tables(scored: Sequence[Scored]) -> Mapping[str, Any]:
-    """lm-eval's own numbers to the last digit, by benchmark."""
+    """lm-eval's own numbers, not rounded, by benchmark."""
     return {each.name: each.table for each in scored}

@@ -1,10 +1,10 @@
-"""lm-eval's models behind a server, with every answer read by ``bodies.py`` before it is scored or kept.
+"""lm-eval's served models, with every response checked by ``bodies.py`` before it is scored or cached.
 
     CLASSES["local-completions"](model="filtered", base_url="http://127.0.0.1:8000/v1/completions", backoff_s=0.5, …)
 
-An error that may pass is repeated, ``max_retries`` attempts in all. One that does not ends all requests with NoAnswer;
-what was answered until then is kept. lm-eval asks in another way, with other stop strings, where one request is in
-flight at a time; here all go the same way, so the number in flight changes no request.
+A retryable error is retried, up to ``max_retries`` attempts in total. Any other error stops all requests with NoAnswer;
+the answers so far are cached. With one request in flight at a time, lm-eval sends other stop strings. Here all requests
+use the same code, so the number in flight changes no request.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from stages.lib.evaluation.served import sent_key
 
 log = logging.getLogger("distillery.evaluate")
 
-LONGEST_WAIT_S = 60.0  # a server that wants to be left alone for longer is not waited for
+LONGEST_WAIT_S = 60.0  # a longer Retry-After is an error
 
 
 class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
-    """What both classes do otherwise than lm-eval's; ``backoff_s`` is the wait before the second attempt."""
+    """What both classes change in lm-eval's; ``backoff_s`` is the wait before the second attempt."""
 
     def __init__(self, *, backoff_s: float, num_concurrent: int, **arguments: Any) -> None:
-        super().__init__(num_concurrent=max(2, num_concurrent), **arguments)  # for 1 lm-eval asks in its other way
+        super().__init__(num_concurrent=max(2, num_concurrent), **arguments)  # for 1, lm-eval would use its other code
         self._at_once = num_concurrent
         self._backoff = wait_exponential_jitter(initial=backoff_s, max=LONGEST_WAIT_S, jitter=backoff_s)
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     async def get_batched_requests(
         self,
@@ -47,36 +47,36 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         ctxlens: list[int] | None = None,
         gen_kwargs: dict[str, Any] | None = None,
     ) -> list[list[Any]]:
-        """The answers of each batch, in order; NoAnswer for the first that has none."""
-        places, size = asyncio.Semaphore(self._at_once), self._batch_size
+        """The answers of each batch, in order; NoAnswer for the first batch that fails."""
+        in_flight, size = asyncio.Semaphore(self._at_once), self._batch_size
         lengths = ctxlens or [0] * len(requests)
         batches = zip(chunks(requests, size), chunks(cache_keys, size), chunks(lengths, size), strict=True)
         connector = aiohttp.TCPConnector(limit=self._at_once, ssl=self.verify_certificate)
-        patience = aiohttp.ClientTimeout(total=self.timeout)
+        timeout = aiohttp.ClientTimeout(total=self.timeout)
         with tqdm(total=len(requests), desc="Requesting API") as bar:
             try:
                 async with (
-                    aiohttp.ClientSession(connector=connector, timeout=patience) as session,
+                    aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
                     asyncio.TaskGroup() as group,
                 ):
                     asked = [
-                        group.create_task(self._ask(session, places, batch, generate, gen_kwargs, bar))
+                        group.create_task(self._ask(session, in_flight, batch, generate, gen_kwargs, bar))
                         for batch in batches
                     ]
-            except ExceptionGroup as failed:  # the first error, which ended the others
+            except ExceptionGroup as failed:  # the first error, which cancelled the other requests
                 raise self._without_key(failed.exceptions[0]) from None
         return [task.result() for task in asked]
 
     async def _ask(
         self,
         session: aiohttp.ClientSession,
-        places: asyncio.Semaphore,
+        in_flight: asyncio.Semaphore,
         batch: tuple[list[Any], list[Any], list[int]],
         generate: bool,
         gen_kwargs: dict[str, Any] | None,
         bar: Any,
     ) -> list[Any]:
-        """One batch, until it is answered or its attempts are used up; each answer is kept."""
+        """Send one batch until it is answered or has no attempts left; cache each answer."""
         messages, keys, lengths = batch
         payload = self._create_payload(
             self.create_message(messages), generate=generate, gen_kwargs=copy.deepcopy(gen_kwargs), seed=self._seed
@@ -84,7 +84,7 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         found: list[Any] = []
         async for attempt in self._attempts():
             with attempt:
-                async with places:
+                async with in_flight:
                     body = await self._body(session, payload)
                 if generate:
                     found = [tuple(answer) for answer in answers(body, len(messages))]
@@ -101,25 +101,25 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         return AsyncRetrying(
             stop=stop_after_attempt(self.max_retries),
             wait=self._wait_s,
-            retry=retry_if_exception(lambda error: isinstance(error, NoAnswer) and error.passes),
-            before_sleep=self._say_once,
+            retry=retry_if_exception(lambda error: isinstance(error, NoAnswer) and error.retryable),
+            before_sleep=self._log_once,
             reraise=True,
         )
 
     def _wait_s(self, state: RetryCallState) -> float:
         return max(self._backoff(state), _error(state).after_s)
 
-    def _say_once(self, state: RetryCallState) -> None:
-        said = str(self._without_key(_error(state)))
-        if said not in self._said:
-            self._said.add(said)
-            log.info("evaluate: %s: no answer (%s), retried", self.base_url, said)
+    def _log_once(self, state: RetryCallState) -> None:
+        message = str(self._without_key(_error(state)))
+        if message not in self._logged:
+            self._logged.add(message)
+            log.info("evaluate: %s: no answer (%s), retrying", self.base_url, message)
 
     def _without_key(self, error: Exception) -> Exception:
         return NoAnswer(without_key(str(error), sent_key(self.header))) if isinstance(error, NoAnswer) else error
 
     async def _body(self, session: aiohttp.ClientSession, payload: dict[str, Any]) -> bytes:
-        """What the server sends with a status of success; NoAnswer for any other, and where nothing whole comes."""
+        """The body of a successful response; NoAnswer for any other status, and for an incomplete response."""
         try:
             async with session.post(self.base_url, json=payload, headers=self.header) as response:
                 body = await response.read()
@@ -129,7 +129,7 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
             raise NoAnswer(f"{type(error).__name__}: {' '.join(str(error).split())[:150]}") from error
         if not response.ok:
             failed = status_error(response.status, body, _seconds(response.headers.get("Retry-After", "")))
-            failed.passes = failed.passes and failed.after_s <= LONGEST_WAIT_S
+            failed.retryable = failed.retryable and failed.after_s <= LONGEST_WAIT_S
             raise failed
         return body
 
@@ -140,7 +140,7 @@ def _error(state: RetryCallState) -> NoAnswer:
 
 
 def _seconds(header: str) -> float:
-    """What Retry-After asks for; 0 where it names a date, which the backoff has to do for."""
+    """The seconds in Retry-After; 0 if it names a date: then the backoff applies."""
     return float(header) if header.strip().isdigit() else 0.0
 
 

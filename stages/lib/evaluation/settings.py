@@ -1,11 +1,11 @@
-"""How an arm was asked: all that shapes its score besides its weights, its system text and the questions.
+"""The settings of an evaluation: what determines an arm's score besides its weights, system text and questions.
 
 settings(asking)
 → {"backend": "hf", "batch_size": 50, …, "chat_template": "e2b1c0a94d37", "versions": {"lm_eval": "0.4.13", …}}
 
-``compare`` warns where two arms differ in them. The versions are among them, and not in metrics/runs, since they shape
-the score and requirements.lock pins them: with the same lock the file is the same bytes. Arms can be evaluated on two
-hosts or on both sides of an upgrade, and metrics/runs is in no commit.
+``compare`` warns if two arms differ in them. They include the versions, because those affect the score and
+requirements.lock pins them: with the same lock, the file has the same bytes. metrics/runs would not do: it is not
+committed, and arms may be evaluated on two hosts or before and after an upgrade.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def settings(asking: Asking) -> dict[str, Any]:
     """The arm's settings, plain values that JSON can hold."""
     params, backend = asking.params, asking.params.backend
     libraries = _LIBRARIES[backend.kind]
-    # not benchmarks, which choose the questions, nor base_prompt, which the name of the system text tells
+    # without benchmarks, which choose the questions, and base_prompt, which the system text's name implies
     return {
         "headline": params.headline,
         "backend": backend.kind,
@@ -41,9 +41,9 @@ def settings(asking: Asking) -> dict[str, Any]:
 
 
 def chat_template(asking: Asking) -> str | None:
-    """Twelve characters for the template that stands with the weights; None where none is used.
+    """The first 12 hex digits of the SHA-256 of the weights' chat template; None if none is used.
 
-    Its text is hashed and not what it makes of a question: some templates write today's date.
+    The template is hashed, not its output, because some templates write today's date.
     """
     from transformers import AutoTokenizer
 

@@ -1,11 +1,11 @@
-"""Benchmarks as tasks of lm-eval: which they are, where they lie in the installed lm-eval, and on what data.
+"""Benchmarks as tasks of lm-eval: their names, their folder in the installed lm-eval, and their data.
 
     chosen("gsm8k", heldout)                → Benchmark("gsm8k", ["gsm8k"], "gsm8k", "openai/gsm8k")
     chosen("lm-eval:arc_easy", heldout)     → Benchmark("lm-eval:arc_easy", ["arc_easy"], None, None)
 
-The article's names are lists of unmodified tasks: 11 languages of MGSM each, where lm-eval's tag ``mgsm_cot_native``
-holds the 11 tasks with English reasoning too and ``mgsm_direct`` a Spanish copy. ``heldout`` is ours: the questions
-that ``collect`` held out, answered freely, scored by ``rule_verdict``.
+The article's names are lists of unmodified tasks, one for each of the 11 languages of MGSM. (lm-eval's tag
+``mgsm_cot_native`` also contains the 11 tasks with English reasoning, and ``mgsm_direct`` a Spanish copy.) ``heldout``
+is ours: the questions that ``collect`` held out, with free-form answers, scored by ``rule_verdict``.
 """
 
 import sys
@@ -22,7 +22,7 @@ from stages.lib.params import LM_EVAL
 END_OF_TURN = ["<|im_end|>"]
 HELDOUT = "heldout"
 LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
-# what a task must be scored by, for each question to be right or wrong
+# metrics by which each question is right or wrong; a task must have one
 BINARY = ("exact_match", "acc", "acc_norm", "em", "mc1", "acc_mutual_info")
 
 
@@ -30,8 +30,8 @@ BINARY = ("exact_match", "acc", "acc_norm", "em", "mc1", "acc_mutual_info")
 class Benchmark:
     """A benchmark of params.yaml: its tasks, the folder of lm-eval that defines them, the hub id of its data.
 
-    ``folder`` is None where all of lm-eval's tasks must be looked through (most of a minute), or none; ``data`` is None
-    where it is not known before, or is no hub's.
+    ``folder`` is None if all of lm-eval's tasks must be searched (most of a minute), or none; ``data`` is None if it is
+    not known in advance, or is not on a hub.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A benchmark's tasks with their questions, as lm-eval made them: ``items`` as asked for, ``tasks`` by name."""
+    """A benchmark's tasks with their questions, as lm-eval created them: ``items`` as requested, ``tasks`` by name."""
 
     benchmark: Benchmark
     items: list[Any]
@@ -50,7 +50,7 @@ class Loaded:
     manager: Any
 
     def questions(self, output_type: str, limit: int | None) -> int:
-        """How many questions of tasks of that kind are asked."""
+        """The number of questions in tasks of that output type."""
         sizes = [len(task.eval_docs) for task in self.tasks.values() if output_type == task.OUTPUT_TYPE]
         return sum(min(size, limit or size) for size in sizes)
 
@@ -78,14 +78,14 @@ def chosen(name: str, heldout: Path) -> Benchmark:
 
 
 def _defines(folder: Path, task: str) -> bool:
-    """Whether a task or a group of that name is a file of the folder; a tag is gathered from all folders, so never."""
+    """Whether the folder defines a task or a group of that name. A tag never: its tasks are in all folders."""
     if (folder / f"{task}.yaml").is_file() and not task.startswith("_"):
         return True
     return any(f"group: {task}" in path.read_text(encoding="utf-8").splitlines() for path in folder.glob("_*.yaml"))
 
 
 def folder_of_tasks() -> Path:
-    """Where the installed lm-eval keeps its tasks; nothing of it is imported."""
+    """The folder of tasks in the installed lm-eval, which is not imported."""
     spec = find_spec("lm_eval")
     if spec is None or spec.origin is None:
         raise EvaluationError("lm-eval: not installed in this environment. Run 'make setup'.")
@@ -93,7 +93,7 @@ def folder_of_tasks() -> Path:
 
 
 def loaded(benchmark: Benchmark) -> Loaded:
-    """Have lm-eval make the tasks and read their questions; EvaluationError where either cannot be had."""
+    """Let lm-eval create the tasks and load their questions; EvaluationError if that fails."""
     import datasets
     from lm_eval.tasks import TaskManager
 
@@ -112,14 +112,14 @@ def loaded(benchmark: Benchmark) -> Loaded:
         tasks = manager.load(items)["tasks"]
     except (OSError, ValueError) as error:
         raise EvaluationError(
-            f"evaluate.benchmarks: the questions of '{benchmark.name}' cannot be had ({_first_line(error)}). "
-            "Gather them with 'make eval-data', or set HF_ENDPOINT to a mirror of the hub."
+            f"evaluate.benchmarks: the questions of '{benchmark.name}' cannot be loaded ({_first_line(error)}). "
+            "Download them with 'make eval-data', or set HF_ENDPOINT to a mirror of the hub."
         ) from error
     return Loaded(benchmark, items, dict(sorted(tasks.items())), manager)
 
 
 def _as_list(item: Any) -> list[Any]:
-    """A tag is made into a list of tasks, a task or a group into itself."""
+    """A list of tasks: lm-eval returns a list for a tag, else one object."""
     return item if isinstance(item, list) else [item]
 
 
@@ -128,34 +128,34 @@ def _first_line(error: Exception) -> str:
 
 
 def refuse_unanswerable(found: Loaded, backend: str) -> None:
-    """EvaluationError where the backend cannot be asked that way, or a question would be neither right nor wrong."""
+    """EvaluationError if the backend cannot answer a task, or if its questions are neither right nor wrong."""
     for name, task in found.tasks.items():
         if backend == "local-chat-completions" and task.OUTPUT_TYPE != "generate_until":
             raise EvaluationError(
                 f"evaluate.benchmarks: '{name}' needs log-likelihoods, which {backend} does not give. "
-                "Take local-completions, or leave it out."
+                "Set local-completions, or remove the benchmark."
             )
         metrics = {entry["metric"] for entry in task.config.metric_list or [] if isinstance(entry["metric"], str)}
         if metrics and not metrics & set(BINARY):
             raise EvaluationError(
                 f"evaluate.benchmarks: '{name}' is scored by {', '.join(sorted(metrics))}, so no question is right or "
-                f"wrong and arms cannot be compared. Take a task with one of {', '.join(BINARY)}."
+                f"wrong and arms cannot be compared. Choose a task with one of {', '.join(BINARY)}."
             )
 
 
 def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
-    """EvaluationError where a task has fewer examples than are to stand before each of its questions."""
+    """EvaluationError if a task has fewer few-shot examples than params ask for."""
     for name, task in found.tasks.items() if wanted else ():
         has = len(list(task.fewshot_docs() or []))
         if has < wanted:
             raise EvaluationError(
                 f"evaluate.num_fewshot: {wanted} examples for '{found.benchmark.name}', but '{name}' has {has}. "
-                "Set it lower."
+                "Lower it."
             )
 
 
 def heldout_task(questions: Path) -> dict[str, Any]:
-    """The held-out questions as a generation task; metric ``acc`` is 1 where the final answer is right."""
+    """The held-out questions as a generation task; its metric ``acc`` is 1 if the final answer is right."""
     return {
         "task": HELDOUT,
         "dataset_path": "json",
@@ -173,6 +173,6 @@ def heldout_task(questions: Path) -> dict[str, Any]:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """lm-eval's hook: one question and the texts generated for it."""
+    """lm-eval's callback: score the text generated for a question."""
     verdict = rule_verdict(doc["question"], results[0], doc["answer"])
     return {"acc": float(verdict.verdict == "right")}

@@ -1,12 +1,12 @@
-"""What a benchmark's question asks, read from lm-eval's document, and our verdict on a response to it.
+"""Read a benchmark's question from lm-eval's document, and verify a response to it.
 
     asked("mgsm_native_cot_zh", doc, 17)
     → Asked(id="zh/17", cluster="17", question="…", answer="18", language="zh", reply_language="zh")
     verify(question, "…答案是 18。")
     → Verdict("right", "18", "phrase", 18)
 
-An lm-eval document has no name of its own (but for our held-out questions): it is known by its number in the test set,
-which lm-eval gives with every sample as ``doc_id``.
+An lm-eval document has no id, except for our held-out questions. Its number in the test set identifies it; lm-eval
+returns that with every sample as ``doc_id``.
 """
 
 import re
@@ -22,10 +22,10 @@ GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its gold ``answer`` (the final value), and the names by which tables know it.
+    """A question with its gold ``answer`` (the final value), and its ids in tables.
 
-    ``cluster`` is what a question shares with its translations. ``language`` is the question's, ``reply_language`` the
-    one that an answer is expected in (English for MGSM's ``en_cot``, else the same); None where that cannot be told.
+    ``cluster`` is shared by a question and its translations. ``language`` is the question's, ``reply_language`` the
+    expected one of the answer (English for MGSM's ``en_cot``, else the same); None if it cannot be determined.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Asked:
 def asked(task: str, doc: dict[str, Any], number: int) -> Asked | None:
     """The question behind a sample of a task: its document and its number in the test set (lm-eval's ``doc_id``).
 
-    None for a task that has no verifier (mmlu and all others than heldout, gsm8k and mgsm).
+    None for a task without a verifier (all but heldout, gsm8k and mgsm).
     """
     if task == "heldout":
         language = language_of(doc["question"])
@@ -64,7 +64,7 @@ def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
 
 
 def verify(question: Asked, response: str) -> Verdict:
-    """Judge a whole generation, thought and markers included, in any of the benchmarks' languages."""
+    """Verify a complete generation, including thought and markers, in any of the benchmarks' languages."""
     if not response.strip():
-        return Verdict("wrong", None, "empty")  # there is nothing in it that another reader could find right
+        return Verdict("wrong", None, "empty")  # no reader could find a right answer in it
     return rule_verdict(question.question, response, question.answer, question.language or "en")

@@ -1,1 +1,1 @@
-"""Keeping questions out of the training set: those that stand there already, and those of the benchmarks."""
+"""Find questions that must not be in the training set: duplicates, and the benchmarks' questions."""

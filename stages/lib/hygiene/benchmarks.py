@@ -1,10 +1,10 @@
-"""The questions of the benchmarks, read from the files that their authors publish (``stages/lib/benchmarks``).
+"""Read the questions of the benchmarks from the files that their authors publish (``stages/lib/testsets``).
 
     gsm8k   test.jsonl                       {"question": "Janet’s ducks lay …", "answer": "… #### 18"}
     mgsm    a folder of mgsm_*.tsv, or one   Janet’s ducks lay …<TAB>18
     mmlu    a folder with test/*.csv         "Find the degree for …",0,4,2,6,B
 
-Of a multiple choice only the question is taken: the choices are too short to tell one text from another.
+Of a multiple-choice question the choices are left out: they are too short to identify a text.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from stages.lib.testsets.official import official_rows
 def read_questions(benchmark: str, path: Path) -> Iterator[str]:
     """The benchmark's questions, file by file in the order of their names.
 
-    Raises DataError on a missing path, a folder without the benchmark's files, and, with file and line, on a line that
-    is no row of the benchmark or not UTF-8.
+    Raises DataError on a missing path and on a folder without the benchmark's files; with file and line, on a line that
+    is not a row of the benchmark or not UTF-8.
     """
     form = FORMS[benchmark]
     advice = f"Point collect.contamination.benchmarks.{benchmark} at {form.files}, or remove that line: not checked."
@@ -30,7 +30,7 @@ def read_questions(benchmark: str, path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Form:
-    """A benchmark's files, for messages; their names in a folder, the first pattern that fits."""
+    """A benchmark's files, as messages name them, and the patterns of their names; the first that matches counts."""
 
     files: str
     patterns: tuple[str, ...]

@@ -1,13 +1,12 @@
-"""Which training questions share n words in a row with a benchmark question.
+"""Find training questions that share n consecutive words with a benchmark question.
 
-The check is the field's usual one: both texts lower-cased and split at white space, punctuation left as it stands; one
-shared n-gram is a hit. GPT-3's filter took n from 8 to 13 (arXiv 2005.14165, appendix C): 8 finds more, stock phrases
-among it.
+This is the usual check: both texts are lower-cased and split at white space, punctuation is kept, and one shared n-gram
+is a hit. GPT-3's filter used n from 8 to 13 (arXiv 2005.14165, appendix C): 8 finds more, common phrases included.
 
     "Natalia  sold clips to 48 friends", n = 4  →  "natalia sold clips to", "sold clips to 48", "clips to 48 friends"
 
-It finds copied wording. It does not find a paraphrase or a translation, and a text without spaces between its words
-(Chinese, Japanese, Thai) is few "words" long: a copy of it is found only where n of them are in a row.
+The check finds copied wording. It does not find a paraphrase or a translation. A text without spaces between words
+(Chinese, Japanese, Thai) has few "words", so a copy is found only where it has n of them in a row.
 """
 
 import logging
@@ -27,7 +26,7 @@ log = logging.getLogger("distillery.hygiene")
 
 @dataclass(frozen=True)
 class BenchmarkIndex:
-    """A benchmark's n-grams, each with the first question that has it; ``too_short`` questions have none."""
+    """A benchmark's n-grams, each with its first question; ``too_short`` questions have no n-gram."""
 
     benchmark: str
     ngram: int
@@ -44,13 +43,13 @@ class BenchmarkIndex:
 
 
 def ngrams(text: str, n: int) -> Iterator[str]:
-    """Each n words in a row. A text of fewer than n words has none, so it never hits, not even its own copy."""
+    """All runs of n words. A text of fewer than n words has none, so it is never a hit, not even for its own copy."""
     words = text.lower().split()
     return (" ".join(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
 def index_questions(benchmark: str, questions: Iterable[str], n: int) -> BenchmarkIndex:
-    """Index a benchmark's questions; DataError where none of them is as long as n words: nothing would be checked."""
+    """Index a benchmark's questions; DataError where all are shorter than n words: nothing would be checked."""
     question_by_ngram: dict[str, str] = {}
     count = too_short = 0
     for question in questions:
@@ -67,14 +66,14 @@ def index_questions(benchmark: str, questions: Iterable[str], n: int) -> Benchma
 
 
 def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
-    """The n-grams of each benchmark whose texts are at hand; a line on stderr for each of the others."""
+    """The n-grams of each benchmark whose files params name; a line on stderr for each other benchmark."""
     indexes = []
     for benchmark in get_args(PublicBenchmark):
         path = params.benchmarks.get(benchmark)
         if path is None:
             log.warning(
-                "collect: contamination by %s NOT checked: its texts are not at hand. "
-                "Name its files in collect.contamination.benchmarks.%s",
+                "collect: contamination by %s NOT checked: params name no files of it. "
+                "Name them in collect.contamination.benchmarks.%s",
                 benchmark,
                 benchmark,
             )
@@ -93,7 +92,7 @@ def contamination_counts(
 ) -> dict[str, Any]:
     """The metrics of each benchmark: "not checked", or how many training questions share an n-gram with it.
 
-    A question that two benchmarks share counts for both, so the sum may be above that of the questions left out.
+    A question that two benchmarks share counts for both, so the sum may exceed the number of questions left out.
     """
     found = Counter(hit.benchmark for hit in hits)
     checked = {

@@ -1,4 +1,4 @@
-"""Which questions are the same one: those whose normalised texts are equal."""
+"""Normalise questions: two questions are duplicates if their normalised texts are equal."""
 
 
 def normalised(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Asking a model to mark an answer, and reading its mark."""
+"""Ask a model to mark an answer, and read its mark."""

@@ -1,4 +1,4 @@
-"""The page: all that it shows, in types, and its one HTML file, which needs no network and no script.
+"""The page: the types of all that it shows, and its one HTML file, which needs no network and no script.
 
     html = render(Page(names=["base", "filtered"], …))
 
@@ -34,7 +34,7 @@ from stages.lib.rows.filtered import Filtered, Rejected
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that leave a step: where they go and how many; ``kind`` is ``out``, ``aside`` or ``dropped``."""
+    """Rows that leave a step: where they go and their number; ``kind`` is ``out``, ``aside`` or ``dropped``."""
 
     label: str
     count: int
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage that takes rows in and says of each where it went; ``remark`` is what the counts alone would hide."""
+    """A stage, the rows that it took and where they went; ``remark`` adds what the counts do not show."""
 
     name: str
     taken: int
@@ -52,18 +52,18 @@ class Step:
 
     @property
     def out(self) -> int:
-        """The rows that go on to the next stage."""
+        """The number of rows that go to the next stage."""
         return sum(part.count for part in self.parts if part.kind == "out")
 
     @property
     def dropped(self) -> int:
-        """The rows that go nowhere."""
+        """The number of dropped rows."""
         return sum(part.count for part in self.parts if part.kind == "dropped")
 
 
 @dataclass(frozen=True)
 class Training:
-    """An arm's training: what was asked for, what was seen, how the loss went."""
+    """An arm's training: its settings, its counts and its losses."""
 
     asked: Arm
     seen: TrainCounts
@@ -72,7 +72,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Samples:
-    """Of an arm's answers to one benchmark: how many are right, and those drawn from the right and the wrong ones."""
+    """An arm's answers to one benchmark: how many are right, and samples of the right and of the wrong ones."""
 
     n: int
     correct: int
@@ -90,7 +90,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """An arm's score on a benchmark, and where it stands in the chart."""
+    """An arm's score on a benchmark, and its position in the chart."""
 
     benchmark: str
     name: str
@@ -101,7 +101,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """A difference of two arms on a benchmark, and where it stands in the chart."""
+    """A difference of two arms on a benchmark, and its position in the chart."""
 
     pair: Pair
     benchmark: str
@@ -193,23 +193,23 @@ def by_language(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]
     """The scores of the benchmarks that are in several languages, by benchmark, language and arm."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for benchmark, name, _, score in scores(comparison):
-        for tongue, of_language in (score.languages or {}).items():
-            found.setdefault(benchmark, {}).setdefault(tongue, {})[name] = of_language.value
+        for code, of_language in (score.languages or {}).items():
+            found.setdefault(benchmark, {}).setdefault(code, {})[name] = of_language.value
     return found
 
 
 def colours(names: list[str]) -> dict[str, str]:
-    """The stylesheet's colour of each arm: grey for the base, then six that come again after the sixth arm."""
+    """The stylesheet's colour of each arm: grey for the base, then six colours that repeat after the sixth arm."""
     return {name: f"var(--arm-{(index - 1) % 6 + 1 if index else 0})" for index, name in enumerate(names)}
 
 
 def outcome(comparison: Comparison) -> str:
-    """One sentence: how the arm that stands first in most pairs scores, and how it compares with the others."""
+    """One sentence: the score of the arm that is first in most pairs, and how it compares with the others."""
     firsts = [pair.first for pair in comparison.pairs.values()]
     if not firsts:
         found = [f"{name} {_scores_in_words(arm)}" for name, arm in comparison.arms.items()]
         return f"Right answers: {'; '.join(found)}; no arms were compared."
-    # of arms that are first as often, the one named last: pairs go from the baseline to what is asked
+    # of arms that are first equally often, the one named last: pairs go from the baseline to the main question
     name = max(reversed(firsts), key=firsts.count)
     pairs = [pair for pair in comparison.pairs.values() if pair.first == name]
     level = f"{comparison.confidence * 100:g}\u00a0%"
@@ -249,7 +249,7 @@ def _findings(pair: Pair) -> str:
 
 
 def language(text: str) -> str:
-    """The ``lang`` of a text, for the right shapes of its characters: Chinese and Japanese share theirs."""
+    """The ``lang`` of a text, which selects the glyphs: Chinese and Japanese share characters but not their shapes."""
     if any("\u3040" <= character <= "\u30ff" for character in text):
         return "ja"
     return "zh-Hans" if any("\u4e00" <= character <= "\u9fff" for character in text) else "en"

@@ -12,12 +12,12 @@ from statistics import fmean
 from stages.lib.page.metrics import LossPoint
 
 NICE_STEPS = (1, 2, 5, 10)
-MOST_POINTS = 240  # of a curve: more than a screen can tell apart
+MOST_POINTS = 240  # of a curve: a screen cannot show more
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled place on a scale."""
+    """A labelled position on a scale."""
 
     at: float
     label: str
@@ -43,7 +43,7 @@ class Scale:
         return cls(low, high if high > low else low + step, step)
 
     def at(self, value: float) -> float:
-        """Where a value stands, in per cent from the low end."""
+        """The position of a value, in per cent from the low end."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     @property
@@ -65,14 +65,14 @@ class Whisker:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """One whisker for each row of a table, and the scale that they share."""
+    """One whisker for each row of a table, and their common scale."""
 
     scale: Scale
     whiskers: list[Whisker]
 
 
 def interval_chart(intervals: Sequence[tuple[float, float, float]], with_zero: bool = False) -> IntervalChart:
-    """The chart of ``(low, value, high)``, shares given and per cent shown; ``with_zero`` keeps 0 in sight."""
+    """The chart of shares ``(low, value, high)``, shown in per cent; ``with_zero`` includes 0 in the scale."""
     percents = [[100 * number for number in interval] for interval in intervals]
     scale = Scale.around([*(number for interval in percents for number in interval), *([0.0] if with_zero else [])])
     return IntervalChart(scale, [Whisker(*(scale.at(number) for number in interval)) for interval in percents])
@@ -89,7 +89,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class LossChart:
-    """The arms' curves in one plot; an arm without one finite loss has no curve."""
+    """The arms' curves in one plot; an arm without a finite loss has no curve."""
 
     x: Scale
     y: Scale
@@ -98,7 +98,7 @@ class LossChart:
 
 
 def loss_chart(losses: Mapping[str, Sequence[LossPoint]]) -> LossChart | None:
-    """The chart of all arms' losses by step, from 0 up; None where there is nothing to draw."""
+    """The chart of all arms' losses by step, starting at 0; None where there is nothing to draw."""
     finite = {name: [point for point in points if math.isfinite(point.loss)] for name, points in losses.items()}
     lines = {name: _thinned(points) for name, points in finite.items() if points}
     if not lines:
@@ -110,7 +110,7 @@ def loss_chart(losses: Mapping[str, Sequence[LossPoint]]) -> LossChart | None:
 
 
 def _thinned(points: Sequence[LossPoint]) -> list[tuple[float, float]]:
-    """Step and loss; of a curve with too many points, the means of neighbours."""
+    """Step and loss; a curve with too many points is reduced to the means of adjacent ones."""
     stride = math.ceil(len(points) / MOST_POINTS)
     groups = [points[start : start + stride] for start in range(0, len(points), stride)]
     return [(fmean(point.step for point in group), fmean(point.loss for point in group)) for group in groups]

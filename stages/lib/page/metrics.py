@@ -1,4 +1,4 @@
-"""The metrics files that the page shows, in types, and reading them with errors of one line.
+"""The types of the metrics files that the page shows, and functions that read them with one-line errors.
 
 read_metrics(Path("metrics/filter.json"), FilterCounts, "Run 'dvc repro filter' to rebuild it.")
 → FilterCounts(taken=126, kept=85, rejected=41, rejected_by_reason={"wrong_answer": 41}, …)
@@ -14,7 +14,7 @@ from stages.lib.rows import DataError, Row, read_json
 
 
 class Metrics(BaseModel):
-    """A metrics file or a part of one. Unknown fields pass through unread: a later version may have written them."""
+    """A metrics file or a part of one. Unknown fields are ignored, because a later version may have written them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -30,7 +30,7 @@ class CollectCounts(Metrics):
 
     @property
     def unchecked(self) -> list[str]:
-        """The benchmarks whose questions nobody looked for among those to train on."""
+        """The benchmarks that the training questions were not checked against."""
         return [name for name, found in self.contamination.items() if found == "not checked"]
 
 
@@ -43,7 +43,7 @@ class DistillCounts(Metrics):
 
 
 class Contradicted(Metrics):
-    """Of the rule's right (or wrong) ``verdicts``, those that the judge ``marked``, and how it contradicts them."""
+    """The rule's right (or wrong) ``verdicts``: how many the judge ``marked`` and contradicted."""
 
     verdicts: int
     marked: int
@@ -54,7 +54,7 @@ class Contradicted(Metrics):
 
 
 class Contradictions(Metrics):
-    """The shares of the rule's verdicts that the judge contradicts, and whose intervals of which confidence."""
+    """The shares of the rule's verdicts that the judge contradicts, with the method and confidence of the intervals."""
 
     confidence: float
     interval: str
@@ -65,8 +65,8 @@ class Contradictions(Metrics):
 class FilterCounts(Metrics):
     """metrics/filter.json: ``taken = kept + all rejected``.
 
-    ``rule_by_judge["wrong"]["right"]`` is how many answers the rule calls wrong and the judge right; "not_asked" is
-    the judge's column for those that it was not asked about.
+    ``rule_by_judge["wrong"]["right"]`` is the number of answers that the rule calls wrong and the judge right. The
+    column "not_asked" counts the answers that the judge was not asked about.
     """
 
     taken: int = Field(alias="in")
@@ -79,9 +79,9 @@ class FilterCounts(Metrics):
 
 
 class TrainCounts(Metrics):
-    """metrics/train/ARM.json: what the training really saw; ``tokens_trained`` are those with a loss.
+    """metrics/train/ARM.json: what the training really used; ``tokens_trained`` are those with a loss.
 
-    ``rows_shortened`` of the ``rows`` had their reasoning shortened, ``rows_too_long`` others were left out.
+    ``rows_shortened`` of the ``rows`` had their reasoning shortened. ``rows_too_long`` further rows were left out.
     """
 
     rows: int
@@ -101,7 +101,7 @@ class LossPoint(Metrics):
 
 
 class Example(Row):
-    """A row of data/eval/ARM.examples.jsonl: an answer that shows one ``kind`` of what the audit counts."""
+    """A row of data/eval/ARM.examples.jsonl: an example of one ``kind`` that the audit counts."""
 
     kind: str
     benchmark: str
@@ -130,7 +130,7 @@ def read_metrics(path: Path, model: type[M], rebuild: str) -> M:
 
 
 def read_losses(path: Path, rebuild: str) -> list[LossPoint]:
-    """The points of a loss curve, at least one; DataError, with its line, on a missing file or one that is no curve."""
+    """The points of a loss curve, at least one; DataError, with the line, where the file is missing or invalid."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. {rebuild}")
     table = csv.DictReader(path.read_bytes().decode(errors="replace").splitlines())

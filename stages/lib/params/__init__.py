@@ -1,15 +1,15 @@
-"""The schema of params.yaml: every key, its type and what it may be. It has no defaults, so DVC sees every value.
+"""The schema of params.yaml: every key, its type and its valid values. It has no defaults, so DVC sees every value.
 
-A choice is a tagged union (``teacher: {kind: embedded, …}``): only what the chosen kind reads stands there. Each stage
-validates the whole file before it works. An error names the key, and the nearest known name or the kind that reads it:
+A choice is a tagged union (``teacher: {kind: embedded, …}``), which has only the keys that the chosen kind reads. Each
+stage first validates the whole file. An error names the key, and the nearest known name or the kind that reads it:
 
     params.yaml: train.lerning_rate: unknown key. Did you mean 'learning_rate'?
     params.yaml: distill.teacher.base_url: kind embedded does not read it; kind openai_compatible does. Remove the …
 
-    python -m stages.lib.params params.yaml            # only check it, as a stage would
-    python -m stages.lib.params --migrate params.yaml  # rewrite one of before the tagged unions
+    python -m stages.lib.params params.yaml            # check it, as a stage would
+    python -m stages.lib.params --migrate params.yaml  # rewrite an older file as tagged unions
 
-``run`` holds what shapes only speed and money; no stage lists it among its params in dvc.yaml.
+``run`` has what affects only speed and cost. No stage lists it among its params in dvc.yaml.
 """
 
 from stages.lib.params.base import ParamsError as ParamsError

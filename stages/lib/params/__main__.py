@@ -1,4 +1,4 @@
-"""Check a params file as a stage would, or rewrite one of before the tagged unions.
+"""Check a params file as a stage would, or rewrite an older file as tagged unions.
 
 python -m stages.lib.params params.yaml
 python -m stages.lib.params --migrate params.yaml
@@ -17,7 +17,7 @@ from stages.lib.params.migration import migrated, needs_migration
 
 
 @click.command(help="Check a params file against the schema.")
-@click.option("--migrate", is_flag=True, help="Rewrite a file of before the choices were {kind: …}, in its place.")
+@click.option("--migrate", is_flag=True, help="Rewrite an older file in place, with choices as {kind: …}.")
 @click.argument("path", type=click.Path(path_type=Path))
 @one_line_errors
 def main(path: Path, migrate: bool) -> None:
@@ -35,12 +35,12 @@ def _profiles(folder: Path) -> list[str]:
 
 
 def _migrate(path: Path) -> str:
-    """Rewrite the file, whole or not at all; what is to be said of it."""
+    """Rewrite the file atomically; return the message about it."""
     text = read(path)
     if not needs_migration(text, path):
-        return f"{path}: in the new form already, and valid; left as it is"
+        return f"{path}: already in the new format, and valid; not changed"
     new = migrated(text, path)
-    file = path.resolve()  # not the link to it
+    file = path.resolve()  # not a symbolic link to it
     unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         unfinished.write_bytes(new.encode("utf-8"))
@@ -49,7 +49,7 @@ def _migrate(path: Path) -> str:
     finally:
         unfinished.unlink(missing_ok=True)
     before, after = (len(each.splitlines()) for each in (text, new))
-    return f"{path}: rewritten, {before} lines to {after}; 'git diff {path}' shows what nothing read and is gone"
+    return f"{path}: rewritten, {before} lines to {after}; 'git diff {path}' shows the removed keys, which nothing read"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every section of the schema is made of: no defaults, no unknown keys, and the small types that they share."""
+"""The base of all sections of the schema (no defaults, no unknown keys), and the small types that they share."""
 
 from typing import Annotated
 
@@ -8,14 +8,13 @@ from stages.lib.command import DistilleryError
 
 
 class ParamsError(DistilleryError):
-    """params.yaml does not fit the schema."""
+    """params.yaml does not match the schema."""
 
 
 class Section(BaseModel):
     """A mapping of params.yaml: unknown keys and wrong types are errors.
 
-    Only a field whose absence means that the thing does not exist here (``run.embedded`` without an embedded model) has
-    a default, and that is None.
+    Only a field that is absent without its reader (``run.embedded`` without an embedded model) has a default: None.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""``collect``, ``collect_s1k`` and ``eval_data``: which questions, and where data that others made comes from."""
+"""``collect``, ``collect_s1k`` and ``eval_data``: the questions, and the sources of public data."""
 
 from typing import Annotated, Literal
 
@@ -6,11 +6,11 @@ from pydantic import Field, model_validator
 
 from stages.lib.params.base import Count, FilePath, Name, Section, Seed, Text
 
-PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those with files that we read
+PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
 
 
 class ChainSum(Section):
-    """Generated sums and differences (reasoning-gym ``chain_sum``); a question's own seed is ``seed + index``."""
+    """Generated sums and differences (reasoning-gym ``chain_sum``). The seed of a question is ``seed + index``."""
 
     kind: Literal["chain_sum"]
     seed: Seed
@@ -107,7 +107,7 @@ class Preset(Section):
 
 
 class Contamination(Section):
-    """How many words in a row make a training question a benchmark's, and where the benchmarks' official files lie.
+    """How many consecutive words count as an overlap with a benchmark, and the paths of the benchmarks' official files.
 
     A benchmark that is not named is not checked, and the metrics say so.
     """
@@ -117,10 +117,10 @@ class Contamination(Section):
 
 
 class Collect(Section):
-    """Which questions: the first ``train_size`` of the source, and ``heldout_size`` others to evaluate on.
+    """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
-    Those are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that. What is left
-    out of either is not made up for: the sets are then smaller.
+    Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
+    Questions that are left out of a set are not replaced: the set is then smaller.
     """
 
     source: Source
@@ -145,5 +145,5 @@ class BenchmarkSource(Section):
     revision: str | None
 
 
-# the public benchmarks that are gathered for an evaluation without a network
+# the public benchmarks to download, for an evaluation without a network
 EvalData = dict[PublicBenchmark, BenchmarkSource]

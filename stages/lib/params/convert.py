@@ -1,4 +1,4 @@
-"""``convert``: how a row becomes a ShareGPT conversation."""
+"""``convert``: how rows become ShareGPT conversations."""
 
 from itertools import permutations
 from typing import Literal
@@ -9,7 +9,7 @@ from stages.lib.params.base import Name, Section, Text
 
 
 class Markers(Section):
-    """What stands around the thought and the solution; those of the solution are the ones that a reader knows."""
+    """The texts around the thought and around the solution. The verifier knows those of the solution."""
 
     begin_of_thought: Text
     end_of_thought: Text
@@ -19,12 +19,12 @@ class Markers(Section):
     @model_validator(mode="after")
     def _tell_apart(self) -> "Markers":
         if any(one in other for one, other in permutations(self.model_dump().values(), 2)):
-            raise ValueError("one marker is, or is a part of, another, so a reader could not tell them apart")
+            raise ValueError("one marker is equal to or part of another, so they cannot be told apart. Change one")
         return self
 
 
 class Tags(Section):
-    """A turn's keys (who speaks, and what) and the speakers' names, as the entry in dataset_info.json has them."""
+    """The keys of a turn (role and content) and the names of the roles, as in the entry of dataset_info.json."""
 
     role_tag: Text
     content_tag: Text
@@ -35,9 +35,9 @@ class Tags(Section):
     @model_validator(mode="after")
     def _tell_apart(self) -> "Tags":
         if self.role_tag == self.content_tag:
-            raise ValueError("role_tag and content_tag are the same key, so one text would replace the other")
+            raise ValueError("role_tag and content_tag are the same key, so one would overwrite the other. Change one")
         if len({self.user_tag, self.assistant_tag, self.system_tag}) < 3:
-            raise ValueError("user_tag, assistant_tag and system_tag do not tell the speakers apart")
+            raise ValueError("user_tag, assistant_tag and system_tag must differ. Change the duplicate")
         return self
 
 

@@ -1,10 +1,10 @@
-"""What pydantic says of a wrong file, in one line that names the key as it stands in the file.
+"""Convert pydantic's errors into one line that names the key as the file has it.
 
     distill.teacher.base_url: kind embedded does not read it; kind openai_compatible does. Remove the key, or …
     train.lerning_rate: unknown key. Did you mean 'learning_rate'?
 
 pydantic puts the tag of the chosen member of a union between the keys of a location, as in ``('distill', 'teacher',
-'embedded', 'model')``; a ``Place`` is a location without them, and what the schema has there.
+'embedded', 'model')``. A ``Place`` is a location without these tags, and the part of the schema at that location.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 @dataclass(frozen=True)
 class Choice:
-    """A tagged union: the key that says which member is chosen, and the members by that key's value."""
+    """A tagged union: the key that chooses a member, and the members by that key's value."""
 
     discriminator: str
     members: dict[str, type[BaseModel]]
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Place:
-    """The keys that lead to a place of the file, what the schema has there, and of which choice, under which tag."""
+    """The keys to a location of the file, the schema at that location, and its choice and tag, if it is in one."""
 
     keys: tuple[str, ...]
     node: Any
@@ -41,27 +41,27 @@ class Place:
         return ".".join(self.keys)
 
 
-def complaint(error: ValidationError, schema: type[BaseModel], raw: Any) -> str:
-    """The most telling of the errors, in one line; ``raw`` is what was read of the file."""
-    # a misspelt key is also a missing one: the unknown name says more
+def first_error(error: ValidationError, schema: type[BaseModel], raw: Any) -> str:
+    """The most helpful of the errors, in one line; ``raw`` is the content of the file."""
+    # a misspelled key is also a missing one: the unknown name is more helpful
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return _said(errors[0], schema, raw) + more
+    return _line(errors[0], schema, raw) + more
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """`` Did you mean 'learning_rate'?``, or all that there are."""
+    """`` Did you mean 'learning_rate'?``, or all known names."""
     return _close(word, known) or (f" Known: {', '.join(known)}." if known else "")
 
 
 def place(location: Sequence[int | str], schema: type[BaseModel], raw: Any) -> Place:
-    """What a location of pydantic's means."""
+    """The place for one of pydantic's locations."""
     found, data = Place((), schema), raw
     for part in location:
         node = _bare(found.node)
         if isinstance(node, Choice) and part in node.members:
             found = Place(found.keys, node.members[str(part)], node, str(part))
-        elif part == "[key]" or (_is_open(node) and not _has(data, part)):  # the name of a type and no key
+        elif part == "[key]" or (_is_open(node) and not _has(data, part)):  # the name of a type, not a key
             continue
         else:
             found = Place((*found.keys, str(part)), _inside(node, part))
@@ -69,29 +69,29 @@ def place(location: Sequence[int | str], schema: type[BaseModel], raw: Any) -> P
     return found
 
 
-def _said(error: ErrorDetails, schema: type[BaseModel], raw: Any) -> str:
+def _line(error: ErrorDetails, schema: type[BaseModel], raw: Any) -> str:
     found = place(error["loc"], schema, raw)
     key = found.key
     choice = node if isinstance(node := _bare(found.node), Choice) else None
     if error["type"] == "extra_forbidden":
         return _unknown(found, place(error["loc"][:-1], schema, raw))
-    if error["loc"][-1:] == ("[key]",):  # of a mapping whose keys are named in the schema
+    if error["loc"][-1:] == ("[key]",):  # in a mapping whose keys the schema lists
         return _unknown(found, place(error["loc"][:-2], schema, raw))
     if error["type"] == "missing":
-        return f"{key}: missing. Every value stands in the file; 'git diff' shows what was removed."
+        return f"{key}: missing. The file must have every value; 'git diff' shows what was removed."
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}."
     if choice:
-        return _unchosen(key, choice, error)
+        return _invalid_choice(key, choice, error)
     return f"{key or 'the file'}: {error['msg']}, not {error['input']!r:.60}."
 
 
-def _unchosen(key: str, choice: Choice, error: ErrorDetails) -> str:
-    """A choice without a kind that there is."""
+def _invalid_choice(key: str, choice: Choice, error: ErrorDetails) -> str:
+    """The error for a choice without a valid kind."""
     known = list(choice.members)
     if error["type"] == "union_tag_invalid":
         wrong = error["ctx"]["tag"]
-        return f"{key}.{choice.discriminator}: '{wrong}' is none of {', '.join(known)}.{_close(wrong, known)}"
+        return f"{key}.{choice.discriminator}: '{wrong}' is not one of {', '.join(known)}.{_close(wrong, known)}"
     if error["type"] == "union_tag_not_found":
         return f"{key}.{choice.discriminator}: missing. It is one of {', '.join(known)}."
     wanted = f"{{{choice.discriminator}: {' | '.join(known)}, …}}"
@@ -99,16 +99,17 @@ def _unchosen(key: str, choice: Choice, error: ErrorDetails) -> str:
 
 
 def _unknown(found: Place, around: Place) -> str:
-    """A key that the place does not have: another choice's, or a misspelt one."""
+    """The error for an unknown key: one of another choice, or a misspelled one."""
     name = found.keys[-1]
     if around.choice:
         discriminator, others = around.choice.discriminator, around.choice.members
         readers = [tag for tag, member in others.items() if name in member.model_fields]
         if readers:
-            does = "does" if len(readers) == 1 else "do"
+            *some, last = readers
+            named = f"{', '.join(some)} or {last}" if some else last
             return (
-                f"{found.key}: {discriminator} {around.tag} does not read it; {discriminator} {' and '.join(readers)} "
-                f"{does}. Remove the key, or set {discriminator}: {' or '.join(readers)}."
+                f"{found.key}: {discriminator} {around.tag} does not read it; {discriminator} {named} does. "
+                f"Remove the key, or set {discriminator}: {named}."
             )
     return f"{found.key}: unknown key.{nearest(name, _known(around.node))}"
 
@@ -119,7 +120,7 @@ def _close(word: str, known: Sequence[str]) -> str:
 
 
 def _known(node: Any) -> list[str]:
-    """The keys that the schema knows at a place."""
+    """The keys that the schema has at a place."""
     node = _bare(node)
     if isinstance(node, type) and issubclass(node, BaseModel):
         return list(node.model_fields)
@@ -134,7 +135,7 @@ def _inside(node: Any, part: int | str) -> Any:
 
 
 def _bare(node: Any) -> Any:
-    """A model, a Choice, a dict or a list of something, or None: without Optional and what else is around it."""
+    """The model, Choice, dict or list type inside Optional, Annotated and FieldInfo; None if there is none."""
     if isinstance(node, FieldInfo):
         discriminator, node = node.discriminator, node.annotation
         if isinstance(discriminator, str):
@@ -153,7 +154,7 @@ def _tags(model: type[BaseModel], discriminator: str) -> tuple[Any, ...]:
 
 
 def _is_open(node: Any) -> bool:
-    """Whether pydantic names the types that it tried there: in a plain union, and in any JSON value."""
+    """Whether pydantic adds the names of the types that it tried: in a plain union, and in any JSON value."""
     is_model = isinstance(node, type) and issubclass(node, BaseModel)
     return not (is_model or isinstance(node, Choice) or get_origin(node) in (dict, list))
 

@@ -1,4 +1,4 @@
-"""``evaluate``, ``compare`` and ``report``: what the arms are asked, how they are compared, what the page shows."""
+"""``evaluate``, ``compare`` and ``report``: the questions for the arms, the comparison, the page."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from stages.lib.params.base import Count, Section, Seed
 
 BENCHMARKS = ("heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu")
-LM_EVAL = "lm-eval:"  # before the name of any other task, group or tag of lm-eval
-# arguments of lm-eval's model classes that come from other keys of params.yaml
-OF_A_MODEL = {
+LM_EVAL = "lm-eval:"  # prefix of any other task, group or tag of lm-eval
+# arguments of lm-eval's model classes that other keys of params.yaml set
+RESERVED_ARGS = {
     "base_url",
     "batch_size",
     "device",
@@ -38,17 +38,17 @@ Benchmark = Annotated[str, AfterValidator(_known_benchmark)]
 
 
 class _Backend(Section):
-    """``args`` go to lm-eval's class of that kind as they stand, for example ``{tensor_parallel_size: 8}``."""
+    """``args`` are passed unchanged to lm-eval's class of that kind, for example ``{tensor_parallel_size: 8}``."""
 
     batch_size: Count
     dtype: Literal["float32", "bfloat16", "float16"]
     args: dict[str, JsonValue]
 
     @model_validator(mode="after")
-    def _args_are_further(self) -> "_Backend":
-        taken = sorted(OF_A_MODEL & set(self.args))
+    def _args_are_additional(self) -> "_Backend":
+        taken = sorted(RESERVED_ARGS & set(self.args))
         if taken:
-            raise ValueError(f"args holds {taken[0]!r}, which other keys say. Take it out of args")
+            raise ValueError(f"args contains {taken[0]!r}, which other keys set. Remove it from args")
         return self
 
 
@@ -59,10 +59,10 @@ class LoadedBackend(_Backend):
 
 
 class ServedBackend(_Backend):
-    """A server has the weights and is asked over HTTP (``run.served`` says where), ``batch_size`` questions at a time.
+    """A server has the weights, at the address in ``run.served``; ``batch_size`` requests are in flight at a time.
 
-    ``dtype`` is what that server was started with. It cannot be seen from here, so it is said here: the metrics name
-    it, ``compare`` warns where two arms differ in it, and an answer kept under one is not taken for one of another.
+    ``dtype`` is the one that the server was started with, which cannot be found out from here. The metrics have it,
+    ``compare`` warns if two arms differ in it, and cached answers of another dtype are not used.
     """
 
     kind: Literal["local-completions", "local-chat-completions"]
@@ -72,9 +72,9 @@ Backend = Annotated[LoadedBackend | ServedBackend, Field(discriminator="kind")]
 
 
 class Evaluate(Section):
-    """What the arms are asked, how they answer, and which score counts.
+    """The benchmarks, the generation of answers, and the score that counts.
 
-    ``num_fewshot`` is by benchmark; one that is not named there gets its task's own number.
+    ``num_fewshot`` is by benchmark. Benchmarks that are not in it use their task's own number.
     """
 
     benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
@@ -92,7 +92,7 @@ class Evaluate(Section):
         if self.backend.kind == "local-chat-completions" and "mmlu" in self.benchmarks:
             raise ValueError(
                 "mmlu needs log-likelihoods, which local-chat-completions does not give. "
-                "Take local-completions, or leave mmlu out"
+                "Set local-completions, or remove mmlu"
             )
         if self.backend.kind == "local-chat-completions" and not self.chat_template:
             raise ValueError("local-chat-completions always asks through a chat template. Set chat_template: true")
@@ -102,17 +102,17 @@ class Evaluate(Section):
     def _fewshot_is_asked(self) -> "Evaluate":
         for name in self.num_fewshot:
             if name not in self.benchmarks:
-                raise ValueError(f"num_fewshot names {name!r}, which is not among the benchmarks")
+                raise ValueError(f"num_fewshot has {name!r}, which is not among the benchmarks. Remove it")
         if self.num_fewshot.get("heldout"):
-            raise ValueError("num_fewshot: heldout has no examples to show but its own questions; leave it out")
+            raise ValueError("num_fewshot: heldout has no examples but its own questions. Remove it")
         return self
 
 
 class Compare(Section):
-    """Which pairs of arms are compared (the first minus the second; null: the usual ones), and how.
+    """The pairs of arms to compare (the first minus the second; null: the default ones), and the method.
 
-    ``interval`` is the method of a difference's interval and p. Where questions repeat a problem, as in MGSM, it is
-    pseudo_pairs either way: Tango's is for independent pairs.
+    ``interval`` is the method for a difference's interval and p. If questions repeat a problem, as in MGSM, it is
+    always pseudo_pairs, because Tango's needs independent pairs.
     """
 
     pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None
@@ -121,7 +121,7 @@ class Compare(Section):
 
 
 class Report(Section):
-    """What the page shows."""
+    """The settings of the page."""
 
     samples: Count
     seed: Seed

@@ -1,4 +1,4 @@
-"""``filter``: a section for each strategy. Only those that ask a judge have one."""
+"""``filter``: one section for each strategy. Only strategies with a judge have a judge section."""
 
 from typing import Annotated, Literal
 
@@ -9,13 +9,13 @@ from stages.lib.params.teacher import EmbeddedTeacher, ServedTeacher
 
 
 class EmbeddedJudge(EmbeddedTeacher):
-    """The embedded model as a judge; ``slip_share`` is that of its marks that are wrong."""
+    """The embedded model as a judge; ``slip_share`` is its share of wrong marks."""
 
     prompt: Name
 
 
 class ServedJudge(ServedTeacher):
-    """A model behind an address as a judge."""
+    """A served model as a judge."""
 
     prompt: Name
 
@@ -23,29 +23,29 @@ class ServedJudge(ServedTeacher):
 Judge = Annotated[EmbeddedJudge | ServedJudge, Field(discriminator="kind")]
 
 
-class _Chosen(Section):
-    """What becomes of answers that nobody could judge, and which right ones are kept."""
+class _Strategy(Section):
+    """What happens to answers that could not be judged, and which right answers are kept."""
 
     on_unsure: Literal["reject", "keep"]
     select: Literal["first_correct", "shortest_correct", "all_correct"]
     control_seed: Seed
 
 
-class RuleFilter(_Chosen):
-    """The rule alone."""
+class RuleFilter(_Strategy):
+    """Only the rule."""
 
     strategy: Literal["rule"]
 
 
-class JudgedFilter(_Chosen):
-    """The judge alone, or every answer marked by both."""
+class JudgedFilter(_Strategy):
+    """Only the judge, or both for every answer."""
 
     strategy: Literal["judge", "both"]
     judge: Judge
 
 
-class AuditedFilter(_Chosen):
-    """The rule alone, of which a judge marks a share too, for the table of rule against judge; the verdict stays."""
+class AuditedFilter(_Strategy):
+    """Only the rule decides. A judge also marks a share, for the table of rule against judge."""
 
     strategy: Literal["rule_audited"]
     audit_share: Annotated[float, Field(gt=0, le=1)]
@@ -53,8 +53,8 @@ class AuditedFilter(_Chosen):
     judge: Judge
 
 
-class RuleThenJudgeFilter(_Chosen):
-    """The rule, and the judge where the rule cannot read an answer; and a share of the rule's own verdicts (or 0)."""
+class RuleThenJudgeFilter(_Strategy):
+    """The rule, the judge for answers that it cannot read, and the judge for a share of the rule's verdicts too."""
 
     strategy: Literal["rule_then_judge"]
     audit_share: Share
@@ -66,12 +66,12 @@ Filter = Annotated[RuleFilter | AuditedFilter | JudgedFilter | RuleThenJudgeFilt
 
 
 def judge_of(params: Filter) -> EmbeddedJudge | ServedJudge | None:
-    """The judge that the strategy asks; None for the rule alone."""
+    """The judge of the strategy; None for only the rule."""
     return None if isinstance(params, RuleFilter) else params.judge
 
 
 def audit_of(params: Filter) -> tuple[float, int]:
-    """Of the rule's own verdicts, the share that the judge marks too, and the seed that draws them."""
+    """The share of the rule's verdicts that the judge also marks, and the seed that samples them."""
     if isinstance(params, (AuditedFilter, RuleThenJudgeFilter)):
         return params.audit_share, params.audit_seed
     return 0.0, 0

@@ -1,4 +1,4 @@
-"""From the form in which params.yaml had every key of every choice to that of tagged unions; the meaning stays.
+"""Rewrite an older params.yaml, with every key of every choice, as tagged unions; the meaning stays the same.
 
     distill:                                  distill:
       teacher:                                  teacher:
@@ -9,7 +9,7 @@
         embedded:
           slip_share: 0.3
 
-What the chosen kind does not read goes, with its comments; all else keeps its own.
+Keys that the chosen kind does not read are removed, with their comments. All other comments are kept.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ BOM = "\ufeff"
 
 
 def migrated(text: str, path: Path) -> str:
-    """The text of an older file in the new form; ParamsError where that would not be valid."""
+    """The text of an older file in the new format; ParamsError if that is not valid."""
     plain = text.removeprefix(BOM).replace("\r\n", "\n")
     try:
         tree = document(plain)
     except ValueError as error:
-        raise ParamsError(f"{path}: cannot be rewritten: {error}. Write them out, and run this again.") from error
+        raise ParamsError(f"{path}: cannot be rewritten: {error}. Write them out, then run this again.") from error
     _rearrange(tree)
     new = tree.text()
     checked(parsed(new, path), path)
@@ -37,7 +37,7 @@ def migrated(text: str, path: Path) -> str:
 
 
 def needs_migration(text: str, path: Path) -> bool:
-    """Whether a file has the older form; ParamsError where it is in neither."""
+    """Whether a file has the older format; ParamsError if it has neither."""
     raw = parsed(text, path)
     if is_older(raw):
         return True
@@ -139,7 +139,7 @@ def _train(train: Entry, run: Entry) -> None:
 
 
 def _checkpoints_of_openmind(openmind: Entry, run: Entry) -> None:
-    """Its two keys for them are those that ``run`` has for both trainers; ``save_strategy: "no"`` is null there."""
+    """Move its two checkpoint keys to ``run``, which has both; ``save_strategy: "no"`` is null there."""
     steps, overwrite = openmind.take("save_steps"), openmind.take("overwrite_output_dir")
     extra = openmind.at("extra")
     if steps and extra and isinstance(extra.value, dict) and extra.value.get("save_strategy") == "no":
@@ -147,6 +147,7 @@ def _checkpoints_of_openmind(openmind: Entry, run: Entry) -> None:
         steps.set(None)
     if overwrite:
         overwrite.set(not overwrite.value)
+        overwrite.beside = ""  # the comment would now say the opposite
     _put_in_run(run, steps, overwrite)
 
 
@@ -154,8 +155,7 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
     for entry, key in ((steps, "checkpoint_steps"), (resume, "resume")):
         if entry:
             entry.rename(key)
-            # what stood beside it said of whose checkpoints it was
-            run.put(Entry(key, entry.value, above=entry.above))
+            run.put(entry)
 
 
 def _evaluate(evaluate: Entry) -> None:
@@ -164,7 +164,7 @@ def _evaluate(evaluate: Entry) -> None:
 
 
 def _run(run: Entry, section: Any) -> None:
-    """``section`` finds the teacher, the judge and evaluate.backend, in the new form already."""
+    """``section`` returns the teacher, the judge and evaluate.backend, already in the new format."""
     models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
     kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
     served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
@@ -185,9 +185,9 @@ def _run(run: Entry, section: Any) -> None:
 
 
 def _group(parent: Entry, key: str, names: dict[str, str], more: Entry | None = None, read: bool = True) -> None:
-    """Keys of a section as a mapping of its own, where the first of them stood; and what ``more`` has.
+    """Move keys of a section into a new mapping at the position of the first one, with the entries of ``more``.
 
-    ``names`` has the new ones by the old; where nobody is to read them they are gone.
+    ``names`` maps old to new names. Unless ``read``, the keys are removed.
     """
     places = [place for place, entry in enumerate(parent.entries or ()) if entry.key in names]
     taken = [entry for name in names if (entry := parent.take(name))]

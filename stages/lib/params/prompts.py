@@ -1,6 +1,6 @@
 """The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, ``stages/prompts/judge/NAME.txt``.
 
-A name is in one of the two folders alone, so it is enough to find the text.
+A name is in only one of the two folders, so it is enough to find the text.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ JUDGE = "judge"
 
 
 def prompt_text(name: str) -> str:
-    """The text of a prompt, as it stands in its file, to the byte."""
+    """The text of a prompt, exactly as in its file."""
     path = _file(name)
     try:
         return path.read_bytes().decode("utf-8")
@@ -21,12 +21,12 @@ def prompt_text(name: str) -> str:
 
 
 def slotted_prompt_text(key: str, name: str, what: str) -> str:
-    """The text of a prompt that says where the ``what`` stands; ``key`` is where params name it."""
+    """The text of a prompt with a placeholder for the ``what``; ``key`` is its key in params."""
     text = prompt_text(name)
     if "{question}" not in text:
         path = _file(name).relative_to(PROMPTS)
         raise ParamsError(
-            f"params.yaml: {key}: stages/prompts/{path} does not say where the {what} stands. "
+            f"params.yaml: {key}: stages/prompts/{path} has no placeholder for the {what}. "
             "Write {question} into it, or choose another prompt."
         )
     return text

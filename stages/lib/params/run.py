@@ -1,14 +1,14 @@
-"""``run``: what no stage depends on, for it shapes speed and money and no result."""
+"""``run``: what affects speed and cost, but no result. No stage depends on it."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable
 
 
 class Price(Section):
-    """What a model costs, per million tokens; ``cached_input`` is for what the provider's own cache served."""
+    """The price of a model per million tokens; ``cached_input`` is for tokens from the provider's own cache."""
 
     input: NotNegative
     cached_input: NotNegative
@@ -16,7 +16,7 @@ class Price(Section):
 
 
 class Prices(Section):
-    """The price table: its currency, when it was read (a text), and the models; a model not there has no price."""
+    """The price table: its currency, its date (a text), and the models. A model that is not in it has no price."""
 
     currency: Text
     date: str
@@ -24,14 +24,14 @@ class Prices(Section):
 
 
 class EmbeddedServer(Section):
-    """How long the embedded model thinks, and where its server listens (0: any free port)."""
+    """The latency of the embedded model, and the port of its server (0: any free port)."""
 
     latency_s: NotNegative
     port: Annotated[int, Field(ge=0, le=65535)]
 
 
 class ServedModels(Section):
-    """Where the arms are served, under which name, and the variable that holds the key, if the server needs one."""
+    """The address of the served arms, their name, and the variable with the key, if the server needs one."""
 
     base_url: Text
     model: Text
@@ -39,17 +39,17 @@ class ServedModels(Section):
 
 
 class ApiKeyVariables(Section):
-    """The environment variables, or lines of .env, with the keys; one for each model behind an address."""
+    """The environment variables, or lines of .env, with the keys; one for each served model."""
 
     teacher: Variable | None = None
     judge: Variable | None = None
 
 
 class Run(Section):
-    """Speed, money, and how long an answer is waited for (what times out is a failed row).
+    """Speed, cost and timeouts (a timeout makes a failed row).
 
-    What only some choices read is absent without them: ``api_key_variables`` (a model behind an address), ``embedded``
-    (an embedded one), ``served`` (evaluate.backend local-…). So are ``prices`` and ``budget`` where nothing is paid.
+    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher or judge), ``embedded``
+    (an embedded one), ``served`` (evaluate.backend local-…). Without costs, ``prices`` and ``budget`` are absent.
     """
 
     concurrency: Count
@@ -74,31 +74,16 @@ class Run(Section):
     checkpoint_steps: Count | None
     resume: bool
 
-    @model_validator(mode="after")
-    def _absent_is_not_null(self) -> "Run":
-        for name in ("api_key_variables", "embedded", "served", "prices"):
-            if name in self.model_fields_set and getattr(self, name) is None:
-                raise ValueError(f"{name} is null, but what nothing reads is left out. Remove the key")
-        return self
-
-    @model_validator(mode="after")
-    def _money_is_whole(self) -> "Run":
-        if self.prices and "budget" not in self.model_fields_set:
-            raise ValueError("budget is missing beside prices. Write budget: null for none")
-        if not self.prices and "budget" in self.model_fields_set:
-            raise ValueError("budget is in the currency of run.prices, which is absent. Write prices, or remove budget")
-        return self
-
     @property
     def currency(self) -> str:
-        """That of the price table; empty where there is none, and no amount either."""
+        """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
     def key_variable(self, of: Literal["teacher", "judge"]) -> str | None:
-        """The variable with that model's key; None for one that needs none."""
+        """The variable with that model's key; None if it needs no key."""
         names = self.api_key_variables or ApiKeyVariables()
         return names.teacher if of == "teacher" else names.judge
 
     def price(self, model: str) -> Price | None:
-        """What a model costs; None where that is not known."""
+        """The price of a model; None if it is not known."""
         return self.prices.models.get(model) if self.prices else None

@@ -1,4 +1,4 @@
-"""``distill`` and the two kinds of model that it asks: the embedded one, and any behind an OpenAI-compatible API."""
+"""``distill`` and its two kinds of teacher: the embedded model, and any model with an OpenAI-compatible API."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, model_validat
 
 from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share
 
-# what a server of the protocol may do wrong: first what passes when asked again, then what stays (embedded/faults.py)
+# faults of a server: first those that a retry may fix, then the permanent ones (embedded/faults.py)
 Fault = Literal[
     "rate_limit",
     "rate_limit_retry_after",
@@ -26,7 +26,7 @@ Fault = Literal[
     "empty_reasoning",
     "content_filter",
 ]
-OF_A_REQUEST = {
+RESERVED_KEYS = {
     "endpoint",
     "sample",
     "draw",
@@ -44,12 +44,12 @@ OF_A_REQUEST = {
 def _holds_no_secret(text: str) -> str:
     url = AnyHttpUrl(text)
     if url.username or url.password or url.query:
-        raise ValueError("a base_url is stored and shown, so it holds no user, password or query; use API_KEY")
+        raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
     return text
 
 
 class EmbeddedTeacher(Section):
-    """The model in this project: how often it slips, on which questions, and the share of each fault it commits."""
+    """The model in this project: its share of wrong answers, the seed for them, and the share of each fault."""
 
     kind: Literal["embedded"]
     model: str
@@ -61,14 +61,14 @@ class EmbeddedTeacher(Section):
     @model_validator(mode="after")
     def _shares_fit(self) -> "EmbeddedTeacher":
         if sum(self.faults.values()) > 1:
-            raise ValueError("the shares of all faults come to more than 1")
+            raise ValueError("the sum of all fault shares is above 1. Lower them")
         return self
 
 
 class ServedTeacher(Section):
-    """A model behind an address of the OpenAI protocol. Null sampling values are not sent: the endpoint's own hold.
+    """A model with an OpenAI-compatible API. Null sampling values are not sent: the endpoint's defaults apply.
 
-    ``extra_body`` is sent as it stands and is part of the store's key: ``{enable_thinking: true}`` for DashScope's
+    ``extra_body`` is sent unchanged and is part of the store's key: ``{enable_thinking: true}`` for DashScope's
     hybrid models, ``{chat_template_kwargs: {enable_thinking: true}}`` for some of vLLM's.
     """
 
@@ -82,9 +82,9 @@ class ServedTeacher(Section):
 
     @model_validator(mode="after")
     def _extra_is_extra(self) -> "ServedTeacher":
-        taken = sorted(OF_A_REQUEST & set(self.extra_body))
+        taken = sorted(RESERVED_KEYS & set(self.extra_body))
         if taken:
-            raise ValueError(f"extra_body holds {taken[0]!r}, which is not extra: it has a key or a meaning of its own")
+            raise ValueError(f"extra_body contains {taken[0]!r}, which other keys set or which is reserved. Remove it")
         return self
 
 
@@ -92,7 +92,7 @@ Teacher = Annotated[EmbeddedTeacher | ServedTeacher, Field(discriminator="kind")
 
 
 class Distill(Section):
-    """What is asked, how often, and the share of failed rows above which the stage fails."""
+    """The prompt, the samples per question, and the share of failed rows above which the stage fails."""
 
     prompt: Name
     samples_per_question: Count

@@ -1,10 +1,10 @@
-"""A YAML file as a tree of its own lines, so that it can be rearranged and everything that is kept stays as written.
+"""A YAML file as a tree of its lines. It can be rearranged, and everything that stays keeps its text.
 
     document("run:\n  # mine\n  threads: 2   # two cores\n")
     → Entry("run", {…}, ["run:"], entries=[Entry("threads", 2, ["threads: 2"], above=["# mine"], beside="# two cores")])
 
-What is not a mapping is the lines that it was written in. The comments above a key and beside it move with it, the
-latter in its column. A mapping in braces is written out as a block where something in it has changed.
+A value that is not a mapping keeps its lines. The comments above and beside a key move with it; those beside it keep
+their column. A mapping in braces becomes a block if something in it has changed.
 """
 
 import re
@@ -23,7 +23,7 @@ STEP = 2
 
 @dataclass
 class Entry:
-    """A key and what stands at it; ``lines`` are dedented, and of a block mapping only the one with its key.
+    """A key and its value. ``lines`` are dedented; those of a block mapping are only the line with its key.
 
     ``above`` are the comments and empty lines above the key, ``beside`` the comment in its line and its ``column``.
     """
@@ -35,55 +35,58 @@ class Entry:
     beside: str = ""
     column: int = 0
     entries: list["Entry"] | None = None
-    written: list["Entry"] | None = None  # the entries of a mapping in braces, as its lines have them
+    written: list["Entry"] | None = None  # the original entries of a mapping in braces
 
     def at(self, key: str) -> "Entry | None":
-        """The entry of that key, if it is there."""
+        """The entry of that key, or None."""
         return next((each for each in self.entries or () if each.key == key), None)
 
     def take(self, key: str) -> "Entry | None":
-        """The entry of that key, which is no longer there."""
+        """Remove the entry of that key and return it."""
         found = self.at(key)
         if self.entries is not None and found:
             self.entries = [each for each in self.entries if each is not found]
         return found
 
     def put(self, entry: "Entry | None", place: int | None = None) -> None:
-        """An entry, at its place or at the end."""
+        """Insert an entry at a position or at the end."""
         if self.entries is not None and entry:
             self.entries.insert(len(self.entries) if place is None else place, entry)
 
     def rename(self, key: str) -> None:
-        """Another key for the same."""
+        """Change the key."""
         if self.lines:
             self.lines[0] = re.sub(r"""^(['"]?)""" + re.escape(self.key) + r"\1(?=\s*:)", key, self.lines[0], count=1)
         self.key = key
 
     def set(self, value: Any) -> None:
-        """Another value on one line for the same key."""
+        """Change the value, written on one line."""
         self.value, self.lines = value, [_inline(self.key, value)]
 
 
 @dataclass
 class Document:
-    """A file: its entries, and the comments after the last of them."""
+    """A file: the lines before its entries (``---``), the entries, and the comments after the last one."""
 
+    head: list[str]
     root: Entry
     tail: list[str]
 
     def text(self) -> str:
         """The file's text."""
-        return "\n".join([*_written(self.root.entries or (), 0), *self.tail])
+        return "\n".join([*self.head, *_written(self.root.entries or (), 0), *self.tail])
 
 
 def document(text: str) -> Document:
-    """The tree of a YAML text without errors; ValueError where a mapping takes over another's keys (``<<``)."""
+    """The tree of a valid YAML text; ValueError if a mapping uses a merge key (``<<``)."""
     lines = text.split("\n")
     end = len(lines)
     while end and _is_apart(lines[end - 1], 0):
         end -= 1
     loaded = _yaml().load(StringIO(text))
-    return Document(Entry("", loaded, entries=list(_entries(loaded, lines, 0, end, 0))), lines[end:])
+    entries = list(_entries(loaded, lines, 0, end, 0))
+    begin = loaded.lc.key(next(iter(loaded)))[0] - len(entries[0].above)
+    return Document(lines[:begin], Entry("", loaded, entries=entries), lines[end:])
 
 
 def _yaml() -> YAML:
@@ -94,9 +97,9 @@ def _yaml() -> YAML:
 
 
 def _entries(mapping: CommentedMap, lines: list[str], start: int, end: int, margin: int) -> Iterator[Entry]:
-    """The entries of a block mapping on the lines from ``start`` to ``end``, which ``margin`` was cut off of."""
+    """The entries of a block mapping on the lines from ``start`` to ``end``, which are dedented by ``margin``."""
     if any(key not in mapping.lc.data for key in mapping):
-        raise ValueError("a mapping takes over another's keys (<<)")
+        raise ValueError("a mapping uses merge keys (<<)")
     places = [(key, *mapping.lc.key(key)) for key in mapping]
     begins = [_first_comment(lines, line, column, start) for _, line, column in places]
     for (key, line, column), begin, stop in zip(places, begins, [*begins[1:], end], strict=True):
@@ -114,13 +117,13 @@ def _entry(key: Any, value: Any, above: list[str], lines: list[str], margin: int
     column = margin + lines[0].find(beside) if beside else 0
     if value.fa.flow_style():
         return Entry(str(key), value, [code, *lines[1:]], above, beside, column, *_in_braces(value))
-    # the lines are this entry's alone now, so its own mapping is read anew from them
+    # the lines belong only to this entry, so its mapping is parsed again from them
     inner = _yaml().load(StringIO("\n".join(lines)))[key]
     return Entry(str(key), value, [code], above, beside, column, list(_entries(inner, lines, 1, len(lines), margin)))
 
 
 def _in_braces(mapping: CommentedMap) -> tuple[list[Entry], list[Entry]]:
-    """The entries of a mapping in braces, and the same once more, to see whether they were changed."""
+    """The entries of a mapping in braces, and a copy of them, to detect changes."""
     entries = []
     for key, value in mapping.items():
         inner = _in_braces(value) if isinstance(value, CommentedMap) and value else (None, None)
@@ -129,18 +132,18 @@ def _in_braces(mapping: CommentedMap) -> tuple[list[Entry], list[Entry]]:
 
 
 def _parted(line: str) -> tuple[str, str]:
-    """What a line says, and the comment in it."""
+    """The code and the comment of a line."""
     for found in re.finditer(r"\s+#", line):
         try:
             YAML(typ="safe").load(StringIO(line[: found.start()].lstrip("- ")))
-        except YAMLError:  # in the middle of a text in quotes
+        except YAMLError:  # inside a quoted text
             continue
         return line[: found.start()], line[found.start() :].strip()
     return line.rstrip(), ""
 
 
 def _first_comment(lines: list[str], line: int, column: int, start: int) -> int:
-    """Where the comments above a key begin; one that is further in belongs to what stands above it."""
+    """The line where the comments above a key begin. A more indented comment belongs to the entry before."""
     while line > start and _is_apart(lines[line - 1], column):
         line -= 1
     return line
@@ -152,7 +155,7 @@ def _is_apart(text: str, column: int) -> bool:
 
 
 def _indent(text: str, column: int) -> int:
-    """How much of a line's indentation goes with its key's."""
+    """The part of a line's indentation that is removed with its key's."""
     return min(column, len(text) - len(text.lstrip()))
 
 

@@ -1,4 +1,4 @@
-"""``train``, ``datasets`` and ``arms``: the student, the trainer, what is trained of the weights, and on what."""
+"""``train``, ``datasets`` and ``arms``: the student, the trainer, the trained weights, and the training data."""
 
 from typing import Annotated, Literal
 
@@ -10,14 +10,14 @@ SystemPrompt = Literal["as_system", "in_user_turn"]
 
 
 class LocalStudent(Section):
-    """Weights that are on this disk: a folder, or an installed package that ships them."""
+    """Local weights: a folder, or an installed package that contains them."""
 
     kind: Literal["package", "path"]
     name: str
 
     @property
     def revision(self) -> None:
-        """What is on the disk has none."""
+        """None: local weights have no revision."""
 
 
 class PublishedStudent(Section):
@@ -38,7 +38,7 @@ class Full(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters, merged into the weights when the student is saved; ``keep_adapter`` saves them apart too."""
+    """Low-rank adapters, merged into the weights when the student is saved. ``keep_adapter`` also saves them alone."""
 
     kind: Literal["lora"]
     r: Count
@@ -52,24 +52,26 @@ Finetuning = Annotated[Full | Lora, Field(discriminator="kind")]
 
 
 class Trl(Section):
-    """TRL in this environment; both keys spare padding, each in its way."""
+    """TRL in this environment. Both keys reduce padding."""
 
     kind: Literal["trl"]
     group_by_length: bool
     packing: bool
 
     @model_validator(mode="after")
-    def _one_way_to_spare_padding(self) -> "Trl":
+    def _one_way_to_reduce_padding(self) -> "Trl":
         if self.packing and self.group_by_length:
-            raise ValueError("packing fills rows up to one length, so group_by_length has nothing to do; set one false")
+            raise ValueError(
+                "packing fills rows to one length, so group_by_length has no effect. Set one of them to false"
+            )
         return self
 
 
 class OpenMind(Section):
-    """openMind in an environment of its own: how it is started, and keys of its training YAML that are its own.
+    """openMind in its own environment: how it is started, and the keys that only its training YAML has.
 
-    What is null is not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path
-    of its own dataset_info.json, which gets our entry while it trains. ``extra`` holds any further keys of the YAML.
+    Null values are not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path
+    of its own dataset_info.json, which gets our entry during the training. ``extra`` has any other keys of the YAML.
     """
 
     kind: Literal["openmind"]
@@ -83,9 +85,9 @@ class OpenMind(Section):
     @model_validator(mode="after")
     def _version_can(self) -> "OpenMind":
         if self.version == "1.0.0" and self.template:
-            raise ValueError("release 1.0.0 refuses the key template and chooses by itself; set template: null")
+            raise ValueError("release 1.0.0 refuses the key template and chooses one itself. Set template: null")
         if self.version == "git" and not self.template:
-            raise ValueError("openMind from its repository is told the template; set template: qwen")
+            raise ValueError("openMind from its repository needs a template. Set template: qwen")
         return self
 
 
@@ -93,10 +95,10 @@ Trainer = Annotated[Trl | OpenMind, Field(discriminator="kind")]
 
 
 class Train(Section):
-    """What the trainings of all arms share; ``deepspeed`` is the file of its settings.
+    """The settings that all arms share; ``deepspeed`` is the path of its settings file.
 
-    ``system_prompt``: where a conversation's system text goes. ``save_dtype``: the numbers of the saved weights,
-    ``auto`` those of the student as published.
+    ``system_prompt``: where a conversation's system text goes. ``save_dtype``: the dtype of the saved weights; ``auto``
+    keeps that of the published student.
     """
 
     student: Student
@@ -119,12 +121,12 @@ class Train(Section):
     def _system_text_is_trained(self) -> "Train":
         trainer = self.trainer
         if isinstance(trainer, OpenMind) and trainer.version == "1.0.0" and self.system_prompt == "as_system":
-            raise ValueError("openMind 1.0.0 drops the system text of a sample; set system_prompt: in_user_turn")
+            raise ValueError("openMind 1.0.0 drops the system text of a sample. Set system_prompt: in_user_turn")
         return self
 
     @property
     def packing(self) -> bool:
-        """Whether the trainer lays several rows behind one another."""
+        """Whether the trainer packs several rows into one."""
         return isinstance(self.trainer, Trl) and self.trainer.packing
 
     @property
@@ -134,18 +136,18 @@ class Train(Section):
 
     @property
     def lora(self) -> Lora | None:
-        """The adapters; None where all weights are trained."""
+        """The adapters; None if all weights are trained."""
         return self.finetuning if isinstance(self.finetuning, Lora) else None
 
 
 class Dataset(Section):
-    """A training set: the file of distilled rows that it is made from."""
+    """A training set: its file of distilled rows."""
 
     rows: str
 
 
 class Arm(Section):
-    """A training: which dataset, how long, how fast. ``max_steps`` (or null) overrides the epochs."""
+    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs."""
 
     dataset: Name
     num_train_epochs: Positive

@@ -1,4 +1,4 @@
-"""The whole of params.yaml, and what one section says of another."""
+"""The complete params.yaml, and the checks across its sections."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,18 +7,27 @@ from stages.lib.params.base import Name, Section
 from stages.lib.params.collect import Collect, EvalData, S1k
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
-from stages.lib.params.evaluate import Compare, Evaluate, Report
+from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
 from stages.lib.params.filter import Filter, judge_of
 from stages.lib.params.prompts import JUDGE, prompt_names
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.train import Arm, Dataset, Train
 
-SERVED_EXAMPLE = '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}'
+# keys of ``run`` that only one choice reads: that choice, and an example
+READERS = {
+    "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
+    "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.served": (
+        "evaluate.backend with kind: local-completions or local-chat-completions",
+        '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
+    ),
+}
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The complete params.yaml."""
 
     collect: Collect
     distill: Distill
@@ -36,12 +45,12 @@ class Params(Section):
 
 
 def contradictions(params: Params) -> Iterator[str]:
-    """What one section says of another and is not so: names of nothing, keys of ``run`` that nothing reads or lacks."""
+    """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
     yield from _names(params)
     yield from _prompts(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
-            yield f"evaluate.benchmarks: '{name}' stands there twice. Leave one out."
+            yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
     yield from _run(params)
 
 
@@ -50,7 +59,7 @@ def _names(params: Params) -> Iterator[str]:
         if arm.dataset not in params.datasets:
             yield f"arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest(arm.dataset, list(params.datasets))}"
     if "base" in params.arms:
-        yield "arms.base: 'base' is the untrained student. Name the arm otherwise."
+        yield "arms.base: 'base' is the untrained student. Rename the arm."
     arms = ["base", *params.arms]
     for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
@@ -67,41 +76,31 @@ def _prompts(params: Params) -> Iterator[str]:
             path = "/".join(part for part in ("stages/prompts", folder, f"{name}.txt") if part)
             yield f"{key}: no file {path}.{nearest(name, known)}"
     for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
-        yield f"stages/prompts: {name}.txt stands there and in its folder {JUDGE}. Rename one of them."
+        yield f"stages/prompts: {name}.txt is there and in its folder {JUDGE}. Rename one of them."
 
 
 def _run(params: Params) -> Iterator[str]:
-    """A key of ``run`` stands there just where something that is chosen reads it."""
-    run, keys = params.run, params.run.api_key_variables or ApiKeyVariables()
-    judge = judge_of(params.filter)
-    embedded, served = "kind: embedded", "kind: openai_compatible"
-    teacher_is, judge_is = params.distill.teacher.kind, judge.kind if judge else None
-    local = params.evaluate.backend.kind.startswith("local-")
-    for key, example, found, is_read, reader in (
-        (
-            *("run.embedded", "{latency_s: 0.05, port: 0}", run.embedded, "embedded" in (teacher_is, judge_is)),
-            f"distill.teacher or filter.judge with {embedded}",
-        ),
-        (
-            *("run.api_key_variables.teacher", "API_KEY", keys.teacher, teacher_is == "openai_compatible"),
-            f"distill.teacher with {served}",
-        ),
-        (
-            *("run.api_key_variables.judge", "API_KEY", keys.judge, judge_is == "openai_compatible"),
-            f"filter.judge with {served}",
-        ),
-        (
-            *("run.served", SERVED_EXAMPLE, run.served, local),
-            "evaluate.backend with kind: local-completions or local-chat-completions",
-        ),
-    ):
-        yield from _presence(key, example, found, is_read, reader)
+    """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
+    run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
+    teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
+    yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
+    yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
     if run.api_key_variables and not (keys.teacher or keys.judge):
-        yield "run.api_key_variables: names no variable. Remove it."
+        yield "run.api_key_variables: empty. Remove it."
+    yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
+    for name in ("api_key_variables", "embedded", "served", "prices"):
+        if name in run.model_fields_set and getattr(run, name) is None:
+            yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
+    if run.prices and "budget" not in run.model_fields_set:
+        yield "run.budget: missing beside run.prices. Write budget: null for none."
+    if not run.prices and "budget" in run.model_fields_set:
+        yield "run.budget: needs the currency of run.prices, which is absent. Write prices, or remove the budget."
 
 
-def _presence(key: str, example: str, found: Any, is_read: bool, reader: str) -> Iterator[str]:
+def _presence(key: str, found: Any, is_read: bool) -> Iterator[str]:
+    reader, example = READERS[key]
     if is_read and found is None:
         yield f"{key}: missing, and {reader} reads it. Write it, for example {example}."
     if found is not None and not is_read:
-        yield f"{key}: nothing reads it but {reader}. Remove the key."
+        yield f"{key}: only {reader} reads it. Remove the key."

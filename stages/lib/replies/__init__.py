@@ -1,1 +1,1 @@
-"""What a server sends: an answer, its thought, its end and its tokens, or an error and what it means."""
+"""Read what a server sends: an answer with its reasoning, finish reason and tokens, or an error and its meaning."""

@@ -1,11 +1,12 @@
-"""Whose fault an error is, wherever it stands: the status, the body of a 200, an event of a stream.
+"""Classify a server's error: retry, fail one question, or end the run.
 
-    passes          ask again: a rate limit, an overloaded or broken server
-    this question   one row, not asked again in this run: a content filter, a prompt that is too long, any other 400
-    all             the run ends: no credit, a wrong key, no such model, a limit of the day
+    transient    retry: a rate limit, an overloaded or broken server
+    question     one row fails and is not retried in this run: a content filter, a prompt too long, any other 400
+    run          the run ends: no credit, a wrong key, no such model, a daily limit
 
-First the codes decide, then the sentence, then the status: servers send no credit as 400, 401, 402, 403, 429, 500 and
-inside a 200. The rules hold codes and words as data, seen in public threads and providers' tables of errors;
+The error may be in the status, in the body of a 200, or in an event of a stream. The codes decide first, then the
+sentence, then the status, because servers report missing credit as 400, 401, 402, 403, 429, 500 and inside a 200. The
+rules hold codes and words as data, taken from public threads and from providers' tables of errors;
 tests/test_teacher_errors.py has the bodies.
 """
 
@@ -14,15 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from stages.lib.replies.server_words import ServerWords
+from stages.lib.replies.server_message import ServerMessage
 
 
-class Fault(Enum):
-    """Whose fault an error is."""
+class Scope(Enum):
+    """What an error affects."""
 
-    PASSES = "passes"
-    QUESTION = "this question"
-    ALL = "all"
+    TRANSIENT = "transient"
+    QUESTION = "question"
+    RUN = "run"
 
 
 class Subject(Enum):
@@ -38,10 +39,10 @@ class Subject(Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whose fault an error is, and what it is about."""
+class ErrorClass:
+    """What an error affects, and what it is about."""
 
-    fault: Fault
+    scope: Scope
     subject: Subject
 
 
@@ -50,26 +51,26 @@ class Rule:
     """The codes (whole, in lower case) and the words of one subject."""
 
     subject: Subject
-    fault: Fault
+    scope: Scope
     codes: frozenset[str]
     words: re.Pattern[str]
 
-    def has_code(self, said: ServerWords) -> bool:
-        """Whether the server gives one of its codes."""
-        return not self.codes.isdisjoint(said.codes)
+    def has_code(self, message: ServerMessage) -> bool:
+        """Whether the server states one of its codes."""
+        return not self.codes.isdisjoint(message.codes)
 
-    def has_words(self, said: ServerWords) -> bool:
-        """Whether the server's sentence is about it; some servers put the sentence where the code belongs."""
-        return any(self.words.search(text) for text in (said.text, *said.codes))
+    def has_words(self, message: ServerMessage) -> bool:
+        """Whether the server's sentence has its words; some servers put the sentence where the code belongs."""
+        return any(self.words.search(text) for text in (message.text, *message.codes))
 
 
-def _rule(subject: Subject, fault: Fault, codes: str, words: Iterable[str]) -> Rule:
-    return Rule(subject, fault, frozenset(codes.split()), re.compile("|".join(words), re.IGNORECASE))
+def _rule(subject: Subject, scope: Scope, codes: str, words: Iterable[str]) -> Rule:
+    return Rule(subject, scope, frozenset(codes.split()), re.compile("|".join(words), re.IGNORECASE))
 
 
 CONTENT = _rule(
     Subject.CONTENT,
-    Fault.QUESTION,
+    Scope.QUESTION,
     "content_filter content_policy_violation contentpolicyviolationerror data_inspection_failed datainspectionfailed "
     "responsibleaipolicyviolation flagged_input invalid_prompt moderation_blocked content_filter_error 1301 "
     "sensitivecontentdetected inputtextsensitivecontentdetected outputtextsensitivecontentdetected "
@@ -84,7 +85,7 @@ CONTENT = _rule(
 )
 CREDIT = _rule(
     Subject.CREDIT,
-    Fault.ALL,
+    Scope.RUN,
     "insufficient_quota exceeded_current_quota_error arrearage insufficient_balance insufficient_balance_error "
     "insufficient_user_quota pre_consume_token_quota_failed insufficient_credits insufficient_funds creditserror "
     "billing_hard_limit_reached billing_not_active accountoverdueerror accountoverdue overdue_payment payment_required "
@@ -105,7 +106,7 @@ CREDIT = _rule(
 )
 ACCESS = _rule(
     Subject.ACCESS,
-    Fault.ALL,
+    Scope.RUN,
     "invalid_api_key invalidapikey api_key_invalid incorrect_api_key_error authentication_error authenticationerror "
     "invalid_authentication_error auth_error unauthenticated unauthorized permission_denied permissiondenied "
     "permissiondeniederror permission_error access_denied accessdenied accessdenied.unpurchased model.accessdenied "
@@ -128,7 +129,7 @@ ACCESS = _rule(
 )
 LENGTH = _rule(
     Subject.LENGTH,
-    Fault.QUESTION,
+    Scope.QUESTION,
     "context_length_exceeded string_above_max_length context_window_exceeded contextwindowexceedederror 1261 "
     "prompt_too_long request_too_large exceed_context_size_error",
     (
@@ -138,9 +139,9 @@ LENGTH = _rule(
         r"max_seq_len|超长|上下文.{0,8}超",
     ),
 )
-PERIOD = _rule(  # of a day, a week, a month: no retry within a run can help, unless the server states a short wait
+PERIOD = _rule(  # a limit per day, week or month: a retry in the same run cannot help, unless the stated wait is short
     Subject.PERIOD,
-    Fault.ALL,
+    Scope.RUN,
     "1304 1308 1310 daily_limit_exceeded",
     (
         r"(per|a|each)[ -](day|week|month)\b|\b(daily|weekly|monthly)\b.{0,30}(limit|quota|allowance|cap)",
@@ -150,7 +151,7 @@ PERIOD = _rule(  # of a day, a week, a month: no retry within a run can help, un
 )
 RATE = _rule(
     Subject.RATE,
-    Fault.PASSES,
+    Scope.TRANSIENT,
     "rate_limit_exceeded rate_limit_error rate_limit_reached_error rate_limited ratelimiterror limit_requests "
     "limit_tokens limit_burst_rate engine_overloaded_error overloaded_error overloaded serveroverloaded throttling "
     "throttling.ratequota throttling.burstrate throttling.allocationquota throttling.user too_many_requests timeout "
@@ -163,14 +164,16 @@ RATE = _rule(
         r"限流|频率|速率|并发.{0,8}(上限|超|高)|繁忙|访问量过大|负载已?饱和",
     ),
 )
-DECIDING = (CONTENT, CREDIT, ACCESS, LENGTH)  # in this order: "Your input was flagged. No credits were charged."
-GOOGLES_RATE = "resource_exhausted"  # beside "You exceeded your current quota", which elsewhere means no credit
+CHECKED_FIRST = (CONTENT, CREDIT, ACCESS, LENGTH)  # in this order: "Your input was flagged. No credits were charged."
+GOOGLE_RATE_LIMIT = (
+    "resource_exhausted"  # comes with "You exceeded your current quota", which elsewhere means no credit
+)
 
-PASSING_STATUS = (408, 409, 421, 424, 425, 429, 498, 499)
-REFUSING_ALL = (401, 402, 403, 404, 405, 407, 410, 411, 426, 501, 505)
-ASKING_WRONGLY = re.compile(r"invalid_?request|bad_?request|invalid_?parameter|unprocessable|invalid_?argument")
+TRANSIENT_STATUS = (408, 409, 421, 424, 425, 429, 498, 499)
+RUN_ENDING_STATUS = (401, 402, 403, 404, 405, 407, 410, 411, 426, 501, 505)
+BAD_REQUEST_CODE = re.compile(r"invalid_?request|bad_?request|invalid_?parameter|unprocessable|invalid_?argument")
 
-HINTS: tuple[tuple[str, str], ...] = (  # what to change for a sentence that refuses every question
+HINTS: tuple[tuple[str, str], ...] = (  # what to change, by the sentence that refuses every question
     (r"non-?stream|only supports? stream|stream mode|enable the stream|非流式|流式", "Set run.stream to true"),
     (r"stream_options|\bstream\b.{0,40}(not support|unsupported)", "Set run.stream to false"),
     (r"enable_thinking|thinking|reasoning_effort|chat_template_kwargs", "Change {section}.extra_body"),
@@ -182,31 +185,31 @@ HINTS: tuple[tuple[str, str], ...] = (  # what to change for a sentence that ref
 )
 
 
-def verdict_on(status: int, said: ServerWords) -> Verdict:
-    """Whose fault an error is that came with this HTTP status; a 200's own status stands among its codes."""
-    if GOOGLES_RATE in said.codes:
-        return Verdict(Fault.PASSES, Subject.RATE)
+def classify_error(status: int, message: ServerMessage) -> ErrorClass:
+    """Classify an error by its HTTP status and message; where a 200 states a status, it is among the codes."""
+    if GOOGLE_RATE_LIMIT in message.codes:
+        return ErrorClass(Scope.TRANSIENT, Subject.RATE)
     for applies in (Rule.has_code, Rule.has_words):
-        for rule in DECIDING:
-            if applies(rule, said):
-                return Verdict(rule.fault, rule.subject)
+        for rule in CHECKED_FIRST:
+            if applies(rule, message):
+                return ErrorClass(rule.scope, rule.subject)
     for rule in (PERIOD, RATE):
-        if rule.has_code(said) or rule.has_words(said):
-            return Verdict(rule.fault, rule.subject)
-    return Verdict(_by_status(said.status if status < 300 else status, said), Subject.UNKNOWN)
+        if rule.has_code(message) or rule.has_words(message):
+            return ErrorClass(rule.scope, rule.subject)
+    return ErrorClass(_by_status(message.status if status < 300 else status, message), Subject.UNKNOWN)
 
 
-def hint_on(said: ServerWords, section: str) -> str:
+def hint_for(message: ServerMessage, section: str) -> str:
     """What to change so that the server accepts the questions: ``Set run.stream to true``."""
-    text = " ".join((said.text, *sorted(said.codes)))
+    text = " ".join((message.text, *sorted(message.codes)))
     found = next((hint for words, hint in HINTS if re.search(words, text, re.IGNORECASE)), "Check {section}")
     return found.format(section=section) + " in params.yaml"
 
 
-def _by_status(status: int | None, said: ServerWords) -> Fault:
+def _by_status(status: int | None, message: ServerMessage) -> Scope:
     if status is None:
-        wrong = any(ASKING_WRONGLY.search(code) for code in said.codes)
-        return Fault.QUESTION if wrong else Fault.PASSES
-    if status in REFUSING_ALL or status < 400:
-        return Fault.ALL
-    return Fault.PASSES if status in PASSING_STATUS or status >= 500 else Fault.QUESTION
+        wrong = any(BAD_REQUEST_CODE.search(code) for code in message.codes)
+        return Scope.QUESTION if wrong else Scope.TRANSIENT
+    if status in RUN_ENDING_STATUS or status < 400:
+        return Scope.RUN
+    return Scope.TRANSIENT if status in TRANSIENT_STATUS or status >= 500 else Scope.QUESTION

@@ -1,4 +1,4 @@
-"""What a ``finish_reason`` says, in the words of any provider: how an answer ended.
+"""Map any provider's ``finish_reason`` to how an answer ended.
 
     stop, eos, end_turn, STOP, stop_sequence         finished
     length, max_tokens, MAX_TOKENS, model_length     cut_off
@@ -8,7 +8,7 @@
 
 Sources: OpenAI, DeepSeek, Zhipu (``sensitive``, ``network_error``, ``model_context_window_exceeded``), Anthropic's
 ``stop_reason``, Gemini's ``FinishReason``, Bedrock's ``stopReason``, Mistral (``model_length``), Cohere, Together
-(``eos``), TGI (``eos_token``), vLLM and SGLang (``abort``). A word that none of them uses is read by what it contains.
+(``eos``), TGI (``eos_token``), vLLM and SGLang (``abort``). An unknown word is classified by the parts it contains.
 """
 
 import re
@@ -20,7 +20,7 @@ FINISHED = re.compile(
     "stop|stopped|stop(sequence|str|word|token)|eos|eostoken|eot|end|endturn|endof(turn|text|sequence)|completed?|finish"
     "|finished|done|normal|natural|success|unknown"
 )
-CONTAINS: tuple[tuple[Ending, re.Pattern[str]], ...] = (  # the first that is found; the words without their separators
+CONTAINS: tuple[tuple[Ending, re.Pattern[str]], ...] = (  # the first match counts; separators are removed before
     ("not_finished", re.compile("tool|function|pause")),
     (
         "refused",
@@ -45,7 +45,7 @@ CONTAINS: tuple[tuple[Ending, re.Pattern[str]], ...] = (  # the first that is fo
 
 
 def ending(finish_reason: str) -> Ending:
-    """How an answer with this ``finish_reason`` ended; a body that names none is whole, or it could not be read."""
+    """How an answer with this ``finish_reason`` ended; ``unknown``, for a body that names none, is finished."""
     word = re.sub(r"[\W_]", "", finish_reason.lower().removeprefix("finish_reason_").rpartition(".")[2])
     if FINISHED.fullmatch(word):
         return "finished"

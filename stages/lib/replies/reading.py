@@ -1,14 +1,14 @@
-"""Reading a raw response body: the reasoning and the answer in it, or what is missing.
+"""Read a raw response body: its reasoning and its answer, or what is missing.
 
     {"choices": [{"message": {"reasoning_content": "…", "content": "…"}, "finish_reason": "stop"}], "usage": {…}}
 
-A streamed body is read as it came, event by event (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+A streamed body is read event by event (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 
     data: {"choices": [{"delta": {"reasoning_content": "…"}, "finish_reason": null}]}
     data: [DONE]
 
-What is stored is the raw body; everything here is derived from it, so a better reader needs no new call. An error that
-stands in a body, beside choices or not, makes it no answer: half an answer must not become a row.
+The store holds the raw body, and everything here is derived from it, so a better reader needs no new call. A body that
+states an error is no answer, even where it has choices: half an answer must not become a row.
 """
 
 import re
@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from stages.lib.replies.finish import ending
-from stages.lib.replies.server_words import ServerWords, error_in
+from stages.lib.replies.server_message import ServerMessage, error_in
 from stages.lib.replies.thoughts import split_thought
 from stages.lib.replies.usage import tokens
 
@@ -27,12 +27,12 @@ from stages.lib.replies.usage import tokens
 LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-BEFORE = re.compile(rb"(?:\xef\xbb\xbf|\s+|:[^\r\n]*+)*+")  # a byte order mark, empty lines, comments
-BEHIND = re.compile(rb"(?:[\r\n]\s*+(?::[^\r\n]*|(?:data:\s*)?\[DONE\]))+\s*\Z")
+PREAMBLE = re.compile(rb"(?:\xef\xbb\xbf|\s+|:[^\r\n]*+)*+")  # a byte order mark, empty lines, comments
+TRAILER = re.compile(rb"(?:[\r\n]\s*+(?::[^\r\n]*|(?:data:\s*)?\[DONE\]))+\s*\Z")
 STREAM_BEGINS = re.compile(rb"(?:data|event|id|retry)\s*:")
 LAST_EVENT = re.compile(rb'"?\[?DONE\]?"?\Z')
 SERVER_ERROR = "server_error"  # the reason where a body states an error
-# where the thought stands, the one that is preferred first
+# the fields that may hold the thought, the preferred one first
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
 FIELDS = frozenset((*REASONING, "content", "refusal"))
 IN_PARTS = "parts"  # the thought among the parts of the content
@@ -41,16 +41,16 @@ PART_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "value")
 
 
 class BodyError(Exception):
-    """A body that is no chat completion; its text is the reason, ``said`` what the server states as an error."""
+    """A body that is not a chat completion; its text is the reason, ``server_message`` the error that it states."""
 
-    def __init__(self, reason: str, said: ServerWords | None = None) -> None:
+    def __init__(self, reason: str, server_message: ServerMessage | None = None) -> None:
         super().__init__(reason)
-        self.said = said
+        self.server_message = server_message
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the teacher gave: ``failure`` is None, or why the answer is of no use though it was received."""
+    """A received answer; ``failure`` is None, or the reason why the answer is not usable."""
 
     reasoning: str
     response: str
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass
 class _Message:
-    """The texts of a message, or of all pieces of one: by field, the parts of the content among them."""
+    """The texts of a message, or of all its pieces, by field; parts of the content have a field of their own."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class _Message:
         return "".join(self.texts.get(name, ()))
 
     def reasoning(self) -> str:
-        """The thought that came in a field of its own."""
+        """The thought from the first field that has one."""
         named = (self.text(name) for name in (*REASONING, IN_PARTS))
         return next((text for text in named if text.strip()), "")
 
@@ -97,7 +97,7 @@ class _Message:
 
 @dataclass
 class _Completion:
-    """What a body holds, whole or in pieces."""
+    """The content of a body, from one object or from the events of a stream."""
 
     message: _Message = field(default_factory=_Message)
     finish_reason: str | None = None
@@ -106,18 +106,18 @@ class _Completion:
 
     def add(self, value: dict[str, Any], *, whole: bool) -> None:
         """Read a completion or an event of a stream; BodyError where it states an error or has another shape."""
-        said = error_in(value, event=not whole)
-        if said:
-            raise BodyError(SERVER_ERROR, said)
+        stated = error_in(value, event=not whole)
+        if stated:
+            raise BodyError(SERVER_ERROR, stated)
         choices = value.get("choices")
         if not isinstance(choices, list | None) or (whole and not choices):
             raise BodyError("no_choices")
-        choice = choices[0] if choices else {}  # none in the event that brings the usage
+        choice = choices[0] if choices else {}  # the event with the usage has none
         if not isinstance(choice, dict):
             raise BodyError("no_choices")
         self._add_choice(choice, whole=whole)
         groq = value.get("x_groq")
-        # everybody's place for the usage, Moonshot's and Groq's
+        # the usual field for the usage, Moonshot's and Groq's
         usage = value.get("usage") or choice.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
         self.usage = usage if isinstance(usage, dict) and usage else self.usage
         model = value.get("model")
@@ -130,7 +130,7 @@ class _Completion:
         self.finish_reason = str(finish_reason) if finish_reason else self.finish_reason
         message = choice.get("delta") or choice.get("message")
         if isinstance(message, dict):
-            if choice.get("message") and not choice.get("delta"):  # all of it, though pieces may have come before
+            if choice.get("message") and not choice.get("delta"):  # the whole message, even after some pieces of it
                 self.message = _Message()
             self.message.add(message)
         elif message is not None or (whole and ending(self.finish_reason or "stop") == "finished"):
@@ -144,7 +144,7 @@ def read_body(body: bytes) -> Answer:
     reasoning, response = split_thought(message.reasoning(), message.text("content"))
     how = ending(word)
     if how == "interrupted":
-        raise BodyError("interrupted", ServerWords(f"finish_reason: {word}"))
+        raise BodyError("interrupted", ServerMessage(f"finish_reason: {word}"))
     if how == "finished" and not (reasoning or response):
         if message.text("refusal"):
             how = "refused"
@@ -169,7 +169,7 @@ def _failure(reasoning: str, response: str, how: str) -> str | None:
 
 
 def _completion(body: bytes) -> _Completion:
-    begins = BEFORE.match(body)
+    begins = PREAMBLE.match(body)
     text = body[begins.end() :] if begins else body
     if not text:
         raise BodyError("empty_body")
@@ -188,21 +188,21 @@ def _completion(body: bytes) -> _Completion:
     return completion
 
 
-def _not_a_completion(value: Any) -> tuple[str, ServerWords | None]:
-    said = error_in(value)
-    return (SERVER_ERROR, said) if said else ("no_choices", None)
+def _not_a_completion(value: Any) -> tuple[str, ServerMessage | None]:
+    stated = error_in(value)
+    return (SERVER_ERROR, stated) if stated else ("no_choices", None)
 
 
 def _value(text: bytes) -> Any:
-    """A body's JSON; comments and the mark of a stream's end behind it are read past."""
+    """A body's JSON; comments and the end mark of a stream after it are ignored."""
     try:
         return _loads(text)
     except orjson.JSONDecodeError:
-        return _loads(BEHIND.sub(b"", text))
+        return _loads(TRAILER.sub(b"", text))
 
 
 def _loads(text: bytes) -> Any:
-    """JSON; where half a character is escaped in it (a lone surrogate of a broken emoji), a mark in its place."""
+    """Parse JSON; an escaped half character (a lone surrogate of a broken emoji) becomes a replacement character."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -212,13 +212,13 @@ def _loads(text: bytes) -> Any:
         return orjson.loads(repaired)
 
 
-DONE = object()  # in place of the event that ends a stream
-CUT = object()  # in place of a last event that is not whole
+DONE = object()  # instead of the event that ends a stream
+CUT = object()  # instead of a last event that is incomplete
 
 
 def _joined(events: Iterator[Any]) -> _Completion:
     """One completion of all events: texts joined, the last of everything else; BodyError where the stream broke off."""
-    completion, done, said = _Completion(), False, None
+    completion, done, stated = _Completion(), False, None
     for event in events:
         if event is CUT and completion.finish_reason is None:
             raise BodyError("not_json")
@@ -228,11 +228,11 @@ def _joined(events: Iterator[Any]) -> _Completion:
         if not isinstance(event, dict):
             raise BodyError(*_not_a_completion(event))
         completion.add(event, whole=False)
-        if not event.get("choices"):  # a sentence alone may mean no harm, if the answer comes after all
-            said = said or error_in(event)
-    # some servers never say why they ended, but that they did
+        if not event.get("choices"):  # a sentence alone is no error if the answer follows
+            stated = stated or error_in(event)
+    # some servers send no finish_reason, only [DONE]
     if completion.finish_reason is None and not (done and completion.message.text("content").strip()):
-        raise BodyError(SERVER_ERROR, said) if said else BodyError("broken_off")
+        raise BodyError(SERVER_ERROR, stated) if stated else BodyError("broken_off")
     return completion
 
 
@@ -243,7 +243,7 @@ def _events(text: bytes) -> Iterator[Any]:
         name, _, value = line.partition(b":")
         if name == b"event":
             fails = value.strip() == b"error"
-        if pending and not line.strip():  # the event is at its end and no JSON: half of one, or a word such as "ping"
+        if pending and not line.strip():  # the event ended and is not JSON: a part of one, or a word such as "ping"
             if pending.lstrip().startswith(b"{"):
                 break
             pending = b""
@@ -264,7 +264,7 @@ def _events(text: bytes) -> Iterator[Any]:
 
 
 def _text(value: Any) -> str:
-    """A field's text: as it stands, or of all its parts."""
+    """A field's text: the string itself, or the text of all its parts."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

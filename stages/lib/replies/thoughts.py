@@ -1,11 +1,11 @@
-"""Splitting a text into the thought and the answer, where a server leaves the tags of the thought in it.
+"""Split a text into the thought and the answer, where a server leaves the tags of the thought in the text.
 
-    <think>1 + 1</think>2                       a block at the beginning; several, one after the other, are one thought
-    1 + 1</think>2                              the opening tag is part of the server's prompt
-    </think>2, beside a field with the thought  a stray tag: it belongs to nothing
-    <think>1 + 1</think>2, beside such a field  the thought a second time, or its other half
+    <think>1 + 1</think>2                     a block at the start; several consecutive blocks are one thought
+    1 + 1</think>2                            the opening tag is part of the server's prompt
+    </think>2, and a field with the thought   a stray tag: it closes nothing and is removed
+    <think>1 + 1</think>2, and such a field   the thought a second time, or its other half
 
-A tag within a sentence of the answer ("write </think> here") is the answer's own.
+A tag within a sentence of the answer ("write </think> here") is part of the answer.
 """
 
 import re
@@ -26,13 +26,13 @@ ENDINGS = ("think>", "thinking>", "thought>", "reasoning>", "think]", "think▷"
 
 @dataclass(frozen=True)
 class _Tags:
-    """One pair of tags, and what is looked for with it."""
+    """The patterns of one pair of tags."""
 
     opening: re.Pattern[str]
     closing: re.Pattern[str]
     either: re.Pattern[str]
-    at_line_end: re.Pattern[str]  # a closing tag with nothing behind it on its line
-    blocks: re.Pattern[str]  # whole ones, wherever they stand
+    at_line_end: re.Pattern[str]  # a closing tag with nothing after it on its line
+    blocks: re.Pattern[str]  # whole blocks, anywhere
     blocks_at_line_begin: re.Pattern[str]
 
     @classmethod
@@ -54,7 +54,7 @@ TAGS = tuple(_Tags.of(*pair) for pair in PAIRS)
 
 
 def split_thought(named: str, content: str) -> tuple[str, str]:
-    """Thought and answer of a message: ``named`` is the thought that came in a field of its own, or empty."""
+    """Thought and answer of a message; ``named`` is the thought from a separate field, or empty."""
     if not (_may_have_tags(content) or _may_have_tags(named)):
         return named.strip(), content.strip()
     for tags in TAGS:
@@ -66,7 +66,7 @@ def split_thought(named: str, content: str) -> tuple[str, str]:
 
 
 def _may_have_tags(text: str) -> bool:
-    """Most texts have none, and this is much faster than the patterns."""
+    """Whether a text may have tags. Most texts have none, and this check is much faster than the patterns."""
     if not (">" in text or "]" in text or "▷" in text):
         return False
     text = text.lower()
@@ -74,7 +74,7 @@ def _may_have_tags(text: str) -> bool:
 
 
 def _untagged(named: str, content: str, tags: _Tags) -> tuple[str, str]:
-    """Take the tags off a field's thought; what stands behind its closing tag is the answer, where none came."""
+    """Remove the tags from a field's thought; the text after its closing tag is the answer, where there is none."""
     opened = tags.opening.match(named)
     thought = named[opened.end() :] if opened else named
     closed = tags.closing.search(thought)
@@ -97,7 +97,7 @@ def _split(named: str, content: str, tags: _Tags) -> tuple[str, str]:
 
 
 def _leading_blocks(text: str, tags: _Tags, thoughts: list[str]) -> str:
-    """Move the blocks at the beginning to ``thoughts``; what is left."""
+    """Move the blocks at the start to ``thoughts``; return the rest."""
     while (opened := tags.opening.match(text)) and (end := _block_end(text, opened.end(), tags)):
         thoughts.append(text[opened.end() : end[0]])
         text = text[end[1] :]
@@ -105,7 +105,7 @@ def _leading_blocks(text: str, tags: _Tags, thoughts: list[str]) -> str:
 
 
 def _block_end(text: str, start: int, tags: _Tags) -> tuple[int, int] | None:
-    """Where the closing tag of a block stands: the one that closes what is nested too, else the first."""
+    """The span of a block's closing tag: the one that closes nested blocks too, else the first one."""
     depth, first = 1, None
     for tag in tags.either.finditer(text, start):
         depth += 1 if tag[1] else -1
@@ -116,7 +116,7 @@ def _block_end(text: str, start: int, tags: _Tags) -> tuple[int, int] | None:
 
 
 def _without_stray(rest: str, tags: _Tags, thoughts: list[str]) -> str:
-    """Drop a closing tag that closes nothing at the beginning or the end; at a line's end it ends the thought."""
+    """Remove an unmatched closing tag at the start or the end; at the end of a line it ends the thought."""
     stray = tags.closing.match(rest.lstrip())
     if stray:
         return rest.lstrip()[stray.end() :]
@@ -131,7 +131,7 @@ def _without_stray(rest: str, tags: _Tags, thoughts: list[str]) -> str:
 
 
 def _merged(named: str, thoughts: list[str]) -> str:
-    """The thought of the field and that of the text: once where they repeat each other, else one after the other."""
+    """The thought of the field and that of the text: one of them where it contains the other, else both."""
     inline = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
     named = named.strip()
     if inline in named:

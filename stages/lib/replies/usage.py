@@ -4,7 +4,7 @@
     {"prompt_tokens": 40, "completion_tokens": 900, "prompt_cache_hit_tokens": 30}                     DeepSeek's
     {"input_tokens": 40, "output_tokens": 900}                                                         of some gateways
 
-Reasoning is among the completion tokens with both. What is missing, or no count, is 0.
+OpenAI and DeepSeek count reasoning among the completion tokens. A missing or invalid count is 0.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Tokens:
-    """Counts of tokens; ``cached`` are those of the prompt that the provider's own cache served."""
+    """Counts of tokens; ``cached`` are the prompt tokens that the provider's cache served."""
 
     prompt: int = 0
     cached: int = 0

@@ -1,1 +1,1 @@
-"""The machine that trains and evaluates: its devices, its libraries' versions, the hash of a student's files."""
+"""The machine that trains and evaluates: its devices, the versions of its libraries, the hash of a student's files."""

@@ -1,4 +1,4 @@
-"""The versions of libraries, as they are installed in this environment."""
+"""The versions of the libraries that are installed in this environment."""
 
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version

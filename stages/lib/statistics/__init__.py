@@ -1,1 +1,1 @@
-"""Paired statistics of the arms' scores, and what makes two arms unlike."""
+"""Paired statistics of the arms' scores, and warnings about confounders."""

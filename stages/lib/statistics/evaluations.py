@@ -1,4 +1,4 @@
-"""What was measured of an arm: its answers by benchmark, its scores, how it was asked, and its training.
+"""Read what was measured of an arm: its answers by benchmark, its scores, the settings, and its training.
 
 read_evaluation(Path("metrics/eval"), Path("metrics/train"), "filtered")
 → Evaluation(answers={"heldout": {"chain_sum-heldout-0": Answer(correct=True, cluster="chain_sum-heldout-0"), …}}, …)
@@ -18,8 +18,8 @@ EVALUATE = "Run 'dvc repro evaluate-base evaluate' to rebuild it."
 M = TypeVar("M", bound=BaseModel)
 
 
-class Asked(BaseModel):
-    """What metrics/eval/ARM.json says besides the scores, which stand beside it under their benchmarks' names."""
+class EvaluationMetrics(BaseModel):
+    """The fields of metrics/eval/ARM.json other than the scores. Each score is under its benchmark's name."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -29,7 +29,7 @@ class Asked(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """Right or wrong, and the cluster of the question: what those share that repeat one another."""
+    """Right or wrong, and the question's cluster: questions that repeat one problem share it."""
 
     correct: bool
     cluster: str
@@ -40,7 +40,7 @@ Answers = dict[str, Answer]  # by question
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is known of an arm: by benchmark its answers and its score, how it was asked, its training."""
+    """All measurements of an arm: its answers and its score by benchmark, the settings, its training."""
 
     answers: dict[str, Answers]
     scores: dict[str, Score]
@@ -53,7 +53,7 @@ def read_evaluation(eval_path: Path, train_path: Path, arm: str) -> Evaluation:
     """What was measured of one arm; DataError where its files are missing, broken or do not belong together."""
     answers = read_answers(eval_path / f"{arm}.scores.csv")
     path = eval_path / f"{arm}.json"
-    asked = _validated(Asked, read_json(path, EVALUATE), path, EVALUATE)
+    asked = _validated(EvaluationMetrics, read_json(path, EVALUATE), path, EVALUATE)
     if set(asked.model_extra or {}) != set(answers):
         raise DataError(f"{path}: it does not score the benchmarks of {arm}.scores.csv. {EVALUATE}")
     scores = {name: _validated(Score, value, path, EVALUATE, name) for name, value in (asked.model_extra or {}).items()}

@@ -1,21 +1,26 @@
 """Intervals for one arm, and for the difference of two arms on the same questions.
 
-One estimator of the difference serves everything: the mean of the paired differences over the clusters. A cluster is a
-question, or where questions repeat a problem (MGSM in 11 languages) the problem, with the mean over its questions. Its
-interval and its p are those of Student's t (statsmodels' DescrStatsW) after one and a half pseudo-clusters were added
-for each arm, so p < 1 - confidence exactly where the interval leaves 0 out. Of single questions Tango's score interval
-and its test can be had instead; McNemar's exact p stands beside either.
+There is one estimator of the difference: the mean of the paired differences over the clusters. A cluster is a question.
+Where questions repeat a problem (MGSM in 11 languages), a cluster is the problem, with the mean over its questions. The
+interval and p are those of Student's t (statsmodels' DescrStatsW), after one and a half pseudo-clusters were added for
+each arm. So p < 1 - confidence exactly where the interval excludes 0. For single questions, Tango's score interval and
+its test are available instead. McNemar's exact p is computed in both cases.
 
-Pseudo-clusters are what few discordant pairs need: with 3 questions against 0 of 100 the plain paired t covers 80 %
-where it says 95 %. Agresti and Min (Statistics in Medicine 24, 2005) add half a pair for each arm, Bonett and Price
-(Journal of Educational and Behavioral Statistics 37, 2012) a whole one. Where all discordant pairs fall to one arm, the
-exact coverage falls to 86.5 % with the first's and normal quantiles, to 93.7 % with the second's and t, and with one
-and a half to 94.5 %: the least over 11 n from 40 to 500, 11 discordances from 1 to 50 % and three splits of them.
+Pseudo-clusters are needed where there are few discordant pairs: with 3 questions against 0 of 100, the plain paired t
+interval has a coverage of 80 % at a nominal 95 %. Agresti and Min (Statistics in Medicine 24, 2005) add half a pair for
+each arm, Bonett and Price (Journal of Educational and Behavioral Statistics 37, 2012) a whole one. Where all discordant
+pairs fall to one arm, the lowest exact coverage is:
 
-Where clusters repeat questions, a pseudo-cluster is as far from 0 as the square root of what those that differ at all
-are, in root mean square: as far as they are themselves is too little with few clusters (86 % with 9 of 11 questions),
-a whole question more than doubles the width without need. Of one question each, all three are 1.
-docs/comparison.md has the table of what was measured.
+    86.5 %    with half a pair and normal quantiles
+    93.7 %    with a whole pair and t
+    94.5 %    with one and a half pairs and t, as here
+
+This is the minimum over 11 n from 40 to 500, 11 discordances from 1 to 50 % and three splits of them.
+
+Where clusters repeat questions, the distance of a pseudo-cluster from 0 is the square root of the root mean square of
+the clusters that differ at all. The root mean square itself is too small with few clusters (86 % with 9 of 11
+questions), and a whole question more than doubles the width without need. With one question per cluster, all three are
+1. docs/comparison.md has the table of the measurements.
 """
 
 from collections.abc import Sequence
@@ -33,7 +38,7 @@ from stages.lib.comparison.results import Interval
 from stages.lib.statistics.two_by_two import mcnemar_exact_p, mcnemar_score_p, tango_interval
 
 PSEUDO = 1.5  # clusters added for each arm
-POWER = 0.8  # of the difference that is called detectable
+POWER = 0.8  # of the test at the detectable difference
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,10 @@ class Proportion:
 class PairedDifference:
     """``difference`` as observed, its interval and p; how many questions only one of the two arms got right.
 
-    ``interval`` is the method that gave interval and p: pseudo-pairs wherever clusters repeat questions, whatever was
-    asked for. ``mcnemar_p`` is McNemar's exact p, which needs independent pairs: None where clusters repeat questions.
-    ``detectable`` is the smallest difference that as many clusters, as discordant as these, show with a chance of 80 %;
-    None where there is but one.
+    interval      the method of the interval and of p; always pseudo-pairs where clusters repeat questions
+    mcnemar_p     McNemar's exact p, which needs independent pairs: None where clusters repeat questions
+    detectable    the smallest difference that this many clusters, with this discordance, detect with a probability of
+                  80 %; None where there is only one cluster
     """
 
     difference: float
@@ -73,8 +78,8 @@ class PairedDifference:
 def proportion(correct: Sequence[bool], confidence: float, clusters: Sequence[str] | None = None) -> Proportion:
     """The share of True and its Wilson interval; ``correct`` has at least one element.
 
-    Where ``clusters`` repeat, Wilson's n is that of as many independent questions as have the same standard error
-    (Kish's effective sample size), and never more than there are questions.
+    Where ``clusters`` repeat, Wilson's n is the number of independent questions with the same standard error (Kish's
+    effective sample size), at most the number of questions.
     """
     right = np.asarray(correct, float)
     size = float(len(right))
@@ -132,7 +137,7 @@ def cluster_means(values: NDArray[np.float64], clusters: Sequence[str]) -> NDArr
 
 
 def mean_difference(differences: NDArray[np.float64], confidence: float) -> tuple[Any, Any, Any]:
-    """The interval and p of the clusters' mean difference; further axes are further samples, each with its own."""
+    """The interval and p of the clusters' mean difference; each further axis holds independent samples."""
     sample = _with_pseudo_clusters(differences)
     low, high = sample.tconfint_mean(alpha=1 - confidence)
     _, p, _ = sample.ttest_mean(0)
@@ -148,11 +153,11 @@ def _with_pseudo_clusters(differences: NDArray[np.float64]) -> DescrStatsW:
 
 
 def detectable_difference(differences: NDArray[np.float64], confidence: float) -> float | None:
-    """The smallest difference d that a t-test of so many clusters finds with a chance of 80 %; None of but one.
+    """The smallest difference d that a t-test of this many clusters detects with a probability of 80 %.
 
-    statsmodels gives the effect e that this power needs, in standard deviations. With the mean square s² of the
-    clusters' differences as observed, pseudo-clusters included (of single questions, the share of discordant ones), a
-    difference of d leaves a standard deviation of √(s² - d²), so d = e s / √(1 + e²).
+    None where there is only one cluster. statsmodels gives the effect e that this power needs, in standard deviations.
+    s² is the observed mean square of the clusters' differences, pseudo-clusters included; for single questions it is
+    the share of discordant ones. A difference of d leaves a standard deviation of √(s² - d²), so d = e s / √(1 + e²).
     """
     sample = _with_pseudo_clusters(differences)
     effect = float(np.squeeze(TTestPower().solve_power(nobs=sample.nobs, alpha=1 - confidence, power=POWER)))
@@ -161,5 +166,5 @@ def detectable_difference(differences: NDArray[np.float64], confidence: float) -
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p-values corrected for there being so many of them (Holm), in the same order."""
+    """The p-values with Holm's correction for multiple tests, in the same order."""
     return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []

@@ -1,11 +1,11 @@
-"""A 2 × 2 table of independent pairs: McNemar's tests, and Tango's score interval of the difference.
+"""Statistics of a 2 × 2 table of independent pairs: McNemar's tests, and Tango's score interval of the difference.
 
 mcnemar_exact_p(12, 2)         → 0.0129
 tango_interval(9, 3, 32, 0.95) → (-0.027, 0.390)
 
-McNemar's tests are statsmodels'. Tango's interval (Statistics in Medicine 17, 1998, 891-908) is in neither statsmodels
-nor scipy. It holds every difference that the score test does not reject; at a difference of 0 that test is McNemar's
-without correction, so its p is under 1 - confidence exactly where the interval leaves 0 out.
+McNemar's tests are those of statsmodels. Tango's interval (Statistics in Medicine 17, 1998, 891-908) is in neither
+statsmodels nor scipy. It contains every difference that the score test does not reject. At a difference of 0 that test
+is McNemar's without correction, so its p is below 1 - confidence exactly where the interval excludes 0.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ import numpy as np
 from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar
 
-# the score test's variance may be 0 at the observed difference itself, never beside it
-BESIDE = 1e-9
+# the score test's variance may be 0 at the observed difference, never next to it
+EPSILON = 1e-9
 
 
 def mcnemar_exact_p(only_first: int, only_second: int) -> float:
-    """Of so many discordant pairs, how often a fair coin falls at least as unevenly; 1 where there are none."""
+    """How often a fair coin splits this many discordant pairs at least as unevenly; 1 where there are none."""
     return float(mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 
 def mcnemar_score_p(only_first: int, only_second: int) -> float:
-    """The p of McNemar's chi-squared without correction; 1 where there are no discordant pairs."""
+    """The p of McNemar's chi-squared test without correction; 1 where there are no discordant pairs."""
     if only_first == only_second:
         return 1.0
     return float(mcnemar([[0, only_first], [only_second, 0]], exact=False, correction=False).pvalue)
 
 
 def tango_interval(only_first: int, only_second: int, n: int, confidence: float) -> tuple[float, float]:
-    """Tango's score interval of the share right only by the first, minus the share right only by the second."""
+    """Tango's score interval: the share that only the first got right, minus the share that only the second did."""
     limit = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     observed = (only_first - only_second) / n
 
@@ -41,8 +41,8 @@ def tango_interval(only_first: int, only_second: int, n: int, confidence: float)
         distance, variance = score_terms(only_first, only_second, n, difference)
         return float(distance**2 - limit * variance)
 
-    low = -1.0 if only_second == n else _root(rejected, -1.0, observed - BESIDE)
-    high = 1.0 if only_first == n else _root(rejected, observed + BESIDE, 1.0)
+    low = -1.0 if only_second == n else _root(rejected, -1.0, observed - EPSILON)
+    high = 1.0 if only_first == n else _root(rejected, observed + EPSILON, 1.0)
     return low, high
 
 
@@ -51,9 +51,9 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def score_terms(only_first: Any, only_second: Any, n: int, difference: float) -> tuple[Any, Any]:
-    """Numerator and variance of the score statistic for a true difference; of numbers, or of arrays of tables.
+    """Numerator and variance of the score statistic for a true difference, for numbers or for arrays of tables.
 
-    The variance has the share right only by the second that is most likely under that difference: the larger root of
+    The variance uses the most likely share, under that difference, that only the second got right: the larger root of
     2n q² + b q + c = 0.
     """
     b = (2 * n - only_first + only_second) * difference - only_first - only_second

@@ -1,11 +1,11 @@
-"""A file of received answers, read: which keys it holds, and the body of each. The store is such a file (store.py).
+"""Read a file of received answers: its keys, and the body of each. The store is such a file (answer_store.py).
 
-One JSON object a line, in this order where the store wrote it:
+One JSON object per line; where the store wrote it, in this order:
 
     {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 
-A line that has its end is never changed again, so it is read without a lock while others append. Where a key stands
-twice, the first answer counts: the rows that were made from it stay reproducible.
+A complete line never changes, so it is read without a lock while other processes append. Where a key occurs twice, the
+first answer counts, so that the rows made from it stay reproducible.
 """
 
 import os
@@ -22,10 +22,10 @@ from stages.lib.store.index import Index
 
 RECORD_BEGINS = b'{"key":"'
 KEY_ENDS = b'","request":'
-DRAW = b'"draw":'  # a field of a later draw's request (draws.py); within a text its quotes are escaped
+DRAW = b'"draw":'  # a field of a later draw's request (draws.py); inside a text its quotes are escaped
 HEAD = len(RECORD_BEGINS) + 64 + len(KEY_ENDS)
-BLOCK = 65536  # bytes in one step backwards, in search of the last line's end
-LINE = 8192  # bytes that a record is first read with: most are shorter
+BLOCK = 65536  # bytes per step backwards, in the search for the last line end
+LINE = 8192  # bytes of the first read of a record: most are shorter
 
 
 class StoreError(DistilleryError):
@@ -34,13 +34,13 @@ class StoreError(DistilleryError):
 
 @contextmanager
 def open_answers(path: Path) -> Iterator["AnswerFile"]:
-    """A file of answers for reading alone: nothing is repaired and nothing waits."""
+    """Open a file of answers read-only: this repairs nothing and waits for no lock."""
     with path.open("rb", buffering=0) as file:
         yield AnswerFile(path, file.fileno())
 
 
 def whole_lines(descriptor: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their offsets, up to the last one that has its end now; ``start`` begins a line."""
+    """The complete lines of a file with their offsets; ``start`` is the offset of a line."""
     end = whole_end(descriptor)
     with open(descriptor, "rb", buffering=4 * BLOCK, closefd=False) as reader:
         reader.seek(start)
@@ -51,7 +51,7 @@ def whole_lines(descriptor: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def whole_end(descriptor: int) -> int:
-    """The offset behind the last line end. What stands before it is never changed again."""
+    """The offset after the last line end. The bytes before it never change."""
     position = os.fstat(descriptor).st_size
     while position > 0:
         start = max(0, position - BLOCK)
@@ -63,7 +63,7 @@ def whole_end(descriptor: int) -> int:
 
 
 def parse(line: bytes) -> tuple[bytes, str]:
-    """Key and body of a record; ValueError where the line is none."""
+    """Key and body of a record; ValueError where the line is not a record."""
     try:
         record = orjson.loads(line)
         key, body = bytes.fromhex(record["key"]), record["body"]
@@ -75,7 +75,7 @@ def parse(line: bytes) -> tuple[bytes, str]:
 
 
 def _key_of(line: bytes) -> bytes:
-    """The key of a record; ValueError where the line is none. The store's own layout is not parsed for it."""
+    """The key of a record; ValueError where the line is not a record. The store's own layout is not parsed."""
     key = _head_key(line) if line.endswith(b'"}\n') else None
     return key or parse(line)[0]
 
@@ -87,13 +87,13 @@ def _head_key(line: bytes) -> bytes | None:
 
 
 class AnswerFile:
-    """Received bodies by key. Bodies stay on the disk; memory holds 16 bytes for each (index.py)."""
+    """Received bodies by key. The bodies stay on the disk; memory holds 16 bytes for each (index.py)."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
         self._index = Index()
-        self.holds_draws = False  # perhaps: a request may hold such a field elsewhere
+        self.holds_draws = False  # may be true without a draw: a request may hold such a field elsewhere
         self._indexed = 0  # the offset up to which the records are in the index
         self._reading = threading.RLock()  # the event loop reads the index while a thread writes
         self.refresh()
@@ -121,7 +121,7 @@ class AnswerFile:
         raise KeyError(key)
 
     def refresh(self) -> int:
-        """Index what was appended since, by whomever; return how many records."""
+        """Index the records appended since the last call, by any process; return their number."""
         with self._reading:
             if os.fstat(self._descriptor).st_size == self._indexed:
                 return 0
@@ -154,9 +154,8 @@ class AnswerFile:
         return block[: block.find(b"\n") + 1]
 
     def _broken(self, offset: int) -> StoreError:
-        with self._reading:  # one place in the file is shared by all who read lines
+        with self._reading:  # all readers of lines share one file position
             number = 1 + sum(start < offset for start, _ in whole_lines(self._descriptor))
         return StoreError(
-            f"{self._path}:{number}: not a record of the store. Move that line to another file: "
-            "what stands on the others is kept."
+            f"{self._path}:{number}: not a record of the store. Move that line to another file. The others are kept."
         )

@@ -1,16 +1,15 @@
-"""The store of received answers: append-only, outside the DVC outs, so that no answer is paid for twice.
+"""The store of received answers: append-only and not a DVC output, so that no answer is paid for twice.
 
-One JSON object a line (answer_file.py); the key is a hash of all that shaped the answer:
+One JSON object per line (answer_file.py); the key is a hash of everything that shaped the answer:
 
     {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 
-A record is on the disk (fsync) before its answer counts as received. Several processes share one store; their locks
-lie beside it:
+A record is on the disk (fsync) before its answer counts as received. Several processes may share one store. Next to it
+are their locks, and the received bodies that hold no answer:
 
-    answers.lock      held while a group of records is written; under it alone, a torn last line is cut off
-    answers.claims    one byte a key, locked by the process that is asking for it (claims.py)
-
-and the bodies that came and hold no answer, ``answers.unread.jsonl`` (unread.py).
+    answers.lock            held while a group of records is written, or an incomplete last line is removed
+    answers.claims          one byte per key, locked by the process that is asking for it (claims.py)
+    answers.unread.jsonl    bodies without an answer (unread.py)
 """
 
 import asyncio
@@ -36,29 +35,29 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
-SILENT_S = 1.0  # how long another process is waited for before a line says so
+NOTICE_AFTER_S = 1.0  # wait for another process before a line says so
 
 
 def default_path() -> Path:
     """``data/store/answers.jsonl``, the same for every workspace of ``dvc exp run`` and every git worktree."""
     own, shared = (root / STORE for root in (project_root(), main_worktree(project_root())))
     if own.is_file() and not (shared.is_file() and own.samefile(shared)):
-        log.info("store: %s is the store of all worktrees; 'make store-import FILE=%s' adds what is here", shared, own)
+        log.info("store: all worktrees use %s; 'make store-import FILE=%s' adds this worktree's answers", shared, own)
     return shared
 
 
 def request_key(request: dict[str, Any]) -> str:
-    """A hash of the request (endpoint, model, messages, sampling values, sample number); order does not matter."""
+    """A hash of the request (endpoint, model, messages, sampling settings, sample number), independent of key order."""
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @contextmanager
 def open_store(path: Path) -> Iterator["AnswerStore"]:
-    """The store, which other processes may use at the same time; a process opens it once."""
-    if path.exists() and not path.is_file():  # a device such as /dev/full would be read without end
-        raise StoreError(f"{path}: the store is a file of its own, this is none. Name another with --store.")
+    """Open the store, which other processes may use at the same time. A process may open it only once."""
+    if path.exists() and not path.is_file():  # reading a device such as /dev/full would never end
+        raise StoreError(f"{path}: not a file. Name a file for the store with --store.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # writing has no buffer: what does not fit on the disk is known at once
+    # no write buffer: a full disk is reported immediately
     with path.open("ab+", buffering=0) as file, path.with_suffix(".lock").open("a") as lock:
         with _locked(lock.fileno(), path):
             _repair(file.fileno(), path)
@@ -71,7 +70,7 @@ def open_store(path: Path) -> Iterator["AnswerStore"]:
 
 @contextmanager
 def _locked(lock: int, path: Path) -> Iterator[None]:
-    """The writer's lock: no other process appends or repairs."""
+    """Hold the writer's lock: no other process appends or repairs."""
     try:
         _take(lock, path)
     except OSError as error:
@@ -86,7 +85,7 @@ def _take(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        notice = threading.Timer(SILENT_S, log.info, ["store: another run writes to %s; waiting for it", path])
+        notice = threading.Timer(NOTICE_AFTER_S, log.info, ["store: another run writes to %s; waiting for it", path])
         notice.start()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -95,7 +94,7 @@ def _take(lock: int, path: Path) -> None:
 
 
 def _repair(descriptor: int, path: Path) -> None:
-    """Cut off a last line that was not written to its end (its writer was killed). Only under the writer's lock."""
+    """Remove an incomplete last line, whose writer was killed. Call this only under the writer's lock."""
     size, end = os.fstat(descriptor).st_size, whole_end(descriptor)
     if size == end:
         return
@@ -105,16 +104,16 @@ def _repair(descriptor: int, path: Path) -> None:
     except ValueError:
         if not RECORD_BEGINS.startswith(tail[: len(RECORD_BEGINS)]):
             raise StoreError(
-                f"{path}: its last line is none of the store's. Name the store's own file with --store."
+                f"{path}: the last line is not a record of the store. Name the store's file with --store."
             ) from None
-        log.info("store: cut %d bytes of an unfinished record off %s", len(tail), path)
+        log.info("store: removed %d bytes of an incomplete record from %s", len(tail), path)
         os.ftruncate(descriptor, end)
     else:
-        os.write(descriptor, b"\n")  # the record is whole but for its line end
+        os.write(descriptor, b"\n")  # only the line end is missing
 
 
 class AnswerStore(AnswerFile):
-    """Received bodies by key, and the way that new ones come in."""
+    """Received bodies by key, with methods to add new ones."""
 
     def __init__(self, path: Path, descriptor: int, lock: int) -> None:
         super().__init__(path, descriptor)
@@ -122,13 +121,13 @@ class AnswerStore(AnswerFile):
         self._claims = Claims(path.with_suffix(".claims"))
         self._writing = threading.Lock()  # one group of records at a time
         self._waiting: list[bytes] = []
-        self._group: asyncio.Task[list[OSError | None]] | None = None  # will write what waits
+        self._group: asyncio.Task[list[OSError | None]] | None = None  # writes the waiting records
 
     async def put(self, key: str, request: dict[str, Any], body: bytes) -> None:
-        """Append one answer and return when it is on the disk; answers that come together share one fsync.
+        """Append one answer and return when it is on the disk. Simultaneous answers share one fsync.
 
-        Raises StoreError where it cannot be written (a full disk). What was put is written, at the latest when the
-        store is closed, also where the one who waits for it is cancelled.
+        Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
+        cancelled, at the latest when the store is closed.
         """
         record = {"key": key, "request": request, "body": body.decode("utf-8", errors="replace")}
         with self._reading:
@@ -145,30 +144,30 @@ class AnswerStore(AnswerFile):
             raise self._not_written(error) from error
 
     def keep_unread(self, key: str, request: dict[str, Any], reason: str, body: bytes) -> None:
-        """Keep a body that came and holds no answer beside the store; its key stays without one."""
+        """Keep a received body without an answer in a file next to the store; its key stays unanswered."""
         keep_unread(unread_path(self._path), key, request, reason, body)
 
     def claim(self, key: str) -> bool:
-        """Whether this process may ask for a key now. True: until ``release``, nobody else may.
+        """Whether this process may ask for a key now. True: until ``release``, no other caller may.
 
-        False has two reasons: the answer is in the store (``key in store``), perhaps since a moment; or the key is
-        claimed, by another process or by this one: claim it again later. A claim ends with its process.
+        False has two reasons: the answer is in the store (``key in store``), or the key is claimed, by another process
+        or by this one. In the second case, try again later. A claim ends with its process.
         """
         digest = bytes.fromhex(key)
         if key in self or not self._claims.take(digest):
             return False
-        self.refresh()  # who claimed it before may have put its answer and released it just now
+        self.refresh()  # the previous owner may have stored the answer and released the key just now
         if key in self:
             self._claims.drop(digest)
             return False
         return True
 
     def release(self, key: str) -> None:
-        """Give a claim back: after ``put`` has returned, or when there will be no answer."""
+        """Release a claim: after ``put`` has returned, or when there will be no answer."""
         self._claims.drop(bytes.fromhex(key))
 
     def close(self) -> None:
-        """Write what still waits (a run that was interrupted) and give all claims back."""
+        """Write the waiting records (of an interrupted run) and release all claims."""
         try:
             error = next(filter(None, self._write_group()), None)
             if error:
@@ -177,7 +176,7 @@ class AnswerStore(AnswerFile):
             self._claims.close()
 
     def _write_group(self) -> list[OSError | None]:
-        """Write what waits, with one fsync; for each record, why it could not be written."""
+        """Write the waiting records with one fsync; return for each the error, or None."""
         with self._writing:
             with self._reading:
                 lines, self._waiting, self._group = self._waiting, [], None
@@ -191,32 +190,32 @@ class AnswerStore(AnswerFile):
     def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
         with _locked(self._lock, self._path):
             with self._reading:
-                self._check_place(lines)
+                self._check_not_replaced(lines)
                 _repair(self._descriptor, self._path)
                 errors = [self._append(line) for line in lines]
                 self.refresh()
             os.fsync(self._descriptor)
         return errors
 
-    def _check_place(self, lines: list[bytes]) -> None:
-        """An editor that saves puts another file in this one's place: what is written to this one would be lost."""
+    def _check_not_replaced(self, lines: list[bytes]) -> None:
+        """StoreError where the file was replaced, as by an editor that saved it: new records would be lost."""
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-            raise StoreError(f"{self._path}: another file took its place while it was in use. {self._rescued(lines)}")
+            raise StoreError(f"{self._path}: the file was replaced while it was in use. {self._rescued(lines)}")
 
     def _rescued(self, lines: list[bytes]) -> str:
-        """Write what can no longer go to the store beside it, and say how it comes in."""
+        """Write the records to a file next to the store; return a text that says how to import them."""
         rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
         with rescued.open("ab") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         return (
-            f"What came since is in {rescued}: 'make store-import FILE={rescued}' takes it into the store. "
-            "Then run the stage again."
+            f"Answers received since then are in {rescued}. Add them with 'make store-import FILE={rescued}', then run "
+            "the stage again."
         )
 
     def _append(self, line: bytes) -> OSError | None:
-        """Write a whole line or, where that fails, none of it: the next one would be written on to half of it."""
+        """Write a whole line or, where that fails, nothing: the next line must not follow a part of this one."""
         end = os.fstat(self._descriptor).st_size
         rest = memoryview(line)
         try:
@@ -229,5 +228,5 @@ class AnswerStore(AnswerFile):
 
     def _not_written(self, error: OSError) -> StoreError:
         return StoreError(
-            f"{self._path}: {error.strerror}. What was stored before is kept: make room, then run the stage again."
+            f"{self._path}: {error.strerror}. Stored answers are kept. Free disk space, then run the stage again."
         )

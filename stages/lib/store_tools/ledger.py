@@ -1,9 +1,9 @@
-"""What the store of received answers holds and what it cost, by model and endpoint.
+"""Show what the store of received answers holds and what it cost, by model and endpoint.
 
     python -m stages.lib.store_tools.ledger      # or: make store
 
-In goes the store, record by record, so that its size does not matter, and the price table of params.yaml
-(``run.prices``). Tokens are those that each answer's own ``usage`` states, sizes those of the bodies:
+In:   the store, read record by record, so that its size does not matter; the prices in params.yaml (``run.prices``)
+Out:  a table. The tokens are those that each answer's ``usage`` states, the sizes those of the bodies:
 
     model        endpoint                     entries     size  prompt  cached  completion      cost
     deepseek-r1  https://…/compatible-mode/v1   1,000  12.3 MB  52,000       0     913,000  14.82 CNY
@@ -25,12 +25,12 @@ from stages.lib.store_tools.record import Record, stored_records
 from stages.lib.teacher.pricing import money, tokens_cost
 
 HEADING = ("model", "endpoint", "entries", "size", "prompt", "cached", "completion", "cost")
-WORDS = 2  # the columns that hold no number
-WIDEST = 48  # the embedded teacher's identity is longer
+TEXT_COLUMNS = 2  # the first columns, which hold text; the others hold numbers
+MAX_WIDTH = 48  # the embedded teacher's identity is longer
 
 
 @dataclass
-class Account:
+class ModelTotals:
     """The answers of one model at one endpoint."""
 
     entries: int = 0
@@ -39,7 +39,7 @@ class Account:
     unreadable: int = 0
     uncounted: int = 0  # answers that state no tokens: imported ones, and those of some servers
 
-    def enter(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Count one record."""
         self.entries += 1
         body = record.body.encode()
@@ -62,27 +62,27 @@ def main(store: Path | None, params_path: Path) -> None:
     prices = load_params(params_path).run.prices
     path = store or default_path()
     if not path.is_file():
-        click.echo(f"{path}: no answers were received here yet; 'make repro' asks for the first.")
+        click.echo(f"{path}: no answers were received here yet. 'make repro' asks for the first ones.")
         return
-    click.echo("\n".join([f"{path} ({size_text(path.stat().st_size)})", "", *report(accounts(path), prices)]))
+    click.echo("\n".join([f"{path} ({size_text(path.stat().st_size)})", "", *report(totals_by_model(path), prices)]))
 
 
-def accounts(path: Path) -> dict[tuple[str, str], Account]:
+def totals_by_model(path: Path) -> dict[tuple[str, str], ModelTotals]:
     """The records of a store, counted by model and endpoint."""
-    found: defaultdict[tuple[str, str], Account] = defaultdict(Account)
+    found: defaultdict[tuple[str, str], ModelTotals] = defaultdict(ModelTotals)
     for record in stored_records(path):
         request = record.request
-        found[str(request.get("model", "–")), str(request.get("endpoint", "–"))].enter(record)
+        found[str(request.get("model", "–")), str(request.get("endpoint", "–"))].add(record)
     return dict(sorted(found.items()))
 
 
-def report(found: dict[tuple[str, str], Account], prices: Prices | None) -> list[str]:
-    """The table and what is to be said about it, in lines."""
+def report(found: dict[tuple[str, str], ModelTotals], prices: Prices | None) -> list[str]:
+    """The lines of the table and of the remarks below it."""
     models = prices.models if prices else {}
-    costs = {key: tokens_cost(account.tokens, models[key[0]]) for key, account in found.items() if key[0] in models}
+    costs = {key: tokens_cost(totals.tokens, models[key[0]]) for key, totals in found.items() if key[0] in models}
     rows = [
-        (model, shortened(endpoint), *figures(account, _money(costs.get((model, endpoint)), prices)))
-        for (model, endpoint), account in found.items()
+        (model, shortened(endpoint), *figures(totals, _money(costs.get((model, endpoint)), prices)))
+        for (model, endpoint), totals in found.items()
     ]
     total = sum_of(found.values())
     rows.append(("all", "", *figures(total, _money(sum(costs.values()) if costs else None, prices))))
@@ -95,30 +95,30 @@ def report(found: dict[tuple[str, str], Account], prices: Prices | None) -> list
     return [*aligned([HEADING, *rows]), "", *(text for count, text in remarks if count)]
 
 
-def sum_of(some: Iterable[Account]) -> Account:
-    """The line beneath the others."""
-    total = Account()
-    for account in some:
-        total.entries += account.entries
-        total.size += account.size
-        total.tokens += account.tokens
-        total.unreadable += account.unreadable
-        total.uncounted += account.uncounted
+def sum_of(some: Iterable[ModelTotals]) -> ModelTotals:
+    """The totals of all models, for the last line."""
+    total = ModelTotals()
+    for totals in some:
+        total.entries += totals.entries
+        total.size += totals.size
+        total.tokens += totals.tokens
+        total.unreadable += totals.unreadable
+        total.uncounted += totals.uncounted
     return total
 
 
-def figures(account: Account, cost: str) -> tuple[str, ...]:
+def figures(totals: ModelTotals, cost: str) -> tuple[str, ...]:
     """The columns of numbers."""
-    counts = (account.tokens.prompt, account.tokens.cached, account.tokens.completion)
-    return f"{account.entries:,}", size_text(account.size), *(f"{count:,}" for count in counts), cost
+    counts = (totals.tokens.prompt, totals.tokens.cached, totals.tokens.completion)
+    return f"{totals.entries:,}", size_text(totals.size), *(f"{count:,}" for count in counts), cost
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Words to the left, numbers to the right."""
+    """Align the columns: text to the left, numbers to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place < WORDS else cell.rjust(width)
+            cell.ljust(width) if place < TEXT_COLUMNS else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -126,8 +126,8 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def shortened(endpoint: str) -> str:
-    """An endpoint that fits its column; what tells two apart stands at the beginning."""
-    return endpoint if len(endpoint) <= WIDEST else endpoint[: WIDEST - 1] + "…"
+    """An endpoint, shortened to fit its column; endpoints differ at the beginning."""
+    return endpoint if len(endpoint) <= MAX_WIDTH else endpoint[: MAX_WIDTH - 1] + "…"
 
 
 def size_text(size: int) -> str:

@@ -1,12 +1,12 @@
-"""The article's file of bought answers, ``r1_distill.txt``: to the store and back, so that nobody pays twice.
+"""Convert the article's file of bought answers, ``r1_distill.txt``, to records of the store and back.
 
-One JSON object a line, all but ASCII escaped:
+One JSON object per line, with all characters outside ASCII escaped:
 
     {"question": "…", "reasoning": "…", "answer": "…"}
 
-A row does not say who was asked what, so both ways the teacher and the prompt are those of params.yaml now
-(``distill.teacher``, ``distill.prompt``), and the sample is the first. A body made from a row says so in a field
-``imported_from`` and states no usage: what it cost is not known.
+A row names neither the teacher nor the prompt. In both directions they are taken from params.yaml (``distill.teacher``,
+``distill.prompt``), and the sample is the first one. A body made from a row has a field ``imported_from`` and no usage,
+because its cost is not known.
 """
 
 import json
@@ -59,7 +59,7 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
                 row = Row.model_validate_json(line)
             except ValidationError as error:
                 raise StoreError(
-                    f"{path}:{number}: not a row of {LAYOUT} (question, reasoning, answer). Mend or remove that line."
+                    f"{path}:{number}: not a row of {LAYOUT} (question, reasoning, answer). Fix or remove that line."
                 ) from error
             body = _body(row, distill.teacher.model)
             answer = _read(body.encode())
@@ -72,7 +72,7 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
 def write_r1_distill(
     path: Path, questions: Iterable[Question], distill: Distill, answers: AnswerFile
 ) -> tuple[int, Counter[str]]:
-    """Write a row for each question that was answered; how many, and why others are not there."""
+    """Write a row for each answered question; return their number, and the reasons why others are missing."""
     request, written, skipped = _requests(distill), 0, Counter[str]()
     with writing(path) as file:
         for question in questions:
@@ -85,14 +85,14 @@ def write_r1_distill(
                 written += 1
         if not written:
             raise StoreError(
-                f"{path}: not written: the store has no answer of use to these questions under the distill.prompt and "
+                f"{path}: not written: the store has no usable answer to these questions with the distill.prompt and "
                 "distill.teacher of params.yaml. Set them as they were when the answers were bought."
             )
     return written, skipped
 
 
 def _answer(request: dict[str, Any], answers: AnswerFile) -> Answer | str:
-    """The stored answer, or why there is none of use."""
+    """The stored answer, or the reason why there is no usable one."""
     try:
         answer = answer_that_counts(request, answers)
     except KeyError:
@@ -111,7 +111,7 @@ def _read(body: bytes) -> Answer | str:
 
 
 def _requests(distill: Distill) -> Callable[[str], dict[str, Any]]:
-    """From a question to what ``distill`` sends for it; a question that is the whole prompt already is sent so."""
+    """A function from a question to the request of ``distill``; a question that is a whole prompt stays unchanged."""
     prompt = prompt_text(distill.prompt)
     before, _, after = prompt.partition("{question}")
     identity = identity_of(distill.teacher)

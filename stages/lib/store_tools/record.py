@@ -1,4 +1,4 @@
-"""A record of the store as a typed row, and reading a file of them strictly: every field, and the key by the request.
+"""A record of the store as a typed row. Reading is strict: it checks every field, and the key against the request.
 
 {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 """
@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stages.lib.store.answer_file import StoreError, whole_end, whole_lines
 from stages.lib.store.answer_store import request_key
 
-AGAIN = "Copy the file again, or move that line to another one."
+ADVICE = "Copy the file again, or move that line to another one."
 
 
 class Record(BaseModel):
-    """One line of the store. An unknown field would be lost on the way, so it is an error."""
+    """One line of the store. An unknown field would be lost in an export, so it is an error."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -33,16 +33,16 @@ class Record(BaseModel):
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a file; StoreError, with the line, where there is something else, or half a line at the end."""
+    """The records of a file; StoreError, with the line, on any other content and on an incomplete last line."""
     with path.open("rb") as file:
         yield from _records(file, path)
         if whole_end(file.fileno()) < os.fstat(file.fileno()).st_size:
             number = 1 + sum(1 for _ in whole_lines(file.fileno()))
-            raise StoreError(f"{path}:{number}: the file ends within this line. {AGAIN}")
+            raise StoreError(f"{path}:{number}: the file ends within this line. {ADVICE}")
 
 
 def stored_records(path: Path) -> Iterator[Record]:
-    """The records of a store that others may be writing to: those that are whole now."""
+    """The complete records of a store that other processes may be writing to."""
     with path.open("rb") as file:
         yield from _records(file, path)
 
@@ -52,7 +52,7 @@ def _records(file: BinaryIO, path: Path) -> Iterator[Record]:
         try:
             record = Record.model_validate(orjson.loads(line))
         except (orjson.JSONDecodeError, ValidationError) as error:
-            raise StoreError(f"{path}:{number}: not a record of the store. {AGAIN}") from error
+            raise StoreError(f"{path}:{number}: not a record of the store. {ADVICE}") from error
         if record.key != request_key(record.request):
-            raise StoreError(f"{path}:{number}: its key is not that of its request. {AGAIN}")
+            raise StoreError(f"{path}:{number}: its key is not that of its request. {ADVICE}")
         yield record

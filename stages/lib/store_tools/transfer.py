@@ -1,17 +1,17 @@
-"""The store of received answers, from one host to another: in goes a file or the store, out comes what both hold.
+"""Copy stored answers from one host to another: export the store to a file, and import a file into the store.
 
     python -m stages.lib.store_tools.transfer export answers.jsonl      # on the host that asked
-    python -m stages.lib.store_tools.transfer import answers.jsonl      # on the other: what it lacks comes to its store
+    python -m stages.lib.store_tools.transfer import answers.jsonl      # on the other: adds the records that it lacks
     python -m stages.lib.store_tools.transfer import r1_distill.txt     # the article's file (r1_distill.py)
     python -m stages.lib.store_tools.transfer r1-distill r1_distill.txt --questions data/questions.jsonl    # and back
 
-The file is laid out as the store is (store/answer_store.py): one record a line, its key the hash of its request:
+The file has the layout of the store (store/answer_store.py): one record per line, its key the hash of its request:
 
     {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 
-All ways add and never take away. Where store and file hold different answers to one request, each keeps its own:
-the rows that were made from it stay reproducible. A ``distill`` may be writing to the store meanwhile. No stage
-imports this module, so a change of it recomputes nothing.
+Every command only adds records. Where store and file hold different answers to one request, each keeps its own, so that
+the rows made from it stay reproducible. A ``distill`` may be writing to the store at the same time. No stage imports
+this module, so a change to it reruns no stage.
 """
 
 import asyncio
@@ -39,18 +39,18 @@ from stages.lib.store_tools.record import Record, read_records, stored_records
 
 log = logging.getLogger("distillery.store")
 
-TOGETHER = 64  # records that share one fsync
+BATCH_SIZE = 64  # records that share one fsync
 
 Reader = Callable[[Path, Counter[str]], Iterator[Record]]
 
 
 @dataclass
-class Merged:
-    """What became of the records on their way to the other side."""
+class MergeCounts:
+    """The counts of the transferred records."""
 
     added: int = 0
     known: int = 0
-    different: int = 0  # of the known ones: the other side has another answer to the same request
+    different: int = 0  # of the known ones: the target has another answer to the same request
     skipped: Counter[str] = field(default_factory=Counter)  # rows without a usable answer, by reason
 
 
@@ -66,9 +66,9 @@ STORE = click.option("--store", type=READ, default=None, help="Another store  [d
 @STORE
 @one_line_errors
 def export_command(file: Path, store: Path | None) -> None:
-    """Write the store's records to FILE; what FILE holds already stays in it."""
-    merged = export_answers(store or default_path(), file)
-    log.info("export: %s", summary(merged, file))
+    """Write the store's records to FILE; records that FILE holds already stay in it."""
+    counts = export_answers(store or default_path(), file)
+    log.info("export: %s", summary(counts, file))
 
 
 @main.command("import")
@@ -77,17 +77,17 @@ def export_command(file: Path, store: Path | None) -> None:
 @params_option
 @one_line_errors
 def import_command(file: Path, store: Path | None, params_path: Path) -> None:
-    """Add FILE's records to the store, those that it lacks.
+    """Add the records of FILE that the store lacks.
 
-    FILE is an exported store, or the article's r1_distill.txt, whose answers count as those of the prompt and the
-    teacher in the params.
+    FILE is an exported store, or the article's r1_distill.txt. The answers of the latter count as those of the prompt
+    and the teacher in the params.
     """
     target = store or default_path()
-    reader: Reader = exported
+    reader: Reader = exported_records
     if is_r1_distill(file):
-        reader = partial(rows, params_path=params_path)
-    merged = import_answers(file, target, reader)
-    log.info("import: %s", summary(merged, target))
+        reader = partial(r1_distill_records, params_path=params_path)
+    counts = import_answers(file, target, reader)
+    log.info("import: %s", summary(counts, target))
 
 
 @main.command("r1-distill")
@@ -100,103 +100,103 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
     """Write the stored answers to the questions to FILE, in the layout of the article's r1_distill.txt."""
     source = check_store(store or default_path())
     if file.exists():
-        raise StoreError(f"{file}: is there already and is not written over. Name another file.")
+        raise StoreError(f"{file}: the file exists already and is not overwritten. Name another file.")
     questions = read_some_rows(questions_path, Question, "Run 'dvc repro collect' to rebuild it.")
     with open_answers(source) as answers:
         written, skipped = write_r1_distill(file, questions, load_params(params_path).distill, answers)
-    log.info("r1-distill: %d answers written to %s%s", written, file, of_no_use(skipped))
+    log.info("r1-distill: %d answers written to %s%s", written, file, skipped_text(skipped))
 
 
-def export_answers(store: Path, file: Path) -> Merged:
-    """Lay the store's records into a file, which is replaced as a whole or not at all."""
+def export_answers(store: Path, file: Path) -> MergeCounts:
+    """Write the store's records to a file, which is replaced as a whole or not at all."""
     check_store(store)
-    refuse_one_file(store, file)
-    merged = Merged()
+    refuse_same_file(store, file)
+    counts = MergeCounts()
     with ExitStack() as stack:
         present = None
         if file.is_file():
-            check(read_records(file))
+            read_all(read_records(file))
             present = stack.enter_context(open_answers(file))
         out = stack.enter_context(writing(file))
         if present is not None:
             with file.open("rb") as before:
                 shutil.copyfileobj(before, out)
         for record in stored_records(store):
-            if not known(record, present, merged):
+            if not is_known(record, present, counts):
                 out.write(orjson.dumps(record.model_dump()) + b"\n")
-    return merged
+    return counts
 
 
-def import_answers(file: Path, store: Path, reader: Reader) -> Merged:
-    """Append a file's records to the store, which is made where there is none; a bad file adds nothing."""
-    refuse_one_file(file, store)
-    check(reader(file, Counter()))  # the whole file is read before the first record is taken
-    merged = Merged()
+def import_answers(file: Path, store: Path, reader: Reader) -> MergeCounts:
+    """Append a file's records to the store, which is created if missing; an invalid file adds nothing."""
+    refuse_same_file(file, store)
+    read_all(reader(file, Counter()))  # the whole file is read before the first record is taken
+    counts = MergeCounts()
     with open_store(store) as answers:
-        asyncio.run(append(answers, reader(file, merged.skipped), merged))
-    return merged
+        asyncio.run(append(answers, reader(file, counts.skipped), counts))
+    return counts
 
 
-def exported(file: Path, _: Counter[str]) -> Iterator[Record]:
-    """The records of an exported store, all of them."""
+def exported_records(file: Path, _: Counter[str]) -> Iterator[Record]:
+    """All records of an exported store."""
     return read_records(file)
 
 
-def rows(file: Path, skipped: Counter[str], params_path: Path) -> Iterator[Record]:
+def r1_distill_records(file: Path, skipped: Counter[str], params_path: Path) -> Iterator[Record]:
     """The records of an r1_distill.txt."""
     return read_r1_distill(file, load_params(params_path).distill, skipped)
 
 
-def check(records: Iterator[Record]) -> None:
-    """Read to the end, for the error that may come."""
+def read_all(records: Iterator[Record]) -> None:
+    """Read to the end, so that an error is raised before anything is written."""
     for _ in records:
         pass
 
 
 def check_store(store: Path) -> Path:
-    """A store that is there; a device would be read without end."""
+    """The path of a store; StoreError where it is not a file (reading a device would never end)."""
     if not store.is_file():
         raise StoreError(f"{store}: no answers were received here. Run 'dvc repro distill', or name one with --store.")
     return store
 
 
-def refuse_one_file(source: Path, target: Path) -> None:
-    """Reading and writing one file at once would end badly."""
+def refuse_same_file(source: Path, target: Path) -> None:
+    """StoreError where both are one file, which must not be read and written at the same time."""
     if target.exists() and source.exists() and target.samefile(source):
         raise StoreError(f"{target}: this is the store itself. Name another file.")
 
 
-async def append(store: AnswerStore, records: Iterator[Record], merged: Merged) -> None:
-    """Put what the store lacks into it, in its order, some at a time."""
-    while some := list(islice(records, TOGETHER)):
+async def append(store: AnswerStore, records: Iterator[Record], counts: MergeCounts) -> None:
+    """Add the records that the store lacks, in their order, in batches."""
+    while some := list(islice(records, BATCH_SIZE)):
         new: dict[str, Record] = {}
         for record in some:
             if record.key in new:
-                merged.known += 1
-                merged.different += record.body != new[record.key].body
-            elif not known(record, store, merged):
+                counts.known += 1
+                counts.different += record.body != new[record.key].body
+            elif not is_known(record, store, counts):
                 new[record.key] = record
         await asyncio.gather(*(store.put(record.key, record.request, record.body.encode()) for record in new.values()))
 
 
-def known(record: Record, answers: AnswerFile | None, merged: Merged) -> bool:
-    """Whether the other side has an answer to the request; counted."""
+def is_known(record: Record, answers: AnswerFile | None, counts: MergeCounts) -> bool:
+    """Whether the target has an answer to the request; counts the record."""
     if answers is None or record.key not in answers:
-        merged.added += 1
+        counts.added += 1
         return False
-    merged.known += 1
-    merged.different += answers.body(record.key) != record.body.encode()
+    counts.known += 1
+    counts.different += answers.body(record.key) != record.body.encode()
     return True
 
 
-def summary(merged: Merged, target: Path) -> str:
-    """``12 answers added to answers.jsonl, 3 were there (1 of them another answer, which stays)``."""
-    different = f" ({merged.different} of them another answer, which stays)" if merged.different else ""
-    there = f"{merged.known} were there{different}"
-    return f"{merged.added} answers added to {target}, {there}{of_no_use(merged.skipped)}"
+def summary(counts: MergeCounts, target: Path) -> str:
+    """``12 answers added to answers.jsonl, 3 were there (1 of them with another answer, which stays)``."""
+    different = f" ({counts.different} of them with another answer, which stays)" if counts.different else ""
+    there = f"{counts.known} were there{different}"
+    return f"{counts.added} answers added to {target}, {there}{skipped_text(counts.skipped)}"
 
 
-def of_no_use(skipped: Counter[str]) -> str:
+def skipped_text(skipped: Counter[str]) -> str:
     """``; 5 skipped (3 not_answered, 2 cut_off)``, or nothing."""
     kinds = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
     return f"; {skipped.total()} skipped ({kinds})" if kinds else ""

@@ -1,8 +1,10 @@
-"""The student's weights and its tokenizer: one module a source, chosen by ``train.student.kind``.
+"""The student's weights and tokenizer: one module for each source, chosen by ``train.student.kind``.
 
-Each offers ``folder(student) -> Path``: a folder that transformers loads with ``from_pretrained``; and
-``tokenizer_folder(student) -> Path``: one with the tokenizer and the chat template, got without the weights. One that
-converts what it gets also offers ``published(student) -> Path``: the file as it was got (identity.py).
+Each module offers
+
+- ``folder(student) -> Path``: a folder that transformers loads with ``from_pretrained``;
+- ``tokenizer_folder(student) -> Path``: a folder with the tokenizer and the chat template, without the weights;
+- ``published(student) -> Path``, if it converts its file: the original file (identity.py).
 """
 
 import importlib
@@ -13,28 +15,28 @@ from typing import Any
 from stages.lib.command import DistilleryError
 from stages.lib.params import Student
 
-# all that a repository of weights holds but the weights themselves
+# all files of a model repository but the weights
 TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 
 
 class StudentError(DistilleryError):
-    """The student's weights or its tokenizer cannot be had or are not whole."""
+    """The student's weights or tokenizer are not available or not complete."""
 
 
 def student_folder(student: Student) -> Path:
-    """The folder of the student's weights; StudentError where there is none."""
+    """The folder of the student's weights; StudentError if there is none."""
     source = importlib.import_module(f"stages.lib.students.{student.kind}")
     folder: Path = source.folder(student)
     if not (folder / "config.json").is_file():
-        raise StudentError(f"{folder}: no config.json there, so no model. Check train.student in params.yaml.")
+        raise StudentError(f"{folder}: not a model, because it has no config.json. Check train.student in params.yaml.")
     return folder
 
 
 def student_tokenizer(student: Student) -> Any:
-    """The student's tokenizer, in seconds; StudentError where there is none, or none with a chat template."""
+    """The student's tokenizer, without its weights; StudentError if there is none, or none with a chat template."""
     source = importlib.import_module(f"stages.lib.students.{student.kind}")
     folder: Path = source.tokenizer_folder(student)
-    if not (folder / "tokenizer_config.json").is_file():  # transformers would take the path for a hub's id
+    if not (folder / "tokenizer_config.json").is_file():  # else transformers would read the path as a hub id
         raise StudentError(f"{folder}: no tokenizer_config.json there. Check train.student in params.yaml.")
     from transformers import AutoTokenizer
 
@@ -45,6 +47,6 @@ def student_tokenizer(student: Student) -> Any:
 
 
 def token_lengths(tokenizer: Any, conversations: Iterable[list[dict[str, str]]]) -> list[int]:
-    """Tokens of each conversation (``[{"role": "system", "content": "…"}, …]``), the chat template's among them."""
+    """Tokens of each conversation (``[{"role": "system", "content": "…"}, …]``), including the chat template's."""
     texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]

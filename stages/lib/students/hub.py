@@ -12,7 +12,7 @@ def folder(student: PublishedStudent) -> Path:
 
 
 def tokenizer_folder(student: PublishedStudent) -> Path:
-    """The snapshot's small files alone."""
+    """A snapshot of only the tokenizer's files."""
     return _snapshot(student, files=TOKENIZER_FILES)
 
 
@@ -24,6 +24,6 @@ def _snapshot(student: PublishedStudent, files: list[str] | None) -> Path:
         return Path(snapshot_download(student.name, revision=student.revision, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StudentError(
-            f"train.student.name: the hub gave no '{student.name}' ({type(error).__name__}: {error!s:.200}). "
-            "Without a network, set kind: path and name a local folder."
+            f"train.student.name: '{student.name}' cannot be downloaded from the hub "
+            f"({type(error).__name__}: {error!s:.200}). Without a network, set kind: path and name a local folder."
         ) from error

@@ -1,8 +1,9 @@
-"""A student from Modelers (modelers.cn), by id and revision: with openmind_hub where that is installed, else with git.
+"""A student from Modelers (modelers.cn), by id and revision: with openmind_hub if that is installed, else with git.
 
-git-lfs: the repository is cloned without its weights, these are fetched and moved to their places, and ``.git`` goes,
-so that they lie on the disk once. The folder, ``.cache/students/OWNER--NAME-REVISION``, is then used as it stands and
-Modelers not asked again; remove it for a branch's newer commit. OPENMIND_HUB_ENDPOINT names a mirror.
+With git-lfs, the repository is cloned without its weights. The weights are then downloaded and moved to their places,
+and ``.git`` is removed, so that they are on the disk once. The folder is ``.cache/students/OWNER--NAME-REVISION``.
+Later runs use it and send no request to Modelers. Remove it to get a branch's newer commit. OPENMIND_HUB_ENDPOINT names
+a mirror.
 """
 
 import importlib
@@ -21,10 +22,10 @@ from stages.lib.students import TOKENIZER_FILES, StudentError
 
 log = logging.getLogger("distillery.students")
 
-# what stands in a repository for a file that git-lfs keeps (github.com/git-lfs/git-lfs, docs/spec.md)
+# what a repository contains in place of a file in git-lfs (github.com/git-lfs/git-lfs, docs/spec.md)
 POINTER = re.compile(rb"\Aversion https://git-lfs\S*\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 POINTER_BYTES = 1024
-OTHERWISE = "Without a network, set kind: path and name a local folder."
+OFFLINE_ADVICE = "Without a network, set kind: path and name a local folder."
 
 
 def folder(student: PublishedStudent) -> Path:
@@ -33,19 +34,19 @@ def folder(student: PublishedStudent) -> Path:
 
 
 def tokenizer_folder(student: PublishedStudent) -> Path:
-    """The repository's small files alone; all of it where that is here."""
+    """A folder with only the tokenizer's files, or the complete repository if it is already here."""
     return _download(student, files=TOKENIZER_FILES)
 
 
-def kept(student: PublishedStudent) -> Path:
-    """Where a clone of the student lies, or would."""
+def clone_folder(student: PublishedStudent) -> Path:
+    """The folder for a clone of the student; it may not exist."""
     name = f"{student.name}-{student.revision or 'main'}".replace("/", "--")
     return project_root() / ".cache" / "students" / name
 
 
 def _download(student: PublishedStudent, files: list[str] | None) -> Path:
-    if kept(student).is_dir():
-        return kept(student)
+    if clone_folder(student).is_dir():
+        return clone_folder(student)
     if importlib.util.find_spec("openmind_hub"):
         return _with_openmind_hub(student, files)
     if not (shutil.which("git") and shutil.which("git-lfs")):
@@ -60,19 +61,19 @@ def _with_openmind_hub(student: PublishedStudent, files: list[str] | None) -> Pa
     try:
         client = importlib.import_module("openmind_hub")
         return Path(client.snapshot_download(student.name, revision=student.revision, allow_patterns=files))
-    except Exception as error:  # the client raises its own and requests' errors alike
-        raise _gave_none(student, f"{type(error).__name__}: {error!s:.200}") from error
+    except Exception as error:  # the client raises its own errors and those of requests
+        raise _not_available(student, f"{type(error).__name__}: {error!s:.200}") from error
 
 
 def _with_git(student: PublishedStudent, files: list[str] | None) -> Path:
-    whole = kept(student)
+    whole = clone_folder(student)
     out = whole if files is None else whole.with_name(f"{whole.name}-tokenizer")
     if out.is_dir():
         return out
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         _clone(student, unfinished)
-        _fetch(student, unfinished, files)
+        _download_files(student, unfinished, files)
         shutil.rmtree(unfinished / ".git")
         unfinished.rename(out)
     finally:
@@ -81,7 +82,7 @@ def _with_git(student: PublishedStudent, files: list[str] | None) -> Path:
 
 
 def _clone(student: PublishedStudent, out: Path) -> None:
-    """The repository at the student's revision, with pointers where git-lfs has files."""
+    """Clone the repository at the student's revision, with pointers in place of the files in git-lfs."""
     endpoint = (os.environ.get("OPENMIND_HUB_ENDPOINT") or "https://modelers.cn").rstrip("/")
     log.info("students: cloning %s/%s", endpoint, student.name)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +92,8 @@ def _clone(student: PublishedStudent, out: Path) -> None:
     log.info("students: commit %s", _git(student, "-C", str(out), "rev-parse", "HEAD").strip())
 
 
-def _fetch(student: PublishedStudent, out: Path, files: list[str] | None) -> None:
-    """Put the files in the pointers' places; without those that are not asked for, lest they be taken for files."""
+def _download_files(student: PublishedStudent, out: Path, files: list[str] | None) -> None:
+    """Replace the pointers by their files. Pointers to unwanted files are removed, so that none is read as a file."""
     pointers = {path: oid for path in sorted(out.rglob("*")) if (oid := _pointer(path))}
     wanted = {path for path in pointers if files is None or any(fnmatch(path.name, name) for name in files)}
     if wanted:
@@ -104,12 +105,12 @@ def _fetch(student: PublishedStudent, out: Path, files: list[str] | None) -> Non
             continue
         stored = out / ".git" / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
         if not stored.is_file():
-            raise _gave_none(student, f"git-lfs: no {path.name}")
-        stored.replace(path)  # moved and not copied: it may be 15 GB
+            raise _not_available(student, f"git-lfs: no {path.name}")
+        stored.replace(path)  # moved, not copied: it may be 15 GB
 
 
 def _pointer(path: Path) -> str | None:
-    """The hash in a pointer of git-lfs; None where the file is no pointer."""
+    """The hash in a git-lfs pointer; None if the file is not a pointer."""
     if ".git" in path.parts or not path.is_file() or path.stat().st_size > POINTER_BYTES:
         return None
     found = POINTER.match(path.read_bytes())
@@ -121,9 +122,11 @@ def _git(student: PublishedStudent, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise _gave_none(student, f"git: {said:.200}")
+        raise _not_available(student, f"git: {said:.200}")
     return done.stdout
 
 
-def _gave_none(student: PublishedStudent, why: str) -> StudentError:
-    return StudentError(f"train.student.name: Modelers gave no '{student.name}' ({why}). {OTHERWISE}")
+def _not_available(student: PublishedStudent, why: str) -> StudentError:
+    return StudentError(
+        f"train.student.name: '{student.name}' cannot be downloaded from Modelers ({why}). {OFFLINE_ADVICE}"
+    )

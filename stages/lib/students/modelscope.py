@@ -1,4 +1,4 @@
-"""A student from ModelScope, by id and revision; the client keeps it in its cache."""
+"""A student from ModelScope, by id and revision; the client caches it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def folder(student: PublishedStudent) -> Path:
 
 
 def tokenizer_folder(student: PublishedStudent) -> Path:
-    """The snapshot's small files alone."""
+    """A snapshot of only the tokenizer's files."""
     return _snapshot(student, files=TOKENIZER_FILES)
 
 
@@ -21,8 +21,8 @@ def _snapshot(student: PublishedStudent, files: list[str] | None) -> Path:
 
     try:
         return Path(snapshot_download(student.name, revision=student.revision, allow_patterns=files))
-    except Exception as error:  # the client raises its own and requests' errors alike
+    except Exception as error:  # the client raises its own errors and those of requests
         raise StudentError(
-            f"train.student.name: ModelScope gave no '{student.name}' ({type(error).__name__}: {error!s:.200}). "
-            "Without a network, set kind: path and name a local folder."
+            f"train.student.name: '{student.name}' cannot be downloaded from ModelScope "
+            f"({type(error).__name__}: {error!s:.200}). Without a network, set kind: path and name a local folder."
         ) from error

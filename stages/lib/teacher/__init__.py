@@ -1,1 +1,1 @@
-"""Asking a teacher or a judge: the client, its pace, its budget and its retries; the backends."""
+"""Ask a teacher or a judge: the client, its rate, its budget and its retries; the backends."""

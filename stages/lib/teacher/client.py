@@ -1,8 +1,13 @@
-"""Asking the teacher through the ``openai`` client: one call, its retries, and what a failure means.
+"""Ask the teacher through the ``openai`` client: one call and its retries.
 
-A call ends in one of four ways: a raw body that holds a completion; ``CallFailed`` (this question has no answer: its
-row goes to the failures); ``TeacherError`` (no question can have one: wrong key, no credit, no such model, nobody
-there, the same failure again and again); ``Stopped`` (the run is ending). Whose fault an error is, errors.py says.
+A call ends in one of four ways:
+
+    a raw body      it holds a completion
+    CallFailed      this question has no answer: its row goes to the failures
+    TeacherError    no question can have one: wrong key, no credit, no such model, no server, a repeated failure
+    Stopped         the run is ending
+
+errors.py classifies a server's errors.
 """
 
 import asyncio
@@ -22,28 +27,29 @@ from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.replies.usage import tokens
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.failures import KEPT, Again, CallFailed, Diagnosis, TeacherError
-from stages.lib.teacher.pacing import Pace, Turn
+from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
+from stages.lib.teacher.pacing import Call, Pace
 from stages.lib.teacher.spending import prompt_bytes
 
 __all__ = ["CallFailed", "TeacherClient", "TeacherError"]
 
 CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
 LONGEST_BACKOFF_S = 60.0
-BYTES_A_TOKEN = 3  # a guess on the safe side for English; Chinese has about as many bytes to a character
-NOT_SENT = ("endpoint", "sample", "draw")  # of a request: they tell one stored answer from another
+BYTES_A_TOKEN = 3  # a conservative estimate for English; Chinese has about 3 bytes per character
+NOT_SENT = ("endpoint", "sample", "draw")  # fields of a request that only identify the stored answer
 
 KeepUnread = Callable[[str, dict[str, Any], str, bytes], None]  # key, request, reason, body
 
 
 class _Unreached(Exception):
-    """No connection came about: the server has not seen the call."""
+    """No connection was made: the server has not seen the call."""
 
 
 class TeacherClient:
-    """One async client for a whole run. ``waiting`` calls are between two attempts, the longest ``longest_wait_s``.
+    """One async client for a whole run.
 
-    ``keep_unread`` keeps a body that came and holds no answer.
+    ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``keep_unread`` stores
+    a received body that holds no answer.
     """
 
     def __init__(
@@ -57,15 +63,15 @@ class TeacherClient:
         self._pace = pace
         self._diagnosis = diagnosis
         self._keep_unread = keep_unread
-        self._heard = False
+        self._has_answered = False
         self._tokens_an_answer = 0.0
         self._backoff = wait_exponential_jitter(multiplier=run.backoff_s, max=LONGEST_BACKOFF_S, jitter=run.backoff_s)
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.api_key,
-            max_retries=0,  # retries are ours: the client's own neither see a broken body nor count
+            max_retries=0,  # this class retries: the client's own retries neither see a broken body nor are counted
             timeout=openai.Timeout(run.timeout_s, connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
-            # no proxy of the environment leads to this machine itself
+            # a proxy from the environment must not be used for this machine itself
             http_client=openai.DefaultAioHttpClient(
                 trust_env=not _is_this_machine(endpoint.base_url), limits=httpx2.Limits(max_connections=run.concurrency)
             ),
@@ -76,12 +82,12 @@ class TeacherClient:
         await self._client.close()
 
     async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
-        """The raw body of one chat completion and what was read in it; raises CallFailed, TeacherError or Stopped."""
+        """The raw body of one chat completion and its answer; raises CallFailed, TeacherError or Stopped."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Again),
+            retry=retry_if_exception_type(RetryableFailure),
             stop=stop_after_attempt(self._run.max_attempts),
             wait=self._wait_s,
-            sleep=self._rest,
+            sleep=self._sleep,
             reraise=True,
         )
         attempts = 0
@@ -97,51 +103,51 @@ class TeacherClient:
 
     def _wait_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        return max(self._backoff(state), error.after_s if isinstance(error, Again) else 0.0)
+        return max(self._backoff(state), error.wait_s if isinstance(error, RetryableFailure) else 0.0)
 
-    async def _rest(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         self.waiting += 1
         self.longest_wait_s = max(self.longest_wait_s, seconds)
         try:
-            await self._pace.rest(seconds)
+            await self._pace.sleep(seconds)
         finally:
             self.waiting -= 1
             self.longest_wait_s = self.longest_wait_s if self.waiting else 0.0
 
     async def _attempt(self, key: str, request: dict[str, Any], number: int) -> tuple[bytes, Answer]:
-        """One call that the server saw; a server that cannot be reached is waited for, and costs no attempt."""
-        async with self._pace.turn(self._expected_tokens(request)) as turn:
+        """One call that reached the server. Waiting for a server that cannot be reached costs no attempt."""
+        async with self._pace.call(self._expected_tokens(request)) as call:
             while True:
                 try:
                     body, answer = await self._send(key, request)
                 except _Unreached as error:
-                    await self._wait_for_the_server(turn, error)
+                    await self._wait_for_server(call, error)
                 except CallFailed as failed:
-                    self._heard = self._heard or failed.status is not None
-                    self._pace.reached()
+                    self._has_answered = self._has_answered or failed.status is not None
+                    self._pace.mark_reached()
                     if failed.subject is Subject.RATE or failed.status == 429 or failed.reason == "timeout":
-                        self._pace.slow_down(turn)
+                        self._pace.slow_down(call)
                     self._diagnosis.count(failed, key, number)
                     raise
                 else:
-                    self._heard = True
-                    self._pace.reached()
-                    self._pace.creep_back()
+                    self._has_answered = True
+                    self._pace.mark_reached()
+                    self._pace.speed_up()
                     self._diagnosis.answered()
-                    turn.tokens = self._learn_tokens(answer) or turn.tokens
+                    call.tokens = self._learn_tokens(answer) or call.tokens
                     return body, answer
 
-    async def _wait_for_the_server(self, turn: Turn, error: _Unreached) -> None:
-        """Hold this call's place until the next look; TeacherError when ``run.outage_s`` is over."""
-        lost_s = self._pace.not_reached()
-        # an address that never answered is more likely wrong than down
-        patience_s = self._run.outage_s if self._heard else min(self._run.outage_s, 3 * self._run.backoff_s)
-        if lost_s >= patience_s:
+    async def _wait_for_server(self, call: Call, error: _Unreached) -> None:
+        """Keep this call's slot until the next try; TeacherError when ``run.outage_s`` is over."""
+        outage_s = self._pace.mark_unreachable()
+        # an address that never answered is probably wrong, not temporarily down
+        limit_s = self._run.outage_s if self._has_answered else min(self._run.outage_s, 3 * self._run.backoff_s)
+        if outage_s >= limit_s:
             raise TeacherError(
-                f"{self._endpoint.base_url}: nobody answers there ({error}) since {lost_s:.0f} s. Check "
+                f"{self._endpoint.base_url}: no server has answered for {outage_s:.0f} s ({error}). Check "
                 f"{self._section}.base_url in params.yaml and the network; {KEPT}"
             ) from error
-        await self._pace.look_again(turn, lost_s, within_s=patience_s - lost_s)
+        await self._pace.wait_for_retry(call, outage_s, within_s=limit_s - outage_s)
 
     def _expected_tokens(self, request: dict[str, Any]) -> int:
         if not self._run.tokens_per_minute:
@@ -149,7 +155,7 @@ class TeacherClient:
         return math.ceil(prompt_bytes(request) / BYTES_A_TOKEN + self._tokens_an_answer)
 
     def _learn_tokens(self, answer: Answer) -> int:
-        """A running mean of what answers come to, for the window of tokens."""
+        """Update the running mean of the tokens per answer; return this call's tokens, for the token window."""
         counted = tokens(answer.usage)
         if not counted.completion:
             return 0
@@ -158,15 +164,15 @@ class TeacherClient:
         return counted.prompt + counted.completion
 
     async def _send(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
-        """One HTTP call: the raw body, as it came, and what was read in it."""
+        """Make one HTTP call; return the raw body as received, and its answer."""
         sent = {name: value for name, value in request.items() if name not in NOT_SENT}
         received: list[bytes] = []
         try:
             async with asyncio.timeout(self._run.timeout_s):
                 await (self._stream(sent, received) if self._run.stream else self._receive(sent, received))
         except TimeoutError as error:
-            return self._read_part(b"".join(received), Again("timeout", None), error)
-        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter midway in a stream
+            return self._read_part(b"".join(received), RetryableFailure("timeout", None), error)
+        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter within a stream
             return self._read_part(b"".join(received), _connection_failure(error), error)
         except openai.APIStatusError as error:
             response = error.response
@@ -175,33 +181,33 @@ class TeacherClient:
         try:
             return body, read_body(body)
         except BodyError as error:
-            if body.strip() and (str(error) != SERVER_ERROR or b'"choices"' in body):  # an error alone cost nothing
+            if body.strip() and (str(error) != SERVER_ERROR or b'"choices"' in body):  # an error alone costs nothing
                 text = self._diagnosis.without_key(body.decode("utf-8", errors="surrogateescape"))
                 self._keep_unread(key, request, str(error), text.encode("utf-8", errors="surrogateescape"))
             raise self._diagnosis.of_body(error, body) from error
 
     async def _receive(self, sent: dict[str, Any], received: list[bytes]) -> None:
-        # chat.completions.create() would do the same after walking through the types of all it might be given, which
-        # costs a third of a call's CPU; post() is the client's documented way to an endpoint's raw response
+        # chat.completions.create() does the same, but first checks the types of all its arguments, which costs a third
+        # of a call's CPU; post() is the client's documented way to an endpoint's raw response
         response = await self._client.post("/chat/completions", body=sent, cast_to=httpx2.Response)
         received.append(response.content)
 
     async def _stream(self, sent: dict[str, Any], received: list[bytes]) -> None:
-        """The server's events as they came; the client's own parsing of them costs ten times the CPU."""
-        told = {name: value for name, value in sent.items() if name not in ("model", "messages")}
+        """Receive the server's events unparsed; the client's own parsing costs ten times the CPU."""
+        settings = {name: value for name, value in sent.items() if name not in ("model", "messages")}
         streaming = self._client.chat.completions.with_streaming_response.create(
             model=sent["model"],
             messages=sent["messages"],
             stream=True,
             stream_options={"include_usage": True},
-            extra_body=told,
+            extra_body=settings,
         )
         async with streaming as response:
             async for chunk in response.iter_bytes():
                 received.append(chunk)
 
     def _read_part(self, body: bytes, lost: Exception, cause: Exception) -> tuple[bytes, Answer]:
-        """What came before a stream was lost may be the whole answer, or say why; else it is ``lost``."""
+        """The answer in what a broken stream sent, if it is whole; else raise the error that it states, or ``lost``."""
         try:
             return body, read_body(body)
         except BodyError as error:
@@ -209,15 +215,15 @@ class TeacherClient:
 
 
 def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) -> Exception:
-    """The transport reports a reset connection as a time-out too; its own errors, further down, tell them apart."""
+    """Classify a lost connection by its causes: the transport reports a reset connection as a time-out too."""
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return _Unreached(_first_reason(cause))
         if isinstance(cause, TimeoutError):
-            return Again("timeout", None)
+            return RetryableFailure("timeout", None)
         cause = cause.__cause__
-    return Again("no_connection", None)
+    return RetryableFailure("no_connection", None)
 
 
 def _first_reason(error: BaseException) -> str:

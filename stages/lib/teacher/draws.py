@@ -1,11 +1,11 @@
-"""Draws: asking again for a sample whose answer came and is of no use, and which of its answers counts.
+"""Draws: a sample whose received answer is not usable is asked for again, as a new draw. One of its draws counts.
 
-Draw 0 is the request itself, so it has the key that it always had; a later draw holds its number:
+Draw 0 is the request itself, so its key never changes. A later draw holds its number:
 
     {"endpoint": "…", "model": "…", "messages": […], "sample": 0, "draw": 1}
 
-All draws stay in the store. The latest one that is usable counts; where none is, the last one. What counts follows from
-the store alone, so that every run makes the same rows of the same store.
+All draws stay in the store. The latest usable one counts; where none is usable, the last one. This depends on the store
+alone, so every run makes the same rows from the same store.
 """
 
 from collections.abc import Iterator
@@ -19,30 +19,30 @@ from stages.lib.store.answer_store import request_key
 DRAW = "draw"
 
 
-def drawn(request: dict[str, Any], number: int) -> dict[str, Any]:
-    """The request of a sample's draw; ``request`` is that of draw 0."""
+def with_draw(request: dict[str, Any], number: int) -> dict[str, Any]:
+    """The request of a sample's draw ``number``; ``request`` is that of draw 0."""
     return {**request, DRAW: number} if number else request
 
 
 def last_draw(request: dict[str, Any], answers: AnswerFile) -> int:
-    """The number of the last draw that was received; 0 where there is at most the first."""
+    """The number of the last received draw; 0 where there is no later draw than the first."""
     number = 0
-    while answers.holds_draws and request_key(drawn(request, number + 1)) in answers:
+    while answers.holds_draws and request_key(with_draw(request, number + 1)) in answers:
         number += 1
     return number
 
 
-def received(request: dict[str, Any], answers: AnswerFile) -> Iterator[bytes]:
-    """The bodies of a sample's draws, of the last one first; ``request`` may be that of any draw."""
+def received_bodies(request: dict[str, Any], answers: AnswerFile) -> Iterator[bytes]:
+    """The bodies of a sample's draws, the last one first; ``request`` may be that of any draw."""
     first = {name: value for name, value in request.items() if name != DRAW}
     with suppress(KeyError):  # nothing was received yet
         for number in range(last_draw(first, answers), -1, -1):
-            yield answers.body(request_key(drawn(first, number)))
+            yield answers.body(request_key(with_draw(first, number)))
 
 
 def answer_that_counts(request: dict[str, Any], answers: AnswerFile) -> Answer:
-    """The answer to a request; BodyError where the one that counts cannot be read, KeyError where none was received."""
-    bodies = received(request, answers)
+    """The answer that counts; BodyError where it cannot be read, KeyError where no answer was received."""
+    bodies = received_bodies(request, answers)
     last = next(bodies, None)
     if last is None:
         raise KeyError(request_key(request))

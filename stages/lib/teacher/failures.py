@@ -1,10 +1,10 @@
-"""What becomes of a call that brought no answer: asked again, a row without an answer, or the end of the run.
+"""Decide what a call without an answer leads to: a retry, a row without an answer, or the end of the run.
 
-    CallFailed      this question has no answer: its row goes to the failures, with the server's own words
-    └── Again       it may have one at the next attempt
-    TeacherError    no question can have one: one line that says what the server said and what to change
+    CallFailed               this question has no answer: its row goes to the failures, with the server's message
+    └── RetryableFailure     the next attempt may succeed
+    TeacherError             no question can have one: one line with the server's message and what to change
 
-Whose fault an error is, errors.py says; when the same failure of question after question is to end the run, repeats.py.
+errors.py classifies an error. repeats.py decides when a repeated failure ends the run.
 """
 
 import logging
@@ -13,44 +13,44 @@ from dataclasses import dataclass
 
 from stages.lib.command import DistilleryError, without_key
 from stages.lib.params import Run
-from stages.lib.replies.errors import Fault, Subject, hint_on, verdict_on
+from stages.lib.replies.errors import Scope, Subject, classify_error, hint_for
 from stages.lib.replies.reading import SERVER_ERROR, BodyError
-from stages.lib.replies.server_words import ServerWords, words_of
+from stages.lib.replies.server_message import ServerMessage, message_of
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.repeats import Group, Repeats, kind_of
 from stages.lib.teacher.waiting import asked_wait_s
 
 log = logging.getLogger("distillery.asking")
 
-KEPT = "what was received is kept."
+KEPT = "received answers are kept."
 
 
 class TeacherError(DistilleryError):
-    """The teacher refuses us altogether, cannot be reached, or too many of its answers failed."""
+    """The teacher refuses all questions, cannot be reached, or too many of its answers failed."""
 
 
 @dataclass
 class CallFailed(Exception):
-    """A question that got no usable body: the reason, the last HTTP status, how many calls, the server's own words."""
+    """A question without a usable body: the reason, the last HTTP status, the number of calls, the server's message."""
 
     reason: str
     status: int | None
     attempts: int = 1
-    words: str = ""
+    message: str = ""
     subject: Subject = Subject.UNKNOWN
     group: Group = "refused"
 
 
 @dataclass
-class Again(CallFailed):
-    """A failure that may pass; ``after_s`` is what the server asked us to wait."""
+class RetryableFailure(CallFailed):
+    """A failure that a retry may solve; ``wait_s`` is the wait that the server asked for."""
 
-    group: Group = "passing"
-    after_s: float = 0.0
+    group: Group = "transient"
+    wait_s: float = 0.0
 
 
 class Diagnosis:
-    """Says what each failure of a run means; ``stored`` answers of the run were in the store when it began."""
+    """Classifies each failure of a run; ``stored`` is how many of its answers were in the store at the start."""
 
     def __init__(self, endpoint: Endpoint, section: str, model: str, run: Run, stored: int) -> None:
         self._endpoint = endpoint
@@ -58,52 +58,52 @@ class Diagnosis:
         self._model = model
         self._run = run
         self._repeats = Repeats(run.concurrency, stored)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def of_status(self, status: int, body: bytes, headers: Mapping[str, str]) -> CallFailed | TeacherError:
-        """What an HTTP status other than 200 means."""
-        return self._of_error(f"http_{status}", status, words_of(body), headers)
+        """The failure that an HTTP status other than 200 means."""
+        return self._of_error(f"http_{status}", status, message_of(body), headers)
 
     def of_body(self, error: BodyError, body: bytes) -> CallFailed | TeacherError:
-        """What a body with status 200 means that holds no answer."""
-        if error.said and str(error) == SERVER_ERROR:
-            return self._of_error(SERVER_ERROR, 200, error.said, {})
-        said = error.said or words_of(body)
-        return Again(str(error), 200, words=self.without_key(said.text), group="unread")
+        """The failure that a body without an answer, with status 200, means."""
+        if error.server_message and str(error) == SERVER_ERROR:
+            return self._of_error(SERVER_ERROR, 200, error.server_message, {})
+        message = error.server_message or message_of(body)
+        return RetryableFailure(str(error), 200, message=self.without_key(message.text), group="unread")
 
     def answered(self) -> None:
-        """An answer came."""
+        """Count an answer: earlier failures no longer count."""
         self._repeats.answered()
 
     def count(self, failed: CallFailed, key: str, attempt: int) -> None:
-        """Say each kind of failure once; TeacherError where question after question fails alike."""
-        kind = kind_of(failed.reason, "" if failed.group == "unread" else failed.words)
-        if failed.words and kind not in self._told:
-            self._told.add(kind)
-            log.warning("%s: %s: %s", self._section.partition(".")[0], failed.reason, failed.words)
+        """Log each kind of failure once; TeacherError where question after question fails in the same way."""
+        kind = kind_of(failed.reason, "" if failed.group == "unread" else failed.message)
+        if failed.message and kind not in self._logged:
+            self._logged.add(kind)
+            log.warning("%s: %s: %s", self._section.partition(".")[0], failed.reason, failed.message)
         last = attempt >= self._run.max_attempts
-        # a content filter refuses what it will; that many questions meet it shows nothing
-        counts = {"unread": attempt > 1 or last, "passing": last, "refused": failed.subject is not Subject.CONTENT}
+        # a content filter may refuse many questions; that is no sign of a wrong setting
+        counts = {"unread": attempt > 1 or last, "transient": last, "refused": failed.subject is not Subject.CONTENT}
         if counts[failed.group] and (repeats := self._repeats.failed(kind, key, failed.group)):
-            raise self._always_the_same(failed, repeats)
+            raise self._repeated_failure(failed, repeats)
 
     def without_key(self, text: str) -> str:
-        """A server's text; some say which key was wrong."""
+        """A server's text without the API key, which some servers repeat."""
         return without_key(text, self._endpoint.api_key)
 
     def _of_error(
-        self, reason: str, status: int, said: ServerWords, headers: Mapping[str, str]
+        self, reason: str, status: int, message: ServerMessage, headers: Mapping[str, str]
     ) -> CallFailed | TeacherError:
-        verdict, wait_s = verdict_on(status, said), asked_wait_s(headers, said)
-        words, too_long = self.without_key(said.text), wait_s > self._run.longest_wait_s
-        soon = verdict.subject is Subject.PERIOD and wait_s > 0 and not too_long
-        if verdict.fault is Fault.PASSES and too_long:
-            return self._too_long_a_wait(status, words, wait_s)
-        if verdict.fault is Fault.PASSES or soon:
-            return Again(reason, status, words=words, subject=verdict.subject, after_s=wait_s)
-        if verdict.fault is Fault.ALL:
-            return TeacherError(f"{self._answers(status)}: {_sentence(words)} {self._advice(verdict.subject)}; {KEPT}")
-        return CallFailed("refused", status, words=words, subject=verdict.subject)
+        found, wait_s = classify_error(status, message), asked_wait_s(headers, message)
+        text, too_long = self.without_key(message.text), wait_s > self._run.longest_wait_s
+        soon = found.subject is Subject.PERIOD and wait_s > 0 and not too_long
+        if found.scope is Scope.TRANSIENT and too_long:
+            return self._too_long_a_wait(status, text, wait_s)
+        if found.scope is Scope.TRANSIENT or soon:
+            return RetryableFailure(reason, status, message=text, subject=found.subject, wait_s=wait_s)
+        if found.scope is Scope.RUN:
+            return TeacherError(f"{self._answers(status)}: {_sentence(text)} {self._advice(found.subject)}; {KEPT}")
+        return CallFailed("refused", status, message=text, subject=found.subject)
 
     def _advice(self, subject: Subject) -> str:
         variable, section = self._endpoint.key_variable, self._section
@@ -113,22 +113,22 @@ class Diagnosis:
             return f"Run the stage again when the limit is reset, or change {section} in params.yaml"
         return f"Check {variable}, the account's credit and {section} in params.yaml"
 
-    def _too_long_a_wait(self, status: int, words: str, wait_s: float) -> TeacherError:
+    def _too_long_a_wait(self, status: int, text: str, wait_s: float) -> TeacherError:
         return TeacherError(
             f"{self._answers(status)} and asks to wait {wait_s:.0f} s, longer than run.longest_wait_s = "
-            f"{self._run.longest_wait_s:g} allows: {_sentence(words)} Run the stage again then; {KEPT}"
+            f"{self._run.longest_wait_s:g} allows: {_sentence(text)} Run the stage again then; {KEPT}"
         )
 
-    def _always_the_same(self, failed: CallFailed, repeats: int) -> TeacherError:
+    def _repeated_failure(self, failed: CallFailed, repeats: int) -> TeacherError:
         where = self._answers(failed.status) if failed.status else f"{self._endpoint.base_url}: no answer comes"
         reason = "" if failed.group == "refused" else f" ({failed.reason})"
         advice = {
-            "refused": hint_on(ServerWords(failed.words), self._section),
-            "unread": "The bodies are kept beside the store, in *.unread.jsonl: look at one before you go on",
-            "passing": "Run the stage again when the server is well",
+            "refused": hint_for(ServerMessage(failed.message), self._section),
+            "unread": "The bodies are next to the store, in *.unread.jsonl: read one before you run the stage again",
+            "transient": "Run the stage again when the server works again",
         }[failed.group]
         return TeacherError(
-            f"{where}{reason}: {_sentence(failed.words)} {repeats} questions met that and none was answered between. "
+            f"{where}{reason}: {_sentence(failed.message)} {repeats} questions in a row failed like that. "
             f"{advice}; {KEPT}"
         )
 
@@ -136,6 +136,6 @@ class Diagnosis:
         return f"{self._endpoint.base_url}: the server answers {status} for model '{self._model}'"
 
 
-def _sentence(words: str) -> str:
-    """The server's words, with one full stop behind them."""
-    return f"{(words or 'it says nothing').rstrip('.。')}."
+def _sentence(text: str) -> str:
+    """The server's message with one full stop at the end."""
+    return f"{(text or 'no message').rstrip('.。')}."

@@ -1,14 +1,14 @@
-"""How fast the teacher is asked: how many calls at once, how many and how many tokens a minute.
+"""Limit the rate of calls to the teacher: calls in flight, calls per minute and tokens per minute.
 
     pace = Pace(run, stopping)
-    async with pace.turn(tokens=900) as turn:      # waits for its turn
+    async with pace.call(tokens=900) as call:      # waits until the call may begin
         body = await send(…)
-        turn.tokens = 1234                         # what it came to, as far as the window of tokens is concerned
+        call.tokens = 1234                         # the tokens that it really took, for the token window
 
-``run.concurrency`` is the cap. A 429 or a time-out halves the number in flight, once for all calls that were begun
-before it; each answer lets it creep back by one for a full round of answers (additive increase, multiplicative
-decrease: Chiu and Jain, 1989). While a server cannot be reached the calls in flight keep their places and look whether
-it is there again, and no other call begins.
+``run.concurrency`` is the most calls in flight. A 429 or a time-out halves the limit, once for all calls that began
+before it. Each answer raises it a little, by one for a full round of answers (additive increase, multiplicative
+decrease: Chiu and Jain, 1989). While a server cannot be reached, the calls in flight keep their slots and retry, and no
+other call begins.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from dataclasses import dataclass
 from stages.lib.params import Run
 
 MINUTE_S = 60.0
-FIRST_LOOK_S = 0.5  # after so long a call looks whether the server is there again, then after twice as long
-LAST_LOOK_S = 10.0
+FIRST_PROBE_S = 0.5  # the first wait before a retry of an unreachable server; each further wait is twice as long
+LONGEST_PROBE_S = 10.0
 
 
 class Stopped(Exception):
-    """The run is ending: nothing new is begun."""
+    """The run is ending: no new call begins."""
 
 
 @dataclass(eq=False)
-class Turn:
-    """One call under way: the tokens that it is expected to come to (then: came to), and when it began."""
+class Call:
+    """One call in flight: its expected tokens (after the answer: its real ones), and when it began."""
 
     tokens: int
     began: float = 0.0
@@ -46,7 +46,7 @@ class Pace:
         self._cap = run.concurrency
         self._limit = float(run.concurrency)
         self._halved = 0.0
-        self._places = 0  # taken: by the calls in flight, and by those that only a rate still holds
+        self._slots = 0  # in use: by calls in flight, and by calls that only wait for a rate
         self._interval_s = MINUTE_S / run.requests_per_minute if run.requests_per_minute else 0.0
         self._next_call = 0.0
         self._tokens = TokenWindow(run.tokens_per_minute) if run.tokens_per_minute else None
@@ -54,36 +54,36 @@ class Pace:
         self._stopping = stopping
 
     @asynccontextmanager
-    async def turn(self, tokens: int) -> AsyncIterator[Turn]:
-        """A place among the calls in flight, given when every rate allows it."""
+    async def call(self, tokens: int) -> AsyncIterator[Call]:
+        """A slot among the calls in flight, available when every rate allows it."""
         await self._enter()
-        turn = Turn(tokens)
+        call = Call(tokens)
         try:
-            await self.pass_rates(turn)
+            await self.wait_for_rates(call)
             self.in_flight += 1
             try:
-                yield turn
+                yield call
             finally:
                 self.in_flight -= 1
         finally:
-            self._places -= 1
+            self._slots -= 1
             async with self._room:
-                self._room.notify(max(1, self.at_once() - self._places))
+                self._room.notify(max(1, self.max_in_flight() - self._slots))
 
-    async def pass_rates(self, turn: Turn) -> None:
-        """Wait until the rates allow this call; again for one that the server has not seen."""
+    async def wait_for_rates(self, call: Call) -> None:
+        """Wait until the rates allow this call; repeat this for a call that did not reach the server."""
         if self._tokens:
-            self._tokens.forget(turn)
-        await self._space()
+            self._tokens.remove(call)
+        await self._space_calls()
         if self._tokens:
-            while wait_s := self._tokens.wait_s(turn.tokens):
-                await self.rest(wait_s)
-        turn.began = time.monotonic()
+            while wait_s := self._tokens.wait_s(call.tokens):
+                await self.sleep(wait_s)
+        call.began = time.monotonic()
         if self._tokens:
-            self._tokens.add(turn)
+            self._tokens.add(call)
 
-    async def rest(self, seconds: float) -> None:
-        """Sleep, but no longer than the run goes on."""
+    async def sleep(self, seconds: float) -> None:
+        """Sleep; raise Stopped as soon as the run is ending."""
         if self._stopping.is_set():
             raise Stopped
         try:
@@ -92,79 +92,79 @@ class Pace:
             return
         raise Stopped
 
-    async def wake_all(self) -> None:
-        """Let those who wait for a place see that the run is ending."""
+    async def notify_all(self) -> None:
+        """Wake the calls that wait for a slot, so that they see that the run is ending."""
         async with self._room:
             self._room.notify_all()
 
-    def slow_down(self, turn: Turn) -> None:
-        """A 429 or a time-out: half as many at once from now on."""
-        if turn.began >= self._halved:  # those begun before the last halving say nothing new
+    def slow_down(self, call: Call) -> None:
+        """After a 429 or a time-out: halve the limit of calls in flight."""
+        if call.began >= self._halved:  # calls that began before the last halving give no new information
             self._limit = max(1.0, self._limit / 2)
             self._halved = time.monotonic()
 
-    def creep_back(self) -> None:
-        """An answer: a little more at once, never above the cap."""
+    def speed_up(self) -> None:
+        """After an answer: raise the limit of calls in flight a little, at most to ``run.concurrency``."""
         self._limit = min(self._cap, self._limit + 1 / self._limit)
 
-    def reached(self) -> None:
-        """The server said something, whatever it was."""
+    def mark_reached(self) -> None:
+        """The server replied: an outage is over."""
         self.outage_began = None
 
-    def not_reached(self) -> float:
-        """Nobody there; return for how many seconds it has been so."""
+    def mark_unreachable(self) -> float:
+        """The server cannot be reached; return the seconds since the outage began."""
         if self.outage_began is None:
             self.outage_began = time.monotonic()
         return time.monotonic() - self.outage_began
 
-    async def look_again(self, turn: Turn, lost_s: float, within_s: float) -> None:
-        """Wait in one's place for the next look, at most ``within_s``: the longer nobody is there, the longer."""
-        await self.rest(min(max(lost_s, FIRST_LOOK_S), LAST_LOOK_S, within_s))
-        await self.pass_rates(turn)
+    async def wait_for_retry(self, call: Call, outage_s: float, within_s: float) -> None:
+        """Keep the slot and wait for the next try, at most ``within_s``; the wait grows with the outage."""
+        await self.sleep(min(max(outage_s, FIRST_PROBE_S), LONGEST_PROBE_S, within_s))
+        await self.wait_for_rates(call)
 
-    def at_once(self) -> int:
+    def max_in_flight(self) -> int:
         """How many calls may be in flight now."""
         return int(self._limit) if self.outage_began is None else 1
 
-    async def _space(self) -> None:
-        """Calls at even distances: no window of a minute, wherever it begins, sees more than the rate."""
+    async def _space_calls(self) -> None:
+        """Space calls evenly, so that no window of one minute has more calls than the rate."""
         if self._interval_s:
             now = time.monotonic()
             at = self._next_call = max(now, self._next_call)
             self._next_call += self._interval_s
             if at > now:
-                await self.rest(at - now)
+                await self.sleep(at - now)
 
     async def _enter(self) -> None:
-        if self._places >= self.at_once() and not self._stopping.is_set():
+        if self._slots >= self.max_in_flight() and not self._stopping.is_set():
             async with self._room:
-                await self._room.wait_for(lambda: self._places < self.at_once() or self._stopping.is_set())
+                await self._room.wait_for(lambda: self._slots < self.max_in_flight() or self._stopping.is_set())
         if self._stopping.is_set():
             raise Stopped
-        self._places += 1
+        self._slots += 1
 
 
 class TokenWindow:
-    """The tokens of the last minute. A call that alone is above the limit goes when nothing else is there."""
+    """The tokens of the last minute. A call that alone exceeds the limit begins when the window is empty."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._turns: deque[Turn] = deque()
+        self._calls: deque[Call] = deque()
 
     def wait_s(self, tokens: int) -> float:
-        """Seconds until so many more tokens may have room; 0: now."""
+        """Seconds until this many more tokens may fit; 0: now."""
         now = time.monotonic()
-        while self._turns and self._turns[0].began <= now - MINUTE_S:
-            self._turns.popleft()
-        if not self._turns or sum(turn.tokens for turn in self._turns) + tokens <= self._limit:
+        while self._calls and self._calls[0].began <= now - MINUTE_S:
+            self._calls.popleft()
+        if not self._calls or sum(call.tokens for call in self._calls) + tokens <= self._limit:
             return 0.0
-        return max(self._turns[0].began + MINUTE_S - now, 0.001)
+        return max(self._calls[0].began + MINUTE_S - now, 0.001)
 
-    def add(self, turn: Turn) -> None:
-        """A call begins; its ``tokens`` may still be corrected."""
-        self._turns.append(turn)
+    def add(self, call: Call) -> None:
+        """Add a call; its ``tokens`` may change later."""
+        self._calls.append(call)
 
-    def forget(self, turn: Turn) -> None:
-        """The call has not begun after all."""
-        if turn in self._turns:
-            self._turns.remove(turn)
+    def remove(self, call: Call) -> None:
+        """Remove a call that did not reach the server."""
+        if call in self._calls:
+            self._calls.remove(call)

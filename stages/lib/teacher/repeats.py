@@ -1,53 +1,51 @@
-"""When a server answers question after question in the same useless way, the run is to stop and say so.
+"""Stop a run when question after question fails in the same way.
 
-What counts are different questions that met one kind of failure with no answer to any question between. How many are
-enough depends on what the next one would cost:
+A failure counts once per question, and the count starts again after each answer. The limit depends on what the next
+failure would cost:
 
-    unread     a body that came and holds no answer: it may be paid for. A question counts that met it twice, so that a
-               server that was restarted, and broke off all calls in flight at once, stops nothing
-    refused    a 400 and its like: free, but as many may be in flight as ``run.concurrency`` allows
-    passing    a 429, a 5xx, a time-out: it may pass, so the run bears more of it
+    unread       a received body that holds no answer: it may be paid for. A question counts after its second one, so
+                 that a restart of the server, which breaks all calls in flight, does not stop the run
+    refused      a 400 and similar: free, but up to ``run.concurrency`` of them may be in flight
+    transient    a 429, a 5xx, a time-out: it may pass, so the limit is higher
 
-A tenth of what is in the store already is borne in any case: what is missing then are perhaps the few questions that
-the server refuses for good, and a run for these alone has to come to its end.
+The limit is never below a tenth of the stored answers: the missing questions may be the few that the server always
+refuses, and a run for these alone must finish.
 """
 
 import re
 from typing import Literal
 
-Group = Literal["unread", "refused", "passing"]
+Group = Literal["unread", "refused", "transient"]
 
-FEW = 5
-FEWEST = 3
-STORED_A_REPEAT = 10
-VARYING = re.compile(
-    r"[0-9a-f]{8,}|\d+", re.IGNORECASE
-)  # ids and numbers: the same sentence otherwise is the same kind
+DEFAULT_LIMIT = 5
+SMALLEST_LIMIT = 3
+STORED_PER_FAILURE = 10
+VARYING = re.compile(r"[0-9a-f]{8,}|\d+", re.IGNORECASE)  # ids and numbers: they do not tell two kinds apart
 
 
 class Repeats:
-    """The questions that failed alike since the last answer."""
+    """The questions that failed in the same way since the last answer."""
 
     def __init__(self, concurrency: int, stored: int) -> None:
-        borne = 1 + stored // STORED_A_REPEAT
+        tolerated = 1 + stored // STORED_PER_FAILURE
         self._limits: dict[Group, int] = {
-            "unread": max(min(max(concurrency, FEWEST), FEW), borne),
-            "refused": max(FEW, concurrency, borne),
-            "passing": max(2 * max(FEW, concurrency), borne),
+            "unread": max(min(max(concurrency, SMALLEST_LIMIT), DEFAULT_LIMIT), tolerated),
+            "refused": max(DEFAULT_LIMIT, concurrency, tolerated),
+            "transient": max(2 * max(DEFAULT_LIMIT, concurrency), tolerated),
         }
         self._questions: dict[str, set[str]] = {}
 
     def answered(self) -> None:
-        """An answer came: the server is well."""
+        """Count an answer: the server works, so earlier failures no longer count."""
         self._questions.clear()
 
     def failed(self, kind: str, key: str, group: Group) -> int:
-        """Count a question; how many there are of the kind where that is enough to stop, else 0."""
+        """Count a question; return the number of its kind where that reaches the limit, else 0."""
         questions = self._questions.setdefault(kind, set())
         questions.add(key)
         return len(questions) if len(questions) >= self._limits[group] else 0
 
 
 def kind_of(reason: str, words: str) -> str:
-    """What makes two failures the same: the reason, and the server's sentence but for its numbers."""
+    """The kind of a failure: its reason and the server's sentence without numbers."""
     return f"{reason}: {VARYING.sub('#', words)}"

@@ -1,8 +1,10 @@
-"""What a run's answers cost, and whether the budget has room for one more.
+"""Add up what a run's answers cost, and check whether the budget has room for one more.
 
-The budget is for all answers of the stage, those in the store included, so that running again spends no second one.
-Room is kept for every call in flight: with ``max_tokens`` for the longest answer that is possible, so that the budget
-is never passed; without, at the price of the dearest answer so far, and until one has come calls go one at a time.
+The budget covers all answers of the stage, those in the store included, so that a second run does not spend it again.
+Each call in flight reserves a part of it:
+
+    with max_tokens       the cost of the longest possible answer, so that the budget is never exceeded
+    without max_tokens    the highest cost of an answer so far; until there is one, calls are made one at a time
 """
 
 import asyncio
@@ -14,11 +16,11 @@ from stages.lib.replies.reading import Answer, BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
 from stages.lib.teacher.pricing import cost, money
 
-TEMPLATE_TOKENS = 64  # what a chat template may put around a message; a text itself has no more tokens than bytes
+TEMPLATE_TOKENS = 64  # that a chat template may add to a message; the text itself has at most one token per byte
 
 
 def body_cost(body: bytes, price: Price) -> float:
-    """What a stored answer cost; nothing where it says of no tokens."""
+    """What a stored answer cost; 0 where it states no tokens."""
     try:
         return cost(read_body(body).usage, price)
     except BodyError:
@@ -26,95 +28,100 @@ def body_cost(body: bytes, price: Price) -> float:
 
 
 def prompt_bytes(request: dict[str, Any]) -> int:
-    """How long the messages of a request are."""
+    """The length of a request's messages in bytes."""
     return sum(len(message["content"].encode()) for message in request["messages"])
 
 
-def most_cost(price: Price, length: int, max_tokens: int, calls: int = 1) -> float:
-    """The most that calls can cost whose prompts have a ``length`` of so many bytes together."""
+def max_cost(price: Price, length: int, max_tokens: int, calls: int = 1) -> float:
+    """The most that ``calls`` can cost; ``length`` is the length of all their prompts in bytes."""
     prompt = length + calls * TEMPLATE_TOKENS
     return (prompt * max(price.input, price.cached_input) + calls * max_tokens * price.output) / 1_000_000
 
 
 class Spending:
-    """The money of one run. Without a price nothing costs anything; without a budget there is always room."""
+    """The cost of one run. Without a price every cost is 0; without a budget there is always room."""
 
     def __init__(
-        self, price: Price | None, budget: float | None, spent: float, dearest: float | None, max_tokens: int | None
+        self,
+        price: Price | None,
+        budget: float | None,
+        spent: float,
+        highest_cost: float | None,
+        max_tokens: int | None,
     ) -> None:
         self.price = price
         self._budget = budget
         self._spent = spent
-        self._dearest = dearest
+        self._highest_cost = highest_cost
         self._max_tokens = max_tokens
-        self._most: dict[str, float] = {}  # by key, of the calls in flight
+        self._reserved: dict[str, float] = {}  # by key of a call in flight
         self._changed = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
-        """How many calls are to be paid for, or may be."""
-        return len(self._most)
+        """How many calls are in flight."""
+        return len(self._reserved)
 
     def has_room(self, request: dict[str, Any]) -> bool:
-        """Whether this call may begin too without any chance of passing the budget, as far as one can tell."""
+        """Whether the budget has room for this call as well, as far as its cost can be estimated."""
         if self._budget is None:
             return True
-        most = self._most_of(request)
+        most = self._max_cost(request)
         if most is None:
-            return not self._most
-        # an answer dearer than its call allowed shows that max_tokens is not heeded
-        kept = sum(max(each, self._dearest or 0.0) for each in self._most.values())
+            return not self._reserved
+        # an answer that costs more than its call reserved shows that the server ignores max_tokens
+        kept = sum(max(each, self._highest_cost or 0.0) for each in self._reserved.values())
         return self._spent + kept + most <= self._budget
 
-    def begun(self, key: str, request: dict[str, Any]) -> None:
-        """A call begins."""
-        self._most[key] = self._most_of(request) or 0.0 if self._budget is not None else 0.0
+    def begin(self, key: str, request: dict[str, Any]) -> None:
+        """Reserve the cost of a call that begins."""
+        self._reserved[key] = self._max_cost(request) or 0.0 if self._budget is not None else 0.0
 
-    def ended(self, key: str, answer: Answer | None) -> None:
-        """A call has ended, with a paid answer or with none."""
-        del self._most[key]
+    def end(self, key: str, answer: Answer | None) -> None:
+        """Release a call that has ended, and add the cost of its answer, where it has one."""
+        del self._reserved[key]
         if answer:
             paid = self.cost(answer)
             self._spent += paid
-            self._dearest = max(self._dearest or 0.0, paid)
-        self.wake()
+            self._highest_cost = max(self._highest_cost or 0.0, paid)
+        self.notify()
 
     def cost(self, answer: Answer) -> float:
-        """What an answer cost."""
+        """The cost of an answer."""
         return cost(answer.usage, self.price) if self.price else 0.0
 
-    def is_blind_to(self, answer: Answer) -> bool:
-        """Whether there is a budget and the answer does not say what it takes from it."""
+    def lacks_usage(self, answer: Answer) -> bool:
+        """Whether there is a budget and the answer states no tokens, so that its cost is unknown."""
         costs = self.price and max(self.price.input, self.price.cached_input, self.price.output)
         return bool(self._budget and costs) and tokens(answer.usage) == Tokens()
 
-    async def change(self) -> None:
+    async def wait_for_change(self) -> None:
         """Wait until a call has ended or the run is ending."""
         self._changed.clear()
         await self._changed.wait()
 
-    def wake(self) -> None:
-        """Let who waits look again."""
+    def notify(self) -> None:
+        """Wake the task that waits in ``wait_for_change``."""
         self._changed.set()
 
-    def reached(self, request: dict[str, Any], currency: str, wanted: int, done: int) -> str:
-        """What to say when there is no room for this call: what was spent, what the rest would cost."""
-        missing, most = wanted - done, self._most_of(request) or 0.0
+    def budget_message(self, request: dict[str, Any], currency: str, total: int, done: int) -> str:
+        """The error where there is no room for this call: what was spent, and what the rest would cost."""
+        missing, most = total - done, self._max_cost(request) or 0.0
         rest = missing * (self._spent / done if done else most)
         return (
             f"run.budget = {self._budget:g} {currency} has no room for another answer, which may cost "
-            f"{money(most, currency)}: {money(self._spent, currency)} went into {done} of {wanted}, those in the store "
-            f"included. The {missing} that are missing would cost about {money(rest, currency)}: set run.budget to "
-            f"{_rounded_up(self._spent + rest + most)} and run the stage again; what was received is kept."
+            f"{money(most, currency)}. {money(self._spent, currency)} was spent on {done} of {total} answers, the "
+            f"stored ones included. The {missing} missing ones would cost about {money(rest, currency)}. Set "
+            f"run.budget to {_round_up(self._spent + rest + most)} and run the stage again; received answers are kept."
         )
 
-    def _most_of(self, request: dict[str, Any]) -> float | None:
-        """The most that an answer may cost; None where nothing is known yet."""
+    def _max_cost(self, request: dict[str, Any]) -> float | None:
+        """The most that an answer may cost; None where that is unknown."""
         if not self.price or not self._max_tokens:
-            return self._dearest
-        return max(self._dearest or 0.0, most_cost(self.price, prompt_bytes(request), self._max_tokens))
+            return self._highest_cost
+        return max(self._highest_cost or 0.0, max_cost(self.price, prompt_bytes(request), self._max_tokens))
 
 
-def _rounded_up(amount: float) -> str:
+def _round_up(amount: float) -> str:
     digits = 2 if amount >= 1 else 4
     return f"{math.ceil(amount * 10**digits) / 10**digits:.{digits}f}"

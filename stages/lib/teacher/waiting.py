@@ -1,8 +1,8 @@
-"""How long a server asks to be left alone, wherever it says so: in a header, in its error object, in its sentence.
+"""Read how long a server asks the client to wait: in a header, in its error object or in its sentence.
 
 Retry-After: 30                                        seconds or a date (RFC 9110, 10.2.3)
 retry-after-ms: 1500                                   Azure
-X-RateLimit-Reset: 1767225600000                       OpenRouter: a moment, in its error object too
+X-RateLimit-Reset: 1767225600000                       OpenRouter: a timestamp, in its error object too
 {"error": {"details": [{"retryDelay": "39s"}]}}        Gemini
 Please try again in 9m38.016s.                         Groq, OpenAI
 """
@@ -15,24 +15,24 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from stages.lib.replies.server_words import ServerWords
+from stages.lib.replies.server_message import ServerMessage
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|days?|d|hours?|h|min(?:ute)?s?|m|sec(?:ond)?s?|s)(?![a-z])")
 SENTENCE = re.compile(
     rf"\b(?:try again|retry|retrying|resets?|available)\b[^.!]{{0,24}}?\b(?:in|after)\s+((?:{PIECE.pattern}[\s,]*)+)"
 )
-MOMENT = 1_000_000_000  # a number above it is a moment in seconds since 1970, above a thousand times it in milliseconds
+FIRST_TIMESTAMP = 1_000_000_000  # a number above it is a time in seconds since 1970; above 1000 times it, milliseconds
 DELAYS = ("retrydelay", "retry_after", "retry_after_seconds")
 RESET = "x-ratelimit-reset"
 
 
-def asked_wait_s(headers: Mapping[str, str], said: ServerWords) -> float:
-    """The longest wait that is asked for, in seconds; 0 where there is none."""
+def asked_wait_s(headers: Mapping[str, str], message: ServerMessage) -> float:
+    """The longest stated wait, in seconds; 0 where none is stated."""
     stated = [_header_s(headers.get("retry-after", "")), _milliseconds(headers.get("retry-after-ms", ""))]
     spent = headers.get("x-ratelimit-remaining", "0") == "0"
-    stated += [_moment_s(headers.get(RESET, "")) if spent else 0.0, _sentence_s(said.text)]
-    stated += [_delay_s(value) if name in DELAYS else _moment_s(value) for name, value in _fields(said.value)]
+    stated += [_timestamp_s(headers.get(RESET, "")) if spent else 0.0, _sentence_s(message.text)]
+    stated += [_delay_s(value) if name in DELAYS else _timestamp_s(value) for name, value in _fields(message.value)]
     return max((seconds for seconds in stated if math.isfinite(seconds)), default=0.0)
 
 
@@ -51,10 +51,10 @@ def _milliseconds(header: str) -> float:
     return _number(header) / 1000
 
 
-def _moment_s(value: Any) -> float:
+def _timestamp_s(value: Any) -> float:
     number = _number(value)
-    moment = number / 1000 if number > 1000 * MOMENT else number
-    return max(moment - time.time(), 0.0) if moment > MOMENT else 0.0
+    timestamp = number / 1000 if number > 1000 * FIRST_TIMESTAMP else number
+    return max(timestamp - time.time(), 0.0) if timestamp > FIRST_TIMESTAMP else 0.0
 
 
 def _delay_s(value: Any) -> float:
@@ -83,7 +83,7 @@ def _number(value: Any) -> float:
 
 
 def _fields(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """The fields of an error object that may hold a delay or a moment."""
+    """The fields of an error object that may hold a delay or a timestamp."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, each in inner:
         key = str(name).lower()

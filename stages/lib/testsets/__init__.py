@@ -1,1 +1,1 @@
-"""The public test sets GSM8K, MGSM and MMLU: their rows, read from the files that their authors publish."""
+"""Read the rows of the public test sets GSM8K, MGSM and MMLU from the files that their authors publish."""

@@ -1,4 +1,4 @@
-"""The benchmarks' official files, as their authors publish them.
+"""Read the benchmarks' official files, as their authors publish them.
 
     gsm8k   train.jsonl, test.jsonl          {"question": "Janet’s ducks lay …", "answer": "… #### 18"}
     mgsm    mgsm_LANGUAGE.tsv                Janet’s ducks lay …<TAB>18
@@ -6,7 +6,7 @@
     mmlu    dev/*_dev.csv, test/*_test.csv   "Find the degree for …",0,4,2,6,B
 
 The tables have no header (github.com/openai/grade-school-math, google-research/url-nlp, hendrycks/test). exemplars.py
-is read and never run.
+is parsed and never executed.
 """
 
 import ast
@@ -31,9 +31,9 @@ LETTERS = "ABCD"
 
 
 def official_rows(benchmark: str, file: Path, advice: str) -> Iterator[BenchmarkRow]:
-    """The rows of one official file; DataError, with file and line, on a line that is none or not UTF-8.
+    """The rows of one official file; DataError, with file and line, on a line that is not a row or not UTF-8.
 
-    ``advice`` says what to do about it, and ends such a message.
+    ``advice`` is the end of such a message: what to do about it.
     """
     for number, row in READERS[benchmark](_lines(file, advice), file):
         if row is None:
@@ -51,7 +51,7 @@ def _gsm8k(lines: Iterable[str], _: Path) -> Numbered:
 
 def _mgsm(lines: Iterable[str], _: Path) -> Numbered:
     for number, line in enumerate(lines, start=1):
-        fields = line.rstrip("\r\n").split("\t")  # no csv: a quotation mark is a part of the text
+        fields = line.rstrip("\r\n").split("\t")  # not csv: a quotation mark is part of the text
         yield number, _mgsm_row(*fields) if len(fields) == 2 else None
 
 
@@ -83,7 +83,7 @@ READERS: dict[str, Callable[[Iterable[str], Path], Numbered]] = {"gsm8k": _gsm8k
 
 
 def exemplars(file: Path, advice: str) -> dict[str, list[MgsmRow]]:
-    """MGSM's worked examples by language, from the literals of exemplars.py; DataError where they are not there."""
+    """MGSM's worked examples by language, from the literals of exemplars.py; DataError where they are missing."""
     try:
         literals = _literals(file)
         numbers, equations = literals["EXEMPLAR_NUMBER_ANSWERS"], literals["EXEMPLAR_EQUATION_SOLUTIONS"]
@@ -106,7 +106,7 @@ def exemplars(file: Path, advice: str) -> dict[str, list[MgsmRow]]:
 
 
 def _literals(file: Path) -> dict[str, Any]:
-    """What the file's top level assigns to names."""
+    """The literals that the file's top level assigns to names."""
     found = {}
     for node in ast.parse(file.read_bytes()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -1,10 +1,10 @@
-"""One row of each benchmark, its fields named and ordered as in the hub's datasets, so that lm-eval's hashes agree.
+"""The row of each benchmark. Its fields have the names and order of the hub's datasets, so that lm-eval's hashes match.
 
     gsm8k   {"question": "…", "answer": "… #### 18"}
     mgsm    {"question": "…", "answer": null, "answer_number": 18, "equation_solution": null}
     mmlu    {"question": "…", "subject": "anatomy", "choices": ["…", "…", "…", "…"], "answer": 1}
 
-An example of MGSM for few-shot prompts has ``answer``, the worked text; a test row has none.
+In MGSM, an example for few-shot prompts has an ``answer``, the worked text; a test row has none.
 """
 
 from typing import Annotated
@@ -15,7 +15,7 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
 
 class BenchmarkRow(BaseModel):
-    """What every benchmark's row has."""
+    """The field that every benchmark's row has."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -23,7 +23,7 @@ class BenchmarkRow(BaseModel):
 
 
 class Gsm8kRow(BenchmarkRow):
-    """``answer`` is the worked solution, which ends in ``#### 18``."""
+    """``answer`` is the worked solution; it ends in ``#### 18``."""
 
     answer: str
 

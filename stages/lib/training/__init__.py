@@ -1,7 +1,7 @@
-"""Training a student on conversations: a job, and what every trainer shares.
+"""Training a student on conversations: a job, and what all trainers share.
 
-The trainers are in ``trainers/``, one package a kind. Each offers ``train(job) -> Trained``: it reads the job's
-dataset, and writes final weights, tokenizer and chat template, merged and as safetensors, into ``job.out``.
+The trainers are in ``trainers/``, one package for each kind. Each offers ``train(job) -> Trained``. It reads the job's
+dataset and writes the final weights (merged, as safetensors), the tokenizer and the chat template into ``job.out``.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ LIBRARIES = ("torch", "torch-npu", "transformers", "trl", "accelerate", "peft", 
 
 
 class TrainingError(DistilleryError):
-    """A training that cannot begin, or did not end."""
+    """A training cannot start, or it failed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Conversation:
 
 
 class TooLong(Row):
-    """A conversation that is not trained on: its ``id`` is its dataset and its place there, from 0.
+    """A conversation that is not trained on. Its ``id`` is its dataset and its position there, from 0.
 
-    ``cannot_be_shortened``: too long even with one sentence of its reasoning, or without markers around it.
+    ``cannot_be_shortened``: it is too long even with one sentence of its reasoning, or its reasoning has no markers.
     """
 
     reason: Literal["too_long", "cannot_be_shortened"]
@@ -50,7 +50,7 @@ class TooLong(Row):
 
 @dataclass(frozen=True)
 class Job:
-    """A training: what on, from which weights, how, where to; ``markers`` say where the reasoning is."""
+    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning."""
 
     name: str
     conversations: list[Conversation]
@@ -73,11 +73,14 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training saw; tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
+    """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
-    are of the run and not of what was learnt: the step of the checkpoint that it went on from, what its first process
-    measured (``{"padding_share": 0.12}``), and what trained it.
+    fields describe the run, not what was learned:
+
+    - ``resumed_at``: the step of the checkpoint that it resumed from;
+    - ``measured``: what its first process measured, ``{"padding_share": 0.12}``;
+    - ``versions``: the libraries that trained it.
     """
 
     rows: int

@@ -1,14 +1,15 @@
-"""A training's scratch folder, where checkpoints wait in case it is killed.
+"""A training's scratch folder, which keeps the checkpoints that a killed training resumes from.
 
-It lies outside DVC's outs, which are deleted before a stage runs, and under $DVC_ROOT:
+It is under $DVC_ROOT, outside DVC's outs, because DVC deletes those before a stage runs:
 
-    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: what is gone on from
+    .cache/training/ARM/DIGEST/checkpoint-20/   weights, optimizer, schedule, random numbers: all that a resume needs
     .cache/training/ARM/DIGEST/lock             held by the process that trains
 
-DIGEST is of all that shapes the weights, so a checkpoint of other rows, params or a student of other bytes is never
-gone on from. A training that ends well takes away its own folder and what killed ones of its arm left.
+DIGEST is a hash of everything that determines the weights. So a training never resumes from a checkpoint of other
+rows, other params or a student of other bytes. A training that succeeds removes its own folder and those that killed
+trainings of the same arm left.
 
-TRL's trainings are in ``scratch_folder``; a backend with a DIGEST of its own (openMind) takes ``held_folder``.
+TRL's trainings use ``scratch_folder``. A trainer that computes its own DIGEST (openMind) uses ``held_folder``.
 """
 
 import fcntl
@@ -29,13 +30,13 @@ from stages.lib.training.launching import deepspeed_file
 
 log = logging.getLogger("distillery.train")
 
-# what says where from and what else is saved, and not what is learnt
-SHAPELESS: dict[str, Any] = {"student": True, "on_too_long": True, "finetuning": {"keep_adapter"}}
+# params that do not change what is learned: where the student comes from, what else is saved
+NOT_IN_DIGEST: dict[str, Any] = {"student": True, "on_too_long": True, "finetuning": {"keep_adapter"}}
 
 
 @dataclass(frozen=True)
 class Held:
-    """A scratch folder that is held, and the descriptor that holds it: a program with a copy of it holds it too."""
+    """A locked scratch folder and the descriptor of its lock. A child process that inherits it holds the lock too."""
 
     folder: Path
     lock: int
@@ -43,16 +44,16 @@ class Held:
 
 @contextmanager
 def scratch_folder(job: Job, rows: list[Conversation]) -> Iterator[Path]:
-    """The folder of this very training, held while it runs; gone after it, unless it failed and left a checkpoint."""
+    """The folder of this training, locked while it runs. Removed then, unless a failed training left a checkpoint."""
     with held_folder(job.name, digest(job, rows), job.run.resume, leaves="checkpoint-*") as held:
         yield held.folder
 
 
 @contextmanager
 def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[Held]:
-    """The folder of an arm's training of that digest, held while it runs; emptied first, unless ``resume``.
+    """The folder of an arm's training with that digest, locked while it runs. Emptied first, unless ``resume``.
 
-    It is gone afterwards, unless the training failed and left something there that the pattern ``leaves`` finds.
+    It is removed afterwards, unless the training failed and left files that match the pattern ``leaves``.
     """
     arm = project_root() / ".cache" / "training" / name
     folder = arm / digest
@@ -62,7 +63,7 @@ def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[H
     with (folder / "lock").open("w") as lock:
         if not _take(lock):
             raise TrainingError(
-                f"{folder}: another process trains '{name}' on the same rows and params. Wait for it, or end it."
+                f"{folder}: another process trains '{name}' on the same rows and params. Wait for it, or stop it."
             )
         try:
             yield Held(folder, lock.fileno())
@@ -76,14 +77,14 @@ def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[H
 
 
 def digest(job: Job, rows: list[Conversation]) -> str:
-    """Of all that shapes the weights."""
+    """A hash of everything that determines the weights."""
     shaping: dict[str, Any] = {
         "rows": [asdict(row) for row in rows],
-        "train": job.train.model_dump(exclude=SHAPELESS),
+        "train": job.train.model_dump(exclude=NOT_IN_DIGEST),
         "arm": job.arm.model_dump(exclude={"dataset"} if job.train.packing else {"dataset", "cutoff_len"}),
         "student": files_of(job.student),
         "device": job.run.device,
-        "processes": job.run.processes,  # each has random numbers, and with ZeRO a part of the optimizer, of its own
+        "processes": job.run.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
         "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,
         "versions": versions(LIBRARIES),
     }
@@ -91,33 +92,33 @@ def digest(job: Job, rows: list[Conversation]) -> str:
 
 
 def files_of(student: Path) -> list[tuple[str, int, int]]:
-    """A student's files by name, size and time: 15 GB are not read to tell one from another."""
+    """A student's files by name, size and modification time. 15 GB are not read only to tell two students apart."""
     files = sorted(path for path in student.iterdir() if path.is_file())
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def short_hash(shaping: dict[str, Any]) -> str:
-    """The name of a folder that belongs to just these values."""
+    """The first 16 hex digits of the SHA-256 of these values: the name of their folder."""
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; those that were being written when the process died are removed."""
+    """The newest complete checkpoint. Incomplete ones, which a killed process left, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        if _is_whole(checkpoint):
-            log.info("train: going on from step %d (%s)", step_of(checkpoint), checkpoint)
+        if _is_complete(checkpoint):
+            log.info("train: resuming from step %d (%s)", step_of(checkpoint), checkpoint)
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The step that a training goes on from; 0 where it begins at the beginning."""
+    """The step that a training resumes from; 0 where it starts from the beginning."""
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether its last file was written: the Trainer writes its state after weights, optimizer and random numbers."""
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether its last file exists: the Trainer writes its state after weights, optimizer and random numbers."""
     try:
         return "global_step" in json.loads((checkpoint / "trainer_state.json").read_bytes())
     except (FileNotFoundError, ValueError):
@@ -125,7 +126,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _take(lock: Any) -> bool:
-    """Whether the lock is ours now; the kernel drops it with the process, however that ends."""
+    """Whether we got the lock. The kernel releases it when the process ends, for whatever reason."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -143,7 +144,7 @@ def _held_by_another(folder: Path) -> bool:
 
 
 def _remove_abandoned(arm: Path) -> None:
-    """Remove what killed trainings of this arm left; our own folder and those that train now are held."""
+    """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked."""
     for lock in arm.glob("*/lock"):
         if not _held_by_another(lock.parent):
             log.info("train: removed the checkpoints of another training of this arm (%s)", lock.parent)

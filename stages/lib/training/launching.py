@@ -1,7 +1,7 @@
-"""Starting the processes of a training, ending them with us, and what of DeepSpeed's settings and logs they leave.
+"""Start the processes of a training and stop them when this process stops; read DeepSpeed's settings and a log's end.
 
 launch(["torchrun", …], os.environ, Path(".cache/training/filtered.log"))    → the exit code; the log streams to stderr
-last_lines(log)                                                              → "LOG ends: … | …", for an error's line
+last_lines(log)                                                              → "LOG ends: … | …", for an error message
 """
 
 import json
@@ -23,11 +23,11 @@ from stages.lib.training import TrainingError
 log = logging.getLogger("distillery.train")
 
 LAST_LINES = 5  # of a log, in an error
-GRACE_S = 30.0  # for torchrun to end its workers
+GRACE_S = 30.0  # for torchrun to stop its workers
 
 
 def deepspeed_file(name: str | None) -> str | None:
-    """The path of DeepSpeed's settings: in this project, or in the checkout of openMind that OPENMIND_SRC names."""
+    """The path of DeepSpeed's settings file: in this project, or in OPENMIND_SRC, a checkout of openMind."""
     if name is None:
         return None
     folders = [project_root(), *([Path(os.environ["OPENMIND_SRC"])] if os.environ.get("OPENMIND_SRC") else [])]
@@ -35,18 +35,18 @@ def deepspeed_file(name: str | None) -> str | None:
         if (folder / name).is_file():
             return str((folder / name).resolve())
     raise TrainingError(
-        f"train.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name one, "
-        "profiles/deepspeed/ds_z2_config.json for example, or set OPENMIND_SRC to a checkout of openMind that has it."
+        f"train.deepspeed: no file {name} in {' or '.join(map(str, folders))}. Name a "
+        "file, such as profiles/deepspeed/ds_z2_config.json, or set OPENMIND_SRC to a checkout of openMind that has it."
     )
 
 
 def zero_stage(path: str) -> int:
-    """What DeepSpeed shares out among the cards: 1 moments, 2 gradients too, 3 weights too; 0 nothing."""
+    """The ZeRO stage, which shards over the cards: 0 nothing, 1 moments, 2 gradients too, 3 weights too."""
     try:
         settings: dict[str, Any] = json.loads(Path(path).read_bytes())
         return int(settings.get("zero_optimization", {}).get("stage", 0))
     except (ValueError, TypeError, AttributeError) as error:
-        raise TrainingError(f"{path}: no settings of DeepSpeed ({error}). Mend it, or name another file.") from error
+        raise TrainingError(f"{path}: not a DeepSpeed settings file ({error}). Fix it or name another one.") from error
 
 
 def launch(
@@ -56,7 +56,7 @@ def launch(
     cwd: Path | None = None,
     holds: tuple[int, ...] = (),
 ) -> int:
-    """Run a command to its end, its output on stderr and in the log; its exit code. It inherits what it ``holds``."""
+    """Run a command, with output on stderr and in the log; return its exit code. ``holds``: descriptors to inherit."""
     log.info("train: %s (log: %s)", shlex.join(command), log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -71,29 +71,29 @@ def launch(
             start_new_session=True,
             pass_fds=holds,
         ) as process,
-        _ended_with_us(process),
+        _stopped_with_parent(process),
     ):
         assert process.stdout is not None
-        while said := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
-            file.write(said)
-            sys.stderr.buffer.write(said)
+        while chunk := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
+            file.write(chunk)
+            sys.stderr.buffer.write(chunk)
             sys.stderr.flush()
     return process.returncode
 
 
 @contextmanager
-def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """No worker may go on training on the cards after Ctrl-C or SIGTERM."""
+def _stopped_with_parent(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stop every worker on Ctrl-C or SIGTERM, so that none keeps the cards busy."""
 
     def interrupt(*_: object) -> None:
-        raise Interrupted("train: stopped, and its processes with it. 'dvc repro' trains again.")
+        raise Interrupted("train: stopped, with all its processes. Run 'dvc repro' to resume or restart it.")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except BaseException:
         for number in before:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not spare the workers
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt stopping them
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(GRACE_S)
@@ -106,7 +106,7 @@ def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def last_lines(log_path: Path) -> str:
-    """Where the log lies and how it ends, in one line."""
-    said = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
-    lines = [line.strip() for line in said if line.strip(" ^~")]  # a traceback underlines its lines
-    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(nothing was said)'}"
+    """The path of the log and its last lines, in one line."""
+    parts = re.split(r"[\r\n]+", log_path.read_text(errors="replace"))
+    lines = [line.strip() for line in parts if line.strip(" ^~")]  # a traceback underlines its lines
+    return f"{log_path} ends: {' | '.join(lines[-LAST_LINES:]) or '(the log is empty)'}"

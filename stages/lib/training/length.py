@@ -1,11 +1,15 @@
-"""Conversations longer than ``cutoff_len``: dealt with before a trainer sees them, so that none cuts a marker off.
+"""Handle conversations longer than ``cutoff_len`` before the trainer, which would cut their markers off.
 
-In:   a job's conversations, and the trainer's own way of counting their tokens
-Out:  the rows that fit, how many of them were shortened, and those that are left out, each with its reason
+In:   a job's conversations, and the trainer's own count of their tokens
+Out:  the rows that fit, how many of them were shortened, and the rows that are left out, each with its reason
 
-``train.on_too_long`` says how: ``drop`` leaves them out, ``error`` refuses the dataset, ``shorten_reasoning`` ends the
-reasoning earlier, after a line or a sentence. Its beginning is kept, for that is a text that its author wrote in one
-go; a piece taken out of its middle would train a leap. All four markers, the solution and the end token stay.
+``train.on_too_long`` chooses what happens to them:
+
+- ``drop`` leaves them out;
+- ``error`` refuses the dataset;
+- ``shorten_reasoning`` ends the reasoning earlier, after a line or a sentence. It keeps the beginning, which is
+  continuous text; removing a part of the middle would train a gap in the reasoning. All four markers, the solution
+  and the end token are kept.
 """
 
 import logging
@@ -19,7 +23,7 @@ from stages.lib.training import Conversation, Job, TooLong, TrainingError
 
 log = logging.getLogger("distillery.train")
 
-# after a line, or after a sentence: a full stop within 3.5 ends none
+# after a line or a sentence; the full stop in 3.5 does not end a sentence
 _END = re.compile(r"\n|(?<=[.!?])\s|(?<=[.!?][\"')\]*])\s|[。！？]")
 
 
@@ -28,14 +32,14 @@ class Measured(Protocol):
 
     @property
     def conversation(self) -> Conversation:
-        """What is measured."""
+        """The conversation that was measured."""
 
     @property
     def tokens(self) -> int:
-        """Its length, the template's tokens among them."""
+        """Its length, including the template's tokens."""
 
     def fits(self, cutoff_len: int) -> bool:
-        """Whether the trainer sees it whole."""
+        """Whether the trainer leaves it uncut."""
 
 
 M = TypeVar("M", bound=Measured)
@@ -43,16 +47,16 @@ Measure = Callable[[list[Conversation]], list[M]]
 
 
 @dataclass(frozen=True)
-class Fitting(Generic[M]):
-    """What is trained on, how many of these rows were shortened, and what is left out."""
+class FittingRows(Generic[M]):
+    """The rows to train on, how many of them were shortened, and the rows that are left out."""
 
     rows: list[M]
     shortened: int
     left_out: list[TooLong]
 
 
-def fitting(job: Job, measure: Measure[M]) -> Fitting[M]:
-    """The conversations of a job that fit into its ``cutoff_len``; TrainingError where there is none."""
+def fitting_rows(job: Job, measure: Measure[M]) -> FittingRows[M]:
+    """The conversations of a job that fit into its ``cutoff_len``; TrainingError if none does."""
     rows = measure(job.conversations)
     over = {place: row for place, row in enumerate(rows) if not row.fits(job.arm.cutoff_len)}
     if over and job.train.on_too_long == "error":
@@ -70,7 +74,7 @@ def fitting(job: Job, measure: Measure[M]) -> Fitting[M]:
             f"arms.{job.name}.cutoff_len: all {len(rows)} conversations are longer than {job.arm.cutoff_len} tokens "
             f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
         )
-    return Fitting(fit, len(shorter), left_out)
+    return FittingRows(fit, len(shorter), left_out)
 
 
 def _refusal(job: Job, over: dict[int, M]) -> str:
@@ -96,9 +100,10 @@ def _too_long(job: Job, place: int, row: Measured) -> TooLong:
 
 
 def shortened(over: dict[int, Conversation], job: Job, measure: Measure[M]) -> dict[int, M]:
-    """Each with as much of its reasoning as fits; those are absent that have no markers or are too long in any case.
+    """Each row with as much of its reasoning as fits, by its position.
 
-    A bisection over the places where a line or a sentence ends, of all rows together: a tokenizer is quick in batches.
+    Rows without markers are left out, and so are rows that are too long with any reasoning. Each round bisects the ends
+    of lines and sentences of all rows together, because a tokenizer is fast on batches.
     """
     ends = {place: reasoning_ends(each.assistant, job.markers) for place, each in over.items()}
     fits, too_long = dict.fromkeys(ends, 0), {place: len(found) for place, found in ends.items()}
@@ -115,7 +120,7 @@ def shortened(over: dict[int, Conversation], job: Job, measure: Measure[M]) -> d
 
 
 def reasoning_ends(answer: str, markers: Markers) -> list[int]:
-    """Where the reasoning of an answer may end earlier, as places in the answer; none where it has no reasoning."""
+    """The offsets in an answer where its reasoning may end earlier; empty if it has no reasoning."""
     start, stop = answer.find(markers.begin_of_thought), answer.find(markers.end_of_thought)
     if not 0 <= start < stop:
         return []
@@ -125,6 +130,6 @@ def reasoning_ends(answer: str, markers: Markers) -> list[int]:
 
 
 def cut(conversation: Conversation, end: int, markers: Markers) -> Conversation:
-    """A conversation whose reasoning ends at this place of its answer."""
+    """A copy of a conversation whose reasoning ends at this offset of its answer."""
     answer = conversation.assistant
     return replace(conversation, assistant=answer[:end].rstrip() + answer[answer.index(markers.end_of_thought) :])

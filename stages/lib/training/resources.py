@@ -1,11 +1,11 @@
-"""What a training needs of disk and memory, reckoned before its weights are loaded, and what to turn where it fails.
+"""Estimate the disk space and memory of a training before its weights are loaded, and name settings that need less.
 
-By reckoning, in fp32: a parameter takes 4 bytes in the final weights; a trained one takes 12 more in memory (its
-gradient and Adam's two moments) and up to 16 in a checkpoint. What the rows themselves take in memory comes on top.
+The estimate in fp32: a parameter takes 4 bytes in the final weights. A trained one takes 12 more in memory (its
+gradient and Adam's two moments) and up to 16 in a checkpoint. The activations of the rows need memory in addition.
 
-With DeepSpeed, ZeRO-1 shares the optimizer's 12 bytes out over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights
-as well; in bf16 a weight and its gradient then take 2 bytes each, and the 12 are its fp32 self and the two moments
-(Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+With DeepSpeed, ZeRO-1 shards the optimizer's 12 bytes over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights
+too. In bf16, a weight and its gradient then take 2 bytes each, and the 12 bytes are the fp32 copy of the weight and the
+two moments (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
 """
 
 import json
@@ -32,22 +32,22 @@ MIB = 2**20
 WEIGHT = 4
 STATE = 12
 CHECKPOINT = 16
-CHECKPOINTS = 2  # the last one goes when the next is whole
-HEADER = 8  # a safetensors file begins with the length of its header, little-endian
-NOT_ADAPTED = ("embed_tokens", "lm_head")  # what "all-linear" leaves out
-_SAID_OF_MEMORY = (
+CHECKPOINTS = 2  # the last one is removed when the next is complete
+HEADER = 8  # bytes: a safetensors file starts with the length of its header, little-endian
+NOT_ADAPTED = ("embed_tokens", "lm_head")  # modules that "all-linear" leaves out
+_OUT_OF_MEMORY = (
     "out of memory",  # CUDA and NPU
     "can't allocate memory",  # torch on a CPU
     "cannot allocate memory",  # the system
     "std::bad_alloc",
     "memoryerror",
-    "(sigkill)",  # torchrun, of a worker that the kernel killed
+    "(sigkill)",  # torchrun, when the kernel killed a worker
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many parameters a student has, and how many of all those in memory are trained."""
+    """The number of parameters in memory, adapters included, and how many of them are trained."""
 
     parameters: int
     trained: int
@@ -55,14 +55,14 @@ class Size:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a training lies on its cards: how many, DeepSpeed's ZeRO stage (None without), the type of the weights."""
+    """How a training uses its cards: their number, DeepSpeed's ZeRO stage (None without DeepSpeed), bf16 or fp32."""
 
     cards: int
     stage: int | None
     bf16: bool
 
     def bytes_per_card(self, size: Size) -> tuple[float, float]:
-        """What weights take on each card, and what gradients and optimizer take there."""
+        """The bytes on each card of the weights, and of gradients and optimizer."""
         frozen = size.parameters - size.trained
         if self.stage is None:  # what is trained stays in fp32
             return (2 if self.bf16 else WEIGHT) * frozen + WEIGHT * size.trained, STATE * size.trained
@@ -73,7 +73,7 @@ class Sharing:
 
 
 def check_weights_there(student: Path) -> None:
-    """TrainingError where a student's folder lacks weights, or some of the files that its index names."""
+    """TrainingError if a student's folder lacks weights, or some of the files that its index lists."""
     index = student / "model.safetensors.index.json"
     if index.is_file():
         names = set(json.loads(index.read_bytes())["weight_map"].values())
@@ -83,15 +83,15 @@ def check_weights_there(student: Path) -> None:
         missing = [] if any(any(student.glob(kind)) for kind in kinds) else ["model.safetensors"]
     if missing:
         raise TrainingError(
-            f"{student}: {len(missing)} files of its weights are missing, {missing[0]} among them. Fetch them again, "
+            f"{student}: {len(missing)} weight files are missing, {missing[0]} among them. Download them again, "
             "or check train.student in params.yaml."
         )
 
 
 def stored_size(student: Path, lora: Lora | None) -> Size:
-    """The parameters that a student's safetensors files name, and those that its adapters would add.
+    """The parameters in a student's safetensors files, and those that its adapters would add.
 
-    Read from the files' headers: neither weights nor torch are loaded. 0 where the weights are of another format.
+    Only the files' headers are read: no weights, no torch. 0 if the weights have another format.
     """
     shapes = dict(shape for path in sorted(student.glob("*.safetensors")) for shape in _shapes(path))
     parameters = sum(math.prod(shape) for shape in shapes.values())
@@ -106,7 +106,7 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def header(path: Path) -> dict[str, dict[str, Any]]:
-    """What a safetensors file says of its tensors: ``{"lm_head.weight": {"dtype": "BF16", "shape": [2, 3], …}}``."""
+    """The tensors in a safetensors file's header: ``{"lm_head.weight": {"dtype": "BF16", "shape": [2, 3], …}}``."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(HEADER))
         tensors: dict[str, dict[str, Any]] = json.loads(file.read(length))
@@ -123,12 +123,12 @@ def _adapted(name: str, lora: Lora) -> bool:
 
 
 def check_disk(job: Job, size: Size, scratch: Path) -> None:
-    """TrainingError where TRL's checkpoints and final weights would not fit on the disks that they go to."""
+    """TrainingError if TRL's checkpoints and final weights would not fit on their disks."""
     check_room(job, size, scratch, CHECKPOINTS if job.run.checkpoint_steps else 0, "set run.checkpoint_steps: null")
 
 
 def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) -> None:
-    """TrainingError where that many checkpoints ``at_once`` and final weights do not fit; ``fewer`` says what helps."""
+    """TrainingError if ``at_once`` checkpoints and the final weights do not fit; ``fewer`` is the advice in it."""
     checkpoints = at_once * CHECKPOINT * size.trained
     disks: dict[int, tuple[Path, int]] = {}
     for folder, needed in ((job.out, WEIGHT * size.parameters), (scratch, checkpoints)):
@@ -140,33 +140,33 @@ def check_room(job: Job, size: Size, scratch: Path, at_once: int, fewer: str) ->
         if needed > free:
             advice = f", or {fewer}" if checkpoints else ""
             raise TrainingError(
-                f"{place}: {free / GIB:.1f} GiB are free there. {job.name} needs {needed / GIB:.1f} of final weights "
-                f"and {at_once} checkpoints. Make room{advice}."
+                f"{place}: {free / GIB:.1f} GiB are free there. {job.name} needs {needed / GIB:.1f} GiB for final "
+                f"weights and {at_once} checkpoints. Free disk space{advice}."
             )
 
 
 def check_memory(job: Job, size: Size, sharing: Sharing) -> None:
-    """Say what a process of TRL's takes on its card, all on a CPU; TrainingError where the device has not so much."""
+    """Log the memory that TRL needs on each card, or in total on a CPU; TrainingError if the device has less."""
     needed, there = sum(sharing.bytes_per_card(size)), device_memory(job.run.device)
     if job.run.device == "cpu":
-        needed *= sharing.cards  # all lie in the one memory
+        needed *= sharing.cards  # all processes share the host's memory
     where = job.run.device if sharing.cards == 1 or job.run.device == "cpu" else f"each {job.run.device}"
     facts = job.name, needed / GIB, where, there / GIB
-    log.info("train: %s: at least %.1f GiB of memory, and more with longer rows; %s has %.1f", *facts)
+    log.info("train: %s: at least %.1f GiB of memory, more with longer rows; %s has %.1f GiB", *facts)
     if needed > there:
         raise TrainingError(
             f"train: {job.name} needs {needed / GIB:.1f} GiB for weights, gradients and optimizer, and {where} has "
-            f"{there / GIB:.1f}. {smaller(job)}, or choose a smaller train.student."
+            f"{there / GIB:.1f} GiB. {memory_advice(job)}, or choose a smaller train.student."
         )
 
 
 def check_cards(job: Job, size: Size, sharing: Sharing, there: int | None) -> None:
-    """Say what each card will hold; TrainingError where it has not so much, as far as ``there`` is known (bytes)."""
+    """Log the memory that each card needs; TrainingError if ``there``, its bytes of memory where known, is less."""
     weights, states = sharing.bytes_per_card(size)
     zero = f"ZeRO-{sharing.stage}" if sharing.stage else "no ZeRO"
-    has = "its memory is not known here" if there is None else f"there are {there / GIB:.1f}"
+    has = "its memory is not known here" if there is None else f"each has {there / GIB:.1f} GiB"
     log.info(
-        "train: %s: at least %.2f GiB on each of %d %s (weights %.2f, gradients and optimizer %.2f, %s), and more "
+        "train: %s: at least %.2f GiB on each of %d %s (weights %.2f, gradients and optimizer %.2f, %s), more "
         "with longer rows; %s",
         *(job.name, (weights + states) / GIB, sharing.cards, "ranks" if job.run.device == "cpu" else "cards"),
         *(weights / GIB, states / GIB, zero, has),
@@ -174,30 +174,30 @@ def check_cards(job: Job, size: Size, sharing: Sharing, there: int | None) -> No
     if there is not None and weights + states > there:
         raise TrainingError(
             f"train: {job.name} needs {(weights + states) / GIB:.1f} GiB on each of {sharing.cards} cards for weights, "
-            f"gradients and optimizer, and a card has {there / GIB:.1f}. {smaller(job)}, or take more cards."
+            f"gradients and optimizer, and a card has {there / GIB:.1f} GiB. {memory_advice(job)}, or use more cards."
         )
 
 
 def device_memory(device: str) -> int:
-    """All the memory that a device has, in bytes."""
+    """The total memory of a device, in bytes."""
     kind, _, index = device.partition(":")
     if kind == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     import torch
 
-    # asked of its properties: mem_get_info would have every process of a training take a part of the first card
+    # mem_get_info would make every process of a training allocate memory on the first card
     return int(getattr(torch, kind).get_device_properties(int(index or 0)).total_memory)
 
 
 def peak_memory() -> int:
-    """The most that one process of the training held of the host's memory, in MiB: this one, or one that it started."""
+    """The peak host memory of one process of the training, this one or one that it started, in MiB."""
     return round(
         max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     )
 
 
 def peak_card_memory(device: str) -> dict[str, float]:
-    """The most that this process held of its card's memory, in MiB; nothing where it has no card."""
+    """The peak memory of this process on its card, in MiB; empty without a card."""
     backend: Any = getattr(
         sys.modules.get("torch"), device.partition(":")[0], None
     )  # torch.npu once torch_npu is imported
@@ -206,8 +206,8 @@ def peak_card_memory(device: str) -> dict[str, float]:
 
 
 @contextmanager
-def memory_told(job: Job) -> Iterator[None]:
-    """Where the memory runs out in here: TrainingError with the params that take less of it."""
+def explain_out_of_memory(job: Job) -> Iterator[None]:
+    """Turn an out-of-memory error into a TrainingError that names the params that need less."""
     import torch
 
     try:
@@ -216,29 +216,29 @@ def memory_told(job: Job) -> Iterator[None]:
         ran_out = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not ran_out and not says_out_of_memory(str(error)):
             raise
-        raise TrainingError(f"train: {job.name}: {job.run.device} is out of memory. {smaller(job)}.") from error
+        raise TrainingError(f"train: {job.name}: {job.run.device} is out of memory. {memory_advice(job)}.") from error
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether an error or a log says that a card's or the host's memory ran out."""
-    return any(said in text.lower() for said in _SAID_OF_MEMORY)
+    """Whether an error or a log reports that a card or the host is out of memory."""
+    return any(said in text.lower() for said in _OUT_OF_MEMORY)
 
 
-def smaller(job: Job) -> str:
-    """What takes less memory than these params, what changes the result least first."""
+def memory_advice(job: Job) -> str:
+    """The params to change for less memory, those first that change the result least."""
     params = job.train
-    turns = []
+    changes = []
     if params.per_device_train_batch_size > 1:
-        turns.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps as much")
+        changes.append("lower train.per_device_train_batch_size and raise gradient_accumulation_steps by that factor")
     if not params.gradient_checkpointing:
-        turns.append("set train.gradient_checkpointing: true")
+        changes.append("set train.gradient_checkpointing: true")
     if not params.deepspeed and job.run.device != "cpu":
         cards = "the cards" if params.trainer.kind == "openmind" else "the cards of run.processes"
-        turns.append(
-            f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, to share the optimizer out over {cards}"
+        changes.append(
+            f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, which shards the optimizer over {cards}"
         )
     if params.lora is None:
-        turns.append("set train.finetuning.kind: lora")
-    turns.append(f"lower arms.{job.name}.cutoff_len")
-    text = ", or ".join(turns)
+        changes.append("set train.finetuning.kind: lora")
+    changes.append(f"lower arms.{job.name}.cutoff_len")
+    text = ", or ".join(changes)
     return text[0].upper() + text[1:]

@@ -1,10 +1,10 @@
-"""Saving a trained student: weights in the numbers that params name, small files that any transformers reads.
+"""Save a trained student: its weights in the dtype that params name, and small files that any transformers reads.
 
 In:   a trained model, or a folder that openMind left; the student as published
 Out:  job.out: *.safetensors, config.json, generation_config.json, tokenizer files, the chat template
 
-``train.save_dtype: auto`` gives each tensor the type that it was published in. ``check_finite`` reads what was saved,
-a slice at a time, for a number that is none.
+``train.save_dtype: auto`` gives each tensor the dtype that it was published in. ``check_finite`` reads the saved
+weights, a slice at a time, and looks for nan and inf.
 """
 
 import json
@@ -19,8 +19,8 @@ from stages.lib.training import Job, Trained, TrainingError
 from stages.lib.training.portable import make_portable, published_dtype
 from stages.lib.training.resources import header
 
-SLICE = 2**24  # numbers looked at together
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' names of them, and torch's
+SLICE = 2**24  # values that are checked together
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # names in safetensors and in torch
 
 
 def save_model(model: Any, tokenizer: Any, job: Job) -> None:
@@ -31,13 +31,13 @@ def save_model(model: Any, tokenizer: Any, job: Job) -> None:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(getattr(torch, types.of(name)))  # in place, so that tied weights stay tied
-    model.generation_config = plain_generation(tokenizer)
+    model.generation_config = minimal_generation_config(tokenizer)
     model.save_pretrained(job.out)
     save_small_files(tokenizer, job, types)
 
 
 def save_folder(folder: Path, tokenizer: Any, job: Job) -> None:
-    """Take over the weights that openMind left in a folder, one file in the memory at a time."""
+    """Save the weights that openMind wrote into a folder, with one file in memory at a time."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -60,7 +60,7 @@ def save_folder(folder: Path, tokenizer: Any, job: Job) -> None:
 
 
 def save_small_files(tokenizer: Any, job: Job, types: "Types") -> None:
-    """The tokenizer with its chat template, and the configs; TrainingError where it would be read otherwise."""
+    """Save the tokenizer with its chat template, and the configs; TrainingError if it splits texts differently then."""
     from transformers import AutoTokenizer
 
     tokenizer.save_pretrained(job.out)
@@ -69,20 +69,20 @@ def save_small_files(tokenizer: Any, job: Job, types: "Types") -> None:
     text = again.apply_chat_template(job.conversations[0].messages(), tokenize=False)
     if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
         raise TrainingError(
-            f"{job.student}: its tokenizer splits a text otherwise once it is saved. Choose another student, or one "
-            "that a published version of transformers saved."
+            f"{job.student}: its tokenizer splits a text differently after it is saved. Choose another student, or "
+            "one that a published version of transformers saved."
         )
 
 
-def plain_generation(tokenizer: Any) -> Any:
-    """Settings of generation that every version saves; the student's own ones are written beside the weights."""
+def minimal_generation_config(tokenizer: Any) -> Any:
+    """A generation config that every version can save; ``make_portable`` then writes the student's own one."""
     from transformers import GenerationConfig
 
     return GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
 
 
 class Types:
-    """Of which type of number a tensor is saved: what params name, else its own as published, else the usual one."""
+    """The dtype to save a tensor in: the one that params name, or its published one, or the most common one."""
 
     def __init__(self, job: Job) -> None:
         files = sorted(job.student.glob("*.safetensors"))
@@ -93,43 +93,43 @@ class Types:
         self.usual = (usual or "float32") if job.train.save_dtype == "auto" else job.train.save_dtype
 
     def of(self, name: str) -> str:
-        """The type for a tensor, as torch calls it."""
+        """The dtype of a tensor, by torch's name."""
         return self._stored.get(name, self.usual)
 
 
 def dtypes(path: Path) -> Iterator[tuple[str, str | None]]:
-    """The tensors of a safetensors file, with the type of those that are of plain floats."""
+    """The tensors of a safetensors file with their dtypes; None for a dtype that is not a plain float."""
     for name, tensor in header(path).items():
         yield name, DTYPES.get(tensor["dtype"])
 
 
 def check_losses(job: Job, trained: Trained) -> None:
-    """TrainingError where a step's loss was nan or inf."""
+    """TrainingError if a step's loss is nan or inf."""
     for point in trained.losses:
         if not math.isfinite(point.loss):
-            raise broken(job, f"the loss is {point.loss} at step {point.step}", point.learning_rate)
+            raise not_finite(job, f"the loss is {point.loss} at step {point.step}", point.learning_rate)
 
 
 def check_finite(job: Job, trained: Trained, folder: Path) -> None:
-    """TrainingError where the saved weights hold a nan or an inf."""
+    """TrainingError if the saved weights contain a nan or an inf."""
     found = next(_not_finite(folder), None)
     if found is None:
         return
-    raise broken(job, f"after step {trained.steps} the weights hold nan or inf ({found})", job.arm.learning_rate)
+    raise not_finite(job, f"after step {trained.steps} the weights contain nan or inf ({found})", job.arm.learning_rate)
 
 
-def broken(job: Job, what: str, learning_rate: float) -> TrainingError:
-    """The error of a training that ends in a number which is none, with the params to turn."""
+def not_finite(job: Job, what: str, learning_rate: float) -> TrainingError:
+    """The error of a training whose loss or weights are nan or inf, with the params to change."""
     own_rate = f"arms.{job.name}.learning_rate"
     said = f"train: {job.name}: {what}, learning rate {learning_rate:g} ({own_rate}: {job.arm.learning_rate:g})."
     if own := next(_not_finite(job.student), None):
-        return TrainingError(f"{said} The student's own weights hold such a value ({own}): fetch {job.student} again.")
-    narrow = ", or choose a train.save_dtype that holds larger numbers" if job.train.save_dtype == "float16" else ""
+        return TrainingError(f"{said} The student's own weights contain one too ({own}). Download {job.student} again.")
+    narrow = ", or choose a train.save_dtype with a larger range" if job.train.save_dtype == "float16" else ""
     return TrainingError(f"{said} Lower {own_rate}, or raise train.warmup_ratio{narrow}.")
 
 
 def _not_finite(folder: Path) -> Iterator[str]:
-    """The tensors that hold a number which is none; only a slice of one is in the memory at a time."""
+    """The tensors that contain a nan or an inf; only one slice is in memory at a time."""
     from safetensors import safe_open
 
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,7 +1,10 @@
-"""Who can be the teacher: one package a backend, chosen by ``distill.teacher.kind`` (a judge: ``filter.judge.kind``).
+"""The teacher's backends: one package each, chosen by ``distill.teacher.kind`` (for a judge: ``filter.judge.kind``).
 
-Each offers ``identity(teacher)``, what stands for the endpoint in the store's keys, and ``connect(teacher, run,
-key_variable)``, a context manager that yields an ``Endpoint``: only then is a key needed or a server started.
+Each backend has two functions:
+
+    identity(teacher)                      identifies the endpoint in the store's keys
+    connect(teacher, run, key_variable)    a context manager that yields an ``Endpoint``; only this needs a key or a
+                                           running server
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where questions are sent, and the key, which is never shown; ``key_variable`` is where it came from."""
+    """Where questions are sent, and the API key, which is never shown; ``key_variable`` names its variable."""
 
     base_url: str
     api_key: str = field(repr=False)

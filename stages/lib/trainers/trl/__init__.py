@@ -1,10 +1,10 @@
 """TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU.
 
-One process on a CPU trains right here. On cards, with ``run.processes`` above 1 or with DeepSpeed, so many processes of
-worker.py train; ours writes them the job, waits, and reads what the first of them says of it.
+On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
+processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
 
-    .cache/training/ARM/DIGEST/work.json    the job for the processes; beside it result.json or error.txt, from them
-    .cache/training/ARM.log                 all that they said; it streams to stderr too
+    .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
+    .cache/training/ARM.log                 all their output; it streams to stderr too
 """
 
 import json
@@ -25,24 +25,24 @@ from stages.lib.chat_template import align
 from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
-from stages.lib.trainers.trl.batches import Counting, filled, leaks, row_order, rows_of
+from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.trainers.trl.prompts import check_prompts
 from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
-from stages.lib.training.length import Fitting, fitting
+from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.resources import (
     Sharing,
     Size,
     check_disk,
     check_memory,
     check_weights_there,
-    memory_told,
+    explain_out_of_memory,
+    memory_advice,
     peak_card_memory,
     says_out_of_memory,
-    smaller,
 )
-from stages.lib.training.saving import broken, plain_generation, save_model
+from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
 
 log = logging.getLogger("distillery.train")
 
@@ -52,7 +52,7 @@ RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 @dataclass(frozen=True)
 class _Row:
-    """A conversation and its tokens, the chat template's among them."""
+    """A conversation and its number of tokens, including the chat template's."""
 
     conversation: Conversation
     tokens: int
@@ -63,7 +63,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Work:
-    """What a training process is told: the job, its rows those that fit; where to go on from; who waits for it."""
+    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent."""
 
     job: Job
     scratch: Path
@@ -72,10 +72,10 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What the Trainer says of a training that ended; ``packs`` is how many rows its own dataset had.
+class TrainerResult:
+    """The Trainer's result; ``packs`` is the number of rows of its own dataset.
 
-    ``measured`` is of its first process alone: the share of padding in its batches, the peak of its card's memory.
+    ``measured`` covers its first process only: the share of padding in its batches, the peak memory of its card.
     """
 
     steps: int
@@ -87,32 +87,32 @@ class Fitted:
 
 
 def train(job: Job) -> Trained:
-    """Train, merge, save; no conversation is cut at ``arm.cutoff_len``: see length.py."""
+    """Train, merge, save. No conversation is cut at ``arm.cutoff_len``: see length.py."""
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
     tokenizer = _tokenizer(job)
-    dataset = fitting(job, lambda conversations: _measured(job, conversations, tokenizer))
+    dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
     with scratch_folder(job, rows) as scratch:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
         here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
-        fitted = fit(work) if here else _launched(work)
-    return replace(_trained(job, fitted, dataset), resumed_at=step_of(work.checkpoint))
+        result = run_trainer(work) if here else _run_workers(work)
+    return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
 def check_shares(job: Job) -> None:
-    """TrainingError where the processes cannot share a step's rows, or DeepSpeed's settings are not to be used."""
+    """TrainingError if the processes cannot split a step's batches evenly, or if DeepSpeed would use ZeRO-3."""
     processes, batches = job.run.processes, job.train.gradient_accumulation_steps
     if batches % processes:
         raise TrainingError(
-            f"run.processes: {processes} cannot share train.gradient_accumulation_steps: {batches}, the batches of a "
-            "step, evenly. Choose a multiple of it: with TRL as many rows make a step on any number of cards."
+            f"run.processes: {processes} processes cannot split the {batches} batches of a step evenly. Set "
+            "train.gradient_accumulation_steps to a multiple of run.processes: the rows of a step stay the same."
         )
     settings = deepspeed_file(job.train.deepspeed)
     if settings and zero_stage(settings) > 2:
         raise TrainingError(
-            f"train.deepspeed: {settings} shares out the weights too, and TRL here saves them from one process. Use "
+            f"train.deepspeed: {settings} shards the weights too, but TRL here saves them from one process. Use "
             "ZeRO stage 2, profiles/deepspeed/ds_z2_config.json."
         )
 
@@ -124,46 +124,46 @@ def _tokenizer(job: Job) -> Any:
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
     if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
-        log.info("train: %s: its chat template is rewritten, so that evaluation asks as training did", job.name)
+        log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
     return tokenizer
 
 
-def _launched(work: Work) -> Fitted:
-    """Train in processes of their own, each with its share of the cards or threads."""
+def _run_workers(work: Work) -> TrainerResult:
+    """Train in separate processes, each with its share of the cards or threads."""
     job, scratch = work.job, work.scratch
     count = job.run.processes
     log_path = scratch.parent.with_suffix(".log")
     for name in ("result.json", "error.txt"):
         (scratch / name).unlink(missing_ok=True)
     alone = {"device": split(job.run.device)[0], "threads": max(1, job.run.threads // count)}
-    told = replace(work, job=replace(job, run=job.run.model_copy(update=alone)))
+    worker = replace(work, job=replace(job, run=job.run.model_copy(update=alone)))
     with writing(scratch / "work.json") as file:
-        file.write(TypeAdapter(Work).dump_json(told))
-    code = launch(command_line(work), environment(told.job, visible_cards(job.run.device, count)), log_path)
-    if (scratch / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only miss that one
+        file.write(TypeAdapter(Work).dump_json(worker))
+    code = launch(command_line(work), environment(worker.job, visible_cards(job.run.device, count)), log_path)
+    if (scratch / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only lack that one
         raise TrainingError((scratch / "error.txt").read_text())
     if code or not (scratch / "result.json").is_file():
         raise failure(job, code, log_path)
-    return TypeAdapter(Fitted).validate_json((scratch / "result.json").read_bytes())
+    return TypeAdapter(TrainerResult).validate_json((scratch / "result.json").read_bytes())
 
 
 def was_killed(code: int, log_path: Path) -> bool:
-    """Whether a process of the training was, by its exit code or by what torchrun says of it."""
+    """Whether a process of the training was killed, by its exit code or by torchrun's report."""
     return code == -signal.SIGKILL or "(SIGKILL)" in log_path.read_text(errors="replace")
 
 
 def failure(job: Job, code: int, log_path: Path) -> TrainingError:
-    """Of processes that could not say themselves what went wrong: the kernel kills without a word to get memory."""
+    """The error for processes that wrote none themselves, such as those that the kernel killed to free memory."""
     if was_killed(code, log_path) or says_out_of_memory(log_path.read_text(errors="replace")):
         return TrainingError(
-            f"train: {job.name}: a process was killed, as where the host's memory runs out (see {log_path}). "
-            f"{smaller(job)}, or lower run.processes: each has all weights in fp32 there at first."
+            f"train: {job.name}: a process was killed, probably because the host ran out of memory (see {log_path}). "
+            f"{memory_advice(job)}, or lower run.processes: each process first loads all weights in fp32 there."
         )
     return TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
 
 
 def command_line(work: Work) -> list[str]:
-    """One process is started plainly, for a group of one would cost DDP's copy of the gradients."""
+    """One process runs without torchrun: a process group of one would cost DDP's copy of the gradients."""
     plain = work.job.run.processes == 1 and work.job.train.deepspeed is None
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     torchrun += ["--nproc-per-node", str(work.job.run.processes)]
@@ -171,69 +171,69 @@ def command_line(work: Work) -> list[str]:
 
 
 def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
-    """Ours, with this code to be found, its cards alone to be seen, its threads, and no rank but torchrun's."""
+    """Our environment, with the path of this code, only its cards visible, its threads, and no rank but torchrun's."""
     code = str(Path(__file__).resolve().parents[3])
     own = {"PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])}
     if job.run.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(job.run.threads)}
-    # a shell where openMind trained on two hosts, or a cluster's pod, may still say that this is the second process
+    # a shell where openMind trained on two hosts, or a cluster's pod, may still have RANK=1
     ours = {name: value for name, value in os.environ.items() if name not in RANKS}
     return ours | own | cards
 
 
-def fit(work: Work) -> Fitted:
-    """Train in this process, alone or as one of several; the first of them saves."""
+def run_trainer(work: Work) -> TrainerResult:
+    """Train in this process, as the only one or as one of several. The first of them saves."""
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
     job = work.job
     torch.set_num_threads(job.run.threads)
     if job.run.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even where it does not use it
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
     if job.train.bf16:
         check_bf16(job.run.device)
     tokenizer = _tokenizer(job)
-    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer tells it to generation_config too
-    with memory_told(job):
+    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
+    with explain_out_of_memory(job):
         check_needs(job, work.scratch)
-        set_seed(job.train.seed)  # the adapters begin at random
-        # bf16 is the precision of the arithmetic: the weights stay fp32, or small updates would round away
+        set_seed(job.train.seed)  # the adapters are initialized at random
+        # bf16 is only the precision of the arithmetic: in bf16 weights, small updates would be rounded away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-        model.generation_config = plain_generation(tokenizer)  # published ones are not all fit to be saved
+        model.generation_config = minimal_generation_config(tokenizer)  # some published ones cannot be saved
         trainer = _trainer(job, model, tokenizer, job.conversations, str(work.scratch))
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
         packs = len(trainer.train_dataset)
-        _order(trainer, job, tokenizer, epochs_done(work.checkpoint))
+        _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
-            _tell(trainer, job)
+            _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
-    return _fitted(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
+    return _trainer_result(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
 
 
 def epochs_done(checkpoint: Path | None) -> int:
-    """The whole epochs behind a checkpoint."""
+    """The number of complete epochs at a checkpoint."""
     return int(json.loads((checkpoint / "trainer_state.json").read_bytes())["epoch"]) if checkpoint else 0
 
 
-def _order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> None:
-    """Have the trainer see its rows in the order of batches.py, and count what it sees."""
+def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> None:
+    """Set the order of rows from batches.py, and count tokens and padding."""
     rows = trainer.train_dataset
     order = row_order([len(each) for each in rows["input_ids"]], job.train, job.run.processes)
     if order:
-        trainer.train_dataset = filled(rows, order.fillers, tokenizer.eos_token_id)
-        order.set_epoch(epoch)  # accelerate does not say it through the batches that a resumed epoch skips
+        trainer.train_dataset = padded_with_fillers(rows, order.fillers, tokenizer.eos_token_id)
+        order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
         trainer._get_train_sampler = lambda dataset=None: order
-    trainer.data_collator = Counting(trainer.data_collator)
+    trainer.data_collator = CountingCollator(trainer.data_collator)
 
 
-def _tell(trainer: Any, job: Job) -> None:
-    """How the rows were spread, over processes and in batches."""
+def _log_batches(trainer: Any, job: Job) -> None:
+    """Log the number of processes and the share of padding in the batches."""
     state = trainer.accelerator.state
     facts = state.num_processes, state.distributed_type.value, 100 * trainer.data_collator.padding_share
-    log.info("train: %s: %d processes (%s), %.1f %% of the places in the batches were padding", job.name, *facts)
+    log.info("train: %s: %d processes (%s), %.1f %% of the batches was padding", job.name, *facts)
 
 
 def _text(path: Path | None) -> str | None:
@@ -241,17 +241,17 @@ def _text(path: Path | None) -> str | None:
 
 
 def check_needs(job: Job, scratch: Path) -> None:
-    """TrainingError where disk or memory cannot be enough; the weights are not loaded for it."""
-    size = reckoned(job)
+    """TrainingError if the disk or the memory is too small; checked before the weights are loaded."""
+    size = estimated_size(job)
     check_disk(job, size, scratch)
     settings = deepspeed_file(job.train.deepspeed)
     stage = zero_stage(settings) if settings else None
-    # without DeepSpeed bf16 is the arithmetic's alone: what is not trained stays fp32 too
+    # without DeepSpeed, bf16 is only for the arithmetic: frozen weights stay fp32 too
     check_memory(job, size, Sharing(job.run.processes, stage, job.train.bf16 and stage is not None))
 
 
-def reckoned(job: Job) -> Size:
-    """The parameters of the student and of its adapters, counted on a model without values."""
+def estimated_size(job: Job) -> Size:
+    """The parameters of the student and of its adapters, counted on the meta device."""
     import torch
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -267,18 +267,18 @@ def reckoned(job: Job) -> Size:
 
 @contextmanager
 def _refused_by_trl() -> Iterator[None]:
-    """Name the params in what TRL and peft raise, such as for target modules that the student does not have."""
+    """Turn errors of TRL and peft into a TrainingError, such as for target modules that the student does not have."""
     try:
         yield
     except ValueError as error:
-        raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Mend the train section.") from error
+        raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
 def end_of_turn(job: Job, tokenizer: Any) -> str:
-    """The special token that the chat template writes after an answer: what a trained student stops at.
+    """The special token that the chat template writes after an answer, at which a trained student stops.
 
-    TrainingError where there is none. It is not always the tokenizer's own: Qwen2.5-7B names <|endoftext|>, which its
-    template never writes, so that generation would go on after every answer.
+    TrainingError if there is none. It is not always the tokenizer's own one: Qwen2.5-7B names <|endoftext|>, which its
+    template never writes, so generation would continue after every answer.
     """
     row = job.conversations[0]
     text = tokenizer.apply_chat_template(row.messages(), tokenize=False)
@@ -299,17 +299,17 @@ def _special(tokenizer: Any) -> set[str]:
 
 
 def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError where a row's loss leaves out the end of its turn."""
+    """TrainingError if the end token of a row has no loss."""
     without = sum(tokenizer.eos_token_id not in row for row in labels)
     if without:
         raise TrainingError(
-            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} bears no loss, so the student "
+            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
             "would not learn to stop. Choose another student."
         )
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
-    """The conversations with their lengths; TrainingError where evaluation would ask one of them otherwise."""
+    """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
     rows = check_prompts(job, conversations, tokenizer)
     return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
 
@@ -321,7 +321,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     params, arm = job.train, job.arm
     packing = job.train.packing and not leaks(model)
     if job.train.packing and not packing:
-        log.warning("train.trainer.packing: off: in a %s, packed rows would see each other", type(model).__name__)
+        log.warning("train.trainer.packing: off: in a %s, packed rows would attend to each other", type(model).__name__)
     config = SFTConfig(
         output_dir=scratch,
         per_device_train_batch_size=params.per_device_train_batch_size,
@@ -337,9 +337,9 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         bf16=params.bf16,
         use_cpu=job.run.device == "cpu",
         seed=params.seed,
-        max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out: nothing is cut
+        max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out, so nothing is cut
         packing=packing,
-        packing_strategy="bfd",  # whole rows
+        packing_strategy="bfd",  # does not split rows
         completion_only_loss=True,
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
@@ -361,26 +361,26 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             processing_class=tokenizer,
             peft_config=_adapter(params.lora) if params.lora else None,
         )
-    trainer.add_callback(_ending_where_broken(job))
+    trainer.add_callback(_stop_at_non_finite_loss(job))
     return trainer
 
 
-def _ending_where_broken(job: Job) -> Any:
-    """A callback that ends the training at the first loss that is no number."""
+def _stop_at_non_finite_loss(job: Job) -> Any:
+    """A callback that stops the training at the first loss that is nan or inf."""
     from transformers import TrainerCallback
 
-    class EndingWhereBroken(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    class StopAtNonFiniteLoss(TrainerCallback):  # type: ignore[misc]  # transformers has no types
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             loss = (logs or {}).get("loss", 0.0)
             if logs and not math.isfinite(loss):
                 what = f"the loss is {loss} at step {state.global_step}"
-                raise broken(job, what, logs.get("learning_rate", job.arm.learning_rate))
+                raise not_finite(job, what, logs.get("learning_rate", job.arm.learning_rate))
 
-    return EndingWhereBroken()
+    return StopAtNonFiniteLoss()
 
 
 def optimizer(device: str) -> dict[str, str]:
-    """AdamW as transformers has it by itself, fused; not on NPUs, where not every torch_npu has that kernel."""
+    """AdamW, by default fused, but not on NPUs: not every torch_npu has the fused kernel."""
     return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
@@ -406,10 +406,10 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     save_model(model, tokenizer, job)
 
 
-def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> Fitted:
+def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
-    return Fitted(
+    return TrainerResult(
         steps=state.global_step,
         epochs=float(state.epoch),
         packs=packs,
@@ -419,18 +419,18 @@ def _fitted(trainer: Any, packs: int, measured: dict[str, float], tokens_trained
     )
 
 
-def _trained(job: Job, fitted: Fitted, dataset: Fitting[_Row]) -> Trained:
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
     rows = len(dataset.rows)
     packs_a_step = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     return Trained(
         rows=rows,
         rows_shortened=dataset.shortened,
         left_out=dataset.left_out,
-        steps=fitted.steps,
-        epochs=round(fitted.epochs, 4),
-        tokens_seen=round(sum(row.tokens for row in dataset.rows) * fitted.epochs),
-        tokens_trained=fitted.tokens_trained,
-        effective_batch=round(packs_a_step * rows / fitted.packs),  # where rows are packed, their mean number
-        losses=fitted.losses,
-        measured=fitted.measured,
+        steps=result.steps,
+        epochs=round(result.epochs, 4),
+        tokens_seen=round(sum(row.tokens for row in dataset.rows) * result.epochs),
+        tokens_trained=result.tokens_trained,
+        effective_batch=round(packs_a_step * rows / result.packs),  # the mean number, if rows are packed
+        losses=result.losses,
+        measured=result.measured,
     )

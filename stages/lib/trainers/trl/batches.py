@@ -1,7 +1,7 @@
-"""Which rows meet in a step of TRL's: like with like by length, several packed into one, shared out to processes.
+"""Which rows are in a step of TRL's: rows of similar length together, several packed into one, split over processes.
 
-Rows are never mixed up by it: a packed row's tokens see their own row alone, or nothing is packed, and N processes
-see in each step just the rows that one process would see in it.
+- The tokens of a packed row attend only to their own row, or nothing is packed.
+- N processes see in each step exactly the rows that one process would see in it.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from typing import Any
 
 from stages.lib.params import Train
 
-_STEPS_SORTED = 50  # so many steps' rows are drawn, sorted by length and cut into steps
+_STEPS_SORTED = 50  # the rows of this many steps are drawn, sorted by length and cut into steps
 _TOLERANCE = 1e-4  # of logits, where only rounding may differ
 
 
 @dataclass
 class RowOrder:
-    """The order of the rows in each epoch, the same in every process; rows without a loss come last and fill it up.
+    """The order of the rows in each epoch, the same in every process. Filler rows without a loss come last.
 
-    By chance, as the Trainer in one process draws it; with ``group``, so many rows in a step are of similar length, and
-    the steps come in an order by chance. (transformers' own grouping sorts fewer steps' rows together the fewer there
-    are, so that of 64 rows in steps of 7 a quarter of the places is padding, here a tenth; and it goes from long to
-    short within each window.)
+    The order is random, as the Trainer in one process draws it. With ``group``, the ``group`` rows of a step have
+    similar lengths, and the order of the steps is random. (transformers' own grouping sorts the rows of fewer steps
+    together when there are few rows: of 64 rows in steps of 7, a quarter is padding, here a tenth. It also goes from
+    long to short within each window.)
     """
 
     lengths: list[int]
@@ -32,7 +32,7 @@ class RowOrder:
     epoch: int = field(default=0, init=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """The Trainer says it at the beginning of each, also when it goes on from a checkpoint."""
+        """Called by the Trainer at the start of each epoch, also after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -48,14 +48,14 @@ class RowOrder:
         yield from range(count, len(self))
 
     def _by_length(self, drawn: list[int], group: int, chance: Any) -> Iterator[int]:
-        """The drawn rows, like with like; the step with the longest first, where memory would run out soon."""
+        """The drawn rows, grouped by length. The step with the longest row is first, to run out of memory early."""
         import torch
 
         steps = []
         for start in range(0, len(drawn), group * _STEPS_SORTED):
             window = sorted(drawn[start : start + group * _STEPS_SORTED], key=lambda row: -self.lengths[row])
             steps += [window[place : place + group] for place in range(0, len(window), group)]
-        last = steps.pop() if len(steps[-1]) < group else []  # a step of fewer rows would shift all behind it
+        last = steps.pop() if len(steps[-1]) < group else []  # a shorter step would shift all rows after it
         first = max(range(len(steps)), key=lambda step: self.lengths[steps[step][0]], default=0)
         order = sorted(torch.randperm(len(steps), generator=chance).tolist(), key=lambda step: step != first)
         yield from chain.from_iterable(steps[step] for step in order)
@@ -63,7 +63,7 @@ class RowOrder:
 
 
 def row_order(lengths: list[int], params: Train, processes: int) -> RowOrder | None:
-    """The order to keep to; None where the Trainer's own is that order already."""
+    """The order of the rows; None if the Trainer's own order is the same."""
     if processes == 1 and not params.group_by_length:
         return None
     rows_a_step = params.per_device_train_batch_size * params.gradient_accumulation_steps
@@ -76,12 +76,12 @@ def row_order(lengths: list[int], params: Train, processes: int) -> RowOrder | N
 
 
 def fillers(rows: int, at_once: int) -> int:
-    """How many rows lack until all processes have a whole batch; accelerate would take rows a second time instead."""
+    """How many rows are missing for a full batch in all processes; accelerate would repeat rows instead."""
     return -rows % at_once
 
 
-def filled(dataset: Any, count: int, token: int) -> Any:
-    """The Trainer's dataset with so many rows of one token behind it, none of which bears a loss."""
+def padded_with_fillers(dataset: Any, count: int, token: int) -> Any:
+    """The Trainer's dataset with ``count`` rows of one token appended, none of which has a loss."""
     from datasets import Dataset, concatenate_datasets
 
     if not count:
@@ -94,10 +94,10 @@ def filled(dataset: Any, count: int, token: int) -> Any:
 
 
 def leaks(model: Any) -> bool:
-    """Whether a row that is packed behind another one sees it: its logits then change with the other.
+    """Whether a packed row attends to the row before it: then its logits change with that row.
 
-    Not so with sdpa and eager attention in transformers 5, which tells rows apart by their position ids, as long as
-    there is no cache; so with models that have no position ids.
+    sdpa and eager attention in transformers 5 do not leak without a cache: they separate rows by position ids. Models
+    without position ids leak.
     """
     import torch
 
@@ -111,7 +111,7 @@ def leaks(model: Any) -> bool:
 
 
 def _logits_behind(model: Any, before: list[int], behind: list[int]) -> Any:
-    """The logits of the last row of two in a pack, as the trainer would have them."""
+    """The logits of the second of two packed rows, computed as in the trainer."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     together = before + behind
@@ -123,7 +123,7 @@ def _logits_behind(model: Any, before: list[int], behind: list[int]) -> Any:
 
 
 def rows_of(dataset: Any) -> list[list[int]]:
-    """The labels of each row, those of packed ones apart."""
+    """The labels of each row; packed rows are split."""
     labels: list[list[int]] = list(dataset["labels"])
     if "seq_lengths" not in dataset.column_names:
         return labels
@@ -135,21 +135,21 @@ def rows_of(dataset: Any) -> list[list[int]]:
 
 
 @dataclass
-class Counting:
-    """A collator that counts what it makes: the tokens of rows, and the places that its batches have for tokens."""
+class CountingCollator:
+    """A collator that counts the tokens of its rows and the positions of its batches, padding included."""
 
     inner: Any
     tokens: int = 0
-    places: int = 0
+    positions: int = 0
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make the batch, and count it."""
+        """Make the batch and add to the counts."""
         batch: dict[str, Any] = self.inner(rows)
         self.tokens += sum(len(row["input_ids"]) for row in rows)
-        self.places += batch["input_ids"].numel()
+        self.positions += batch["input_ids"].numel()
         return batch
 
     @property
     def padding_share(self) -> float:
-        """The share of the places that held no token."""
-        return 1 - self.tokens / self.places if self.places else 0.0
+        """The share of positions that are padding."""
+        return 1 - self.tokens / self.positions if self.positions else 0.0

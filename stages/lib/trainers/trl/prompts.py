@@ -1,6 +1,6 @@
-"""What is trained is what is asked: each row begins with the tokens of the prompt that evaluation makes of it.
+"""Check that training and evaluation agree: each row starts with the tokens of its prompt in evaluation.
 
-check_prompts(job, conversations, tokenizer)    → the tokens of each row; TrainingError on the first that differs
+check_prompts(job, conversations, tokenizer)    → the tokens of each row; TrainingError for the first that differs
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from stages.lib.training import Conversation, Job, TrainingError
 
 
 def check_prompts(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[list[int]]:
-    """The tokens of the rows; TrainingError where one does not begin with its prompt's, or lacks part of its answer."""
+    """The tokens of the rows; TrainingError if one does not start with its prompt, or lacks part of its answer."""
     messages = [conversation.messages() for conversation in conversations]
     rows = row_ids(tokenizer, messages)
     prompts = prompt_ids(tokenizer, [turns[:-1] for turns in messages])
@@ -31,6 +31,6 @@ def check_prompts(job: Job, conversations: list[Conversation], tokenizer: Any) -
 def _differs(job: Job, conversations: list[Conversation], place: int, at: str) -> TrainingError:
     question = conversations[place].user
     return TrainingError(
-        f"train: {job.name}: the prompt of evaluation is not the beginning of what is trained, from {at} on, for "
-        f"{question[:40]!r}…: its tokens are others. Choose other convert.markers, or another student."
+        f"train: {job.name}: the tokens of evaluation's prompt and of the trained row differ from {at} on, for the "
+        f"question {question[:40]!r}…. Choose other convert.markers, or another student."
     )

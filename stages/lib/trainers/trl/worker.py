@@ -1,7 +1,7 @@
-"""One of the processes that train with TRL; __init__.py starts them, by torchrun where there are several.
+"""One of the processes that train with TRL. __init__.py starts them, with torchrun if there are several.
 
-In:   work.json    trl.Work: the job, its scratch folder, the checkpoint to go on from
-Out:  what trl.fit saves, by the first process; beside work.json result.json (trl.Fitted), or error.txt with one line
+In:   work.json    trl.Work: the job, its scratch folder, the checkpoint to resume from
+Out:  what trl.run_trainer saves in the first process; beside work.json, result.json (trl.TrainerResult) or error.txt
 
     torchrun --nproc-per-node 2 -m stages.lib.trainers.trl.worker SCRATCH/work.json
 """
@@ -17,10 +17,10 @@ from pydantic import TypeAdapter
 
 from stages.lib.command import DistilleryError
 from stages.lib.rows import writing
-from stages.lib.trainers.trl import Fitted, Work, fit
+from stages.lib.trainers.trl import TrainerResult, Work, run_trainer
 
-LOOK_S = 1.0  # for the stage that waits for us
-AT_FAULT = "The log has the rest; this may be a fault of ours."
+POLL_S = 1.0  # between checks that the stage still runs
+SEE_LOG = "See the log; this may be a bug in Distillery."
 
 
 def main(path: Path) -> None:
@@ -29,42 +29,42 @@ def main(path: Path) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("distillery").setLevel(logging.INFO if first else logging.ERROR)
     work = TypeAdapter(Work).validate_json(path.read_bytes())
-    threading.Thread(target=end_with, args=[work.stage_pid], daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=[work.stage_pid], daemon=True).start()
     try:
-        spare_compiling(work)
-        fitted = fit(work)
+        skip_shm_compilation(work)
+        result = run_trainer(work)
     except DistilleryError as error:
         fail(path, str(error))
         sys.exit(1)
     except Exception as error:
-        # the log has it all, but ends with torchrun's words on its processes
-        fail(path, f"train: {work.job.name}: {type(error).__name__}: {str(error)[-300:]} {AT_FAULT}")
+        # the log has the traceback, but ends with torchrun's report
+        fail(path, f"train: {work.job.name}: {type(error).__name__}: {str(error)[-300:]} {SEE_LOG}")
         raise
     if first:
         with writing(path.with_name("result.json")) as file:
-            file.write(TypeAdapter(Fitted).dump_json(fitted))
+            file.write(TypeAdapter(TrainerResult).dump_json(result))
 
 
 def fail(path: Path, line: str) -> None:
-    """Tell the stage what went wrong; what the first to fail said stays, for the others fail of its absence."""
+    """Write the error for the stage. The first error is kept: other processes then fail because of it."""
     if path.with_name("error.txt").exists():
         return
     with writing(path.with_name("error.txt")) as file:
         file.write(line.encode())
 
 
-def end_with(stage_pid: int) -> None:
-    """End this process when the stage is gone: one that was killed can no longer end us."""
+def exit_with_parent(stage_pid: int) -> None:
+    """Exit when the stage's process is gone: after a SIGKILL it cannot stop its workers itself."""
     while True:
         try:
             os.kill(stage_pid, 0)
         except ProcessLookupError:
             os._exit(1)
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
-def spare_compiling(work: Work) -> None:
-    """On a CPU, DeepSpeed would compile C++ for minutes to share memory between ranks; gloo does without."""
+def skip_shm_compilation(work: Work) -> None:
+    """On a CPU, DeepSpeed would compile C++ for minutes for shared memory between ranks; gloo does not need it."""
     if work.job.train.deepspeed and work.job.run.device == "cpu":
         from deepspeed import ops
 

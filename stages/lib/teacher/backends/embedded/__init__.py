@@ -19,9 +19,9 @@ REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the
 
 @contextmanager
 def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
-    """Start the server, yield where it listens, end it; it ends by itself where this process is killed.
+    """Start the server, yield its address, then end it. It ends by itself if this process is killed.
 
-    It wants no key, so ``key_variable`` is not looked at.
+    It needs no key, so ``key_variable`` is not used.
     """
     assert run.embedded  # params are valid
     command = [
@@ -41,7 +41,7 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            start_new_session=True,  # Ctrl-C is the stage's: what is in flight is still to be answered
+            start_new_session=True,  # Ctrl-C goes to the stage alone: the server still answers what is in flight
         ) as server,
     ):
         assert server.stdin and server.stdout
@@ -51,8 +51,7 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
             errors.seek(0)
             lines = errors.read().strip().splitlines()
             said = (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
-            # its source is a part of the keys of its answers, so that the older name of the key stands there
-            raise DistilleryError(said.replace("run.embedded_port", "run.embedded.port"))
+            raise DistilleryError(said)
         try:
             yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
         finally:
@@ -60,7 +59,7 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
 
 
 def identity(teacher: EmbeddedTeacher) -> str:
-    """What stands for this teacher in the store's keys: all that shapes its answers, its source included."""
+    """Identifies this teacher in the store's keys: all that shapes its answers, its source code included."""
     modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != "__init__.py")
     source = b"".join(path.read_bytes() for path in modules)
     shape = json.dumps(teacher.model_dump(include={"slip_share", "seed", "faults"}), sort_keys=True)

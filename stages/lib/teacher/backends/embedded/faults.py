@@ -1,4 +1,4 @@
-"""What may go wrong with a teacher, committed on purpose: ``distill.teacher.embedded.faults: {rate_limit: 0.1}``.
+"""What may go wrong with a teacher, committed on purpose: ``distill.teacher.faults: {rate_limit: 0.1}``.
 
 Which question is struck by which fault is a hash of the question and the seed. Two kinds:
 

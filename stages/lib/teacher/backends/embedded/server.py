@@ -162,7 +162,7 @@ async def serve(classroom: Classroom, port: int) -> None:
     except OSError as error:
         raise DistilleryError(
             f"127.0.0.1:{port}: the embedded teacher cannot listen there ({error.strerror}). "
-            "Set run.embedded_port to 0 for any free port."
+            "Set run.embedded.port to 0 for any free port."
         ) from error
     print(runner.addresses[0][1], flush=True)
     await asyncio.to_thread(sys.stdin.read)

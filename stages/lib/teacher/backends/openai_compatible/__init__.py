@@ -12,7 +12,7 @@ from stages.lib.teacher.backends import Endpoint
 
 
 def identity(teacher: ServedTeacher) -> str:
-    """The address: what another server would answer is another answer."""
+    """The server's address: answers of different servers are different answers."""
     return teacher.base_url.rstrip("/")
 
 
@@ -24,10 +24,10 @@ def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Itera
     if not key:
         raise DistilleryError(
             f"{key_variable}: not set. Export it, or write '{key_variable}=…' into .env; "
-            "for a server that wants none, any word will do."
+            "for a server that needs no key, set any word."
         )
     if not (key.isascii() and key.isprintable()):
         raise DistilleryError(
-            f"{key_variable}: holds a line end or a character outside ASCII, which no key has. Copy the key anew."
+            f"{key_variable}: holds a line end or a character outside ASCII, which no key has. Copy the key again."
         )
     yield Endpoint(identity(teacher), key, key_variable)

@@ -1,6 +1,6 @@
-"""What makes arms unlike besides what is compared, each in one sentence.
+"""Warnings about confounders: differences between arms other than the one that is compared. One sentence each.
 
-unlike_arms({"base": Evaluation(…), "filtered": Evaluation(…)}, [["filtered", "base"]])
+confounder_warnings({"base": Evaluation(…), "filtered": Evaluation(…)}, [["filtered", "base"]])
 → "unlike batch_size in the evaluation: 50 for base; 8 for filtered. Part of a difference may come from that", …
 """
 
@@ -12,23 +12,26 @@ from stages.lib.comparison.results import Interval, Pair, Training
 from stages.lib.comparison.table import signed
 from stages.lib.statistics.evaluations import Evaluation
 
-UNLIKE_STEPS, UNLIKE_TOKENS = 0.02, 0.05  # arms that differ by a larger share of steps or trained tokens are marked
+MAX_STEPS_DIFFERENCE, MAX_TOKENS_DIFFERENCE = (
+    0.02,
+    0.05,
+)  # arms that differ by a larger share of steps or trained tokens are marked
 
 
-def unlike_arms(evaluations: Mapping[str, Evaluation], pairs: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Warnings of all arms first, for their scores stand in one table whether or not they are a pair; then of pairs."""
+def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The warnings about all arms first, because one table shows all their scores; then those about the pairs."""
     for name, evaluation in evaluations.items():
-        yield from _unlike_shares(name, evaluation)
-    yield from _unlike_settings({name: evaluation.settings for name, evaluation in evaluations.items()})
+        yield from _score_warnings(name, evaluation)
+    yield from _setting_warnings({name: evaluation.settings for name, evaluation in evaluations.items()})
     for first, second in pairs:
-        yield from _unlike_prompts((first, evaluations[first]), (second, evaluations[second]))
+        yield from _prompt_warnings((first, evaluations[first]), (second, evaluations[second]))
         one, other = evaluations[first].training, evaluations[second].training
         if one and other:
-            yield from _unlike_trainings((first, one), (second, other))
+            yield from _training_warnings((first, one), (second, other))
 
 
-def _unlike_shares(name: str, evaluation: Evaluation) -> Iterator[str]:
-    """A warning where a benchmark's score is not the share of right answers that is compared."""
+def _score_warnings(name: str, evaluation: Evaluation) -> Iterator[str]:
+    """A warning where a benchmark's score differs from the share of right answers, which is what is compared."""
     for benchmark, score in evaluation.scores.items():
         answers = evaluation.answers[benchmark]
         share = sum(answer.correct for answer in answers.values()) / len(answers)
@@ -39,8 +42,8 @@ def _unlike_shares(name: str, evaluation: Evaluation) -> Iterator[str]:
             )
 
 
-def _unlike_settings(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """A warning for each setting of the evaluation that was not the same for all arms."""
+def _setting_warnings(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A warning for each setting of the evaluation that differs between arms."""
     flat = {name: dict(_flat(each)) for name, each in settings.items()}
     for setting in sorted({key for each in flat.values() for key in each}):
         values: dict[str, list[str]] = {}
@@ -60,11 +63,11 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield f"{before}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _unlike_prompts(one: tuple[str, Evaluation], other: tuple[str, Evaluation]) -> Iterator[str]:
-    (first, seen), (second, seen_too) = one, other
-    if seen.system_prompt != seen_too.system_prompt:
+def _prompt_warnings(one: tuple[str, Evaluation], other: tuple[str, Evaluation]) -> Iterator[str]:
+    (first, evaluation), (second, other_evaluation) = one, other
+    if evaluation.system_prompt != other_evaluation.system_prompt:
         yield (
-            f"{first} was asked with {_system(seen)}, {second} with {_system(seen_too)}: "
+            f"{first} was asked with {_system(evaluation)}, {second} with {_system(other_evaluation)}: "
             "the difference is not the training's alone"
         )
 
@@ -73,29 +76,29 @@ def _system(evaluation: Evaluation) -> str:
     return f"the system text '{evaluation.system_prompt}'" if evaluation.system_prompt else "no system text"
 
 
-def _unlike_trainings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
-    (first, seen), (second, seen_too) = one, other
-    if _far(seen.steps, seen_too.steps, UNLIKE_STEPS) or _far(
-        seen.tokens_trained, seen_too.tokens_trained, UNLIKE_TOKENS
+def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
+    (first, training), (second, other_training) = one, other
+    if _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
+        training.tokens_trained, other_training.tokens_trained, MAX_TOKENS_DIFFERENCE
     ):
         yield (
-            f"{first} was trained for {seen.steps:,} steps on {seen.tokens_trained:,} tokens, {second} for "
-            f"{seen_too.steps:,} on {seen_too.tokens_trained:,}: the difference is not the data's alone"
+            f"{first} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens, {second} for "
+            f"{other_training.steps:,} on {other_training.tokens_trained:,}: the difference is not the data's alone"
         )
-    for what, count, count_too in (
-        ("left out", seen.rows_too_long, seen_too.rows_too_long),
-        ("shortened", seen.rows_shortened, seen_too.rows_shortened),
+    for what, count, other_count in (
+        ("left out", training.rows_too_long, other_training.rows_too_long),
+        ("shortened", training.rows_shortened, other_training.rows_shortened),
     ):
-        if count != count_too:
-            yield f"over cutoff_len: {count:,} rows of {first} were {what}, {count_too:,} of {second}"
+        if count != other_count:
+            yield f"over cutoff_len: {count:,} rows of {first} were {what}, {other_count:,} of {second}"
 
 
-def _far(count: int, count_too: int, share: float) -> bool:
-    return abs(count - count_too) > share * max(count, count_too)
+def _differs_by_more_than(count: int, other_count: int, share: float) -> bool:
+    return abs(count - other_count) > share * max(count, other_count)
 
 
-def undone(pair: Pair) -> Iterator[str]:
-    """A warning where a difference was found that the verifier's unsure answers could undo."""
+def unsure_warnings(pair: Pair) -> Iterator[str]:
+    """A warning where the verifier's unsure answers could reverse a difference that was found."""
     for benchmark, found in pair.benchmarks.items():
         low, high = found.if_unsure_low, found.if_unsure_high
         if found.finding != "no detectable difference" and low is not None and high is not None and low <= 0 <= high:
@@ -105,8 +108,8 @@ def undone(pair: Pair) -> Iterator[str]:
             )
 
 
-def without_tango(interval: Interval, pairs: Iterable[Pair]) -> Iterator[str]:
-    """A warning for each benchmark on which Tango's interval was asked for and cannot be given."""
+def tango_warnings(interval: Interval, pairs: Iterable[Pair]) -> Iterator[str]:
+    """A warning for each benchmark where Tango's interval is set and cannot be computed."""
     found = {name: difference for pair in pairs for name, difference in pair.benchmarks.items()}
     for benchmark, difference in found.items():
         if difference.interval != interval:

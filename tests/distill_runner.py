@@ -1,9 +1,9 @@
 """What the tests of asking a teacher share: a folder to run distill in, and a real server that behaves as told.
 
-desk.ask(question(0), question(1))        # the questions
-desk.use(serve(route))                    # the teacher: ``async def route(request, content, attempt)``
-desk.set(concurrency=16)                  # params
-desk.run()
+runner.ask(question(0), question(1))        # the questions
+runner.use(serve(route))                    # the teacher: ``async def route(request, content, attempt)``
+runner.set(concurrency=16)                  # params
+runner.run()
 """
 
 import asyncio
@@ -78,7 +78,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 30) -> None:
         time.sleep(0.005)
 
 
-class Desk:
+class DistillRunner:
     """A folder with questions, params and a store, and the stage run on them."""
 
     def __init__(self, folder: Path, project_params: Callable[..., Path]) -> None:
@@ -208,14 +208,14 @@ class Server:
     async def _serve(self, listening: threading.Event) -> None:
         application = web.Application(client_max_size=2**26)
         application.router.add_post("/v1/chat/completions", self._answer)
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
-        self.port = runner.addresses[0][1]
+        app_runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
+        await app_runner.setup()
+        await web.TCPSite(app_runner, "127.0.0.1", self.port).start()
+        self.port = app_runner.addresses[0][1]
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
         listening.set()
         await self._stop.wait()
-        await runner.cleanup()
+        await app_runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

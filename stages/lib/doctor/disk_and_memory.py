@@ -1,7 +1,7 @@
-"""Disk and memory against what this profile's training takes: estimates, from the number of the student's weights.
+"""Check disk and memory against estimates for this profile's training, from the student's number of parameters.
 
 Measured: SmolLM2-135M on a CPU, LoRA 2.5 GB of memory and full 4.2 GB; the last checkpoint of a 7B, with the
-optimizer's state, some 91 GB. The rest is weights times bytes.
+optimizer's state, about 91 GB. The rest is computed from the number of weights.
 """
 
 import json
@@ -18,26 +18,26 @@ from stages.lib.params import OpenMind, Params
 from stages.lib.store.answer_store import default_path
 
 GB = 1e9
-LIBRARIES = 2 * GB  # torch and all that it brings, in memory; and what data, logs and caches take on disk
-OPTIMIZER = 12  # bytes a weight: gradients and Adam's two moments
-CHECKPOINT = 16  # bytes a weight, as train reckons before it starts: twice the bf16 weights, fp32 weights, two moments
+LIBRARIES = 2 * GB  # memory of torch and its dependencies; also the disk space of data, logs and caches
+OPTIMIZER = 12  # bytes per weight: gradients and Adam's two moments
+CHECKPOINT = 16  # bytes per weight, as train estimates: twice the bf16 weights, fp32 weights, two moments
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def disk(params: Params) -> Iterator[Finding]:
-    """Room for the weights of the arms that are not trained yet, the student's, and the checkpoints of one training."""
+    """Check the disk space for weights of untrained arms, the student's, and the checkpoints of one training."""
     free, needed = float(shutil.disk_usage(project_root()).free), disk_needed(params)
     if needed is None:
-        yield ok("disk", f"{free / GB:.1f} GB free; what is needed cannot be told from '{params.train.student.name}'")
+        yield ok("disk", f"{free / GB:.1f} GB free; the need cannot be estimated from '{params.train.student.name}'")
     elif free < needed:
         shortage = f"{free / GB:.1f} GB free, about {needed / GB:.1f} GB needed"
-        yield fail("disk", shortage, "make room ('dvc gc --workspace' drops old results), or move the project")
+        yield fail("disk", shortage, "free disk space ('dvc gc --workspace' removes old results), or move the project")
     else:
         yield ok("disk", f"{free / GB:.1f} GB free, about {needed / GB:.1f} GB needed")
 
 
 def locked_folders() -> dict[str, Path]:
-    """Where locks are taken, by what is there; the project's folder only where it is on another filesystem."""
+    """The folders with locks, by purpose. The project's folder only if it is on another filesystem than the store."""
     folders = {"the store": default_path().parent}
     there = next(path for path in default_path().parents if path.is_dir())
     if there.stat().st_dev != project_root().stat().st_dev:
@@ -46,10 +46,10 @@ def locked_folders() -> dict[str, Path]:
 
 
 def memory(params: Params) -> Iterator[Finding]:
-    """Memory of the host, the limit of a container included; a card's own is not looked at."""
+    """Check the memory of the host, or a container's limit. The memory of cards is not checked."""
     free, needed = memory_available(), memory_needed(params)
     if free is None:
-        yield ok("memory", "this system does not say how much there is")
+        yield ok("memory", "not checked: this system does not report it")
     elif needed is not None and free < needed:
         shortage = f"{free / GB:.1f} GB available, about {needed / GB:.1f} GB needed"
         yield warn("memory", shortage, "close other programs, or set train.finetuning.kind: lora or a smaller batch")
@@ -58,12 +58,12 @@ def memory(params: Params) -> Iterator[Finding]:
 
 
 def disk_needed(params: Params) -> float | None:
-    """Bytes that are still to be written, or None where the student's size is not known."""
+    """The bytes that are still to be written; None if the student's size is not known."""
     weights = number_of_weights(params)
     if weights is None:
         return None
     train = params.train
-    model = weights * (2 if train.bf16 and train.deepspeed else 4)  # without DeepSpeed what is trained stays fp32
+    model = weights * (2 if train.bf16 and train.deepspeed else 4)  # without DeepSpeed, trained weights stay fp32
     untrained = [arm for arm in params.arms if not (project_root() / "models" / arm / "config.json").is_file()]
     copies = len(untrained) + (local_student(train.student) is None)
     at_once = checkpoints_at_once(params) if untrained and train.lora is None else 0
@@ -71,7 +71,7 @@ def disk_needed(params: Params) -> float | None:
 
 
 def checkpoints_at_once(params: Params) -> int:
-    """How many lie on the disk together: where there is one to go on from, the next one is written beside it."""
+    """The most checkpoints on the disk at once: two if the next is written before the last one is removed."""
     trainer, run = params.train.trainer, params.run
     if run.checkpoint_steps is None:
         return 0
@@ -79,9 +79,9 @@ def checkpoints_at_once(params: Params) -> int:
 
 
 def memory_needed(params: Params) -> float | None:
-    """Bytes on the host: all of the training on a CPU; with cards, the weights on their way there.
+    """The bytes of host memory: the whole training on a CPU; with cards, the weights before they are moved there.
 
-    In the process of every card, TRL has them in fp32 there first, and openMind casts what is trained to it.
+    In the process of each card, TRL first loads all weights in fp32, and openMind casts the trained ones to fp32.
     """
     weights = number_of_weights(params)
     if weights is None:
@@ -95,7 +95,7 @@ def memory_needed(params: Params) -> float | None:
 
 
 def number_of_weights(params: Params) -> float | None:
-    """As the student's name says (7B, 135M), else as its files weigh."""
+    """The number in the student's name (7B, 135M), else an estimate from the size of its files."""
     student = params.train.student
     folder = local_student(student)
     names = [Path(student.name).name, *(path.stem for path in sorted(folder.glob("*.gguf")))] if folder else []
@@ -107,7 +107,7 @@ def number_of_weights(params: Params) -> float | None:
 
 
 def weights_in(folder: Path) -> float | None:
-    """The files' bytes through the bytes of one weight, as config.json has its type."""
+    """The size of the files divided by the bytes of one weight, from the dtype in config.json."""
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     try:
         config = json.loads((folder / "config.json").read_bytes())
@@ -118,7 +118,7 @@ def weights_in(folder: Path) -> float | None:
 
 
 def memory_available() -> float | None:
-    """Bytes: what the system has to give, and no more than a container's limit."""
+    """The available memory in bytes, at most a container's limit."""
     found = [_system_memory(), *(_limit(file) for file in LIMITS)]
     return min((size for size in found if size is not None), default=None)
 
@@ -129,7 +129,7 @@ def _system_memory() -> float | None:
             float(re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)[0]) * 1024
         )
     except (OSError, IndexError):
-        names = os.sysconf_names  # another system than Linux: all there is, for what is free is not said
+        names = os.sysconf_names  # not Linux: the total memory, because the free memory is not known
         if "SC_PHYS_PAGES" in names:
             return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
         return None

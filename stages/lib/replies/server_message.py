@@ -1,4 +1,4 @@
-"""What a server says where it gives no answer: its codes and its sentence, in whatever layout they come.
+"""Read a server's error message: its codes and its sentence, in any layout.
 
     {"error": {"message": "…", "type": "…", "code": "…"}}                OpenAI and most others
     {"error": {"message": "…", "metadata": {"raw": "{…}"}}}              OpenRouter: the provider's own words inside
@@ -9,8 +9,8 @@
     {"detail": [{"msg": "…"}]}                                           FastAPI
     <html><title>502 Bad Gateway</title>…                                a proxy
 
-Whether a body with status 200 states an error (``error_in``) and what one says (``words_of``) is read here; whose fault
-it is, in errors.py.
+``error_in`` reads the error in a body with status 200, ``message_of`` the message in any other body. errors.py
+classifies it.
 """
 
 import re
@@ -23,21 +23,21 @@ import orjson
 
 LONGEST = 300  # characters of a server's sentence that are shown
 DEEPEST = 8  # levels of an error object that are read
-# keys, in lower case: what a sentence stands under, what a code does, a key that says it all, an echo of the question
+# keys, in lower case: of a sentence, of a code, a key that is an error by itself, a copy of the request
 MESSAGES = re.compile(r"message|msg|errors?|(error|err|status)_?(msg|message)|details?|raw|(error_)?description|title")
 CODES = re.compile(r"((error|err|status|http)_?)?code|(error_)?type|status|reasons?|name")
-MARKS = re.compile(r"flagged_input|content_filter_results?")
-ECHOES = re.compile(r"input|flagged_input|prompt|messages|request|choices|loc|ctx|headers")
-STATED_IN = ("error", "errors", "base_resp", "Error")  # where a body with status 200 keeps its error
-NUMBERED_IN = ("code", "error_code", "errcode", "status_code")
-SUSPECT = frozenset((*STATED_IN, *NUMBERED_IN, "Response", "type"))
+ERROR_FLAGS = re.compile(r"flagged_input|content_filter_results?")
+IGNORED_KEYS = re.compile(r"input|flagged_input|prompt|messages|request|choices|loc|ctx|headers")
+ERROR_FIELDS = ("error", "errors", "base_resp", "Error")  # where a body with status 200 states an error
+CODE_FIELDS = ("code", "error_code", "errcode", "status_code")
+ERROR_KEYS = frozenset((*ERROR_FIELDS, *CODE_FIELDS, "Response", "type"))
 SUCCESS = frozenset(("", "0", "1", "200", "10000", "20000", "ok", "success", "succeeded", "none", "null", "成功"))
 HTML_TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 HTML_NOISE = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
-class ServerWords:
+class ServerMessage:
     """``text`` is the sentence in one line, ``codes`` all codes and types in lower case; ``value`` is what came."""
 
     text: str = ""
@@ -46,24 +46,25 @@ class ServerWords:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status that is stated inside the body, where there is one."""
+        """The HTTP status that the body states; None where it states none."""
         return next((int(code) for code in sorted(self.codes) if re.fullmatch(r"[45]\d\d", code)), None)
 
 
-def words_of(body: bytes) -> ServerWords:
-    """What a body without an answer says: an error object's codes and sentence, a page's title, or its first words."""
+def message_of(body: bytes) -> ServerMessage:
+    """The message of a body without an answer: an error object's codes and sentence, a page's title, or its text."""
     text = body.decode("utf-8-sig", errors="replace").strip()
     value = _object_in(text)
     if value is None:
-        return ServerWords(_one_line(_page_text(text)))
-    said = _read(value)
-    return said if said.text else ServerWords(_one_line(text), said.codes, value)
+        return ServerMessage(_one_line(_page_text(text)))
+    message = _read(value)
+    return message if message.text else ServerMessage(_one_line(text), message.codes, value)
 
 
-def error_in(value: Any, *, event: bool = False) -> ServerWords | None:
-    """The error that a parsed body with status 200 states, beside choices or alone; None where it states none.
+def error_in(value: Any, *, event: bool = False) -> ServerMessage | None:
+    """The error that a parsed body with status 200 states, with or without choices; None where it states none.
 
-    Of a body without choices the sentence counts as well; an ``event`` of a stream may have neither and mean no harm.
+    In a body without choices, a sentence alone is an error too. An ``event`` of a stream may have neither choices nor
+    an error.
     """
     if isinstance(value, list):
         return next(filter(None, (error_in(each, event=event) for each in value[:1])), None)
@@ -78,16 +79,16 @@ def error_in(value: Any, *, event: bool = False) -> ServerWords | None:
 
 
 def _is_plain(value: dict[str, Any]) -> bool:
-    """Choices and no key that an error could stand under: nearly every body and event, so it is seen at once."""
+    """Whether there are choices and no key of an error. This is true of nearly all bodies, so it is checked first."""
     choices = value.get("choices")
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)) or "error" in choices[0]:
         return False
-    return SUSPECT.isdisjoint(value) and value.get("object") != "error"
+    return ERROR_KEYS.isdisjoint(value) and value.get("object") != "error"
 
 
 def _stated(value: dict[str, Any]) -> Iterator[Any]:
-    """The places where an error may stand; the wrapped ones are Tencent's and those of a single choice."""
-    yield from (value.get(name) for name in STATED_IN)
+    """The values that may state an error: the usual fields, Tencent's wrapped one, and that of the first choice."""
+    yield from (value.get(name) for name in ERROR_FIELDS)
     wrapped = value.get("Response")
     yield wrapped.get("Error") if isinstance(wrapped, dict) else None
     choices = value.get("choices")
@@ -98,14 +99,14 @@ def _stated(value: dict[str, Any]) -> Iterator[Any]:
 def _is_failure(stated: Any) -> bool:
     """``{"code": null, "message": ""}`` and ``{"status_code": 0, "status_msg": "success"}`` are none."""
     if isinstance(stated, dict | list):
-        words = _read(stated)
-        return bool(words.text or words.codes)
+        message = _read(stated)
+        return bool(message.text or message.codes)
     return stated is True or (stated is not None and stated is not False and not _means_success(stated))
 
 
 def _is_numbered(value: dict[str, Any]) -> bool:
-    """A number that stands for no success, with a sentence: some gateways send it beside choices."""
-    numbers = (value.get(name) for name in NUMBERED_IN)
+    """Whether there is an error number with a sentence; some gateways send both together with choices."""
+    numbers = (value.get(name) for name in CODE_FIELDS)
     wrong = (number for number in numbers if re.fullmatch(r"-?\d+", str(number)) and not _means_success(number))
     return next(wrong, None) is not None and bool(_sentence(value) or not value.get("choices"))
 
@@ -118,14 +119,14 @@ def _means_success(stated: Any) -> bool:
     return str(stated).strip().lower() in SUCCESS
 
 
-def _read(value: Any) -> ServerWords:
+def _read(value: Any) -> ServerMessage:
     found = list(_walk({"error": value} if isinstance(value, str) else value))
     texts = list(dict.fromkeys(text for text, _ in found if text and not _means_success(text)))
     codes = frozenset(code for _, code in found if code and not _means_success(code))
-    # a sentence that another repeats with more around it is not shown twice
+    # a sentence that is contained in another one is not shown twice
     texts = [text for text in texts if not any(text != other and text in other for other in texts)]
     text = ": ".join(texts) or ", ".join(sorted(codes)) or ("" if isinstance(value, dict | list) else str(value))
-    return ServerWords(_one_line(text), codes, value)
+    return ServerMessage(_one_line(text), codes, value)
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -141,9 +142,9 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _walk_field(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    if MARKS.fullmatch(name):
+    if ERROR_FLAGS.fullmatch(name):
         yield "", name
-    if ECHOES.fullmatch(name):
+    if IGNORED_KEYS.fullmatch(name):
         return
     items = value if isinstance(value, list) else [value]
     for item in items:
@@ -160,7 +161,7 @@ def _walk_field(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _object_in(text: str) -> Any:
-    """The JSON object or array that a text is; a stream's event is one too. None where it is neither."""
+    """The JSON object or array in a text, also in the form of a stream's event; None where there is none."""
     text = re.sub(r"\A(?:\s*(?:event|id|retry)?:.*\n)*\s*data:\s*", "", text)
     if not text.startswith(("{", "[")):
         return None
@@ -171,7 +172,7 @@ def _object_in(text: str) -> Any:
 
 
 def _page_text(text: str) -> str:
-    """A page's title, else its text without the tags."""
+    """The title of an HTML page, else its text without tags."""
     title = HTML_TITLE.search(text[:20_000])
     return unescape(title[2] if title else HTML_NOISE.sub(" ", text[:20_000]))
 

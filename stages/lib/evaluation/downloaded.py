@@ -1,9 +1,9 @@
-"""Benchmarks' questions from ``data/eval_data``, so that unmodified tasks of lm-eval ask no network.
+"""Use the benchmarks in ``data/eval_data``, so that unmodified tasks of lm-eval need no network.
 
-data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ bear the names of the hub's datasets. ``datasets`` prefers a
-folder of such a name in the working directory to the hub, so that is where lm-eval runs. What is not gathered there is
-asked of the hub, which the log says. MGSM gathered without its exemplars.py has one row that stands for its examples:
-nobody may be shown it.
+data/eval_data/openai/gsm8k/, juletxara/mgsm/, cais/mmlu/ have the names of the hub's datasets. ``datasets`` prefers a
+folder of that name in the working directory to the hub, so lm-eval runs in data/eval_data. What is missing there is
+downloaded from the hub, and the log says so. MGSM downloaded without its exemplars.py has one placeholder row instead
+of examples, which must not be used.
 """
 
 import logging
@@ -23,43 +23,43 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 
 
 @contextmanager
-def gathered(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[None]:
-    """Work inside the folder of gathered questions, and without the hub where it has all that is asked.
+def offline_questions(folder: Path | None, benchmarks: Sequence[Benchmark]) -> Iterator[None]:
+    """Change into the folder of downloaded benchmarks, and turn the hub off if it has all of them.
 
-    To be entered before ``datasets`` is imported, which reads its settings then.
+    Enter it before ``datasets`` is imported, which then reads its settings.
     """
-    missing = [each.name for each in benchmarks if each.name != HELDOUT and not is_gathered(folder, each)]
+    missing = [each.name for each in benchmarks if each.name != HELDOUT and not is_downloaded(folder, each)]
     if missing:
         log.info(
-            "evaluate: %s: not in %s, so lm-eval asks the hub ('make eval-data' gathers them)",
+            "evaluate: %s: not in %s, so lm-eval downloads from the hub (run 'make eval-data' first to avoid that)",
             ", ".join(missing),
             folder or "data/eval_data",
         )
-    with _variables(_cache() | ({} if missing else OFFLINE)), _inside(folder):
+    with _variables(_cache() | ({} if missing else OFFLINE)), _working_in(folder):
         yield
 
 
-def is_gathered(folder: Path | None, benchmark: Benchmark) -> bool:
-    """Whether its dataset lies there."""
+def is_downloaded(folder: Path | None, benchmark: Benchmark) -> bool:
+    """Whether its dataset is in the folder."""
     return folder is not None and benchmark.data is not None and (folder / benchmark.data).is_dir()
 
 
 def refuse_fewshot(folder: Path | None, benchmarks: Sequence[Benchmark], num_fewshot: Mapping[str, int]) -> None:
-    """EvaluationError where examples are to stand before a question, and the benchmark was gathered without any."""
+    """EvaluationError if params ask for few-shot examples of a benchmark that was downloaded without them."""
     if folder is None or not (folder / "manifest.json").is_file():
         return
-    found = read_json(folder / "manifest.json", "Run 'make eval-data' to gather it again.")["benchmarks"].values()
+    found = read_json(folder / "manifest.json", "Run 'make eval-data' to download it again.")["benchmarks"].values()
     without = {facts["folder"] for facts in found if facts and not facts["fewshot"]}
     for each in benchmarks:
         if each.data in without and num_fewshot.get(each.name):
             raise EvaluationError(
                 f"evaluate.num_fewshot: {num_fewshot[each.name]} examples for '{each.name}', but {each.data} was "
-                "gathered without any. Put exemplars.py beside its .tsv files and run 'make eval-data', or say 0."
+                "downloaded without any. Put exemplars.py beside its .tsv files and run 'make eval-data', or set 0."
             )
 
 
 def _cache() -> dict[str, str]:
-    """Where ``datasets`` keeps what it has read: in the project, if nothing else was said."""
+    """The cache of ``datasets``: in the project, unless the environment sets another one."""
     if os.environ.get("HF_HOME") or os.environ.get("HF_DATASETS_CACHE"):
         return {}
     return {"HF_DATASETS_CACHE": str(project_root() / ".cache" / "huggingface" / "datasets")}
@@ -80,7 +80,7 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _inside(folder: Path | None) -> Iterator[None]:
+def _working_in(folder: Path | None) -> Iterator[None]:
     if folder is None or not folder.is_dir():
         yield
         return

@@ -1,0 +1,131 @@
+"""The reasons for a stage to run: the changes that ``dvc status`` finds, with old and new values of each key.
+
+train@filtered would run:
+  train.seed: 3 → 4
+  stages/lib/training changed: length.py
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.lib.command import DistilleryError
+
+LOCK = Path("dvc.lock")
+ABSENT = object()
+
+
+class WhyError(DistilleryError):
+    """DVC cannot report what changed."""
+
+
+def changed_stages() -> dict[str, list[Any]]:
+    """The changes of each stage itself, without those of earlier stages, as in ``dvc status --json``."""
+    found: dict[str, list[Any]] = json.loads(_dvc("status", "--json"))
+    return found
+
+
+def stage_names(name: str) -> list[str]:
+    """The stages for a name: ``train`` is every ``train@ARM``, an empty name every stage."""
+    done = subprocess.run(["dvc", "stage", "list", "--name-only"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise WhyError(f"dvc stage list: {done.stderr.strip().removeprefix('ERROR: ')}. Run 'make check'.")
+    names = done.stdout.split()
+    found = [each for each in names if not name or name in (each, each.partition("@")[0])]
+    if not found:
+        raise WhyError(f"no stage '{name}'. Known: {', '.join(names)}.")
+    return found
+
+
+def reasons(name: str, changes: list[Any]) -> Iterator[str]:
+    """One line for each change; there is at least one."""
+    locked = _locked(name)
+    if locked is None:
+        yield "it has no entry in dvc.lock: it has not run under this name"
+        return
+    for change in changes:
+        if change == "changed command":
+            yield "its command in dvc.yaml changed"
+            continue
+        for kind, items in change.items():
+            for path, how in items.items():
+                if kind == "changed deps" and isinstance(how, dict):
+                    yield from _key_lines(Path(path), how, locked)
+                elif kind == "changed deps":
+                    yield _dep_line(path, how, locked)
+                else:
+                    yield f"its output {path} is {how}"
+
+
+def _locked(name: str) -> dict[str, Any] | None:
+    content = YAML(typ="safe").load(LOCK.read_bytes()) if LOCK.is_file() else {}
+    found: dict[str, Any] | None = content.get("stages", {}).get(name)
+    return found
+
+
+def _dep_line(path: str, how: str, locked: dict[str, Any]) -> str:
+    if path not in {dep["path"] for dep in locked.get("deps", [])}:
+        return f"{path} is a new dependency"
+    if how == "deleted":
+        return f"{path} is missing"
+    files = _changed_files(path)
+    return f"{path} changed" + (f": {', '.join(files)}" if files else "")
+
+
+def _changed_files(folder: str) -> list[str]:
+    """The files of a folder that changed in git since dvc.lock was committed; empty if dvc.lock itself changed."""
+    if not Path(folder).is_dir() or _git("status", "--porcelain", "--", LOCK.as_posix()):
+        return []
+    commit = _git("log", "-1", "--format=%H", "--", LOCK.as_posix())
+    changed = _git("diff", "--name-only", "--relative", *commit, "--", folder) if commit else []
+    new = _git("ls-files", "--others", "--exclude-standard", "--", folder)
+    return [path.removeprefix(f"{folder}/") for path in (*changed, *new)]
+
+
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        message = " ".join(done.stderr.removeprefix("ERROR: ").split())
+        raise WhyError(f"'dvc {' '.join(arguments)}' failed: {message or 'no output'}")
+    return done.stdout
+
+
+def _git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def _key_lines(path: Path, keys: dict[str, str], locked: dict[str, Any]) -> Iterator[str]:
+    """``train.seed: 3 → 4``, a line for each value that differs under the keys that DVC names."""
+    new = YAML(typ="safe").load(path.read_bytes())
+    old = locked.get("params", {}).get(path.as_posix(), {})
+    for key in keys:
+        yield from _differences(key, old.get(key, ABSENT), _value(new, key))
+
+
+def _value(params: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(params, dict) or part not in params:
+            return ABSENT
+        params = params[part]
+    return params
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from _differences(f"{key}.{name}", old.get(name, ABSENT), new.get(name, ABSENT))
+    elif old is ABSENT:
+        yield f"{key}: new, {_shown(new)}"
+    elif new is ABSENT:
+        yield f"{key}: removed, was {_shown(old)}"
+    elif old != new:
+        yield f"{key}: {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
