@@ -112,16 +112,16 @@ WRONG_VALUES = [
     pytest.param({"arms.filtered.learning_rate": float("nan")}, "arms.filtered.learning_rate: Input", id="no number"),
     pytest.param(
         {"collect.source.kind": "gsm9k"},
-        "collect.source.kind: 'gsm9k' is not one of chain_sum, gsm8k. Did you mean 'gsm8k'?",
+        "collect.source.kind: 'gsm9k' is not one of chain_sum, file, hub, modelscope, preset",
         id="source",
     ),
     pytest.param(
         {"collect.source": "chain_sum"},
-        "collect.source: Input should be a valid dictionary, {kind: chain_sum | file | hub | modelscope | preset, …}, not 'chain_sum'",
+        "collect.source: Input should be a valid dictionary, {kind: chain_sum | file | hub | modelscope | preset, …}",
         id="a kind alone",
     ),
     pytest.param(
-        {"collect.source": {"seed": 3}}, "collect.source.kind: missing. It is one of chain_sum, gsm8k.", id="no kind"
+        {"collect.source": {"seed": 3}}, "collect.source.kind: missing. It is one of chain_sum, file,", id="no kind"
     ),
     pytest.param({"distill.prompt": "../secret"}, "distill.prompt: String should match pattern", id="path as prompt"),
     pytest.param({"convert.markers.end_of_thought": ""}, "convert.markers.end_of_thought: String", id="empty marker"),

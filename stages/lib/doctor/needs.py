@@ -156,7 +156,7 @@ def question_tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
     sources = {"collect.source": params.collect.source, "collect.heldout_source": params.collect.heldout_source}
     for key, source in sources.items():
         if isinstance(source, PresetSource):
-            preset = preset_named(source.name)
+            preset = preset_named(source.name, key)
             place = source.path or {"hub": preset.hub, "modelscope": preset.modelscope}.get(source.origin)
             if place:
                 yield key, (source.origin, place)

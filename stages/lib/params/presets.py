@@ -18,11 +18,11 @@ def preset_names() -> list[str]:
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 
-def preset_named(name: str) -> Preset:
+def preset_named(name: str, key: str) -> Preset:
     """The preset of that name; ParamsError where there is none or its file does not fit."""
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
-        raise ParamsError(f"params.yaml: collect.source.name: no preset '{name}'.{nearest(name, preset_names())}")
+        raise ParamsError(f"params.yaml: {key}.name: no preset '{name}'.{nearest(name, preset_names())}")
     try:
         return Preset.model_validate(YAML(typ="safe").load(path.read_bytes()))
     except (YAMLError, ValidationError) as error:

@@ -5,12 +5,10 @@ from stages.lib.sources import Drawn
 from stages.lib.sources.table import Form, draw_of
 from stages.lib.tables.hubs import hub_rows
 
-KEY = "collect.source.path"
 
-
-def draw(source: HubSource, train_size: int, heldout_size: int) -> Drawn:
+def draw(source: HubSource, train_size: int, heldout_size: int, key: str) -> Drawn:
     """The questions of the split; the name in their ids is the dataset's without its owner."""
     name = source.path.rstrip("/").rpartition("/")[2]
-    form = Form(name, source.split, source.columns, source.gold, source.where, source.shuffle_seed)
-    where = (source.path, source.subset, source.split, source.revision)
-    return draw_of(lambda: hub_rows(*where, KEY), form, train_size, heldout_size)
+    form = Form(key, name, source.split, source.columns, source.gold, source.where, source.shuffle_seed)
+    where = (source.path, source.subset, source.split, source.revision, f"{key}.path")
+    return draw_of(lambda: hub_rows(*where), form, train_size, heldout_size)

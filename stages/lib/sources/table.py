@@ -30,8 +30,12 @@ NAMED_ROWS = 10
 
 @dataclass(frozen=True)
 class Form:
-    """How a table is read. ``name`` and ``split`` make ids (``gsm8k-train-0``) and sources (``gsm8k/train``)."""
+    """How a table is read.
 
+    ``key`` is where params name it. ``name`` and ``split`` make ids (``gsm8k-train-0``) and sources (``gsm8k/train``).
+    """
+
+    key: str
     name: str
     split: str
     columns: Columns
@@ -69,7 +73,7 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
     """
     survey = _surveyed(table(), form)
     if not survey.rows:
-        raise DataError(f"collect: {form.name} has no rows. Look at what collect.source.path names.")
+        raise DataError(f"collect: {form.name} has no rows. Look at what {form.key}.path names.")
     _report(survey, form)
     if len(survey.usable) < train + heldout:
         raise DataError(
@@ -107,7 +111,7 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
     if missing and survey.rows:
         raise DataError(
             f"collect: {form.name} has no column '{missing[0]}' in {survey.rows} rows. Its columns: "
-            f"{', '.join(first) or 'none'}. Name them in columns and where of collect.source."
+            f"{', '.join(first) or 'none'}. Name them in columns and where of {form.key}."
         )
     return survey
 
