@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from stages.lib.params import EmbeddedTeacher, Fault, Run, ServedTeacher
-from stages.lib.teacher.backends.embedded.faults import TRANSIENT, PERMANENT
+from stages.lib.teacher.backends.embedded.faults import PERMANENT, TRANSIENT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teacher.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ A hash of the question and the seed decides which question meets which fault. Tw
     transient   the first attempt at a question fails, the next is answered: rate limits, broken servers and connections
     permanent   every attempt fails: the answer is cut off, empty or refused
 
-``Faults.for_attempt`` gives the fault of an attempt; ``shaped`` applies it to the answer, ``damaged`` to the bytes sent.
+``Faults.for_attempt`` gives the fault of an attempt; ``shaped`` applies it to the answer, ``damaged`` to its bytes.
 Streamed answers break off midway.
 """
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.params import Fault, Share
 from stages.lib.teacher.backends.embedded import judge, protocol
-from stages.lib.teacher.backends.embedded.faults import Faults, shaped, damaged
+from stages.lib.teacher.backends.embedded.faults import Faults, damaged, shaped
 from stages.lib.teacher.backends.embedded.protocol import Reply
 from stages.lib.teacher.backends.embedded.solver import Worked, solve
 
