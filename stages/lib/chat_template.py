@@ -118,7 +118,8 @@ def in_user_turn(messages: Sequence[dict[str, str]]) -> Messages:
 def agrees(tokenizer: Any, markers: Markers, with_system: bool, with_history: bool = False) -> bool:
     """Whether a row is its prompt, white space, the answer and an end, independent of the date.
 
-    ``with_history``: and whether this holds for both answers of a row with two, the earlier one without a thought.
+    ``with_history``: and whether this holds for both answers of a row with two, the earlier one without a thought, and
+    for that one alone.
     """
     answer = _turn("assistant", _marked(markers))
     first = [_turn("system", SYSTEM)] * with_system + [_turn("user", QUESTION)]
@@ -127,9 +128,13 @@ def agrees(tokenizer: Any, markers: Markers, with_system: bool, with_history: bo
     try:
         if not _continues(tokenizer, first, answer, rendered(tokenizer, [*first, answer])):
             return False
-        whole = rendered(tokenizer, [*later, answer]) if with_history else ""
-        return not with_history or (
-            _continues(tokenizer, first, earlier, whole) and _continues(tokenizer, later, answer, whole)
+        if not with_history:
+            return True
+        whole = rendered(tokenizer, [*later, answer])
+        return (
+            _continues(tokenizer, first, earlier, rendered(tokenizer, [*first, earlier]))
+            and _continues(tokenizer, first, earlier, whole)
+            and _continues(tokenizer, later, answer, whole)
         )
     except _errors():
         return False

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from stages.lib.rows import Row
 
 
-def _absent(value: Any) -> bool:
+def is_none(value: Any) -> bool:
+    """Whether a field's key is not written: rows that lack it are the bytes that they were without the field."""
     return value is None
 
 
@@ -44,8 +45,8 @@ class Question(Row):
     answer: str = Field(min_length=1)
     solution: str | None = None
     source: str = "unknown"
-    history: Annotated[list[Turn], AfterValidator(_alternating)] | None = Field(default=None, exclude_if=_absent)
-    system: str | None = Field(default=None, pattern=r"\S", exclude_if=_absent)
+    history: Annotated[list[Turn], AfterValidator(_alternating)] | None = Field(default=None, exclude_if=is_none)
+    system: str | None = Field(default=None, pattern=r"\S", exclude_if=is_none)
 
     @property
     def user_text(self) -> str:
