@@ -540,6 +540,19 @@ def test_chinese_text_says_that_it_is_chinese(run: Path, page: Callable[..., str
     assert [language(text) for text in ("答案是 7", "答えは7です", "The answer is 7.")] == ["zh-Hans", "ja", "en"]
 
 
+def test_a_sample_shows_the_earlier_turns_and_the_rows_own_system_text(run: Path, page: Callable[..., str]) -> None:
+    everything = {"report.samples": 40}
+    assert "Earlier: user" not in page(run, everything)
+    turns = [{"role": "user", "content": "小明有 3 个？"}, {"role": "assistant", "content": HOSTILE}]
+    edit(run / "data/filtered.jsonl", lambda row: row.update(history=turns, system="Be brief."))
+    edit(run / "data/eval/base.jsonl", lambda row: row.update(history=turns))
+    parsed = Parsed(page(run, everything))
+    for title in ("Earlier: user", "Earlier: assistant"):
+        assert parsed.text.count(title) == 2
+    assert parsed.text.count("System text of the row") == parsed.text.count("Be brief.") == 1
+    assert parsed.text.count(HOSTILE) == parsed.text.count("小明有 3 个？") == 2
+
+
 def test_a_run_without_rejected_rows_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:
     text = Parsed(page(made_run(rejected=0))).text
     assert "The filter rejected no answer." in text

@@ -29,12 +29,27 @@ class ChainSum(Section):
 
 
 class Columns(Section):
-    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered."""
+    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
 
-    question: Text
+    ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
+    ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
+    text of the row's own; null: the one at the start of ``history``, if any.
+    """
+
+    question: Text | None
     answer: Text
     solution: Text | None
     id: Text | None
+    history: Text | None
+    system: Text | None
+
+    @model_validator(mode="after")
+    def _some_question(self) -> "Columns":
+        if self.question is None and self.history is None:
+            raise ValueError(
+                "question and history are both null, so there is no question. Name the column of one of them"
+            )
+        return self
 
 
 class _Rows(Section):

@@ -150,6 +150,8 @@ def _train(train: Entry, run: Entry) -> None:
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
         _put_in_run(run, own["save_steps"], own["resume"])
+    if (placed := train.at("system_prompt")) and train.entries:
+        train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)
     kind = train.at("finetuning_type")
     _group(train, "finetuning", {"finetuning_type": "kind"}, lora if kind and kind.value == "lora" else None)
 
