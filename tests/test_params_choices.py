@@ -237,7 +237,7 @@ def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, t
     for block in examples:
         params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
         for name, section in block.items():
-            params[name] |= section
+            params[name] = section if isinstance(section, list) else params[name] | section
         if "distill" in block:
             del params["run"]["embedded"]
         with (tmp_path / "params.yaml").open("w") as file:
