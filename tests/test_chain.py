@@ -222,4 +222,5 @@ def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None
     left = [
         path for name in ("data", "models", "report") for path in (workspace.folder / name).rglob("*") if path.is_file()
     ]
-    assert {path.name for path in left} == {".gitignore", "answers.jsonl", "answers.lock", "answers.claims"}
+    kept = {".gitignore", "README.md", "answers.jsonl", "answers.lock", "answers.claims", "reviews.jsonl"}
+    assert {path.name for path in left} == kept
