@@ -193,6 +193,7 @@ class TestMessages:
         found = exchange_in(turns)
         assert (found.system, found.question, found.reasoning, found.text) == ("S", "Q", "", "A")
         assert exchange_in(turns[1:]).system == ""
+        assert exchange_in([{role: "system", content: None}, *turns[1:]]).system == ""
 
     @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
     def test_a_key_of_its_own_is_the_reasoning(self, key: str) -> None:
