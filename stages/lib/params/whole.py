@@ -30,7 +30,7 @@ READERS = {
 # names of the pipeline's files in data/, which no traces may have; and what is added to the names of traces
 DATA_FILES = (
     *("questions", "heldout", "left_out", "distilled", "distill_failures"),
-    *("filtered", "rejected", "control", "disagreements"),
+    *("filtered", "rejected", "control", "disagreements", "reviews"),
 )
 TRACE_FILES = ("left_out", "filtered", "rejected", "control", "disagreements")
 
