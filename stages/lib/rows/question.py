@@ -1,6 +1,8 @@
-"""The rows that ``collect`` writes: questions, and those that it leaves out.
+"""The rows that ``collect`` and ``difficulty`` write: questions, and those that ``collect`` leaves out.
 
 {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
+
+``difficulty`` adds {"pass_rate": {"solved": 1, "unsure": 0, "samples": 4}} where it asked the untrained student.
 """
 
 from typing import Literal
@@ -10,13 +12,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from stages.lib.rows import Row
 
 
+class PassRate(BaseModel):
+    """How many of the untrained student's answers are right, how many the rule is unsure of, and how many there are."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    solved: int
+    unsure: int
+    samples: int
+
+
 class Question(Row):
-    """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None."""
+    """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None.
+
+    A ``pass_rate`` of None, which was not measured, is not written.
+    """
 
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
     solution: str | None = None
     source: str = "unknown"
+    pass_rate: PassRate | None = Field(default=None, exclude_if=lambda rate: rate is None)
 
 
 class BenchmarkHit(BaseModel):
