@@ -53,19 +53,20 @@ class Separated:
     too_easy: list[Question] = field(default_factory=list)
     tokens: int = 0
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self, keep_hard: KeepHard | None) -> dict[str, Any]:
         """The counts; ``by_solved`` counts the questions by their number of right answers."""
         rows = [*self.kept, *self.too_easy]
         rates = [row.pass_rate for row in rows if row.pass_rate]
         solved = Counter(rate.solved for rate in rates)
-        samples = rates[0].samples if rates else 0
+        samples = keep_hard.samples if keep_hard else 0
         return {
             "in": len(rows),
             "asked": len(rates),
             "kept": len(self.kept),
             "too_easy": len(self.too_easy),
             "samples": samples,
-            "by_solved": {str(number): solved[number] for number in range(samples + 1)} if rates else {},
+            "max_solved": keep_hard.max_solved if keep_hard else None,
+            "by_solved": {str(number): solved[number] for number in range(samples + 1)} if keep_hard else {},
             "unsure_answers": sum(rate.unsure for rate in rates),
             "completion_tokens": self.tokens,
         }
@@ -99,7 +100,7 @@ def main(
         check_kept(separated, keep_hard)
     write_rows(questions_path, separated.kept)
     write_rows(too_easy_path, separated.too_easy)
-    write_json(metrics_path, separated.metrics())
+    write_json(metrics_path, separated.metrics(keep_hard))
     log.info("difficulty: %s", summary(separated, keep_hard))
 
 

@@ -18,7 +18,9 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
-ALL = {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+ALL = (
+    {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+)
 
 
 # what the tests take for the keys of a kind where they choose it and say no more
