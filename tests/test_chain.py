@@ -66,7 +66,7 @@ def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(w
 def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Workspace) -> None:
     old = workspace.messages()
     workspace.change({"collect.train_size": 24})
-    assert workspace.repro("distill") == {"collect", "distill"}
+    assert workspace.repro("distill") == {"collect", "difficulty", "distill"}
     assert workspace.messages()[:12] == old
     assert sorted(workspace.requested()[12:]) == sorted(workspace.messages()[12:])
     assert len(workspace.requested()) == 24
