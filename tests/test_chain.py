@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ALL, ROOT, Workspace, kill
+from tests.workspace import ALL, DATASETS, ROOT, Workspace, kill
 
 ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
@@ -131,6 +131,20 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     executed = workspace.repro()
     assert "distill" in executed
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
+
+
+@pytest.mark.heavy
+def test_measuring_the_questions_collects_buys_and_trains_nothing_again(workspace: Workspace) -> None:
+    asked = workspace.asked()
+    measure = {"samples": 2, "max_solved": 2, "backend": {"kind": "hf", "max_tokens": 8}}
+    workspace.change({"collect.keep_hard": measure})
+    assert workspace.repro() == {"difficulty", "distill", "filter", "report"} | DATASETS
+    assert workspace.asked() == asked
+    rows = (workspace.folder / "data" / "filtered.jsonl").read_bytes().splitlines()
+    assert {json.loads(row)["pass_rate"]["samples"] for row in rows} == {2}
+    assert "Pass rates of the untrained student" in (workspace.folder / "report" / "index.html").read_text()
+    workspace.change({"collect.keep_hard": None})
+    assert workspace.repro() == set(), "the run-cache had it"
 
 
 @pytest.mark.heavy
