@@ -33,7 +33,7 @@ from stages.lib.params import KeepHard, LoadedStudent, Params, load_params, prom
 from stages.lib.rows import UNPROTECT, DataError, read_some_rows, write_json, write_rows
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
-from stages.lib.students import student_folder
+from stages.lib.students import student_folder, student_tokenizer
 from stages.lib.teacher.progress import RunCounts
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def student_of(keep_hard: KeepHard, params: Params) -> "Loaded | Served":
         from stages.lib.difficulty.loaded import Loaded
 
         student, name = params.train.student, PurePath(params.train.student.name).name
+        student_tokenizer(student)  # StudentError, where it has no chat template
         return Loaded(backend, student_folder(student), name, system_text(params), in_user_turn(params), params.run)
     from stages.lib.difficulty.served import Served
 

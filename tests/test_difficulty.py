@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,16 @@ def test_a_limit_above_the_context_is_one_line(tmp_path: Path, tiny_params: Para
     assert refuses(main, *options(tmp_path, sums(5), tiny_params(changes))) == (
         "collect.keep_hard.backend.max_tokens: 1024, but the student's context is 1024 tokens. Lower it."
     )
+
+
+def test_a_student_without_chat_template_is_one_line(
+    tmp_path: Path, tiny_student: Path, tiny_params: ParamsFile, refuses: Refuses
+) -> None:
+    shutil.copytree(tiny_student, tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    changes = loaded() | {"train.student.name": str(tmp_path / "bare")}
+    said = refuses(main, *options(tmp_path, sums(5), tiny_params(changes)))
+    assert said.startswith(f"{tmp_path / 'bare'}: the tokenizer has no chat template.")
 
 
 @pytest.mark.parametrize(
