@@ -23,6 +23,8 @@ from stages.lib.params.collect import Contamination as Contamination
 from stages.lib.params.collect import EvalData as EvalData
 from stages.lib.params.collect import FileSource as FileSource
 from stages.lib.params.collect import HubSource as HubSource
+from stages.lib.params.collect import KeepHard as KeepHard
+from stages.lib.params.collect import LoadedStudent as LoadedStudent
 from stages.lib.params.collect import ModelScopeSource as ModelScopeSource
 from stages.lib.params.collect import Preset as Preset
 from stages.lib.params.collect import PresetSource as PresetSource
@@ -34,6 +36,7 @@ from stages.lib.params.convert import Tags as Tags
 from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
+from stages.lib.params.evaluate import LoadedBackend as LoadedBackend
 from stages.lib.params.evaluate import Report as Report
 from stages.lib.params.evaluate import ServedBackend as ServedBackend
 from stages.lib.params.filter import EmbeddedJudge as EmbeddedJudge

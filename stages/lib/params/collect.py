@@ -1,11 +1,15 @@
-"""``collect`` and ``eval_data``: the questions, and the sources of public data."""
+"""``collect`` and ``eval_data``: the questions, and the sources of public data.
+
+``collect.keep_hard`` is read by the stage ``difficulty``.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Section, Seed, Text
+from stages.lib.params.base import Count, FilePath, NotNegative, Section, Seed, Share, Text
 from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset, Published, Where
+from stages.lib.params.teacher import ServedTeacher
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
 
@@ -103,11 +107,45 @@ class Contamination(Section):
     benchmarks: dict[PublicBenchmark, FilePath]
 
 
+class LoadedStudent(Section):
+    """transformers loads the untrained student (``train.student``) in this process; one card.
+
+    ``top_p`` null: as the student's generation_config.json says. The seed is that of the sampling.
+    """
+
+    kind: Literal["hf"]
+    temperature: NotNegative
+    top_p: Share | None
+    max_tokens: Count
+    batch_size: Count
+    dtype: Literal["float32", "bfloat16", "float16"]
+    seed: Seed
+
+
+UntrainedStudent = Annotated[LoadedStudent | ServedTeacher, Field(discriminator="kind")]
+
+
+class KeepHard(Section):
+    """Keep the questions that the untrained student answers right in at most ``max_solved`` of ``samples`` answers."""
+
+    samples: Count
+    max_solved: Annotated[int, Field(ge=0)]
+    backend: UntrainedStudent
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> "KeepHard":
+        if self.max_solved > self.samples:
+            raise ValueError(f"max_solved is above samples, {self.samples}. Lower it; equal, it keeps every question")
+        if self.samples > 1 and self.backend.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same answer. Raise it, or set samples: 1")
+        return self
+
+
 class Collect(Section):
     """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
     Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
-    Questions that are left out of a set are not replaced: the set is then smaller.
+    Questions that are left out of a set are not replaced: the set is then smaller. ``keep_hard`` null keeps all.
     """
 
     source: Source
@@ -115,6 +153,7 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
+    keep_hard: KeepHard | None
 
 
 class BenchmarkSource(Section):

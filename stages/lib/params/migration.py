@@ -77,6 +77,8 @@ def _collect(collect: Entry) -> None:
         collect.put(Entry("heldout_source", None), collect.entries.index(size) + 1)
     if size := collect.at("size"):
         size.rename("train_size")
+    if collect.at("keep_hard") is None:
+        collect.put(Entry("keep_hard", None))
     contamination = collect.at("contamination")
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)

@@ -20,6 +20,7 @@ READERS = {
     "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
     "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.student": ("collect.keep_hard.backend with kind: openai_compatible", "STUDENT_API_KEY"),
     "run.served": (
         "evaluate.backend with kind: local-completions or local-chat-completions",
         '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
@@ -106,10 +107,12 @@ def _run(params: Params) -> Iterator[str]:
     """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
     run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
     teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    student_kind = params.collect.keep_hard.backend.kind if params.collect.keep_hard else None
     yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
-    if run.api_key_variables and not (keys.teacher or keys.judge):
+    yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
+    if run.api_key_variables and not (keys.teacher or keys.judge or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
     for name in ("api_key_variables", "embedded", "served", "prices"):
