@@ -40,6 +40,7 @@ ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
 COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None}
 TABLE = ROWS | {"columns": COLUMNS, "gold": "plain"}
 SPLIT = {"subset": None, "split": "train", "revision": None}
+SCORE = {"kind": "score", "low": 1, "high": 10, "at_least": 7}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "collect.source": {
@@ -56,6 +57,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "judge": {"judge": {"kind": "embedded"}},
         "rule_then_judge": AUDIT | {"judge": {"kind": "embedded"}},
         "both": {"judge": {"kind": "embedded"}},
+        "majority": {"min_share": 0.5},
+        "judge_rubric": {"judge": {"kind": "embedded", "prompt": "rubric_en"}, "reply": SCORE},
     },
     "filter.judge": {
         "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},

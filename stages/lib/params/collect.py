@@ -28,10 +28,13 @@ class ChainSum(Section):
 
 
 class Columns(Section):
-    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered."""
+    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
+
+    ``answer`` null: the source has no gold answers, and ``gold``, which says how to read them, is null too.
+    """
 
     question: Text
-    answer: Text
+    answer: Text | None
     solution: Text | None
     id: Text | None
 
@@ -48,9 +51,21 @@ class _Rows(Section):
     shuffle_seed: Seed | None
 
 
+def _check_gold(columns: Columns, gold: Gold | None) -> None:
+    if columns.answer is None and gold is not None:
+        raise ValueError(f"gold is {gold}, but columns.answer is null. Name the answer's column, or set gold: null")
+    if columns.answer is not None and gold is None:
+        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or columns.answer: null")
+
+
 class _Table(_Rows):
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "_Table":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class FileSource(_Table):
@@ -103,7 +118,12 @@ class Preset(Section):
     modelscope: Text | None
     subset: Text | None
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "Preset":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class Contamination(Section):

@@ -39,7 +39,7 @@ class Form:
     name: str
     split: str
     columns: Columns
-    gold: str
+    gold: str | None
     where: Mapping[str, Scalar | list[Scalar]]
     shuffle_seed: int | None
 
@@ -148,7 +148,10 @@ def _text(row: Mapping[str, Any], column: str, what: str) -> str:
     return text
 
 
-def _gold(row: Mapping[str, Any], form: Form) -> str:
+def _gold(row: Mapping[str, Any], form: Form) -> str | None:
+    """The gold answer; None where the source has none."""
+    if form.columns.answer is None or form.gold is None:
+        return None
     answer = READERS[form.gold](_text(row, form.columns.answer, "answer"))
     if answer is None:
         raise _Unusable(f"answer_not_{form.gold}")
