@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.chat_template import in_user_turn
-from stages.lib.evaluation.languages import language_of
+from stages.lib.texts.languages import language_of
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
 from stages.lib.rows.question import PassRate, Question
