@@ -430,7 +430,7 @@ class TestRefusals:
         row = {"question": "1?", "reasoning": "t", "response": "1", "key": "a"}
         path = write_jsonl(tmp_path / "s.jsonl", [row, row | {"question": "2?"}])
         line = complaint(of_file(path, SEPARATE | {"id": "key"}))
-        assert line == f"{path}:2: the id 'a' is that of {path}:1 too. Set columns.id: null."
+        assert line == f"{path}:2: the id 'a' is that of {path}:1 too. Remove columns.id."
 
     def test_a_file_that_is_not_there_and_a_preset_without_a_path_are_named(
         self, tmp_path: Path, complaint: Callable[[dict[str, Any]], str]
