@@ -119,7 +119,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows; ``data_hash`` names it. ``marks`` is None where no judge was asked."""
+    """All that the page shows; ``data_hash`` names it. ``marks`` is None where the rule alone decided."""
 
     teachers: list[str]
     student: str
