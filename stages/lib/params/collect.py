@@ -67,9 +67,7 @@ class _Rows(Section):
 
 def _check_gold(columns: Columns, gold: Gold | None) -> None:
     if columns.answer is None and gold is not None:
-        raise ValueError(
-            f"gold is {gold}, but columns names no answer. Name its column, or set gold: null"
-        )
+        raise ValueError(f"gold is {gold}, but columns names no answer. Name its column, or set gold: null")
     if columns.answer is not None and gold is None:
         raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or remove columns.answer")
 

@@ -62,9 +62,7 @@ class Told(Section):
     @model_validator(mode="after")
     def _gold_of_a_column(self) -> "Told":
         if (self.gold is None) != (self.columns.answer is None):
-            raise ValueError(
-                "gold and columns.answer need each other. Name both, or neither and gold: null"
-            )
+            raise ValueError("gold and columns.answer need each other. Name both, or neither and gold: null")
         return self
 
 
