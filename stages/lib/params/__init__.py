@@ -32,9 +32,12 @@ from stages.lib.params.collect import Source as Source
 from stages.lib.params.convert import Convert as Convert
 from stages.lib.params.convert import Markers as Markers
 from stages.lib.params.convert import Tags as Tags
+from stages.lib.params.evaluate import HELDOUT as HELDOUT
 from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
+from stages.lib.params.evaluate import PREFERENCE as PREFERENCE
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
+from stages.lib.params.evaluate import Prefer as Prefer
 from stages.lib.params.evaluate import Report as Report
 from stages.lib.params.evaluate import ServedBackend as ServedBackend
 from stages.lib.params.filter import EmbeddedJudge as EmbeddedJudge
@@ -45,6 +48,7 @@ from stages.lib.params.filter import audit_of as audit_of
 from stages.lib.params.filter import judge_of as judge_of
 from stages.lib.params.loading import load_params as load_params
 from stages.lib.params.presets import preset_named as preset_named
+from stages.lib.params.prompts import pairwise_prompt_text as pairwise_prompt_text
 from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Price as Price

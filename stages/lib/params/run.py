@@ -43,12 +43,13 @@ class ApiKeyVariables(Section):
 
     teacher: Variable | None = None
     judge: Variable | None = None
+    prefer: Variable | None = None
 
 
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
-    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher or judge), ``embedded``
+    Some keys are absent unless something reads them: ``api_key_variables`` (served teachers and judges), ``embedded``
     (an embedded one), ``served`` (evaluate.backend local-…). Without costs, ``prices`` and ``budget`` are absent.
     """
 
@@ -79,10 +80,9 @@ class Run(Section):
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Literal["teacher", "judge"]) -> str | None:
+    def key_variable(self, of: Literal["teacher", "judge", "prefer"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
-        names = self.api_key_variables or ApiKeyVariables()
-        return names.teacher if of == "teacher" else names.judge
+        return getattr(self.api_key_variables, of, None)
 
     def price(self, model: str) -> Price | None:
         """The price of a model; None if it is not known."""

@@ -11,10 +11,10 @@ from stages.lib.rows import Row
 
 
 class Question(Row):
-    """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None."""
+    """A question with its gold answer: ``answer`` the final value or None, ``solution`` the worked text or None."""
 
     question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    answer: str | None = Field(min_length=1)
     solution: str | None = None
     source: str = "unknown"
 
