@@ -677,3 +677,24 @@ def test_a_long_loss_curve_is_thinned_to_means_and_says_so() -> None:
     short = loss_chart({"arm": [LossPoint(step=1, loss=0.5)]})
     assert short is not None
     assert not short.is_thinned
+
+
+@pytest.mark.parametrize("benchmarks", [["preference"], ["heldout", "preference"]])
+def test_the_judges_preference_is_on_the_page(
+    benchmarks: list[str], made_run: Callable[..., Path], page: Callable[..., str]
+) -> None:
+    folder = made_run(benchmarks=benchmarks)
+    shown = Parsed(page(folder, {"report.samples": 2}))
+    cells = ["21", "6", "13", "40", "5 (12.5 %)", "4", "2", "15 : 11", "+0.31"]
+    for first, second in PAIRS:
+        assert [f"{first} − {second}", *cells] in shown.rows
+    assert "Judge: qwen-max, prompt impartial." in shown.text
+    words, several = " ".join(shown.text.split()), len(benchmarks) > 1
+    assert words.count("preference: 40 answers" if several else " 40 answers") == 3
+    assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
+    sentence = outcome(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
+    if benchmarks == ["preference"]:
+        assert sentence.startswith("In the judge’s preference, the filtered arm is: 37.5 points better than base [")
+        assert "No benchmark has a score." in shown.text
+    else:
+        assert sentence.startswith("The filtered arm scores 37.5\u00a0% on heldout: better than base on all; ")

@@ -89,7 +89,9 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
         *sections, name = key.split(".")
         section = params
         for part in sections:
-            section = section.setdefault(part, {})
+            if section.get(part) is None:  # absent, or null as prefer is
+                section[part] = {}
+            section = section[part]
         section[name] = value
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)

@@ -83,8 +83,11 @@ def comparison_table(comparison: Comparison) -> str:
             for benchmark, found in pair.benchmarks.items()
         ],
     )
-    parts = [arms if comparison.benchmarks else "", asked_and_scored(comparison), differences, caveat(comparison)]
-    return "\n\n".join(part for part in [*parts, preference_table(comparison)] if part)
+    has_pairs = any(pair.benchmarks for pair in comparison.pairs.values())
+    shown = [arms] if comparison.benchmarks else []
+    shown += [asked_and_scored(comparison)]
+    shown += [differences, caveat(comparison)] if has_pairs or comparison.benchmarks else []
+    return "\n\n".join([*shown, *filter(None, [preference_table(comparison)])])
 
 
 def preference_table(comparison: Comparison) -> str:

@@ -6,8 +6,9 @@ read_verdict("两个回答都准确。\\n最终判断：平局")                
 read_verdict("A is better in style, B in substance.")                  → None: retry
 read_verdict("[[A]] if A is better, [[B]] if B is better")             → None: the format repeated, no verdict
 
-The forms are those of the prompts here, of MT-Bench ([[C]] is a tie) and of Arena-Hard. Where several lines have
-different labels, the last must be a statement of the verdict, because explanations name labels too.
+The forms are those of the prompts here, of MT-Bench ([[C]] is a tie), Arena-Hard and OpenCompass. Explanations name
+labels too: where a line states the verdict and nothing else, the labels before it that stand in sentences do not count.
+Two statements that contradict each other are no verdict.
 """
 
 import re
@@ -36,13 +37,15 @@ LONGEST_LINE = 200  # characters of a line without brackets that can be a verdic
 def read_verdict(reply: str) -> Verdict | None:
     """The verdict of a reply; None where there is none, or where its last line holds contradictory ones."""
     lines = [line for line in reply.splitlines() if line.strip()]
-    labelled = [(line, {_label(label, with_c=True) for label in BRACKETS.findall(line)}) for line in lines]
-    labelled = [(line, found) for line, found in labelled if found]
-    if not labelled:
+    labels = [(line, {_label(label, with_c=True) for label in BRACKETS.findall(line)}) for line in lines]
+    labels = [(line, found) for line, found in labels if found]
+    if not labels:
         return _alone(lines[-1]) if lines and len(lines[-1]) <= LONGEST_LINE else None
-    last, found = labelled[-1]
-    agree = all(other == found for _, other in labelled)
-    return next(iter(found)) if len(found) == 1 and (agree or _is_statement(last)) else None
+    statements = [place for place, (line, _) in enumerate(labels) if _is_statement(line)]
+    # what counts: all statements, and every label after the last of them
+    counting = [labels[place] for place in statements] + labels[statements[-1] if statements else 0 :]
+    verdicts = {verdict for _, found in counting for verdict in found}
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def _is_statement(line: str) -> bool:
