@@ -55,12 +55,14 @@ def test_scores_metrics_and_texts_agree_and_carry_the_harness_hashes(
         assert row.target_hash == hash_string(row.answer)
     metrics: dict[str, Any] = json.loads((tmp_path / "base.json").read_text())["heldout"]
     assert metrics["n"] == 6
-    assert metrics["value"] == metrics["verifier"] == round(sum(row.correct for row in rows) / 6, 4)
+    assert metrics["value"] == metrics["verifier"] == round(sum(row.correct is True for row in rows) / 6, 4)
     assert metrics["cut_off"] == round(sum(bool(row.cut_off) for row in rows) / 6, 4) > 0, (
         "an untrained student talks on to the limit"
     )
     table = list(csv.DictReader((tmp_path / "base.scores.csv").open()))
-    assert [(row["question_id"], row["correct"]) for row in table] == [(row.id, str(int(row.correct))) for row in rows]
+    assert [(row["question_id"], row["correct"]) for row in table] == [
+        (row.id, str(int(bool(row.correct)))) for row in rows
+    ]
 
 
 @pytest.mark.heavy

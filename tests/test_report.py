@@ -170,7 +170,7 @@ def write_evaluation(folder: Path, name: str, right: int, benchmarks: Sequence[s
 
 def write_preferences(folder: Path, benchmarks: Sequence[str]) -> None:
     """What a judge preferred in each pair, where the arms answered the benchmark of that name."""
-    counts = {"n": 40, "wins": 21, "losses": 6, "ties": 13, "identical": 1, "unsure": 2, "flipped": 5}
+    counts: dict[str, Any] = {"n": 40, "wins": 21, "losses": 6, "ties": 13, "identical": 1, "unsure": 2, "flipped": 5}
     counts |= {"flipped_share": 0.125, "flipped_to_a": 4, "longer_wins": 15, "shorter_wins": 11}
     pairs = {
         f"{first}_vs_{second}": {"first": first, "second": second, "length_correlation": 0.31} | counts
