@@ -87,9 +87,17 @@ def matches_of(first: str, second: str, answers: dict[str, Answers]) -> list[Mat
             "Run 'dvc repro evaluate-base evaluate'."
         )
     return [
-        Match(name, first, second, row.question, row.prediction or "", other[name].prediction or "")
+        Match(name, first, second, request_text(row), row.prediction or "", other[name].prediction or "")
         for name, row in one.items()
     ]
+
+
+def request_text(row: Evaluated) -> str:
+    """What both arms were asked: the question, after the earlier turns of its conversation."""
+    turns = [(turn.role, turn.content) for turn in row.history or ()]
+    if not turns:
+        return row.question
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in [*turns, ("user", row.question)])
 
 
 def write_run_facts(comparing: Comparing) -> None:

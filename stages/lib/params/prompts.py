@@ -1,4 +1,5 @@
-"""The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, in ``judge/`` and ``pairwise/`` there.
+"""The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, in ``judge/`` and ``pairwise/`` there; and
+the lists of phrases, ``stages/phrases/NAME.txt``.
 
 A name is in only one of the folders, so it is enough to find the text.
 """
@@ -8,10 +9,12 @@ from pathlib import Path
 from stages.lib.params.base import ParamsError
 
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
+PHRASES = Path(__file__).resolve().parents[2] / "phrases"
 JUDGE = "judge"
 PAIRWISE = "pairwise"  # a judge that compares two answers
 FOLDERS = ("", JUDGE, PAIRWISE)
 PAIRWISE_SLOTS = ("{question}", "{answer_a}", "{answer_b}")
+RESPONSE = "{response}"  # the placeholder that only the prompts with a rubric have
 
 
 def prompt_text(name: str) -> str:
@@ -46,6 +49,17 @@ def pairwise_prompt_text(key: str, name: str) -> str:
                 "Write it once, or choose another prompt."
             )
     return text
+
+
+def phrases_named(name: str) -> list[str]:
+    """The phrases of ``stages/phrases/NAME.txt``, one a line; empty lines and those that begin with # are left out."""
+    lines = (PHRASES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def phrase_lists() -> list[str]:
+    """The names of the lists of phrases, sorted."""
+    return sorted(file.stem for file in PHRASES.glob("*.txt"))
 
 
 def prompt_names(folder: str = "") -> list[str]:
