@@ -182,7 +182,7 @@ class Example(Row):
     kind: str
     benchmark: str
     question: str
-    answer: str
+    answer: str | None
     response: str
     tokens: int | None = None
     lm_eval: bool | None = None
