@@ -115,6 +115,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         flow=flow,
         pass_rates=read_pass_rates(inputs, distilled, kept),
         marks=read_marks(inputs),
+        reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         trainings=trainings,
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],

@@ -227,7 +227,7 @@ def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md", "docs/your-data.md"]
+    "page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md", "docs/your-data.md", "docs/traces.md"]
 )
 def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
     yaml = YAML(typ="safe")
@@ -237,7 +237,7 @@ def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, t
     for block in examples:
         params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
         for name, section in block.items():
-            params[name] |= section
+            params[name] = section if isinstance(section, list) else params[name] | section
         if "distill" in block:
             del params["run"]["embedded"]
         with (tmp_path / "params.yaml").open("w") as file:

@@ -461,6 +461,25 @@ def test_what_the_judge_contradicts_stands_below_with_its_interval(run: Path, pa
     assert "Clopper-Pearson" in parsed.text
 
 
+def test_peoples_reviews_stand_in_a_table_with_the_errors_of_rule_and_judge(
+    run: Path, page: Callable[..., str]
+) -> None:
+    assert "People’s reviews" not in Parsed(page(run)).text
+    none = {"reviewed": 0, "false": 0, "share": None, "low": None, "high": None}
+    right = {"reviewed": 8, "false": 1, "share": 0.125, "low": 0.0224, "high": 0.4709}
+    lines = {"lines": 14, "duplicates": 1, "superseded": 1, "outdated": 2, "no_such_answer": 0}
+    answers = {"answers": 10, "right": 7, "wrong": 2, "unsure": 1, "changed": 1, "contradictory": 1, "without_hash": 0}
+    errors = {"rule": {"right": right, "wrong": none}, "judge": {"right": none, "wrong": none}}
+    found = lines | answers | {"confidence": 0.95, "interval": "Wilson"} | errors
+    edit(run / "metrics/filter.json", lambda counts: counts.update(reviews=found))
+    parsed = Parsed(page(run))
+    heads = ["verdict", "reviewed", "false", "share", "95 % interval"]
+    assert parsed.rows[parsed.rows.index(heads) + 1] == ["rule: right", "8", "1", "12.5 %", "2.2 – 47.1"]
+    assert "People contradict each other on 1" in parsed.text
+    assert "Reviews of an older text, not applied: 2." in parsed.text
+    assert "do not exist" not in parsed.text
+
+
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
     run: Path, page: Callable[..., str], arguments: Callable[..., list[object]]
 ) -> None:
@@ -553,6 +572,19 @@ def test_chinese_text_says_that_it_is_chinese(run: Path, page: Callable[..., str
     edit(run / "data/rejected.jsonl", lambda row: row.update(question="小明有几个苹果？"))
     assert '<span class="question" dir="auto" lang="zh-Hans">小明有几个苹果？</span>' in page(run)
     assert [language(text) for text in ("答案是 7", "答えは7です", "The answer is 7.")] == ["zh-Hans", "ja", "en"]
+
+
+def test_a_sample_shows_the_earlier_turns_and_the_rows_own_system_text(run: Path, page: Callable[..., str]) -> None:
+    everything = {"report.samples": 40}
+    assert "Earlier: user" not in page(run, everything)
+    turns = [{"role": "user", "content": "小明有 3 个？"}, {"role": "assistant", "content": HOSTILE}]
+    edit(run / "data/filtered.jsonl", lambda row: row.update(history=turns, system="Be brief."))
+    edit(run / "data/eval/base.jsonl", lambda row: row.update(history=turns))
+    parsed = Parsed(page(run, everything))
+    for title in ("Earlier: user", "Earlier: assistant"):
+        assert parsed.text.count(title) == 2
+    assert parsed.text.count("System text of the row") == parsed.text.count("Be brief.") == 1
+    assert parsed.text.count(HOSTILE) == parsed.text.count("小明有 3 个？") == 2
 
 
 def test_a_run_without_rejected_rows_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:

@@ -39,7 +39,7 @@ OPENMIND: dict[str, Any] = {
 }
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
-COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None}
+COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None, "history": None, "system": None}
 TABLE = ROWS | {"columns": COLUMNS, "gold": "plain"}
 SPLIT = {"subset": None, "split": "train", "revision": None}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}

@@ -26,7 +26,7 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
-from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, TrainCounts
+from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
@@ -140,7 +140,8 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
-    ``marks`` is None where no judge was asked, ``pass_rates`` where the student was not.
+    ``marks`` is None where no judge was asked, ``pass_rates`` where the student was not, ``reviews`` where nobody
+    reviewed an answer.
     """
 
     teachers: list[str]
@@ -149,6 +150,7 @@ class Page:
     flow: list[Step]
     pass_rates: PassRates | None
     marks: FilterCounts | None
+    reviews: ReviewCounts | None
     trainings: dict[str, Training]
     kept: list[Filtered]
     rejected: list[Rejected]

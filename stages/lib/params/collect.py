@@ -1,4 +1,4 @@
-"""``collect``, ``collect_s1k`` and ``eval_data``: the questions, and the sources of public data.
+"""``collect`` and ``eval_data``: the questions, and the sources of public data.
 
 ``collect.keep_hard`` is read by the stage ``difficulty``.
 """
@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Name, NotNegative, Section, Seed, Share, Text
+from stages.lib.params.base import Count, FilePath, NotNegative, Section, Seed, Share, Text
+from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset, Published, Where
 from stages.lib.params.teacher import ServedTeacher
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
@@ -32,17 +33,27 @@ class ChainSum(Section):
 
 
 class Columns(Section):
-    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered."""
+    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
 
-    question: Text
+    ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
+    ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
+    text of the row's own; null: the one at the start of ``history``, if any.
+    """
+
+    question: Text | None
     answer: Text
     solution: Text | None
     id: Text | None
+    history: Text | None
+    system: Text | None
 
-
-Scalar = str | int | float | bool
-Where = dict[str, Scalar | list[Scalar]]
-Gold = Literal["plain", "after_hashes", "boxed"]
+    @model_validator(mode="after")
+    def _some_question(self) -> "Columns":
+        if self.question is None and self.history is None:
+            raise ValueError(
+                "question and history are both null, so there is no question. Name the column of one of them"
+            )
+        return self
 
 
 class _Rows(Section):
@@ -57,41 +68,20 @@ class _Table(_Rows):
     gold: Gold
 
 
-class FileSource(_Table):
-    """A file, a glob or a URL of JSONL, JSON, CSV, TSV or Parquet."""
-
-    kind: Literal["file"]
-    path: FilePath
+class FileSource(InFile, _Table):
+    """Questions of a file, a glob or a URL."""
 
 
-class HubSource(_Table):
-    """A dataset of a hub (HF_ENDPOINT names a mirror), or a folder in its layout."""
-
-    kind: Literal["hub"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class HubSource(InHub, _Table):
+    """Questions of a dataset of a hub."""
 
 
-class ModelScopeSource(_Table):
-    """A dataset of ModelScope, or a folder in its layout."""
-
-    kind: Literal["modelscope"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class ModelScopeSource(InModelScope, _Table):
+    """Questions of a dataset of ModelScope."""
 
 
-class PresetSource(_Rows):
-    """A public set that a file of stages/presets describes; ``path`` null is the set's own id at its origin."""
-
-    kind: Literal["preset"]
-    name: Name
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath | None
-    split: Text
+class PresetSource(InPreset, _Rows):
+    """Questions of a public set that a file of stages/presets describes."""
 
 
 Source = Annotated[
@@ -100,12 +90,9 @@ Source = Annotated[
 ]
 
 
-class Preset(Section):
+class Preset(Published):
     """A file of stages/presets: where a public set is published, and what its columns hold."""
 
-    hub: Text | None
-    modelscope: Text | None
-    subset: Text | None
     columns: Columns
     gold: Gold
 
@@ -167,13 +154,6 @@ class Collect(Section):
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
     keep_hard: KeepHard | None
-
-
-class S1k(Section):
-    """Where s1K-1.1 comes from: an id on a hub or on ModelScope, or a local file (.parquet or .jsonl)."""
-
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath
 
 
 class BenchmarkSource(Section):
