@@ -65,8 +65,9 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"filter.judge": {"kind": "embedded"}},
-        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both or rule_then_judge "
-        "does. Remove the key, or set strategy: rule_audited, judge, both or rule_then_judge.",
+        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both, rule_then_judge or "
+        "judge_rubric does. Remove the key, or set strategy: rule_audited, judge, both, rule_then_judge or "
+        "judge_rubric.",
         id="a judge of the rule alone",
     ),
     pytest.param(

@@ -42,6 +42,7 @@ ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
 COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None, "history": None, "system": None}
 TABLE = ROWS | {"columns": COLUMNS, "gold": "plain"}
 SPLIT = {"subset": None, "split": "train", "revision": None}
+SCORE = {"kind": "score", "low": 1, "high": 10, "at_least": 7}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}
 LOADED = {"temperature": 0.7, "top_p": None, "max_tokens": 64, "batch_size": 8, "dtype": "float32", "seed": 3}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -60,6 +61,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "judge": {"judge": {"kind": "embedded"}},
         "rule_then_judge": AUDIT | {"judge": {"kind": "embedded"}},
         "both": {"judge": {"kind": "embedded"}},
+        "majority": {"min_share": 0.5},
+        "judge_rubric": {"judge": {"kind": "embedded", "prompt": "rubric_en"}, "reply": SCORE},
     },
     "filter.judge": {
         "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},

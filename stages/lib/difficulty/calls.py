@@ -5,12 +5,12 @@ from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.chat_template import in_user_turn
-from stages.lib.evaluation.languages import language_of
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
 from stages.lib.rows.question import PassRate, Question
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.teacher.draws import answer_that_counts
+from stages.lib.texts.languages import language_of
 
 Settings = dict[str, Any]  # a request without its messages and its sample number
 
@@ -56,7 +56,8 @@ def pass_rate(question: Question, answers: Sequence[Answer | None]) -> PassRate:
 
 def verdict(question: Question, answer: Answer | None) -> str:
     """``right``, ``wrong`` or ``unsure``, as the evaluation decides it; an empty answer is wrong."""
-    if answer is None or question.answer is None:
+    assert question.answer  # difficulty refuses a question without one
+    if answer is None:
         return "unsure"
     if not answer.response.strip():
         return "wrong"

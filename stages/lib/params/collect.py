@@ -35,13 +35,15 @@ class ChainSum(Section):
 class Columns(Section):
     """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
 
+    ``answer`` null: the source has no gold answers, and ``gold``, which says how to read them, is null too.
+
     ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
     ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
     text of the row's own; null: the one at the start of ``history``, if any.
     """
 
     question: Text | None
-    answer: Text
+    answer: Text | None
     solution: Text | None
     id: Text | None
     history: Text | None
@@ -63,9 +65,21 @@ class _Rows(Section):
     shuffle_seed: Seed | None
 
 
+def _check_gold(columns: Columns, gold: Gold | None) -> None:
+    if columns.answer is None and gold is not None:
+        raise ValueError(f"gold is {gold}, but columns.answer is null. Name the answer's column, or set gold: null")
+    if columns.answer is not None and gold is None:
+        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or columns.answer: null")
+
+
 class _Table(_Rows):
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "_Table":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class FileSource(InFile, _Table):
@@ -94,7 +108,12 @@ class Preset(Published):
     """A file of stages/presets: where a public set is published, and what its columns hold."""
 
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "Preset":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class Contamination(Section):

@@ -125,6 +125,8 @@ def _model(model: Entry) -> None:
 
 
 def _filter(section: Entry) -> None:
+    if section.at("strategy") and not section.at("checks"):
+        section.put(Entry("checks", []))
     strategy, share = section.at("strategy"), section.at("judge_audit_share")
     if not (strategy and share):
         return

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stages.lib.params.base import Name, Section
-from stages.lib.params.collect import Collect, EvalData
+from stages.lib.params.base import Name, ParamsError, Section
+from stages.lib.params.checks import RefusalsCheck
+from stages.lib.params.collect import ChainSum, Collect, EvalData, PresetSource, Source
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
 from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
-from stages.lib.params.filter import Filter, judge_of
-from stages.lib.params.prompts import JUDGE, prompt_names
+from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
+from stages.lib.params.presets import preset_named
+from stages.lib.params.prompts import JUDGE, RESPONSE, phrase_lists, prompt_names, prompt_text
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
@@ -59,6 +61,7 @@ def contradictions(params: Params) -> Iterator[str]:
     """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
     yield from _names(params)
     yield from _prompts(params)
+    yield from _filter(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
@@ -101,6 +104,52 @@ def _prompts(params: Params) -> Iterator[str]:
             yield f"{key}: no file {path}.{nearest(name, known)}"
     for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
         yield f"stages/prompts: {name}.txt is there and in its folder {JUDGE}. Rename one of them."
+
+
+def _filter(params: Params) -> Iterator[str]:
+    """A strategy needs what the questions and the teacher have: gold answers, several samples, a prompt of its form."""
+    strategy, samples = params.filter.strategy, params.distill.samples_per_question
+    for number, check in enumerate(params.filter.checks):
+        if isinstance(check, RefusalsCheck) and check.phrases not in (known := phrase_lists()):
+            path = f"stages/phrases/{check.phrases}.txt"
+            yield f"filter.checks.{number}.phrases: no file {path}.{nearest(check.phrases, known)}"
+    if isinstance(params.filter, MajorityFilter):
+        if samples < 2:
+            yield (
+                "filter.strategy: majority compares several answers to a question, and distill.samples_per_question is "
+                f"{samples}. Set it to 4, for example."
+            )
+    elif isinstance(params.filter, RubricFilter):
+        if not _is_rubric(prompt := params.filter.judge.prompt):
+            yield (
+                f"filter.judge.prompt: {prompt} has no placeholder {RESPONSE}, which strategy judge_rubric needs. "
+                "Choose rubric_en or rubric_zh, or write it into the prompt."
+            )
+    elif (judge := judge_of(params.filter)) and _is_rubric(judge.prompt):
+        yield (
+            f"filter.judge.prompt: {judge.prompt} is a rubric, and strategy {strategy} compares with gold answers. "
+            "Choose strict_teacher, or set filter.strategy to judge_rubric."
+        )
+    elif not _has_gold(params.collect.source):
+        yield (
+            f"filter.strategy: {strategy} compares with gold answers, and collect.source has none (columns.answer: "
+            "null). Set the strategy to majority or judge_rubric, or name the column."
+        )
+
+
+def _is_rubric(prompt: str) -> bool:
+    return RESPONSE in prompt_text(prompt)
+
+
+def _has_gold(source: Source) -> bool:
+    if isinstance(source, ChainSum):
+        return True
+    if not isinstance(source, PresetSource):
+        return source.columns.answer is not None
+    try:
+        return preset_named(source.name, "collect.source").columns.answer is not None
+    except ParamsError:  # collect says what is wrong with the preset
+        return True
 
 
 def _run(params: Params) -> Iterator[str]:

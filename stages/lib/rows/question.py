@@ -2,12 +2,12 @@
 
 {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
 
-``difficulty`` adds {"pass_rate": {"solved": 1, "unsure": 0, "samples": 4}} where it asked the untrained student.
-
 A question in a conversation also has its earlier turns, and one with a system text of its own has that; a row without
 them has no such key:
 
 {…, "history": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "system": "…"}
+
+``difficulty`` adds {"pass_rate": {"solved": 1, "unsure": 0, "samples": 4}} where it asked the untrained student.
 """
 
 from typing import Annotated, Any, Literal
@@ -50,8 +50,8 @@ class PassRate(BaseModel):
 class Question(Row):
     """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None.
 
-    ``history`` has the earlier turns of its conversation, ``system`` the system text of the row itself.
-    A ``pass_rate`` of None, which was not measured, is not written.
+    ``history`` has the earlier turns of its conversation, ``system`` the system text of the row itself, ``pass_rate``
+    how often the untrained student solved it.
     """
 
     question: str = Field(min_length=1)

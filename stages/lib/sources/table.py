@@ -38,7 +38,7 @@ class Form:
     name: str
     split: str
     columns: Columns
-    gold: str
+    gold: str | None
     where: Where
     shuffle_seed: int | None
 
@@ -145,7 +145,10 @@ def _asked(row: Mapping[str, Any], columns: Columns) -> tuple[str, Sequence[Mess
     return question, history, own or dialogue.system
 
 
-def _gold(row: Mapping[str, Any], form: Form) -> str:
+def _gold(row: Mapping[str, Any], form: Form) -> str | None:
+    """The gold answer; None where the source has none."""
+    if form.columns.answer is None or form.gold is None:
+        return None
     answer = READERS[form.gold](text_in(row, form.columns.answer, "answer"))
     if answer is None:
         raise Unusable(f"answer_not_{form.gold}")
