@@ -47,7 +47,7 @@ from stages.lib.teacher.spending import max_cost
 
 log = logging.getLogger("distillery.distill")
 
-REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
+REBUILD = f"Run 'dvc repro difficulty' to rebuild it; or {UNPROTECT}, and correct the line."
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
 UNUSABLE = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received and stored
 NOT_ASKED = "not_asked"

@@ -242,9 +242,9 @@ class TestGsm8kFromJsonl:
     @pytest.mark.parametrize(
         ("content", "complaint"),
         [
-            (b'{"question": "a?", "answer"\n', "not JSON in UTF-8 ("),
+            (b'{"question": "a?", "answer"\n', "not JSON ("),
             (b'["a?", "#### 5"]\n', "not an object but "),
-            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not JSON in UTF-8 ("),
+            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not JSON ("),
         ],
     )
     def test_a_line_that_is_no_row_is_named_by_file_and_line(

@@ -1,10 +1,15 @@
-"""``collect``, ``collect_s1k`` and ``eval_data``: the questions, and the sources of public data."""
+"""``collect`` and ``eval_data``: the questions, and the sources of public data.
+
+``collect.keep_hard`` is read by the stage ``difficulty``.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Name, Section, Seed, Text
+from stages.lib.params.base import Count, FilePath, NotNegative, Section, Seed, Share, Text
+from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset, Published, Where
+from stages.lib.params.teacher import ServedTeacher
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
 
@@ -30,13 +35,15 @@ class ChainSum(Section):
 class Columns(Section):
     """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
 
+    ``answer`` null: the source has no gold answers, and ``gold``, which says how to read them, is null too.
+
     ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
     ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
     text of the row's own; null: the one at the start of ``history``, if any.
     """
 
     question: Text | None
-    answer: Text
+    answer: Text | None
     solution: Text | None
     id: Text | None
     history: Text | None
@@ -51,11 +58,6 @@ class Columns(Section):
         return self
 
 
-Scalar = str | int | float | bool
-Where = dict[str, Scalar | list[Scalar]]
-Gold = Literal["plain", "after_hashes", "boxed"]
-
-
 class _Rows(Section):
     """Which rows are taken: those whose columns hold the values of ``where``; shuffled where there is a seed."""
 
@@ -63,46 +65,37 @@ class _Rows(Section):
     shuffle_seed: Seed | None
 
 
+def _check_gold(columns: Columns, gold: Gold | None) -> None:
+    if columns.answer is None and gold is not None:
+        raise ValueError(f"gold is {gold}, but columns.answer is null. Name the answer's column, or set gold: null")
+    if columns.answer is not None and gold is None:
+        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or columns.answer: null")
+
+
 class _Table(_Rows):
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "_Table":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
-class FileSource(_Table):
-    """A file, a glob or a URL of JSONL, JSON, CSV, TSV or Parquet."""
-
-    kind: Literal["file"]
-    path: FilePath
+class FileSource(InFile, _Table):
+    """Questions of a file, a glob or a URL."""
 
 
-class HubSource(_Table):
-    """A dataset of a hub (HF_ENDPOINT names a mirror), or a folder in its layout."""
-
-    kind: Literal["hub"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class HubSource(InHub, _Table):
+    """Questions of a dataset of a hub."""
 
 
-class ModelScopeSource(_Table):
-    """A dataset of ModelScope, or a folder in its layout."""
-
-    kind: Literal["modelscope"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class ModelScopeSource(InModelScope, _Table):
+    """Questions of a dataset of ModelScope."""
 
 
-class PresetSource(_Rows):
-    """A public set that a file of stages/presets describes; ``path`` null is the set's own id at its origin."""
-
-    kind: Literal["preset"]
-    name: Name
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath | None
-    split: Text
+class PresetSource(InPreset, _Rows):
+    """Questions of a public set that a file of stages/presets describes."""
 
 
 Source = Annotated[
@@ -111,14 +104,16 @@ Source = Annotated[
 ]
 
 
-class Preset(Section):
+class Preset(Published):
     """A file of stages/presets: where a public set is published, and what its columns hold."""
 
-    hub: Text | None
-    modelscope: Text | None
-    subset: Text | None
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "Preset":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class Contamination(Section):
@@ -131,11 +126,45 @@ class Contamination(Section):
     benchmarks: dict[PublicBenchmark, FilePath]
 
 
+class LoadedStudent(Section):
+    """transformers loads the untrained student (``train.student``) in this process; one card.
+
+    ``top_p`` null: as the student's generation_config.json says. The seed is that of the sampling.
+    """
+
+    kind: Literal["hf"]
+    temperature: NotNegative
+    top_p: Share | None
+    max_tokens: Count
+    batch_size: Count
+    dtype: Literal["float32", "bfloat16", "float16"]
+    seed: Seed
+
+
+UntrainedStudent = Annotated[LoadedStudent | ServedTeacher, Field(discriminator="kind")]
+
+
+class KeepHard(Section):
+    """Keep the questions that the untrained student answers right in at most ``max_solved`` of ``samples`` answers."""
+
+    samples: Count
+    max_solved: Annotated[int, Field(ge=0)]
+    backend: UntrainedStudent
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> "KeepHard":
+        if self.max_solved > self.samples:
+            raise ValueError(f"max_solved is above samples, {self.samples}. Lower it; equal, it keeps every question")
+        if self.samples > 1 and self.backend.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same answer. Raise it, or set samples: 1")
+        return self
+
+
 class Collect(Section):
     """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
     Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
-    Questions that are left out of a set are not replaced: the set is then smaller.
+    Questions that are left out of a set are not replaced: the set is then smaller. ``keep_hard`` null keeps all.
     """
 
     source: Source
@@ -143,13 +172,7 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
-
-
-class S1k(Section):
-    """Where s1K-1.1 comes from: an id on a hub or on ModelScope, or a local file (.parquet or .jsonl)."""
-
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath
+    keep_hard: KeepHard | None
 
 
 class BenchmarkSource(Section):

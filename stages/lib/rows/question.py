@@ -1,4 +1,4 @@
-"""The rows that ``collect`` writes: questions, and those that it leaves out.
+"""The rows that ``collect`` and ``difficulty`` write: questions, and those that ``collect`` leaves out.
 
 {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
 
@@ -6,6 +6,8 @@ A question in a conversation also has its earlier turns, and one with a system t
 them has no such key:
 
 {…, "history": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "system": "…"}
+
+``difficulty`` adds {"pass_rate": {"solved": 1, "unsure": 0, "samples": 4}} where it asked the untrained student.
 """
 
 from typing import Annotated, Any, Literal
@@ -35,18 +37,30 @@ def _alternating(turns: list[Turn]) -> list[Turn]:
     return turns
 
 
+class PassRate(BaseModel):
+    """How many of the untrained student's answers are right, how many the rule is unsure of, and how many there are."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    solved: int
+    unsure: int
+    samples: int
+
+
 class Question(Row):
     """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None.
 
-    ``history`` has the earlier turns of its conversation, ``system`` the system text of the row itself.
+    ``history`` has the earlier turns of its conversation, ``system`` the system text of the row itself, ``pass_rate``
+    how often the untrained student solved it.
     """
 
     question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    answer: Annotated[str, Field(min_length=1)] | None
     solution: str | None = None
     source: str = "unknown"
     history: Annotated[list[Turn], AfterValidator(_alternating)] | None = Field(default=None, exclude_if=is_none)
     system: str | None = Field(default=None, pattern=r"\S", exclude_if=is_none)
+    pass_rate: PassRate | None = Field(default=None, exclude_if=is_none)
 
     @property
     def user_text(self) -> str:
