@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.tables.columns import Unusable, text_from, text_of
-
-ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant"}
-REASONING = ("reasoning_content", "reasoning", "thinking")  # an assistant's keys beside its content
+from stages.lib.tables.messages import ROLES, THOUGHTS
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,11 @@ def exchange_in(messages: Any) -> Exchange:
     if not isinstance(messages, list) or not messages or not all(isinstance(each, Mapping) for each in messages):
         raise Unusable("no_messages")
     turns = [*messages]
-    system = turns.pop(0) if _speaker(turns[0]) in ("system", "developer") else {}
+    system = turns.pop(0) if ROLES.get(_speaker(turns[0])) == "system" else {}
     if [ROLES.get(_speaker(turn)) for turn in turns] != ["user", "assistant"]:
         raise Unusable("not_one_exchange")
     question, answer = turns
-    reasoning = next((text for key in REASONING if isinstance(text := answer.get(key), str) and text.strip()), "")
+    reasoning = next((text for key in THOUGHTS if isinstance(text := answer.get(key), str) and text.strip()), "")
     return Exchange(
         system=text_of(_content(system)) or "",
         question=text_from(_content(question), "question"),
