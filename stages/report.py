@@ -177,9 +177,9 @@ def contamination_remark(unchecked: list[str]) -> str:
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:
-    """The counts of the judge's marks; None where no judge was asked."""
+    """The counts of the judge's marks or of the majority; None where the rule alone decided."""
     counts = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
-    return counts if counts.judge_asked else None
+    return counts if counts.judge_asked or counts.majority else None
 
 
 def dropped_parts(reasons: dict[str, int]) -> list[Part]:

@@ -181,7 +181,7 @@ class Sieve:
         if same_as := self._ids.get(text):
             return {"reason": "duplicate", "same_as": same_as}
         if (other := self._places.setdefault(answer.id, place.text)) != place.text:
-            raise DataError(f"{place.text}: the id '{answer.id}' is that of {other} too. Set columns.id: null.")
+            raise DataError(f"{place.text}: the id '{answer.id}' is that of {other} too. Remove columns.id.")
         self._ids[text] = answer.id
         return {}
 

@@ -724,3 +724,27 @@ def test_a_long_loss_curve_is_thinned_to_means_and_says_so() -> None:
     short = loss_chart({"arm": [LossPoint(step=1, loss=0.5)]})
     assert short is not None
     assert not short.is_thinned
+
+
+def test_the_majority_and_a_rubric_have_tables_of_their_own(run: Path, page: Callable[..., str]) -> None:
+    none: dict[str, dict[str, int]] = {"right": {}, "wrong": {}, "unsure": {}}
+    majority = {"questions": 12, "decided": 9, "undecided": 3, "largest_share": {"0.50": 3, "0.75": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(rule_by_judge=none, majority=majority))
+    parsed = Parsed(page(run))
+    assert "9 of 12 questions have a majority" in parsed.text
+    assert ["questions", "3", "9"] in parsed.rows
+    rubric = {"right": 9, "wrong": 2, "unsure": 1, "scores": {"4": 2, "8": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(majority=None, rubric=rubric, judge_asked=12))
+    parsed = Parsed(page(run))
+    assert "9 answers meet it, 2 do not, 1 marks could not be read" in parsed.text
+    assert ["answers", "2", "9"] in parsed.rows
+    assert "Rule and judge" not in parsed.text
+
+
+def test_a_row_without_a_gold_answer_shows_what_is_known(run: Path, page: Callable[..., str]) -> None:
+    path = run / "data/filtered.jsonl"
+    rows = [json.loads(line) | {"answer": None, "score": 8.0} for line in path.read_bytes().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parsed = Parsed(page(run))
+    assert "score 8" in " ".join(parsed.text.split())
+    assert "None" not in parsed.text

@@ -140,7 +140,7 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
-    ``marks`` is None where no judge was asked, ``pass_rates`` where the student was not, ``reviews`` where nobody
+    ``marks`` is None where the rule alone decided, ``pass_rates`` where the student was not, ``reviews`` where nobody
     reviewed an answer.
     """
 
