@@ -111,7 +111,7 @@ def _origin(table: Table) -> str:
 def heldout_ids(path: Path) -> dict[str, str]:
     """The ids of the held-out questions by their normalised texts."""
     rows = read_rows(path, Question, "Run 'dvc repro collect' to rebuild it.")
-    return {normalised(row.question): row.id for row in rows}
+    return {normalised(row.user_text): row.id for row in rows}
 
 
 def answers(table: Table, told: Told, entry: Traces, sieve: "Sieve", tally: "Tally") -> Iterator[Answer]:

@@ -168,6 +168,12 @@ def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
             )
 
 
+def own_system_text(found: Loaded) -> str | None:
+    """The first system text of a held-out question's own; None if there is none."""
+    docs = found.tasks[HELDOUT].eval_docs if found.benchmark.name == HELDOUT else []
+    return next((doc["system"] for doc in docs if doc.get("system")), None)
+
+
 def heldout_task(questions: Path) -> dict[str, Any]:
     """The held-out questions as a generation task; its metric ``acc`` is 1 if the final answer is right."""
     from stages.lib.evaluation.conversations import ConversationTask

@@ -74,6 +74,14 @@ class Question(Row):
         earlier = [turn.content for turn in self.history or ()]
         return "\n\n".join([*([self.system] if self.system else ()), *earlier, self.question])
 
+    @property
+    def transcript(self) -> str:
+        """The question, with its earlier turns as text before it, each after the name of its speaker."""
+        if not self.history:
+            return self.question
+        turns = [*self.history, Turn(role="user", content=self.question)]
+        return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
+
     def messages(self, question: str) -> list[dict[str, str]]:
         """The chat messages of the conversation, the last one ``question``: this row's, or a prompt with it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
