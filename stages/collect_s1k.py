@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.lib.command import WRITE, one_line_errors, params_option
+from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.hygiene.contamination import (
     BenchmarkIndex,
     benchmark_hits,
@@ -80,12 +80,15 @@ class Collected:
 @click.option("--rows", "rows_path", type=WRITE, required=True, help="Distilled rows, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows left out, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
+@click.option("--eval-data", type=READ, help="The folder of downloaded benchmarks, read if params say so.")
 @params_option
 @one_line_errors
-def main(name: str, rows_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path) -> None:
+def main(
+    name: str, rows_path: Path, left_out_path: Path, metrics_path: Path, eval_data: Path | None, params_path: Path
+) -> None:
     params = load_params(params_path)
     key, source = entry_of(name, params)
-    indexes = benchmark_indexes(params.collect.contamination)
+    indexes = benchmark_indexes(params.collect.contamination, eval_data)
     collected = separate(distilled_rows(source, key), indexes)
     if not collected.rows:
         raise DataError(f"{source.path}: {len(collected.left_out)} rows, and none of them is kept. {advice(key)}")
