@@ -46,7 +46,7 @@ from stages.lib.hygiene.contamination import (
     contamination_counts,
 )
 from stages.lib.hygiene.duplicates import normalised
-from stages.lib.params import Collect, NearDuplicateParams, load_params
+from stages.lib.params import NearDuplicateParams, load_params
 from stages.lib.rows import DataError, write_json, write_rows
 from stages.lib.rows.question import LeftOut, NearlySame, Question
 from stages.lib.sources import draw
@@ -118,7 +118,6 @@ def main(
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
     candidates = tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None)
     collected = separate(candidates, drawn.heldout, indexes, control.found_in, params.near_duplicates)
-    check_sizes(collected, params)
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     contamination = contamination_counts(hits, indexes, params.contamination)
     metrics = counts(collected) | ({"source": drawn.facts} if drawn.facts else {}) | {"contamination": contamination}
@@ -188,20 +187,6 @@ def _left_out(question: Question, **why: Any) -> LeftOut:
     return LeftOut(**question.model_dump(), **{"same_as": None, "benchmark_hits": []} | why)
 
 
-def check_sizes(collected: Collected, params: Collect) -> None:
-    """DataError where the source has too few questions, or the two sets share one."""
-    # by id: a short source gives the same row to both sets
-    total = len({row.id for row in [*collected.questions, *collected.heldout, *collected.left_out]})
-    asked = params.train_size + params.heldout_size
-    if total < asked:
-        raise DataError(
-            f"collect: train_size and heldout_size ask for {asked} questions, the source has {total}. "
-            "Lower one of them."
-        )
-    if overlap(collected):
-        raise DataError(f"collect: {overlap(collected)} questions are in both sets. This is a bug in collect.")
-
-
 def overlap(collected: Collected) -> int:
     """The number of texts in both sets, counted from the rows that will be written."""
     training = {normalised(question.question) for question in collected.questions}
@@ -209,16 +194,18 @@ def overlap(collected: Collected) -> int:
 
 
 def counts(collected: Collected) -> dict[str, Any]:
-    """The metrics; DataError unless ``in = questions + heldout + left_out``."""
+    """The metrics; DataError unless ``in = questions + heldout + left_out`` and no text is in both sets."""
     written = len(collected.questions) + len(collected.heldout) + len(collected.left_out)
     if collected.received != written:
         raise DataError(f"collect: {collected.received} questions in, {written} written. This is a bug in collect.")
+    if shared := overlap(collected):
+        raise DataError(f"collect: {shared} questions are in both sets. This is a bug in collect.")
     return {
         "in": collected.received,
         "questions": len(collected.questions),
         "heldout": len(collected.heldout),
         "left_out": left_out_by_reason(collected),
-        "overlap": overlap(collected),
+        "overlap": shared,
     }
 
 

@@ -73,7 +73,7 @@ def main(
     tally = Tally()
     decider = Decider(params.filter)
     with ExitStack() as stack:
-        stack.callback(decider.write_run_facts)  # a run that was stopped states its cost, too
+        stack.callback(decider.write_run_facts, distilled_path.stem)  # a run that was stopped states its cost, too
         if judge := judge_of(params.filter):
             decider.ask_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
@@ -119,6 +119,8 @@ class Decider:
 
     def needs_judge(self, row: Distilled, rule: Verdict) -> bool:
         """Whether the judge is asked about a row."""
+        if row.answer is None and row.solution is None:
+            return False  # nothing to compare with
         if self._params.strategy in ("judge", "both"):
             return True
         if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
@@ -144,7 +146,7 @@ class Decider:
     def _final(self, rule: Verdict, mark: Any) -> tuple[Any, str]:
         by_rule = f"rule:{rule.rule}"
         strategy = self._params.strategy
-        if strategy == "judge":
+        if strategy == "judge" and mark is not None:
             return mark, "judge"
         if strategy in ("rule", "rule_audited") or mark is None:
             return rule.verdict, by_rule
@@ -154,13 +156,16 @@ class Decider:
             return "unsure", "disagreement"
         return rule.verdict, by_rule
 
-    def write_run_facts(self) -> None:
+    def write_run_facts(self, rows: str) -> None:
         """Write what the judge cost in this run and what the store saved; no stage depends on this file."""
         if self._judge:
-            write_json(project_root() / "metrics" / "runs" / "filter.json", self._judge.run_facts())
+            name = "filter.json" if rows == "distilled" else f"filter-{rows}.json"
+            write_json(project_root() / "metrics" / "runs" / name, self._judge.run_facts())
 
 
 def _by_rule(row: Distilled) -> Verdict:
+    if row.answer is None:
+        return Verdict("unsure", None, "no_gold")
     return rule_verdict(row.question, row.response, row.answer)
 
 

@@ -23,6 +23,7 @@ from stages.lib.comparison.results import Arm, Comparison
 from stages.lib.page import Answers, InputFile, Page, Part, Samples, Step, Training, render
 from stages.lib.page.metrics import (
     CollectCounts,
+    Described,
     DistillCounts,
     Example,
     FilterCounts,
@@ -126,7 +127,7 @@ def read_flow(inputs: Inputs) -> list[Step]:
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            contamination_remark(collected.unchecked),
+            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
         ),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
         Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
@@ -136,6 +137,16 @@ def read_flow(inputs: Inputs) -> list[Step]:
 def contamination_remark(unchecked: list[str]) -> str:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
+
+
+def texts_remark(texts: dict[str, Described]) -> str:
+    """The remark on the scripts and the lengths of the questions to train on."""
+    found = texts.get("questions")
+    if not found or not found.characters:
+        return ""
+    scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
+    lengths = found.characters
+    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:

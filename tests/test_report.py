@@ -395,6 +395,14 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     assert "Contamination" not in Parsed(page(run)).text
 
 
+def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, page: Callable[..., str]) -> None:
+    assert "Scripts:" not in Parsed(page(run)).text
+    lengths = {"shortest": 9, "p50": 217, "p90": 361, "p99": 526, "longest": 985}
+    questions = {"scripts": {"han": 4, "latin": 8}, "characters": lengths}
+    edit(run / "metrics/collect.json", lambda counts: counts.update(texts={"questions": questions}))
+    assert "Scripts: han 4, latin 8. Characters: median 217, 90 % at most 361." in Parsed(page(run)).text
+
+
 def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
     assert "Rule and judge" not in page(run)
     table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}

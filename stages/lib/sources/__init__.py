@@ -1,7 +1,7 @@
 """Where questions come from: one module a kind of ``collect.source``, and presets of public sets (stages/presets).
 
-Each module offers ``draw(source, train_size, heldout_size) -> Drawn``. ``chain_sum`` generates them; ``file``, ``hub``,
-``modelscope`` and ``preset`` read tables (table.py).
+Each module offers ``draw(source, train_size, heldout_size, key) -> Drawn``; ``key`` is where params name the source.
+``chain_sum`` generates them; ``file``, ``hub``, ``modelscope`` and ``preset`` read tables (table.py).
 """
 
 import importlib
@@ -25,14 +25,14 @@ class Drawn:
 def draw(params: Collect) -> Drawn:
     """The questions that params ask for; those to hold out come from ``heldout_source`` where it is not null."""
     if params.heldout_source is None:
-        return _draw(params.source, params.train_size, params.heldout_size)
-    training = _draw(params.source, params.train_size, 0)
-    heldout = _draw(params.heldout_source, params.heldout_size, 0)
+        return _draw(params.source, params.train_size, params.heldout_size, "collect.source")
+    training = _draw(params.source, params.train_size, 0, "collect.source")
+    heldout = _draw(params.heldout_source, params.heldout_size, 0, "collect.heldout_source")
     facts = training.facts | ({"heldout": heldout.facts} if heldout.facts else {})
     return Drawn(training.candidates, heldout.candidates, facts)
 
 
-def _draw(source: Any, train_size: int, heldout_size: int) -> Drawn:
+def _draw(source: Any, train_size: int, heldout_size: int, key: str) -> Drawn:
     module = importlib.import_module(f"stages.lib.sources.{source.kind}")
-    drawn: Drawn = module.draw(source, train_size, heldout_size)
+    drawn: Drawn = module.draw(source, train_size, heldout_size, key)
     return drawn

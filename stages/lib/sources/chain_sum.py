@@ -12,11 +12,11 @@ from stages.lib.rows.question import Question
 from stages.lib.sources import Drawn
 
 
-def draw(source: ChainSum, train_size: int, heldout_size: int) -> Drawn:
+def draw(source: ChainSum, train_size: int, heldout_size: int, key: str) -> Drawn:
     """So many sums to train on, and others to hold out, each set by its own seed."""
     if abs(source.seed - source.heldout_seed) < max(train_size, heldout_size):
         raise ParamsError(
-            f"params.yaml: collect.source: seed {source.seed} and heldout_seed {source.heldout_seed} are less than "
+            f"params.yaml: {key}: seed {source.seed} and heldout_seed {source.heldout_seed} are less than "
             f"{max(train_size, heldout_size)} apart: the sets would overlap. Move one of them."
         )
     return Drawn(

@@ -28,7 +28,7 @@ def _rows(hub: str, path: str, key: str, load: Callable[[], Iterable[Mapping[str
     except Exception as error:  # the clients raise their own, requests' and datasets' errors alike
         raise DataError(
             f"{key}: {hub} gave no '{path}' ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
-            "Check the id, the subset and the split; without a network, take a file of its rows or a folder of its layout."
+            "Check the id, the subset and the split; without a network, take a file or a folder of it."
         ) from error
     for number, row in enumerate(rows):
         yield f"{path}[{number}]", dict(row)
