@@ -22,7 +22,8 @@ A training question is left out for the first of these reasons that holds:
     near_duplicate   its wording is nearly that of a training question before it (``collect.near_duplicates``)
 
 A held-out question is left out for control_token and duplicate. Its near-duplicates stay, so that another threshold
-changes the training set and not the evaluation.
+changes the training set and not the evaluation. Of a question with earlier turns, all turns of the user are compared; a
+control token is searched in all its turns and in its system text.
 
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
@@ -77,18 +78,18 @@ class Kept:
     def add(self, question: Question) -> None:
         """Keep a question."""
         self._rows.append(question)
-        self._ids[normalised(question.question)] = question.id
+        self._ids[normalised(question.user_text)] = question.id
         if self._near:
-            self._near.add(question.id, question.question)
+            self._near.add(question.id, question.user_text)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has the same text."""
-        same_as = self._ids.get(normalised(question.question))
+        same_as = self._ids.get(normalised(question.user_text))
         return _left_out(question, reason=reason, same_as=same_as) if same_as else None
 
     def nearly_same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has nearly the same wording."""
-        found = self._near.nearest(question.question) if self._near else None
+        found = self._near.nearest(question.user_text) if self._near else None
         if not found:
             return None
         row = _left_out(question, reason=reason, same_as=found.id)
@@ -175,11 +176,11 @@ def separate(
 
 
 def _control_token(question: Question, has_control_token: Callable[[str], bool]) -> LeftOut | None:
-    return _left_out(question, reason="control_token") if has_control_token(question.question) else None
+    return _left_out(question, reason="control_token") if has_control_token(question.all_texts) else None
 
 
 def _contaminated(question: Question, indexes: Sequence[BenchmarkIndex]) -> LeftOut | None:
-    hits = benchmark_hits(question.question, indexes)
+    hits = benchmark_hits(question.user_text, indexes)
     return _left_out(question, reason="contaminated", benchmark_hits=hits) if hits else None
 
 
@@ -189,8 +190,8 @@ def _left_out(question: Question, **why: Any) -> LeftOut:
 
 def overlap(collected: Collected) -> int:
     """The number of texts in both sets, counted from the rows that will be written."""
-    training = {normalised(question.question) for question in collected.questions}
-    return len(training & {normalised(question.question) for question in collected.heldout})
+    training = {normalised(question.user_text) for question in collected.questions}
+    return len(training & {normalised(question.user_text) for question in collected.heldout})
 
 
 def counts(collected: Collected) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def counts(collected: Collected) -> dict[str, Any]:
 def texts(collected: Collected) -> dict[str, Any]:
     """The scripts and the lengths of the questions that were kept."""
     sets = {"questions": collected.questions, "heldout": collected.heldout}
-    return {name: described(row.question for row in rows) for name, rows in sets.items()}
+    return {name: described(row.user_text for row in rows) for name, rows in sets.items()}
 
 
 def left_out_by_reason(collected: Collected) -> dict[str, int]:
