@@ -65,15 +65,22 @@ Answer = Distilled | LeftOutTrace
 @click.option("--rows", "rows_path", type=WRITE, required=True, help="Distilled rows, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Answers left out, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
+@click.option("--eval-data", type=READ, help="The folder of downloaded benchmarks, read if params say so.")
 @params_option
 @one_line_errors
 def main(
-    name: str, heldout_path: Path, rows_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path
+    name: str,
+    heldout_path: Path,
+    rows_path: Path,
+    left_out_path: Path,
+    metrics_path: Path,
+    eval_data: Path | None,
+    params_path: Path,
 ) -> None:
     params = load_params(params_path)
     entry = entry_of(name, params)
     table, told = table_of(name, entry)
-    indexes = benchmark_indexes(params.collect.contamination)
+    indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
     with writing(rows_path) as rows, writing(left_out_path) as others:
