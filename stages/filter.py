@@ -112,6 +112,11 @@ class Decider:
         self._judge, self._store = Judging(params, run), store
         self._judge.ask(lambda: compress(rows, needed), store)
 
+    @property
+    def judging(self) -> "Judging | None":
+        """The judge with its counts; None where none was asked."""
+        return self._judge
+
     def needs_judge(self, row: Distilled, rule: Verdict) -> bool:
         """Whether the judge is asked about a row."""
         if self._params.strategy in ("judge", "both"):

@@ -9,6 +9,7 @@ and where the judge refused, cut off or left its reply empty. A mark that was no
 time-out must not decide whether a row is kept. The replies that were received are in the store.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -33,7 +34,7 @@ Rows = Callable[[], Iterable[Distilled]]
 
 
 class Judging:
-    """One judge for a run; ``counts`` holds the totals of its rounds."""
+    """One judge for a run; ``counts`` holds the totals of its rounds, ``latencies`` the seconds of each new reply."""
 
     def __init__(self, params: Judge, run: Run) -> None:
         self._params = params
@@ -44,6 +45,7 @@ class Judging:
         self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "response")
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0
+        self.latencies = array("d")
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Ask in two rounds: every row that has no mark yet, then the rows whose reply could not be read."""
@@ -53,9 +55,13 @@ class Judging:
 
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked about."""
-        bodies = [body for body in (self._body(row, sample, store) for sample in (0, 1)) if body]
+        bodies = self.replies(row, store)
         self.full_cost += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
         return next(filter(None, map(_read, bodies)), "unsure")
+
+    def replies(self, row: Distilled, store: AnswerStore) -> list[bytes]:
+        """The bodies received for a row: none, one, or two where the first could not be read."""
+        return [body for body in (self._body(row, sample, store) for sample in (0, 1)) if body]
 
     def run_facts(self) -> dict[str, Any]:
         """What this run bought and what the store saved; complete when every row has its mark."""
@@ -85,6 +91,7 @@ class Judging:
         finally:  # a run that was stopped states its cost, too
             self.counts.bought += result.counts.bought
             self.counts.cost += result.counts.cost
+            self.latencies.extend(result.latencies)
         if self._run.offline and result.counts.failed:
             raise TeacherError(
                 f"filter: run.offline is true, and {result.counts.failed} marks of the judge are not in the store. "

@@ -1,0 +1,205 @@
+"""The stages on a few questions: each question with its requests, answers, verdicts and trained text.
+
+The questions are a sample of those that the whole run asks: the first ones in the order of a hash of their ids. It does
+not depend on their order in the source, a larger sample contains a smaller one, and every preview takes the same.
+"""
+
+import hashlib
+import importlib
+import os
+import shlex
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.convert import convert, messages, refuse_control_tokens
+from stages.distill import REBUILD, PlannedCalls, ask, outcome
+from stages.filter import Decider, decide_rows
+from stages.lib.chat_template import align, control_tokens, prompt_ids, rendered, row_ids
+from stages.lib.params import OpenMind, Params, judge_of, prompt_text
+from stages.lib.replies.reading import BodyError, read_body
+from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.rows import read_rows, write_rows
+from stages.lib.rows.distilled import Distilled, Failure
+from stages.lib.rows.filtered import Filtered
+from stages.lib.rows.question import Question
+from stages.lib.store.answer_file import open_answers
+from stages.lib.store.answer_store import AnswerStore, open_store, request_key
+from stages.lib.students import student_tokenizer
+from stages.lib.teacher.asking import AskResult, Plan, Respondent, make_plan, price_of
+from stages.lib.teacher.client import TeacherError
+from stages.lib.training import Conversation
+
+PIPELINE = Path(__file__).resolve().parents[2] / "dvc.yaml"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request to the teacher and its row; ``usage`` are the tokens of a received answer, usable or not."""
+
+    question: Question
+    sample: int
+    request: dict[str, Any]
+    row: Distilled | Failure
+    usage: Tokens | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row as it is trained: the part without a loss, the part with one, and their tokens.
+
+    ``fits`` has for each arm whether its trainer leaves the row uncut.
+    """
+
+    prompt: str
+    answer: str
+    prompt_tokens: int
+    answer_tokens: int
+    fits: dict[str, bool]
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of the row."""
+        return self.prompt_tokens + self.answer_tokens
+
+
+@dataclass
+class Judged:
+    """The rows with their verdicts, by key; for each row that a judge marked, the tokens of its replies."""
+
+    rows: dict[str, Filtered] = field(default_factory=dict)
+    replies: dict[str, list[Tokens]] = field(default_factory=dict)
+    latencies: Sequence[float] = ()
+
+
+@dataclass
+class Preview:
+    """The result: ``questions`` are the number of the whole run, ``plan`` its requests after this preview.
+
+    ``trained`` has each row by key, or the reason why convert drops it. ``latencies`` are those of new answers.
+    """
+
+    questions: int
+    plan: Plan
+    calls: list[Call]
+    latencies: Sequence[float]
+    judged: Judged = field(default_factory=Judged)
+    trained: dict[str, Trained | str] = field(default_factory=dict)
+
+
+def collect(params_path: Path, folder: Path) -> Path:
+    """Run collect as dvc.yaml does, with its outputs in ``folder``; return the file of the training questions."""
+    stage = YAML(typ="safe").load(PIPELINE.read_bytes())["stages"]["collect"]
+    outs = [*stage["outs"], *(next(iter(out)) for out in stage["metrics"])]
+    words = shlex.split(stage["cmd"])[3:]  # without python -m stages.collect
+    arguments = [str(folder / word) if word in outs else word for word in words]
+    command = importlib.import_module("stages.collect").main
+    command.main([*arguments, "--params", str(params_path)], standalone_mode=False)
+    return folder / "data" / "questions.jsonl"
+
+
+def distill(params: Params, questions_path: Path, count: int, store_path: Path, folder: Path) -> Preview:
+    """Ask for the answers to ``count`` questions that the store lacks; TeacherError where none can have an answer."""
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
+    price = price_of(teacher, params.run)
+    whole = PlannedCalls(questions_path, params.distill, teacher.identity)
+    total, chosen = sample(questions_path, count, stored_ids(whole, store_path) if params.run.offline else None)
+    write_rows(folder / "preview.jsonl", chosen)
+    few = PlannedCalls(folder / "preview.jsonl", params.distill, teacher.identity)
+    result = AskResult()
+    with open_store(store_path) as store:
+        ask(few, teacher, params.run, store, result)
+        calls = [_call(*planned, store, result) for planned in few]
+        plan = make_plan(whole.requests, store, price)
+    return Preview(total, plan, calls, result.latencies)
+
+
+def sample(path: Path, count: int, among: set[str] | None) -> tuple[int, list[Question]]:
+    """The number of questions in a file, and ``count`` of them in its order; with ``among`` only of these ids."""
+    ids = [question.id for question in read_rows(path, Question, REBUILD)]
+    known = ids if among is None else [each for each in ids if each in among]
+    chosen = set(sorted(known, key=lambda each: hashlib.sha256(each.encode()).digest())[:count])
+    return len(ids), [question for question in read_rows(path, Question, REBUILD) if question.id in chosen]
+
+
+def stored_ids(calls: PlannedCalls, store_path: Path) -> set[str]:
+    """The ids of the questions with an answer in the store; TeacherError if there are none."""
+    with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        found = {question.id for question, _, request in calls if request_key(request) in answers}
+    if not found:
+        raise TeacherError(
+            "preview: run.offline is true, and the store has no answer to these questions. Set it to false, or add the "
+            "answers with 'make store-import FILE=answers.jsonl'."
+        )
+    return found
+
+
+def _call(question: Question, number: int, request: dict[str, Any], store: AnswerStore, result: AskResult) -> Call:
+    row, usage = outcome(question, number, request, store, result)
+    received = request_key(request) in store
+    return Call(question, number, request, row, tokens(usage) if received else None)
+
+
+def judge(params: Params, rows: list[Distilled], store_path: Path) -> Judged:
+    """The verdict of every row; TeacherError where a judge's mark was not received."""
+    decider = Decider(params.filter)
+    with ExitStack() as stack:
+        if asked := judge_of(params.filter):
+            store = stack.enter_context(open_store(store_path))
+            decider.ask_judge(rows, asked, params.run, store)
+        judged = Judged({row.key: row for row in decide_rows(rows, decider, params.filter)})
+        if decider.judging:
+            judged.latencies = decider.judging.latencies
+            for key, row in judged.rows.items():
+                if row.judge_verdict is not None:
+                    judged.replies[key] = [_usage(body) for body in decider.judging.replies(row, store)]
+    return judged
+
+
+def _usage(body: bytes) -> Tokens:
+    try:
+        return tokens(read_body(body).usage)
+    except BodyError:
+        return Tokens()
+
+
+def train_texts(params: Params, rows: list[Distilled]) -> dict[str, Trained | str]:
+    """Each row, by key, as the trainer would read it, or the reason why convert drops it."""
+    system = prompt_text(params.convert.system_prompt)
+    tokenizer = student_tokenizer(params.train.student)
+    control = control_tokens(tokenizer, params.convert.markers)
+    refuse_control_tokens(system, control, params.convert.system_prompt)
+    if isinstance(params.train.trainer, OpenMind):
+        from stages.lib.trainers.openmind.tokens import chat_template
+
+        tokenizer.chat_template = chat_template(params.train.system_prompt)
+    else:
+        align(tokenizer, params.convert.markers, params.train.system_prompt, with_system=bool(system))
+    found: dict[str, Trained | str] = {}
+    for row in rows:
+        samples, dropped = convert([row], system, params.convert, control)
+        turns = [messages(sample, params.convert.tags) for sample in samples]
+        found[row.key] = dropped[0].reason if dropped else _trained(turns[0], tokenizer, params)
+    return found
+
+
+def _trained(turns: list[dict[str, str]], tokenizer: Any, params: Params) -> Trained:
+    prompt = rendered(tokenizer, turns[:-1], opened=True)
+    (prompt_tokens,) = (len(ids) for ids in prompt_ids(tokenizer, [turns[:-1]]))
+    cutoffs = {name: arm.cutoff_len for name, arm in params.arms.items()}
+    if isinstance(params.train.trainer, OpenMind):
+        from stages.lib.trainers.openmind.tokens import TURN, Row
+
+        answer = turns[-1]["content"]  # openMind tokenizes it alone, and adds the end token
+        answer_tokens = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]) + 1
+        row = Row(Conversation("", "", answer), prompt_tokens, answer_tokens)
+        fits = {name: row.fits(cutoff) for name, cutoff in cutoffs.items()}
+        return Trained(prompt, answer + TURN[1], prompt_tokens, answer_tokens, fits)
+    text = rendered(tokenizer, turns)
+    (row_tokens,) = (len(ids) for ids in row_ids(tokenizer, [turns]))
+    fits = {name: row_tokens <= cutoff for name, cutoff in cutoffs.items()}
+    return Trained(prompt, text[len(prompt) :], prompt_tokens, row_tokens - prompt_tokens, fits)
