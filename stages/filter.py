@@ -1,6 +1,6 @@
 """Keep the right answers: compare each response's final answer with the gold one, by rule, by a judge, or by both.
 
-In:   data/distilled.jsonl, the judge's prompt file
+In:   data/distilled.jsonl, data/reviews.jsonl (people's verdicts, which overrule all others), the judge's prompt file
 Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "right", "decided_by": "rule:label",
                                  "rule_verdict": "right", "judge_verdict": null}
       data/rejected.jsonl        the same + {"reason": "wrong_answer"}
@@ -11,8 +11,8 @@ Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "righ
 Rows are read one at a time, so a million rows take no more memory than ten thousand. Where a judge is asked, the file
 is read once more for each of its rounds. docs/filter.md explains the strategies.
 
-Alone:  python -m stages.filter --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --control C.jsonl
-        --disagreements X.jsonl --metrics M.json
+Alone:  python -m stages.filter --distilled D.jsonl --reviews V.jsonl --filtered F.jsonl --rejected R.jsonl
+        --control C.jsonl --disagreements X.jsonl --metrics M.json
 """
 
 import hashlib
@@ -30,6 +30,7 @@ import click
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Filter, Judge, Run, audit_of, judge_of, load_params
+from stages.lib.reviews.applying import Reviews
 from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
@@ -46,6 +47,7 @@ CONFIDENCE = 0.95  # of the intervals in judge_contradicts
 
 @click.command(help="Judge every answer, keep the right ones, and state why each other one was dropped.")
 @click.option("--distilled", "distilled_path", type=READ, required=True, help="The teacher's answers, read.")
+@click.option("--reviews", "reviews_path", type=READ, help="People's verdicts, read  [default: none]")
 @click.option("--filtered", "filtered_path", type=WRITE, required=True, help="Right answers, written.")
 @click.option("--rejected", "rejected_path", type=WRITE, required=True, help="Dropped answers, written.")
 @click.option("--control", "control_path", type=WRITE, required=True, help="The random control, written.")
@@ -56,6 +58,7 @@ CONFIDENCE = 0.95  # of the intervals in judge_contradicts
 @one_line_errors
 def main(
     distilled_path: Path,
+    reviews_path: Path | None,
     filtered_path: Path,
     rejected_path: Path,
     control_path: Path,
@@ -66,22 +69,24 @@ def main(
 ) -> None:
     params = load_params(params_path)
     rows = Rows(distilled_path)
+    reviews = Reviews.of(reviews_path)
     tally = Tally()
     decider = Decider(params.filter)
     with ExitStack() as stack:
-        stack.callback(decider.write_run_facts)  # a run that was stopped states its cost, too
+        stack.callback(decider.write_run_facts, distilled_path.stem)  # a run that was stopped states its cost, too
         if judge := judge_of(params.filter):
             decider.ask_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
             stack.enter_context(writing(path)) for path in (filtered_path, rejected_path, disagreements_path)
         )
-        for row in decide_rows(rows, decider, params.filter):
+        for row in decide_rows(rows, decider, reviews, params.filter):
             tally.add(row)
             _write(rejected_file if isinstance(row, Rejected) else kept_file, row)
             _write(disagreements_file, *disagreements(row))
         tally.check(distilled_path)
     write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed))
-    write_json(metrics_path, tally.metrics())
+    write_json(metrics_path, tally.metrics() | {"reviews": reviews.counts()})
+    reviews.log_summary()
     log.info("filter: kept %d of %d (%s)", tally.kept, tally.rows, tally.reasons())
 
 
@@ -119,6 +124,8 @@ class Decider:
 
     def needs_judge(self, row: Distilled, rule: Verdict) -> bool:
         """Whether the judge is asked about a row."""
+        if row.answer is None and row.solution is None:
+            return False  # nothing to compare with
         if self._params.strategy in ("judge", "both"):
             return True
         if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
@@ -144,7 +151,7 @@ class Decider:
     def _final(self, rule: Verdict, mark: Any) -> tuple[Any, str]:
         by_rule = f"rule:{rule.rule}"
         strategy = self._params.strategy
-        if strategy == "judge":
+        if strategy == "judge" and mark is not None:
             return mark, "judge"
         if strategy in ("rule", "rule_audited") or mark is None:
             return rule.verdict, by_rule
@@ -154,13 +161,16 @@ class Decider:
             return "unsure", "disagreement"
         return rule.verdict, by_rule
 
-    def write_run_facts(self) -> None:
+    def write_run_facts(self, rows: str) -> None:
         """Write what the judge cost in this run and what the store saved; no stage depends on this file."""
         if self._judge:
-            write_json(project_root() / "metrics" / "runs" / "filter.json", self._judge.run_facts())
+            name = "filter.json" if rows == "distilled" else f"filter-{rows}.json"
+            write_json(project_root() / "metrics" / "runs" / name, self._judge.run_facts())
 
 
 def _by_rule(row: Distilled) -> Verdict:
+    if row.answer is None:
+        return Verdict("unsure", None, "no_gold")
     return rule_verdict(row.question, row.response, row.answer)
 
 
@@ -169,10 +179,10 @@ def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def decide_rows(rows: Iterable[Distilled], decider: Decider, params: Filter) -> Iterator[Filtered]:
+def decide_rows(rows: Iterable[Distilled], decider: Decider, reviews: Reviews, params: Filter) -> Iterator[Filtered]:
     """Every row in its order: kept (``Filtered``) or ``Rejected``. The samples of one question are adjacent."""
     for _, samples in groupby((decider.decide(row) for row in rows), key=lambda row: row.id):
-        yield from select_answers(list(samples), params)
+        yield from select_answers(reviews.applied(list(samples)), params)
 
 
 def select_answers(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:
@@ -192,6 +202,8 @@ def _rejected(row: Filtered, params: Filter) -> Rejected:
     reason: Any = {"right": "not_selected", "wrong": "wrong_answer", "unsure": "no_answer_read"}[row.verdict]
     if row.verdict == "unsure" and params.on_unsure == "keep":
         reason = "not_selected"
+    elif row.decided_by == "review" and row.verdict != "right":
+        reason = f"reviewed_{row.verdict}"
     elif row.verdict == "unsure" and not row.decided_by.startswith("rule:"):
         reason = {"judge": "no_mark_read", "disagreement": "disagreement"}[row.decided_by]
     return Rejected(**row.model_dump(), reason=reason)

@@ -98,6 +98,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         comparison=comparison,
         flow=flow,
         marks=read_marks(inputs),
+        reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         trainings=trainings,
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],

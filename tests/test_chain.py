@@ -116,15 +116,16 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
         for n in range(100, 108)
     ]
     (workspace.folder / "s1k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "preset", "name": "s1k", "origin": "file", "path": "s1k.jsonl", "split": "train"}
     arm = {"dataset": "s1k", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
     workspace.change(
         {
-            "collect_s1k.s1k": {"origin": "file", "path": "s1k.jsonl"},
+            "traces.s1k": {"source": source, "where": {}, "first": None, "samples_per_question": None},
             "datasets.s1k": {"rows": "data/s1k.jsonl"},
             "arms.s1k": arm,
         }
     )
-    of_s1k = {"collect-s1k@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
+    of_s1k = {"traces@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
     assert workspace.repro() == of_s1k | {"compare", "report"}
     (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
     workspace.change({"distill.prompt": "short"})
@@ -221,4 +222,5 @@ def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None
     left = [
         path for name in ("data", "models", "report") for path in (workspace.folder / name).rglob("*") if path.is_file()
     ]
-    assert {path.name for path in left} == {".gitignore", "answers.jsonl", "answers.lock", "answers.claims"}
+    kept = {".gitignore", "README.md", "answers.jsonl", "answers.lock", "answers.claims", "reviews.jsonl"}
+    assert {path.name for path in left} == kept

@@ -66,6 +66,14 @@ def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
 SIZE = "collect.train_size"
 SERVED = {"distill.teacher.kind": "openai_compatible"}
 BODY = "distill.teacher.extra_body"
+S1K = {
+    "source": {"kind": "preset", "name": "s1k", "origin": "hub", "path": None, "split": "train"},
+    "where": {},
+    "first": None,
+    "samples_per_question": None,
+}
+COLUMNS = {"form": "tagged", "question": "q", "text": "t", "correct": []}
+COLUMNS |= {"answer": "a", "solution": None, "id": None, "model": None}
 WRONG_VALUES = [
     pytest.param(
         {"collect.train_size": "128"}, "collect.train_size: Input should be a valid integer, not '128'", id="text"
@@ -130,7 +138,25 @@ WRONG_VALUES = [
     pytest.param({"convert.tags.role_tag": ""}, "convert.tags.role_tag: String should have at least", id="empty tag"),
     pytest.param({"convert.tags.role_tag": "value"}, "convert.tags: role_tag and content_tag", id="one key for two"),
     pytest.param({"convert.tags.user_tag": "assistant"}, "convert.tags: user_tag, assistant_tag and", id="one speaker"),
-    pytest.param({"collect_s1k": {"s1k": {"origin": "ftp", "path": "x"}}}, "collect_s1k.s1k.origin: Input", id="s1K"),
+    pytest.param(
+        {"traces.s1k": S1K | {"source": {"kind": "file", "path": "x", "columns": COLUMNS, "gold": None, "model": "m"}}},
+        "traces.s1k.source: gold and columns.answer are both null, or neither is. Change one",
+        id="a column of gold answers, and no form",
+    ),
+    pytest.param(
+        {
+            "traces.s1k": S1K
+            | {"source": {"kind": "file", "path": "x", "columns": COLUMNS | {"form": "list"}, "gold": "plain"}}
+        },
+        "traces.s1k.source.columns.form: 'list' is not one of separate, tagged, messages.",
+        id="a form of traces",
+    ),
+    pytest.param({"traces.s1k": S1K | {"first": 0}}, "traces.s1k.first: Input", id="no traces"),
+    pytest.param(
+        {"traces.s1k": S1K | {"source": {"kind": "ftp", "path": "x"}}},
+        "traces.s1k.source.kind: 'ftp' is not one of file, hub, modelscope, preset.",
+        id="traces from nowhere",
+    ),
     pytest.param({"compare.interval": "wilson"}, "compare.interval: Input should be 'pseudo_pairs'", id="interval"),
     pytest.param({"compare.pairs": [["filtered"]]}, "compare.pairs.0: List should have at least 2", id="half a pair"),
     pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
@@ -196,6 +222,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(
 
 
 WRONG_NAMES = [
+    pytest.param({"filter_traces": ["s1"], "traces.s1k": S1K}, "filter_traces: no traces 's1'", "s1k"),
     pytest.param({"arms.filtered.dataset": "filterd"}, "arms.filtered.dataset: no dataset 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filterd", "base"]]}, "compare.pairs: no arm 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filtered", "bas"]]}, "compare.pairs: no arm 'bas'", "base"),
@@ -216,6 +243,23 @@ def test_a_name_of_nothing_is_told_with_the_nearest_one(
     text = complaint(project_params(changes))
     assert text.startswith(f": {expected}")
     assert text.endswith(f"Did you mean '{nearest}'?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"filter_traces": ["s1k"] * 2, "traces.s1k": S1K}, "filter_traces: 's1k' is listed twice."),
+        ({"traces.control": S1K}, "traces.control: data/control.jsonl is another file of the pipeline."),
+        (
+            {"traces.a": S1K, "traces.a_filtered": S1K},
+            "traces.a_filtered: data/a_filtered.jsonl is another file of the pipeline.",
+        ),
+    ],
+)
+def test_a_name_that_is_taken_already_is_refused(
+    changes: dict[str, Any], expected: str, project_params: Callable[..., Path]
+) -> None:
+    assert complaint(project_params(changes)).startswith(f": {expected}")
 
 
 def test_a_name_that_resembles_nothing_is_told_with_all_that_there_are(project_params: Callable[..., Path]) -> None:

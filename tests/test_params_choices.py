@@ -79,7 +79,7 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"collect.source.seed": 3},
-        "collect.source.seed: kind gsm8k does not read it; kind chain_sum does. "
+        "collect.source.seed: kind preset does not read it; kind chain_sum does. "
         "Remove the key, or set kind: chain_sum.",
         id="a seed of GSM8K",
     ),
@@ -226,16 +226,20 @@ def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
     assert said(ARTICLE, {key: value}).startswith(expected)
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md", "docs/your-data.md"]
+)
 def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
     yaml = YAML(typ="safe")
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (yaml.load(each) for each in blocks if "kind: " in each)
-    params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
-    for name, section in block.items():
-        params[name] |= section
-    if "distill" in block:
-        del params["run"]["embedded"]
-    with (tmp_path / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    load_params(tmp_path / "params.yaml")
+    examples = [yaml.load(each) for each in blocks if "kind: " in each]
+    assert examples
+    for block in examples:
+        params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
+        for name, section in block.items():
+            params[name] |= section
+        if "distill" in block:
+            del params["run"]["embedded"]
+        with (tmp_path / "params.yaml").open("w") as file:
+            yaml.dump(params, file)
+        load_params(tmp_path / "params.yaml")

@@ -29,6 +29,7 @@ CHOICES = {
 PROMPTS = {
     "distill": "stages/prompts/${distill.prompt}.txt",
     "filter": "stages/prompts/judge",  # the folder, for filter.judge may be absent
+    "filter-traces": "stages/prompts/judge",
     "convert": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate-base": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate": "stages/prompts/${convert.system_prompt}.txt",
@@ -40,8 +41,8 @@ UNREACHED = {
 
 
 def module(stage: str) -> str:
-    """The file of a stage, and its section: evaluate-base is evaluate's, collect-s1k has its own."""
-    return stage.removesuffix("-base").replace("-", "_")
+    """The file of a stage, and its section: evaluate-base is evaluate's, filter-traces is filter's."""
+    return stage.removesuffix("-base").removesuffix("-traces").replace("-", "_")
 
 
 def definition(stage: str) -> dict[str, Any]:

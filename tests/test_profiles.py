@@ -80,7 +80,8 @@ ARTICLE = {
     "convert.tags.user_tag": "user",
     "convert.tags.assistant_tag": "assistant",
     "convert.tags.system_tag": "system",
-    "collect_s1k.s1k.path": "simplescaling/s1K-1.1",
+    "traces.s1k.source.name": "s1k",
+    "traces.s1k.source.path": "simplescaling/s1K-1.1",
     "train.trainer.kind": "openmind",
     "train.student.name": "Qwen/Qwen2.5-7B-Instruct",
     "evaluate.benchmarks": ["mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu"],
@@ -175,9 +176,9 @@ def test_the_article_has_its_four_arms_and_their_comparison() -> None:
 
 
 @named(PROFILES)
-def test_s1k_is_collected_by_just_the_profiles_that_train_on_it(path: Path) -> None:
+def test_s1k_is_read_by_just_the_profiles_that_train_on_it(path: Path) -> None:
     ours = loaded(path.stem)
-    made = {f"data/{name}.jsonl" for name in ours["collect_s1k"]}
+    made = {f"data/{name}.jsonl" for name in ours["traces"]}
     rows = {name: ours["datasets"][name]["rows"] for name in {arm["dataset"] for arm in ours["arms"].values()}}
     assert made == {"embedded": set()}.get(path.stem, {"data/s1k.jsonl"})
     assert made <= set(rows.values())

@@ -427,6 +427,25 @@ def test_what_the_judge_contradicts_stands_below_with_its_interval(run: Path, pa
     assert "Clopper-Pearson" in parsed.text
 
 
+def test_peoples_reviews_stand_in_a_table_with_the_errors_of_rule_and_judge(
+    run: Path, page: Callable[..., str]
+) -> None:
+    assert "People’s reviews" not in Parsed(page(run)).text
+    none = {"reviewed": 0, "false": 0, "share": None, "low": None, "high": None}
+    right = {"reviewed": 8, "false": 1, "share": 0.125, "low": 0.0224, "high": 0.4709}
+    lines = {"lines": 14, "duplicates": 1, "superseded": 1, "outdated": 2, "no_such_answer": 0}
+    answers = {"answers": 10, "right": 7, "wrong": 2, "unsure": 1, "changed": 1, "contradictory": 1, "without_hash": 0}
+    errors = {"rule": {"right": right, "wrong": none}, "judge": {"right": none, "wrong": none}}
+    found = lines | answers | {"confidence": 0.95, "interval": "Wilson"} | errors
+    edit(run / "metrics/filter.json", lambda counts: counts.update(reviews=found))
+    parsed = Parsed(page(run))
+    heads = ["verdict", "reviewed", "false", "share", "95 % interval"]
+    assert parsed.rows[parsed.rows.index(heads) + 1] == ["rule: right", "8", "1", "12.5 %", "2.2 – 47.1"]
+    assert "People contradict each other on 1" in parsed.text
+    assert "Reviews of an older text, not applied: 2." in parsed.text
+    assert "do not exist" not in parsed.text
+
+
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
     run: Path, page: Callable[..., str], arguments: Callable[..., list[object]]
 ) -> None:

@@ -59,7 +59,11 @@ def value(key: str) -> Any:
 def some_file(name: str) -> str:
     """A file of that name, or the first of that folder."""
     path = ROOT / name
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt"))
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt", ".yaml"))
+    )
     return files[0].relative_to(ROOT).as_posix()
 
 

@@ -43,7 +43,7 @@ def main(count: int, params_path: Path, store_path: Path | None, full: bool) -> 
     store_path = store_path or default_path()
     errors: list[DistilleryError] = []
     with work_folder() as folder:
-        questions = collect(params_path, folder)
+        questions = collect(params_path, store_path, folder)
         preview = distill(params, questions, count, store_path, folder)
         rows = [call.row for call in preview.calls if isinstance(call.row, Distilled)]
         if rows:

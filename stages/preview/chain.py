@@ -23,6 +23,7 @@ from stages.lib.chat_template import align, control_tokens, prompt_ids, rendered
 from stages.lib.params import OpenMind, Params, judge_of, prompt_text
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.reviews.applying import Reviews
 from stages.lib.rows import read_rows, write_rows
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.filtered import Filtered
@@ -35,6 +36,8 @@ from stages.lib.teacher.client import TeacherError
 from stages.lib.training import Conversation
 
 PIPELINE = Path(__file__).resolve().parents[2] / "dvc.yaml"
+QUESTIONS = "data/questions.jsonl"
+REVIEWS = Path("data/reviews.jsonl")
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,25 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a trained text, its tokens, and whether they have a loss."""
+
+    text: str
+    tokens: int
+    has_loss: bool
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A row as it is trained: the part without a loss, the part with one, and their tokens.
+    """A row as it is trained; ``fits`` has for each arm whether its trainer leaves the row uncut."""
 
-    ``fits`` has for each arm whether its trainer leaves the row uncut.
-    """
-
-    prompt: str
-    answer: str
-    prompt_tokens: int
-    answer_tokens: int
+    parts: tuple[Part, ...]
     fits: dict[str, bool]
 
     @property
     def tokens(self) -> int:
         """All tokens of the row."""
-        return self.prompt_tokens + self.answer_tokens
+        return sum(part.tokens for part in self.parts)
 
 
 @dataclass
@@ -91,15 +97,25 @@ class Preview:
     trained: dict[str, Trained | str] = field(default_factory=dict)
 
 
-def collect(params_path: Path, folder: Path) -> Path:
-    """Run collect as dvc.yaml does, with its outputs in ``folder``; return the file of the training questions."""
-    stage = YAML(typ="safe").load(PIPELINE.read_bytes())["stages"]["collect"]
-    outs = [*stage["outs"], *(next(iter(out)) for out in stage["metrics"])]
-    words = shlex.split(stage["cmd"])[3:]  # without python -m stages.collect
-    arguments = [str(folder / word) if word in outs else word for word in words]
-    command = importlib.import_module("stages.collect").main
-    command.main([*arguments, "--params", str(params_path)], standalone_mode=False)
-    return folder / "data" / "questions.jsonl"
+def collect(params_path: Path, store_path: Path, folder: Path) -> Path:
+    """Run the stages that make the questions, as dvc.yaml does but into ``folder``; return the questions' file."""
+    made: list[str] = []  # what these stages read and write, besides the user's own files
+    for stage in makers(YAML(typ="safe").load(PIPELINE.read_bytes())["stages"], QUESTIONS):
+        _, _, module, *words = shlex.split(stage["cmd"])  # python -m stages.collect …
+        command = importlib.import_module(module).main
+        options = {"--params": params_path, "--store": store_path}
+        known = {option for each in command.params for option in each.opts}
+        made += [*stage["outs"], *(next(iter(out)) for out in stage["metrics"])]
+        words = [str(folder / word) if word in made else word for word in words]
+        words += [str(word) for name, value in options.items() if name in known for word in (name, value)]
+        command.main(words, standalone_mode=False)
+    return folder / QUESTIONS
+
+
+def makers(stages: dict[str, Any], file: str) -> list[dict[str, Any]]:
+    """The stages that a file is made by, in the order in which they run."""
+    stage = next((each for each in stages.values() if file in each.get("outs", [])), None)
+    return [*(maker for dep in stage["deps"] for maker in makers(stages, dep)), stage] if stage else []
 
 
 def distill(params: Params, questions_path: Path, count: int, store_path: Path, folder: Path) -> Preview:
@@ -151,7 +167,8 @@ def judge(params: Params, rows: list[Distilled], store_path: Path) -> Judged:
         if asked := judge_of(params.filter):
             store = stack.enter_context(open_store(store_path))
             decider.ask_judge(rows, asked, params.run, store)
-        judged = Judged({row.key: row for row in decide_rows(rows, decider, params.filter)})
+        reviews = Reviews.of(REVIEWS if REVIEWS.is_file() else None)
+        judged = Judged({row.key: row for row in decide_rows(rows, decider, reviews, params.filter)})
         if decider.judging:
             judged.latencies = decider.judging.latencies
             for key, row in judged.rows.items():
@@ -194,12 +211,13 @@ def _trained(turns: list[dict[str, str]], tokenizer: Any, params: Params) -> Tra
     if isinstance(params.train.trainer, OpenMind):
         from stages.lib.trainers.openmind.tokens import TURN, Row
 
-        answer = turns[-1]["content"]  # openMind tokenizes it alone, and adds the end token
-        answer_tokens = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]) + 1
-        row = Row(Conversation("", "", answer), prompt_tokens, answer_tokens)
+        text = turns[-1]["content"]  # openMind tokenizes it alone, and adds the end token
+        answer_tokens = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) + 1
+        row = Row(Conversation("", "", text), prompt_tokens, answer_tokens)
         fits = {name: row.fits(cutoff) for name, cutoff in cutoffs.items()}
-        return Trained(prompt, answer + TURN[1], prompt_tokens, answer_tokens, fits)
+        return Trained((Part(prompt, prompt_tokens, False), Part(text + TURN[1], answer_tokens, True)), fits)
     text = rendered(tokenizer, turns)
     (row_tokens,) = (len(ids) for ids in row_ids(tokenizer, [turns]))
     fits = {name: row_tokens <= cutoff for name, cutoff in cutoffs.items()}
-    return Trained(prompt, text[len(prompt) :], prompt_tokens, row_tokens - prompt_tokens, fits)
+    answer = Part(text.removeprefix(prompt), row_tokens - prompt_tokens, True)
+    return Trained((Part(prompt, prompt_tokens, False), answer), fits)

@@ -128,11 +128,13 @@ def show_trained(page: Page, trained: Trained | str, row: Distilled, verdict: Fi
     if isinstance(trained, str):
         page.field("as trained", f"not: convert drops the row ({trained})", style="red")
         return
-    page.field("as trained", f"without a loss, {trained.prompt_tokens:,} tokens:")
-    page.field("", trained.prompt, style="dim", gutter="│ ")
-    page.field("", f"with a loss (this is learned), {trained.answer_tokens:,} tokens:")
-    text = trained.answer.replace(row.reasoning, page.shortened(row.reasoning), 1)
-    page.field("", text, style="green", gutter="┃ ")
+    label = "as trained"
+    for part in trained.parts:
+        kind = "with a loss (this is learned)" if part.has_loss else "without a loss"
+        page.field(label, f"{kind}, {part.tokens:,} tokens:")
+        text = part.text.replace(row.reasoning, page.shortened(row.reasoning), 1)
+        page.field("", text, style="green" if part.has_loss else "dim", gutter="┃ " if part.has_loss else "│ ")
+        label = ""
     page.field("tokens", f"{trained.tokens:,}, {arms_text(trained, verdict, params)}")
 
 

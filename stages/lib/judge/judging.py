@@ -77,7 +77,7 @@ class Judging:
                     yield self._request(row, 1)
 
     def _request(self, row: Distilled, sample: int) -> dict[str, Any]:
-        texts = row.response + SEPARATOR + (row.solution or row.answer)
+        texts = row.response + SEPARATOR + (row.solution or row.answer or "")
         return chat_request(self._identity, self._params, self._prompt.replace("{question}", texts), sample)
 
     def _body(self, row: Distilled, sample: int, store: AnswerStore) -> bytes | None:

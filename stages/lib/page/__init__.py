@@ -26,7 +26,7 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
-from stages.lib.page.metrics import Example, FilterCounts, LossPoint, TrainCounts
+from stages.lib.page.metrics import Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
@@ -119,13 +119,17 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows; ``data_hash`` names it. ``marks`` is None where no judge was asked."""
+    """All that the page shows; ``data_hash`` names it.
+
+    ``marks`` is None where no judge was asked, ``reviews`` where nobody reviewed an answer.
+    """
 
     teachers: list[str]
     student: str
     comparison: Comparison
     flow: list[Step]
     marks: FilterCounts | None
+    reviews: ReviewCounts | None
     trainings: dict[str, Training]
     kept: list[Filtered]
     rejected: list[Rejected]

@@ -62,6 +62,40 @@ class Contradictions(Metrics):
     wrong: Contradicted
 
 
+class Errors(Metrics):
+    """The verdicts of one kind that people ``reviewed``, and how many of them they call ``false``."""
+
+    reviewed: int
+    false: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+class ErrorsOf(Metrics):
+    """The errors among the right and among the wrong verdicts of the rule, or of the judge."""
+
+    right: Errors
+    wrong: Errors
+
+
+class ReviewCounts(Metrics):
+    """People's reviews: the ``answers`` with a verdict that counts, and the reviews that do not count."""
+
+    answers: int
+    right: int
+    wrong: int
+    unsure: int
+    changed: int
+    contradictory: int
+    outdated: int
+    no_such_answer: int
+    confidence: float
+    interval: str
+    rule: ErrorsOf
+    judge: ErrorsOf
+
+
 class FilterCounts(Metrics):
     """metrics/filter.json: ``taken = kept + all rejected``.
 
@@ -76,6 +110,7 @@ class FilterCounts(Metrics):
     judge_asked: int
     rule_by_judge: dict[str, dict[str, int]]
     judge_contradicts: Contradictions | None = None
+    reviews: ReviewCounts | None = None
 
 
 class TrainCounts(Metrics):

@@ -1,10 +1,11 @@
-"""``collect``, ``collect_s1k`` and ``eval_data``: the questions, and the sources of public data."""
+"""``collect`` and ``eval_data``: the questions, and the sources of public data."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Name, Section, Seed, Text
+from stages.lib.params.base import Count, FilePath, Section, Seed, Text
+from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset, Published, Where
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
 
@@ -36,11 +37,6 @@ class Columns(Section):
     id: Text | None
 
 
-Scalar = str | int | float | bool
-Where = dict[str, Scalar | list[Scalar]]
-Gold = Literal["plain", "after_hashes", "boxed"]
-
-
 class _Rows(Section):
     """Which rows are taken: those whose columns hold the values of ``where``; shuffled where there is a seed."""
 
@@ -53,41 +49,20 @@ class _Table(_Rows):
     gold: Gold
 
 
-class FileSource(_Table):
-    """A file, a glob or a URL of JSONL, JSON, CSV, TSV or Parquet."""
-
-    kind: Literal["file"]
-    path: FilePath
+class FileSource(InFile, _Table):
+    """Questions of a file, a glob or a URL."""
 
 
-class HubSource(_Table):
-    """A dataset of a hub (HF_ENDPOINT names a mirror), or a folder in its layout."""
-
-    kind: Literal["hub"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class HubSource(InHub, _Table):
+    """Questions of a dataset of a hub."""
 
 
-class ModelScopeSource(_Table):
-    """A dataset of ModelScope, or a folder in its layout."""
-
-    kind: Literal["modelscope"]
-    path: FilePath
-    subset: Text | None
-    split: Text
-    revision: Text | None
+class ModelScopeSource(InModelScope, _Table):
+    """Questions of a dataset of ModelScope."""
 
 
-class PresetSource(_Rows):
-    """A public set that a file of stages/presets describes; ``path`` null is the set's own id at its origin."""
-
-    kind: Literal["preset"]
-    name: Name
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath | None
-    split: Text
+class PresetSource(InPreset, _Rows):
+    """Questions of a public set that a file of stages/presets describes."""
 
 
 Source = Annotated[
@@ -96,12 +71,9 @@ Source = Annotated[
 ]
 
 
-class Preset(Section):
+class Preset(Published):
     """A file of stages/presets: where a public set is published, and what its columns hold."""
 
-    hub: Text | None
-    modelscope: Text | None
-    subset: Text | None
     columns: Columns
     gold: Gold
 
@@ -128,13 +100,6 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
-
-
-class S1k(Section):
-    """Where s1K-1.1 comes from: an id on a hub or on ModelScope, or a local file (.parquet or .jsonl)."""
-
-    origin: Literal["hub", "modelscope", "file"]
-    path: FilePath
 
 
 class BenchmarkSource(Section):

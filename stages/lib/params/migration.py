@@ -55,6 +55,7 @@ def _rearrange(tree: Document) -> None:
         return found
 
     _collect(section("collect"))
+    _traces(tree.root)
     _model(section("distill", "teacher"))
     _filter(section("filter"))
     _model(section("filter", "judge"))
@@ -70,9 +71,9 @@ def _collect(collect: Entry) -> None:
         return
     sources = {name: collect.take(name) for name in ("chain_sum", "gsm8k")}
     _group(collect, "source", {"source": "kind"}, sources.get(str(kind.value)))
-    if kind.value == "gsm8k" and (source := collect.at("source")):
+    if (source := collect.at("source")) and (kind := source.at("kind")) and kind.value == "gsm8k":
         _preset_gsm8k(source)
-    if (size := collect.at("heldout_size")) and collect.entries:
+    if not collect.at("heldout_source") and (size := collect.at("heldout_size")) and collect.entries:
         collect.put(Entry("heldout_source", None), collect.entries.index(size) + 1)
     if size := collect.at("size"):
         size.rename("train_size")
@@ -91,6 +92,21 @@ def _preset_gsm8k(source: Entry) -> None:
     source.put(Entry("name", "gsm8k"), 1)
     source.put(Entry("where", {}))
     source.put(Entry("shuffle_seed", None))
+
+
+def _traces(root: Entry) -> None:
+    """s1K-1.1 is one of the traces now."""
+    if not (old := root.at("collect_s1k")):
+        return
+    place = (root.entries or []).index(old)
+    rest: dict[str, Any] = {"where": {}, "first": None, "samples_per_question": None}
+    for entry in old.entries or ():
+        source = Entry("source", {}, entries=entry.entries)
+        for key, value, position in (("kind", "preset", 0), ("name", "s1k", 1), ("split", "train", 4)):
+            source.put(Entry(key, value), position)
+        entry.entries = [source, *(Entry(key, setting) for key, setting in rest.items())]
+    old.rename("traces")
+    root.put(Entry("filter_traces", [], above=[""]), place + 1)
 
 
 def _model(model: Entry) -> None:
@@ -189,6 +205,8 @@ def _group(parent: Entry, key: str, names: dict[str, str], more: Entry | None = 
 
     ``names`` maps old to new names. Unless ``read``, the keys are removed.
     """
+    if (done := parent.at(key)) and done.entries is not None:
+        return
     places = [place for place, entry in enumerate(parent.entries or ()) if entry.key in names]
     taken = [entry for name in names if (entry := parent.take(name))]
     if not taken or not read:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages.lib.params.base import Name, Section
-from stages.lib.params.collect import Collect, EvalData, S1k
+from stages.lib.params.collect import Collect, EvalData
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
 from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
@@ -12,6 +12,7 @@ from stages.lib.params.filter import Filter, judge_of
 from stages.lib.params.prompts import JUDGE, prompt_names
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
+from stages.lib.params.traces import Traces
 from stages.lib.params.train import Arm, Dataset, Train
 
 # keys of ``run`` that only one choice reads: that choice, and an example
@@ -26,6 +27,14 @@ READERS = {
 }
 
 
+# names of the pipeline's files in data/, which no traces may have; and what is added to the names of traces
+DATA_FILES = (
+    *("questions", "heldout", "left_out", "distilled", "distill_failures"),
+    *("filtered", "rejected", "control", "disagreements"),
+)
+TRACE_FILES = ("left_out", "filtered", "rejected", "control", "disagreements")
+
+
 class Params(Section):
     """The complete params.yaml."""
 
@@ -38,7 +47,8 @@ class Params(Section):
     evaluate: Evaluate
     compare: Compare
     report: Report
-    collect_s1k: dict[Name, S1k]
+    traces: dict[Name, Traces]
+    filter_traces: list[Name]
     datasets: dict[Name, Dataset]
     arms: dict[Name, Arm]
     run: Run
@@ -58,12 +68,25 @@ def _names(params: Params) -> Iterator[str]:
     for name, arm in params.arms.items():
         if arm.dataset not in params.datasets:
             yield f"arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest(arm.dataset, list(params.datasets))}"
+    yield from _traces(params)
     if "base" in params.arms:
         yield "arms.base: 'base' is the untrained student. Rename the arm."
     arms = ["base", *params.arms]
     for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
             yield f"compare.pairs: no arm '{name}'.{nearest(name, arms)}"
+
+
+def _traces(params: Params) -> Iterator[str]:
+    for name in params.filter_traces:
+        if name not in params.traces:
+            yield f"filter_traces: no traces '{name}'.{nearest(name, list(params.traces))}"
+        elif params.filter_traces.count(name) > 1:
+            yield f"filter_traces: '{name}' is listed twice. Remove one."
+    files = {f"{name}_{kind}": name for name in params.traces for kind in TRACE_FILES}
+    for name in params.traces:
+        if name in DATA_FILES or name in files:
+            yield f"traces.{name}: data/{name}.jsonl is another file of the pipeline. Rename the entry."
 
 
 def _prompts(params: Params) -> Iterator[str]:

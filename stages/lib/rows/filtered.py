@@ -25,10 +25,19 @@ class Rejected(Filtered):
     """A judged row that was dropped, and why.
 
     Nobody could judge it where the rule read no answer (``no_answer_read``) or the judge gave no mark that can be read
-    (``no_mark_read``); ``not_selected``: fit to be kept, but another answer to its question is.
+    (``no_mark_read``); ``not_selected``: fit to be kept, but another answer to its question is. ``reviewed_wrong``: a
+    person said so; ``reviewed_unsure``: a person could not say.
     """
 
-    reason: Literal["wrong_answer", "no_answer_read", "no_mark_read", "disagreement", "not_selected"]
+    reason: Literal[
+        "wrong_answer",
+        "no_answer_read",
+        "no_mark_read",
+        "disagreement",
+        "not_selected",
+        "reviewed_wrong",
+        "reviewed_unsure",
+    ]
 
 
 class Disagreement(Filtered):

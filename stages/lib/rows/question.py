@@ -3,7 +3,7 @@
 {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ class Question(Row):
     """A question with its gold answer: ``answer`` the final value, ``solution`` the worked text or None."""
 
     question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    answer: Annotated[str, Field(min_length=1)] | None
     solution: str | None = None
     source: str = "unknown"
 

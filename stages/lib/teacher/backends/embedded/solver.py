@@ -1,9 +1,9 @@
-"""The embedded teacher's mind: it reads a sum from the question's text and works it out, sometimes with a slip.
+"""How the embedded teacher answers: it reads a sum from the question's text and works it out, sometimes with a slip.
 
     solve("… arithmetic problem: 51 + 22 - 80 =", slip_share=0.0, seed=0)
     → Worked(reasoning="51 + 22 = 73\\n73 - 80 = -7", response="The answer is -7.")
 
-A slip is one wrong step, carried through to the end: the text is as long and as sure of itself as a right one.
+A slip is one wrong step, carried through to the end: the text is as long as a right one and shows no doubt.
 Which questions are slipped on is a hash of the question, so asking again brings the same answer.
 """
 
