@@ -91,7 +91,7 @@ def test_each_question_is_shown_from_the_prompt_to_the_trained_text(few: Distill
     for answer in map(fields, answers):
         sent = "\n".join(line.removeprefix("│ ") for line in answer["sent"].splitlines())
         assert sent.rstrip() == f"user:\n{prompted(answer['question'])}".rstrip()
-        assert answer["with"] == "model: chain-sum-solver"
+        assert answer["settings"] == "model: chain-sum-solver"
         assert re.match(r"\d+ characters; with the answer \d+ tokens of the teacher\n│ .* = ", answer["reasoning"])
         is_right = answer["answer"] == f"│ The answer is {answer['gold']}."
         assert answer["verdict"].startswith("kept: right" if is_right else "rejected (wrong_answer): wrong")

@@ -99,7 +99,7 @@ class Preview:
 
 def collect(params_path: Path, store_path: Path, folder: Path) -> Path:
     """Run the stages that make the questions, as dvc.yaml does but into ``folder``; return the questions' file."""
-    made: list[str] = []  # what these stages read and write, besides the user's own files
+    made: list[str] = []  # the files of these stages
     for stage in makers(YAML(typ="safe").load(PIPELINE.read_bytes())["stages"], QUESTIONS):
         _, _, module, *words = shlex.split(stage["cmd"])  # python -m stages.collect …
         command = importlib.import_module(module).main

@@ -83,7 +83,7 @@ def show_call(page: Page, call: Call, place: str, preview: Preview, params: Para
         page.field("question", call.question.question)
         for message in call.request["messages"]:
             page.field("sent", f"{message['role']}:\n{message['content']}", gutter="│ ")
-        page.field("with", settings(call))
+        page.field("settings", settings(call))
     if isinstance(call.row, Failure):
         page.field("failed", failure(call.row), style="red")
         return
