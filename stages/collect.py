@@ -16,7 +16,8 @@ A training question is left out for the first of these reasons that holds:
     contaminated     it shares n consecutive words with a benchmark's question
     duplicate        it is in the training set already
 
-A held-out question is left out for control_token and duplicate.
+A held-out question is left out for control_token and duplicate. Of a question with earlier turns, all turns of the user
+are compared; a control token is searched in all its turns and in its system text.
 
 Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
@@ -101,19 +102,19 @@ def separate(
     heldout_ids: dict[str, str] = {}
     for question in heldout:
         collected.received += 1
-        if has_control_token(question.question):
+        if has_control_token(question.all_texts):
             collected.left_out.append(_left_out(question, reason="control_token"))
         else:
             _keep(question, collected.heldout, heldout_ids, collected.left_out)
     training_ids: dict[str, str] = {}
     for question in candidates:
         collected.received += 1
-        if has_control_token(question.question):
+        if has_control_token(question.all_texts):
             collected.left_out.append(_left_out(question, reason="control_token"))
-        elif same_as := heldout_ids.get(normalised(question.question)):
+        elif same_as := heldout_ids.get(normalised(question.user_text)):
             collected.left_out.append(_left_out(question, reason="in_heldout", same_as=same_as))
         # before the duplicates, so that same_as is always the id of a row that was kept
-        elif hits := benchmark_hits(question.question, indexes):
+        elif hits := benchmark_hits(question.user_text, indexes):
             collected.left_out.append(_left_out(question, reason="contaminated", benchmark_hits=hits))
         else:
             _keep(question, collected.questions, training_ids, collected.left_out)
@@ -121,7 +122,7 @@ def separate(
 
 
 def _keep(question: Question, kept: list[Question], ids: dict[str, str], left_out: list[LeftOut]) -> None:
-    same_as = ids.setdefault(normalised(question.question), question.id)
+    same_as = ids.setdefault(normalised(question.user_text), question.id)
     if same_as == question.id:
         kept.append(question)
     else:
@@ -134,8 +135,8 @@ def _left_out(question: Question, **why: Any) -> LeftOut:
 
 def overlap(collected: Collected) -> int:
     """The number of texts in both sets, counted from the rows that will be written."""
-    training = {normalised(question.question) for question in collected.questions}
-    return len(training & {normalised(question.question) for question in collected.heldout})
+    training = {normalised(question.user_text) for question in collected.questions}
+    return len(training & {normalised(question.user_text) for question in collected.heldout})
 
 
 def counts(collected: Collected) -> dict[str, Any]:

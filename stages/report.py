@@ -1,17 +1,19 @@
 """Write the page: the results of the run, the counts, the loss curves, and samples to read.
 
 In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm, and its
-      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/distill.json, metrics/filter.json,
-      metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
+      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/difficulty.json, metrics/distill.json,
+      metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
 Out:  report/index.html   one file that needs no network and shows a hash of its inputs
 
 Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
-        --collect C.json --distill D.json --filter F.json --train metrics/train --compare C.json --out index.html
+        --collect C.json --difficulty D.json --distill D.json --filter F.json --train metrics/train --compare C.json
+        --out index.html
 """
 
 import hashlib
 import logging
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -20,9 +22,21 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
-from stages.lib.page import Answers, InputFile, Page, Part, Samples, Step, Training, render
+from stages.lib.page import (
+    Answers,
+    InputFile,
+    Page,
+    Part,
+    PassRateRow,
+    PassRates,
+    Samples,
+    Step,
+    Training,
+    render,
+)
 from stages.lib.page.metrics import (
     CollectCounts,
+    DifficultyCounts,
     DistillCounts,
     Example,
     FilterCounts,
@@ -50,6 +64,7 @@ class Inputs:
     rejected: Path
     answers: Path
     collect_metrics: Path
+    difficulty_metrics: Path
     distill_metrics: Path
     filter_metrics: Path
     train_metrics: Path
@@ -62,6 +77,7 @@ class Inputs:
 @click.option("--rejected", type=READ, required=True, help="The dropped ones, read.")
 @click.option("--answers", type=READ, required=True, help="The folder of the arms' answers, read.")
 @click.option("--collect", "collect_metrics", type=READ, required=True, help="Counts of collect, read.")
+@click.option("--difficulty", "difficulty_metrics", type=READ, required=True, help="Counts of difficulty, read.")
 @click.option("--distill", "distill_metrics", type=READ, required=True, help="Counts of distill, read.")
 @click.option("--filter", "filter_metrics", type=READ, required=True, help="Counts of filter, read.")
 @click.option("--train", "train_metrics", type=READ, required=True, help="The folder of the trainings' metrics, read.")
@@ -84,7 +100,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
     flow = read_flow(inputs)
     check_flow(flow, inputs)
-    _, distill_step, filter_step = flow
+    *_, distill_step, filter_step = flow
     check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
     check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
     check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
@@ -97,6 +113,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         student=PurePath(params.train.student.name).name,
         comparison=comparison,
         flow=flow,
+        pass_rates=read_pass_rates(inputs, distilled, kept),
         marks=read_marks(inputs),
         reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         trainings=trainings,
@@ -117,6 +134,7 @@ def rebuild(stage: str) -> str:
 def read_flow(inputs: Inputs) -> list[Step]:
     """The flow of the rows through the stages, from the stages' own counts."""
     collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
+    measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
     asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
     judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
     training = Part("questions to train on", collected.questions, "out")
@@ -128,9 +146,29 @@ def read_flow(inputs: Inputs) -> list[Step]:
             [training, heldout, *dropped_parts(collected.left_out)],
             contamination_remark(collected.unchecked),
         ),
+        *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
         Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
     ]
+
+
+def difficulty_parts(counts: DifficultyCounts) -> list[Part]:
+    """The questions for the teacher, and those that are too easy for the student."""
+    too_easy = f"dropped: too easy, solved more than {counts.max_solved} times in {counts.samples}"
+    return [Part("hard enough for the teacher", counts.kept, "out"), Part(too_easy, counts.too_easy, "dropped")]
+
+
+def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
+    """The untrained student's pass rates, and how many answers each gave; None where it was not asked."""
+    counts = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
+    if not counts.asked or counts.max_solved is None:
+        return None
+    answers, right = (Counter(row.pass_rate.solved for row in rows if row.pass_rate) for rows in (distilled, kept))
+    rows = [
+        PassRateRow(solved, questions, solved <= counts.max_solved, answers[solved], right[solved])
+        for solved, questions in ((int(key), count) for key, count in counts.by_solved.items())
+    ]
+    return PassRates(counts, rows)
 
 
 def contamination_remark(unchecked: list[str]) -> str:
@@ -152,14 +190,24 @@ def dropped_parts(reasons: dict[str, int]) -> list[Part]:
 
 
 def check_flow(flow: list[Step], inputs: Inputs) -> None:
-    """DataError unless each stage accounts for all its rows, and the filter took all rows of distill."""
-    paths = [inputs.collect_metrics, inputs.distill_metrics, inputs.filter_metrics]
-    for step, path in zip(flow, paths, strict=True):
+    """DataError unless each stage accounts for all its rows, and took all rows of the one before.
+
+    ``distill`` may take several samples of each question.
+    """
+    paths = {
+        "collect": inputs.collect_metrics,
+        "difficulty": inputs.difficulty_metrics,
+        "distill": inputs.distill_metrics,
+        "filter": inputs.filter_metrics,
+    }
+    for step in flow:
         gone = sum(part.count for part in step.parts)
         if gone != step.taken:
-            raise DataError(f"{path}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
-    _, distill_step, filter_step = flow
-    check_rows(inputs.filter_metrics, filter_step.taken, distill_step.out, "filter")
+            raise DataError(f"{paths[step.name]}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
+    steps = {step.name: step for step in flow}
+    if measured := steps.get("difficulty"):
+        check_rows(inputs.difficulty_metrics, measured.taken, steps["collect"].out, "difficulty")
+    check_rows(inputs.filter_metrics, steps["filter"].taken, steps["distill"].out, "filter")
 
 
 def check_rows(path: Path, rows: int, counted: int, stage: str) -> None:
@@ -253,6 +301,7 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
         *(inputs.answers / f"{name}.jsonl" for name in ["base", *names]),
         *(path for name in ["base", *names] if (path := examples_file(inputs.answers, name)).is_file()),
         inputs.collect_metrics,
+        inputs.difficulty_metrics,
         inputs.distill_metrics,
         inputs.filter_metrics,
         *(inputs.train_metrics / f"{name}{suffix}" for name in names for suffix in (".json", ".loss.csv")),

@@ -1,6 +1,6 @@
 """Read traces that others published: questions with a model's reasoning and response, as rows for ``convert``.
 
-In:   a table (``traces.NAME``): a file, a dataset of a hub or of ModelScope, or a preset of stages/presets/traces
+In:   a table (``traces.NAME``): a file, a dataset of a hub or of ModelScope, or a preset of stages/trace_presets
           {"question": "…", "deepseek_thinking_trajectory": "…", "deepseek_attempt": "…", …}
           {"problem": "…", "generations": ["<think>…</think>…", "<think>…"], "answer": "72", …}
           {"conversations": [{"from": "user", "value": "…"}, {"from": "assistant", "value": "<|begin_of_thought|>…"}]}

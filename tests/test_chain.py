@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ALL, ROOT, Workspace, kill
+from tests.workspace import ALL, DATASETS, ROOT, Workspace, kill
 
 ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
@@ -66,7 +66,7 @@ def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(w
 def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Workspace) -> None:
     old = workspace.messages()
     workspace.change({"collect.train_size": 24})
-    assert workspace.repro("distill") == {"collect", "distill"}
+    assert workspace.repro("distill") == {"collect", "difficulty", "distill"}
     assert workspace.messages()[:12] == old
     assert sorted(workspace.requested()[12:]) == sorted(workspace.messages()[12:])
     assert len(workspace.requested()) == 24
@@ -132,6 +132,20 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     executed = workspace.repro()
     assert "distill" in executed
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
+
+
+@pytest.mark.heavy
+def test_measuring_the_questions_collects_buys_and_trains_nothing_again(workspace: Workspace) -> None:
+    asked = workspace.asked()
+    measure = {"samples": 2, "max_solved": 2, "backend": {"kind": "hf", "max_tokens": 8}}
+    workspace.change({"collect.keep_hard": measure})
+    assert workspace.repro() == {"difficulty", "distill", "filter", "report"} | DATASETS
+    assert workspace.asked() == asked
+    rows = (workspace.folder / "data" / "filtered.jsonl").read_bytes().splitlines()
+    assert {json.loads(row)["pass_rate"]["samples"] for row in rows} == {2}
+    assert "Pass rates of the untrained student" in (workspace.folder / "report" / "index.html").read_text()
+    workspace.change({"collect.keep_hard": None})
+    assert workspace.repro() == set(), "the run-cache had it"
 
 
 @pytest.mark.heavy

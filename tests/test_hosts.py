@@ -106,7 +106,7 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
     second = workspace.clone(tmp_path / "second")
     second.make("store-import", f"FILE={tmp_path / 'the answers.jsonl'}")
     second.change({"distill.samples_per_question": 2})
-    assert second.repro("distill") == {"collect", "distill"}
+    assert second.repro("distill") == {"collect", "difficulty", "distill"}
     assert second.asked() == 12, "the second samples only"
 
     second.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")

@@ -14,9 +14,14 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
+from ruamel.yaml import YAML
 
 from stages.collect import main as collect
+from stages.lib.params import load_params
+from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import Turn
 from stages.preview.__main__ import main
+from stages.preview.chain import Trained, makers, train_texts
 from stages.preview.estimate import Range, by_question, mean, share, total
 from stages.preview.text import Page
 from tests import public_data
@@ -197,6 +202,56 @@ def test_a_judge_that_fails_hides_nothing_that_was_bought(
     assert result.stderr.splitlines()[-1].startswith("Error: JUDGE_API_KEY: not set.")
 
 
+def several_turns() -> Distilled:
+    turns = [Turn(role="user", content="What is 1 + 1?"), Turn(role="assistant", content="It is 2.")]
+    return Distilled(
+        id="q",
+        question="And 3 more?",
+        answer="5",
+        history=turns,
+        sample=0,
+        reasoning="2 + 3 = 5",
+        response="It is 5.",
+        finish_reason="stop",
+        model="m",
+        usage={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "learned"),
+    [
+        ({"train.loss_on": "every"}, ["It is 2.<|im_end|>", "It is 5.</answer><|im_end|>"]),
+        ({"train.loss_on": "last"}, ["It is 5.</answer><|im_end|>"]),
+        (
+            {"train.loss_on": "last", "train.trainer.kind": "openmind", "train.system_prompt": "in_user_turn"},
+            ["It is 5.</answer><|im_end|>"],
+        ),
+    ],
+)
+def test_what_is_learned_is_what_the_trainer_learns(
+    few: DistillRunner, settings: dict[str, str], learned: list[str]
+) -> None:
+    params = load_params(few._project_params(few.settings | settings))
+    trained = train_texts(params, [several_turns()])["q#0"]
+    assert isinstance(trained, Trained)
+    assert [part.text.rstrip()[-len(end) :] for part, end in zip(trained.parts[1::2], learned, strict=False)] == learned
+    assert [part.has_loss for part in trained.parts[:2]] == [False, True]
+    assert "".join(part.text for part in trained.parts).count("<|im_start|>assistant") == 2
+    assert all(trained.fits.values())
+
+
+def test_several_samples_are_judged_by_their_majority(few: DistillRunner, serve: Serve) -> None:
+    few.settings |= {"filter.strategy": "majority", "distill.samples_per_question": 3}
+    use(few, serve(good))
+    _, *answers, whole = parts(preview(few, "-n", 2).stdout)
+    assert [fields(answer)["verdict"] for answer in answers] == [
+        "kept: right, decided by majority; read: 2; stated by 100% of the samples"
+    ] * 6
+    assert "question" not in fields(answers[1]), "the question and its prompt are shown once"
+    assert fields(whole)["requests"] == "36: 6 in the store, 30 to send"
+
+
 # ---- what it takes, and what it leaves ----
 
 
@@ -311,6 +366,11 @@ def test_git_and_dvc_see_no_change(workspace: Workspace) -> None:
     after = (workspace.run("dvc", "status"), workspace.run("git", "status", "--porcelain"))
     assert after == before[:2]
     assert {path for path in workspace.touched_since(before[2]) if "store" not in path} == set()
+
+
+def test_the_questions_are_made_by_the_stages_before_distill() -> None:
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert makers(stages, "data/questions.jsonl") == [stages["collect"], stages["difficulty"]]
 
 
 # ---- the terminal ----

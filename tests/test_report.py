@@ -18,15 +18,17 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main as compare
+from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.page import language, outcome
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
-from stages.lib.rows import write_json, write_rows
+from stages.lib.rows import read_rows, write_json, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
+from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
 ARMS = {
@@ -43,6 +45,7 @@ INPUTS = {
     "--rejected": "data/rejected.jsonl",
     "--answers": "data/eval",
     "--collect": "metrics/collect.json",
+    "--difficulty": "metrics/difficulty.json",
     "--distill": "metrics/distill.json",
     "--filter": "metrics/filter.json",
     "--train": "metrics/train",
@@ -100,6 +103,10 @@ def distilled(index: int) -> dict[str, Any]:
     }
 
 
+def questions(index: int) -> Question:
+    return Question.model_validate(distilled(index))
+
+
 def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Evaluated:
     row = {
         "id": f"{benchmark}-{index}",
@@ -144,6 +151,7 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     contamination = {"ngram": 13, "gsm8k": {"hits": 3, "questions": 9, "too_short": 0}, "mgsm": "not checked"}
     collected = {"in": 57, "questions": 12, "heldout": 40, "left_out": left_out, "overlap": 0}
     write_json(folder / "metrics/collect.json", collected | {"contamination": contamination})
+    write_json(folder / "metrics/difficulty.json", Separated([questions(i) for i in range(12)]).metrics(None))
     write_json(folder / "metrics/distill.json", {"in": 12, "distilled": 12, "failed": 0, "failed_by_reason": {}})
     reasons = {"wrong_answer": rejected} if rejected else {}
     counts = {"in": 12, "kept": 12 - rejected, "rejected": rejected, "rejected_by_reason": reasons}
@@ -395,6 +403,32 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     assert "Contamination" not in Parsed(page(run)).text
 
 
+def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
+    assert "Pass rates" not in page(run)
+    counts = {"in": 12, "asked": 12, "kept": 9, "too_easy": 3, "samples": 2, "max_solved": 1, "unsure_answers": 4}
+    write_json(
+        run / "metrics/difficulty.json", counts | {"by_solved": {"0": 7, "1": 2, "2": 3}, "completion_tokens": 900}
+    )
+    solved = {f"train-{index}": index % 3 // 2 for index in range(12)}
+    for name, model in (("distilled", Distilled), ("filtered", Filtered), ("rejected", Rejected)):
+        path = run / f"data/{name}.jsonl"
+        rows = [
+            row.model_copy(update={"pass_rate": PassRate(solved=solved[row.id], unsure=0, samples=2)})
+            for row in read_rows(path, model, "")
+        ]
+        write_rows(path, rows)
+    parsed = Parsed(page(run))
+    assert "9 hard enough for the teacher" in parsed.text
+    assert "3 dropped: too easy, solved more than 1 times in 2" in parsed.text
+    first = parsed.rows.index(["solved", "questions", "share", "", "the teacher’s answers", "kept by filter"])
+    assert parsed.rows[first + 1 : first + 4] == [
+        ["0 of 2", "7", "58.3 %", "kept", "8", "5"],
+        ["1 of 2", "2", "16.7 %", "kept", "4", "3"],
+        ["2 of 2", "3", "25.0 %", "too easy", "–", "–"],
+    ]
+    assert "unsure of 4 of 24 answers" in " ".join(parsed.text.split())
+
+
 def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
     assert "Rule and judge" not in page(run)
     table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}
@@ -538,6 +572,19 @@ def test_chinese_text_says_that_it_is_chinese(run: Path, page: Callable[..., str
     edit(run / "data/rejected.jsonl", lambda row: row.update(question="小明有几个苹果？"))
     assert '<span class="question" dir="auto" lang="zh-Hans">小明有几个苹果？</span>' in page(run)
     assert [language(text) for text in ("答案是 7", "答えは7です", "The answer is 7.")] == ["zh-Hans", "ja", "en"]
+
+
+def test_a_sample_shows_the_earlier_turns_and_the_rows_own_system_text(run: Path, page: Callable[..., str]) -> None:
+    everything = {"report.samples": 40}
+    assert "Earlier: user" not in page(run, everything)
+    turns = [{"role": "user", "content": "小明有 3 个？"}, {"role": "assistant", "content": HOSTILE}]
+    edit(run / "data/filtered.jsonl", lambda row: row.update(history=turns, system="Be brief."))
+    edit(run / "data/eval/base.jsonl", lambda row: row.update(history=turns))
+    parsed = Parsed(page(run, everything))
+    for title in ("Earlier: user", "Earlier: assistant"):
+        assert parsed.text.count(title) == 2
+    assert parsed.text.count("System text of the row") == parsed.text.count("Be brief.") == 1
+    assert parsed.text.count(HOSTILE) == parsed.text.count("小明有 3 个？") == 2
 
 
 def test_a_run_without_rejected_rows_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:

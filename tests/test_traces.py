@@ -14,7 +14,9 @@ from click.testing import Result
 
 from stages.convert import main as convert
 from stages.filter import main as filter_stage
-from stages.lib.params.presets import PRESETS, preset_names, trace_preset_named
+from stages.lib.doctor.needs import named_downloads, named_files
+from stages.lib.params import load_params
+from stages.lib.params.presets import TRACE_PRESETS, preset_names, trace_preset_named
 from stages.lib.rows import read_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.tables.columns import Unusable
@@ -191,6 +193,7 @@ class TestMessages:
         found = exchange_in(turns)
         assert (found.system, found.question, found.reasoning, found.text) == ("S", "Q", "", "A")
         assert exchange_in(turns[1:]).system == ""
+        assert exchange_in([{role: "system", content: None}, *turns[1:]]).system == ""
 
     @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
     def test_a_key_of_its_own_is_the_reasoning(self, key: str) -> None:
@@ -474,9 +477,9 @@ class TestRefusals:
 
 
 class TestPresets:
-    """stages/presets/traces: public sets, described and not programmed."""
+    """stages/trace_presets: public sets, described and not programmed."""
 
-    NAMES = preset_names(PRESETS / "traces")
+    NAMES = preset_names(TRACE_PRESETS)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_row_in_the_form_of_each_set_becomes_a_trace(self, name: str, tmp_path: Path, read: Read) -> None:
@@ -584,6 +587,23 @@ def test_a_row_with_a_control_token_goes_on_and_is_dropped_by_convert(
     metrics = json.loads((tmp_path / "convert.json").read_bytes())
     assert (metrics["in"], metrics["rows"], metrics["dropped"]["control_token"]) == (2, 1, 1)
     assert json.loads((tmp_path / "mine" / "mine.json").read_bytes())[0]["conversations"][0]["value"] == QUESTIONS[2]
+
+
+def test_the_doctor_knows_what_is_downloaded_and_which_file_must_be_there(
+    tmp_path: Path, project_params: Params
+) -> None:
+    entries = {
+        "s1k": of_preset("s1k", None, "hub"),
+        "mine": of_file(tmp_path / "mine.jsonl", SEPARATE),
+        "open": of_preset("openthoughts_114k", None, "modelscope"),
+    }
+    params = load_params(project_params({"traces": entries}))
+    found = {item.key: (item.hub, item.name) for item in named_downloads(params)}
+    assert found == {
+        "traces.s1k.source": ("hub", "simplescaling/s1K-1.1"),
+        "traces.open.source": ("modelscope", "open-thoughts/OpenThoughts-114k"),
+    }
+    assert dict(named_files(params))["traces.mine.source.path"] == tmp_path / "mine.jsonl"
 
 
 @pytest.mark.heavy

@@ -8,9 +8,11 @@ import hashlib
 import importlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from ruamel.yaml import YAML
 
 from stages.convert import convert, messages, refuse_control_tokens
 from stages.distill import REBUILD, PlannedCalls, ask, outcome
-from stages.filter import Decider, decide_rows
-from stages.lib.chat_template import align, control_tokens, prompt_ids, rendered, row_ids
-from stages.lib.params import OpenMind, Params, judge_of, prompt_text
+from stages.filter import decide_rows
+from stages.lib.chat_template import align, control_tokens, rendered
+from stages.lib.deciders import Deciders
+from stages.lib.params import OpenMind, Params, prompt_text
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
 from stages.lib.reviews.applying import Reviews
@@ -33,7 +36,7 @@ from stages.lib.store.answer_store import AnswerStore, open_store, request_key
 from stages.lib.students import student_tokenizer
 from stages.lib.teacher.asking import AskResult, Plan, Respondent, make_plan, price_of
 from stages.lib.teacher.client import TeacherError
-from stages.lib.training import Conversation
+from stages.lib.training import Conversation, Job
 
 PIPELINE = Path(__file__).resolve().parents[2] / "dvc.yaml"
 QUESTIONS = "data/questions.jsonl"
@@ -162,18 +165,18 @@ def _call(question: Question, number: int, request: dict[str, Any], store: Answe
 
 def judge(params: Params, rows: list[Distilled], store_path: Path) -> Judged:
     """The verdict of every row; TeacherError where a judge's mark was not received."""
-    decider = Decider(params.filter)
+    deciders = Deciders(params.filter, params.train.student)
     with ExitStack() as stack:
-        if asked := judge_of(params.filter):
+        if deciders.judge:
             store = stack.enter_context(open_store(store_path))
-            decider.ask_judge(rows, asked, params.run, store)
+            deciders.ask_judge(rows, params.run, store)
         reviews = Reviews.of(REVIEWS if REVIEWS.is_file() else None)
-        judged = Judged({row.key: row for row in decide_rows(rows, decider, reviews, params.filter)})
-        if decider.judging:
-            judged.latencies = decider.judging.latencies
+        judged = Judged({row.key: row for row in decide_rows(rows, deciders, reviews, params.filter)})
+        if deciders.judge and (judging := deciders.judge.judging):
+            judged.latencies = judging.latencies
             for key, row in judged.rows.items():
                 if row.judge_verdict is not None:
-                    judged.replies[key] = [_usage(body) for body in decider.judging.replies(row, store)]
+                    judged.replies[key] = [_usage(body) for body in judging.replies(row, store)]
     return judged
 
 
@@ -185,39 +188,74 @@ def _usage(body: bytes) -> Tokens:
 
 
 def train_texts(params: Params, rows: list[Distilled]) -> dict[str, Trained | str]:
-    """Each row, by key, as the trainer would read it, or the reason why convert drops it."""
+    """Each row, by key, as the trainer would read it, or the reason why convert drops it.
+
+    Prompt and loss are those of the trainer's own code.
+    """
     system = prompt_text(params.convert.system_prompt)
     tokenizer = student_tokenizer(params.train.student)
     control = control_tokens(tokenizer, params.convert.markers)
     refuse_control_tokens(system, control, params.convert.system_prompt)
-    if isinstance(params.train.trainer, OpenMind):
-        from stages.lib.trainers.openmind.tokens import chat_template
-
-        tokenizer.chat_template = chat_template(params.train.system_prompt)
-    else:
-        align(tokenizer, params.convert.markers, params.train.system_prompt, with_system=bool(system))
-    found: dict[str, Trained | str] = {}
-    for row in rows:
-        samples, dropped = convert([row], system, params.convert, control)
-        turns = [messages(sample, params.convert.tags) for sample in samples]
-        found[row.key] = dropped[0].reason if dropped else _trained(turns[0], tokenizer, params)
-    return found
+    samples, dropped = convert(rows, system, params.convert, control)
+    reasons: dict[str, Trained | str] = {row.key: row.reason for row in dropped}
+    keys = [row.key for row in rows if row.key not in reasons]
+    turns = [messages(sample, params.convert.tags) for sample in samples]
+    return reasons | dict(zip(keys, _trained(turns, tokenizer, params), strict=True))
 
 
-def _trained(turns: list[dict[str, str]], tokenizer: Any, params: Params) -> Trained:
-    prompt = rendered(tokenizer, turns[:-1], opened=True)
-    (prompt_tokens,) = (len(ids) for ids in prompt_ids(tokenizer, [turns[:-1]]))
-    cutoffs = {name: arm.cutoff_len for name, arm in params.arms.items()}
-    if isinstance(params.train.trainer, OpenMind):
-        from stages.lib.trainers.openmind.tokens import TURN, Row
+def _trained(rows: list[list[dict[str, str]]], tokenizer: Any, params: Params) -> list[Trained]:
+    """The conversations as the trainer reads them; DistilleryError where it would refuse one."""
+    conversations = [conversation(turns) for turns in rows]
+    job = Job(
+        name=next(iter(params.arms), ""),
+        conversations=conversations,
+        student=Path(tokenizer.name_or_path),
+        train=params.train,
+        arm=next(iter(params.arms.values())),
+        run=params.run,
+        markers=params.convert.markers,
+        out=Path(),
+    )
+    return list((_by_openmind if isinstance(params.train.trainer, OpenMind) else _by_trl)(job, tokenizer, params))
 
-        text = turns[-1]["content"]  # openMind tokenizes it alone, and adds the end token
-        answer_tokens = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) + 1
-        row = Row(Conversation("", "", text), prompt_tokens, answer_tokens)
-        fits = {name: row.fits(cutoff) for name, cutoff in cutoffs.items()}
-        return Trained((Part(prompt, prompt_tokens, False), Part(text + TURN[1], answer_tokens, True)), fits)
-    text = rendered(tokenizer, turns)
-    (row_tokens,) = (len(ids) for ids in row_ids(tokenizer, [turns]))
-    fits = {name: row_tokens <= cutoff for name, cutoff in cutoffs.items()}
-    answer = Part(text.removeprefix(prompt), row_tokens - prompt_tokens, True)
-    return Trained((Part(prompt, prompt_tokens, False), answer), fits)
+
+def conversation(turns: list[dict[str, str]]) -> Conversation:
+    """Chat messages as a conversation of the training."""
+    system = turns[0]["content"] if turns and turns[0]["role"] == "system" else ""
+    texts = [turn["content"] for turn in turns if turn["role"] != "system"]
+    *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
+    return Conversation(system, user, assistant, tuple(history))
+
+
+def _by_trl(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
+    from stages.lib.trainers.trl.prompts import tokens_of
+
+    rows = job.conversations
+    with_system, with_history = (any(getattr(row, name) for row in rows) for name in ("system", "history"))
+    align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history)
+    for row in tokens_of(job, rows, tokenizer):
+        labelled = zip(row.ids, (label >= 0 for label in row.labels), strict=True)
+        spans = [(has_loss, [each for each, _ in group]) for has_loss, group in groupby(labelled, key=itemgetter(1))]
+        parts = tuple(Part(_decoded(tokenizer, ids), len(ids), has_loss) for has_loss, ids in spans)
+        yield Trained(parts, {name: len(row.ids) <= arm.cutoff_len for name, arm in params.arms.items()})
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _by_openmind(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
+    from stages.lib.trainers.openmind import check_loss_on
+    from stages.lib.trainers.openmind.tokens import TURN, Row, chat_template
+
+    check_loss_on(job)
+    tokenizer.chat_template = chat_template(job.train.system_prompt)
+    for each in job.conversations:
+        prompt = rendered(tokenizer, each.messages()[:-1], opened=True)
+        # openMind tokenizes prompt and answer apart, and adds the end token
+        texts = tokenizer([prompt, each.assistant], add_special_tokens=False, verbose=False)["input_ids"]
+        row = Row(each, len(texts[0]), len(texts[1]) + 1)
+        answer = Part(each.assistant + TURN[1], row.answer_tokens, True)
+        fits = {name: row.fits(arm.cutoff_len) for name, arm in params.arms.items()}
+        yield Trained((Part(prompt, row.prompt_tokens, False), answer), fits)

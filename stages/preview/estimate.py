@@ -203,15 +203,13 @@ def marks(preview: Preview, params: Params, answered: Range) -> Range | None:
     """How many rows a judge would mark; None where none would, or where it is not known."""
     if not preview.judged.rows or judge_of(params.filter) is None:
         return None
-    rows = answered.times(preview.plan.calls)
-    if params.filter.strategy in ("judge", "both"):
-        return rows
+    rows, found = answered.times(preview.plan.calls), preview.judged.rows.values()
+    if params.filter.strategy in ("judge", "both", "judge_rubric"):
+        return rows.times(share(sum(row.judge_verdict is not None for row in found), len(found)))
     audited, _ = audit_of(params.filter)
-    if params.filter.strategy == "rule_audited":
-        unsure = exactly(0)
-    else:
-        found = [row.rule_verdict for row in preview.judged.rows.values()]
-        unsure = share(found.count("unsure"), len(found))
+    unsure = exactly(0)
+    if params.filter.strategy == "rule_then_judge":
+        unsure = share(sum(row.rule_verdict == "unsure" for row in found), len(found))
     assert unsure.low is not None
     assert unsure.high is not None
     parts = [each + audited * (1 - each) for each in (unsure.about, unsure.low, unsure.high)]

@@ -90,7 +90,7 @@ def show_call(page: Page, call: Call, place: str, preview: Preview, params: Para
     page.field("reasoning", f"{len(call.row.reasoning):,} characters{_tokens(call)}")
     page.field("", page.shortened(call.row.reasoning), gutter="│ ")
     page.field("answer", call.row.response, gutter="│ ")
-    page.field("gold", f"{call.question.answer}")
+    page.field("gold", call.question.answer or "none")
     if verdict := preview.judged.rows.get(call.row.key):
         page.field("verdict", verdict_text(verdict), style="red" if isinstance(verdict, Rejected) else "green")
     if trained := preview.trained.get(call.row.key):
@@ -119,8 +119,14 @@ def _tokens(call: Call) -> str:
 def verdict_text(row: Filtered) -> str:
     """``rejected (wrong_answer): wrong by rule:last_number, which reads 96``."""
     kept = f"rejected ({row.reason})" if isinstance(row, Rejected) else "kept"
-    judge = f"; rule: {row.rule_verdict}, judge: {row.judge_verdict}" if row.judge_verdict else ""
-    return f"{kept}: {row.verdict}, decided by {row.decided_by}; read: {row.prediction or 'no answer'}{judge}"
+    parts = [f"{kept}: {row.verdict}, decided by {row.decided_by}"]
+    parts += [row.detail] if row.detail else []
+    parts += [f"read: {row.prediction}"] if row.prediction else []
+    parts += [f"stated by {row.majority.share:.0%} of the samples"] if row.majority else []
+    parts += [f"score {row.score:g}"] if row.score is not None else []
+    if row.judge_verdict:
+        parts.append(f"rule: {row.rule_verdict or 'not asked'}, judge: {row.judge_verdict}")
+    return "; ".join(parts)
 
 
 def show_trained(page: Page, trained: Trained | str, row: Distilled, verdict: Filtered | None, params: Params) -> None:

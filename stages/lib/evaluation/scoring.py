@@ -14,7 +14,7 @@ from scipy.stats import sem
 from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, flags, summary
 from stages.lib.evaluation.backends import Asking
 from stages.lib.evaluation.results import Sample, Score, Scored
-from stages.lib.evaluation.tasks import KNOWN
+from stages.lib.evaluation.tasks import HELDOUT, KNOWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from stages.lib.rows.evaluated import Evaluated
 
@@ -50,6 +50,7 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
         cluster=identity.cluster,
         language=identity.language,
         question=identity.question,
+        history=sample.doc.get("history") or None if sample.task == HELDOUT else None,
         answer=identity.answer,
         prompt=sample.prompt,
         response=sample.response.text if sample.response is not None else sample.choice or "",

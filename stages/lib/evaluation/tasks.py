@@ -156,8 +156,11 @@ def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
 
 def heldout_task(questions: Path) -> dict[str, Any]:
     """The held-out questions as a generation task; its metric ``acc`` is 1 if the final answer is right."""
+    from stages.lib.evaluation.conversations import ConversationTask
+
     return {
         "task": HELDOUT,
+        "class": ConversationTask,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(questions.resolve())}},
         "test_split": "test",

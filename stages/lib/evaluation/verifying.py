@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.answers import Verdict, rule_verdict
-from stages.lib.evaluation.languages import LANGUAGES, language_of
+from stages.lib.texts.languages import LANGUAGES, language_of
 
 MGSM = re.compile(rf"mgsm_(?P<kind>native_cot|direct|en_cot)_(?P<language>{'|'.join(LANGUAGES)})")
 GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")

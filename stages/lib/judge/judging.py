@@ -1,8 +1,8 @@
-"""Ask a judge: the article's marking prompt, through the same client and the same store as the teacher.
+"""Ask a judge for marks, through the same client and the same store as the teacher.
 
-    judge = Judging(params.filter.judge, params.run)
+    judge = Judging(params.filter.judge, AgainstGold("strict_teacher"), params.run)     # or ByRubric (marks.py)
     judge.ask(rows, store)                   # rows: a function that returns the rows to mark
-    judge.mark(row, store)                   # "right" | "wrong" | "unsure"
+    judge.mark(row, store)                   # Mark("right") | Mark("wrong") | Mark("unsure")
 
 A reply that cannot be read is retried once (sample 1). The mark is unsure where the second reply cannot be read either,
 and where the judge refused, cut off or left its reply empty. A mark that was not received fails the stage, because a
@@ -12,10 +12,10 @@ time-out must not decide whether a row is kept. The replies that were received a
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
-from stages.lib.judge.marking import read_mark
-from stages.lib.params import Judge, Run, slotted_prompt_text
+from stages.lib.judge.marks import UNSURE, Mark, Marking
+from stages.lib.params import Judge, Run
 from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.rows.distilled import Distilled
@@ -25,24 +25,22 @@ from stages.lib.teacher.client import CallFailed, TeacherError
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import body_cost
 
-SEPARATOR = "\n" * 5  # the article's: the response, five newlines, the gold solution
 ROW_SUBJECTS = (Subject.CONTENT, Subject.LENGTH)  # refused because of the row's content, which a retry cannot change
 UNUSABLE = ("cut_off", "refused", "not_finished")  # an answer without reasoning may still hold a mark
 
-Mark = Literal["right", "wrong", "unsure"]
 Rows = Callable[[], Iterable[Distilled]]
 
 
 class Judging:
     """One judge for a run; ``counts`` holds the totals of its rounds, ``latencies`` the seconds of each new reply."""
 
-    def __init__(self, params: Judge, run: Run) -> None:
+    def __init__(self, params: Judge, marking: Marking, run: Run) -> None:
         self._params = params
+        self._marking = marking
         self._run = run
         self._respondent = Respondent("filter", "filter.judge", params, run.key_variable("judge"))
         self._identity = self._respondent.identity
         self._price = price_of(self._respondent, run)
-        self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "response")
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0
         self.latencies = array("d")
@@ -57,7 +55,7 @@ class Judging:
         """The mark of a row that was asked about."""
         bodies = self.replies(row, store)
         self.full_cost += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
-        return next(filter(None, map(_read, bodies)), "unsure")
+        return next(filter(None, map(self._read, bodies)), UNSURE)
 
     def replies(self, row: Distilled, store: AnswerStore) -> list[bytes]:
         """The bodies received for a row: none, one, or two where the first could not be read."""
@@ -73,16 +71,22 @@ class Judging:
             body = self._body(row, 0, store)
             if body:
                 yield self._request(row, 0)
-                if not _read(body):
+                if not self._read(body):
                     yield self._request(row, 1)
 
     def _request(self, row: Distilled, sample: int) -> dict[str, Any]:
-        texts = row.response + SEPARATOR + (row.solution or row.answer or "")
-        return chat_request(self._identity, self._params, self._prompt.replace("{question}", texts), sample)
+        return chat_request(self._identity, self._params, self._marking.text(row), sample)
 
     def _body(self, row: Distilled, sample: int, store: AnswerStore) -> bytes | None:
         key = request_key(self._request(row, sample))
         return store.body(key) if key in store else None
+
+    def _read(self, body: bytes) -> Mark | None:
+        try:
+            answer = read_body(body)
+        except BodyError:
+            return None
+        return None if answer.failure in UNUSABLE else self._marking.read(answer.response)
 
     def _round(self, requests: Requests, store: AnswerStore) -> RunCounts:
         result = AskResult()
@@ -115,11 +119,3 @@ def _is_permanent(failed: CallFailed, some_received: bool) -> bool:
     Where all rows were refused without a known reason, the cause is not the rows.
     """
     return failed.reason == "refused" and (some_received or failed.subject in ROW_SUBJECTS)
-
-
-def _read(body: bytes) -> Literal["right", "wrong"] | None:
-    try:
-        answer = read_body(body)
-    except BodyError:
-        return None
-    return None if answer.failure in UNUSABLE else read_mark(answer.response)

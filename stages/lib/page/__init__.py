@@ -26,7 +26,7 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
-from stages.lib.page.metrics import Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
+from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
@@ -59,6 +59,25 @@ class Step:
     def dropped(self) -> int:
         """The number of dropped rows."""
         return sum(part.count for part in self.parts if part.kind == "dropped")
+
+
+@dataclass(frozen=True)
+class PassRateRow:
+    """The questions that the untrained student solved ``solved`` times, and the teacher's yield on them."""
+
+    solved: int
+    questions: int
+    is_kept: bool
+    answers: int
+    right: int
+
+
+@dataclass(frozen=True)
+class PassRates:
+    """The untrained student's pass rates, by the number of right answers."""
+
+    counts: DifficultyCounts
+    rows: list[PassRateRow]
 
 
 @dataclass(frozen=True)
@@ -121,13 +140,15 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
-    ``marks`` is None where no judge was asked, ``reviews`` where nobody reviewed an answer.
+    ``marks`` is None where no judge was asked, ``pass_rates`` where the student was not, ``reviews`` where nobody
+    reviewed an answer.
     """
 
     teachers: list[str]
     student: str
     comparison: Comparison
     flow: list[Step]
+    pass_rates: PassRates | None
     marks: FilterCounts | None
     reviews: ReviewCounts | None
     trainings: dict[str, Training]

@@ -34,6 +34,23 @@ class CollectCounts(Metrics):
         return [name for name, found in self.contamination.items() if found == "not checked"]
 
 
+class DifficultyCounts(Metrics):
+    """metrics/difficulty.json: ``taken = kept + too_easy``; ``asked`` is 0 where the untrained student was not asked.
+
+    ``by_solved["1"]`` questions were answered right once in ``samples`` answers.
+    """
+
+    taken: int = Field(alias="in")
+    asked: int
+    kept: int
+    too_easy: int
+    samples: int
+    max_solved: int | None
+    by_solved: dict[str, int]
+    unsure_answers: int
+    completion_tokens: int
+
+
 class DistillCounts(Metrics):
     """metrics/distill.json: ``taken = distilled + all failed``."""
 

@@ -1,11 +1,15 @@
-"""``collect`` and ``eval_data``: the questions, and the sources of public data."""
+"""``collect`` and ``eval_data``: the questions, and the sources of public data.
+
+``collect.keep_hard`` is read by the stage ``difficulty``.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.lib.params.base import Count, FilePath, Section, Seed, Text
+from stages.lib.params.base import Count, FilePath, NotNegative, Section, Seed, Share, Text
 from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset, Published, Where
+from stages.lib.params.teacher import ServedTeacher
 
 PublicBenchmark = Literal["gsm8k", "mgsm", "mmlu"]  # those whose files we read
 
@@ -29,12 +33,29 @@ class ChainSum(Section):
 
 
 class Columns(Section):
-    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered."""
+    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
 
-    question: Text
-    answer: Text
+    ``answer`` null: the source has no gold answers, and ``gold``, which says how to read them, is null too.
+
+    ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
+    ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
+    text of the row's own; null: the one at the start of ``history``, if any.
+    """
+
+    question: Text | None
+    answer: Text | None
     solution: Text | None
     id: Text | None
+    history: Text | None
+    system: Text | None
+
+    @model_validator(mode="after")
+    def _some_question(self) -> "Columns":
+        if self.question is None and self.history is None:
+            raise ValueError(
+                "question and history are both null, so there is no question. Name the column of one of them"
+            )
+        return self
 
 
 class _Rows(Section):
@@ -44,9 +65,21 @@ class _Rows(Section):
     shuffle_seed: Seed | None
 
 
+def _check_gold(columns: Columns, gold: Gold | None) -> None:
+    if columns.answer is None and gold is not None:
+        raise ValueError(f"gold is {gold}, but columns.answer is null. Name the answer's column, or set gold: null")
+    if columns.answer is not None and gold is None:
+        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or columns.answer: null")
+
+
 class _Table(_Rows):
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "_Table":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class FileSource(InFile, _Table):
@@ -75,7 +108,12 @@ class Preset(Published):
     """A file of stages/presets: where a public set is published, and what its columns hold."""
 
     columns: Columns
-    gold: Gold
+    gold: Gold | None
+
+    @model_validator(mode="after")
+    def _gold_fits(self) -> "Preset":
+        _check_gold(self.columns, self.gold)
+        return self
 
 
 class Contamination(Section):
@@ -88,11 +126,45 @@ class Contamination(Section):
     benchmarks: dict[PublicBenchmark, FilePath]
 
 
+class LoadedStudent(Section):
+    """transformers loads the untrained student (``train.student``) in this process; one card.
+
+    ``top_p`` null: as the student's generation_config.json says. The seed is that of the sampling.
+    """
+
+    kind: Literal["hf"]
+    temperature: NotNegative
+    top_p: Share | None
+    max_tokens: Count
+    batch_size: Count
+    dtype: Literal["float32", "bfloat16", "float16"]
+    seed: Seed
+
+
+UntrainedStudent = Annotated[LoadedStudent | ServedTeacher, Field(discriminator="kind")]
+
+
+class KeepHard(Section):
+    """Keep the questions that the untrained student answers right in at most ``max_solved`` of ``samples`` answers."""
+
+    samples: Count
+    max_solved: Annotated[int, Field(ge=0)]
+    backend: UntrainedStudent
+
+    @model_validator(mode="after")
+    def _can_differ(self) -> "KeepHard":
+        if self.max_solved > self.samples:
+            raise ValueError(f"max_solved is above samples, {self.samples}. Lower it; equal, it keeps every question")
+        if self.samples > 1 and self.backend.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same answer. Raise it, or set samples: 1")
+        return self
+
+
 class Collect(Section):
     """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
     Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
-    Questions that are left out of a set are not replaced: the set is then smaller.
+    Questions that are left out of a set are not replaced: the set is then smaller. ``keep_hard`` null keeps all.
     """
 
     source: Source
@@ -100,6 +172,7 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
+    keep_hard: KeepHard | None
 
 
 class BenchmarkSource(Section):

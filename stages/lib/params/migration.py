@@ -77,6 +77,8 @@ def _collect(collect: Entry) -> None:
         collect.put(Entry("heldout_source", None), collect.entries.index(size) + 1)
     if size := collect.at("size"):
         size.rename("train_size")
+    if collect.at("keep_hard") is None:
+        collect.put(Entry("keep_hard", None))
     contamination = collect.at("contamination")
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)
@@ -123,6 +125,8 @@ def _model(model: Entry) -> None:
 
 
 def _filter(section: Entry) -> None:
+    if section.at("strategy") and not section.at("checks"):
+        section.put(Entry("checks", []))
     strategy, share = section.at("strategy"), section.at("judge_audit_share")
     if not (strategy and share):
         return
@@ -150,6 +154,8 @@ def _train(train: Entry, run: Entry) -> None:
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
         _put_in_run(run, own["save_steps"], own["resume"])
+    if (placed := train.at("system_prompt")) and train.entries:
+        train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)
     kind = train.at("finetuning_type")
     _group(train, "finetuning", {"finetuning_type": "kind"}, lora if kind and kind.value == "lora" else None)
 

@@ -1,4 +1,4 @@
-"""The presets of public sets: a YAML file each in stages/presets, those of traces in its folder ``traces``.
+"""The presets of public sets: a YAML file each, of questions in stages/presets, of traces in stages/trace_presets.
 
 Users add their own.
 """
@@ -16,7 +16,8 @@ from stages.lib.params.errors import nearest
 from stages.lib.params.tables import Published
 from stages.lib.params.traces import TracePreset
 
-PRESETS = Path(__file__).resolve().parents[2] / "presets"
+STAGES = Path(__file__).resolve().parents[2]
+PRESETS, TRACE_PRESETS = STAGES / "presets", STAGES / "trace_presets"
 P = TypeVar("P", bound=Published)
 
 
@@ -32,7 +33,7 @@ def preset_named(name: str, key: str) -> Preset:
 
 def trace_preset_named(name: str, key: str) -> TracePreset:
     """The preset of traces of that name; ParamsError as above."""
-    return _read(PRESETS / "traces", name, key, TracePreset)
+    return _read(TRACE_PRESETS, name, key, TracePreset)
 
 
 def _read(folder: Path, name: str, key: str, schema: type[P]) -> P:
@@ -44,5 +45,5 @@ def _read(folder: Path, name: str, key: str, schema: type[P]) -> P:
     except (YAMLError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "not YAML"
-        shown = f"stages/{path.relative_to(PRESETS.parent)}"
+        shown = f"stages/{path.relative_to(STAGES)}"
         raise ParamsError(f"{shown}: {what}. The other files of its folder are examples.") from error

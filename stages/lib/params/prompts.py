@@ -1,4 +1,5 @@
-"""The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, ``stages/prompts/judge/NAME.txt``.
+"""The prompts that params name: ``stages/prompts/NAME.txt``, and a judge's, ``stages/prompts/judge/NAME.txt``; and the
+lists of phrases, ``stages/phrases/NAME.txt``.
 
 A name is in only one of the two folders, so it is enough to find the text.
 """
@@ -8,7 +9,9 @@ from pathlib import Path
 from stages.lib.params.base import ParamsError
 
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
+PHRASES = Path(__file__).resolve().parents[2] / "phrases"
 JUDGE = "judge"
+RESPONSE = "{response}"  # the placeholder that only the prompts with a rubric have
 
 
 def prompt_text(name: str) -> str:
@@ -30,6 +33,17 @@ def slotted_prompt_text(key: str, name: str, what: str) -> str:
             "Write {question} into it, or choose another prompt."
         )
     return text
+
+
+def phrases_named(name: str) -> list[str]:
+    """The phrases of ``stages/phrases/NAME.txt``, one a line; empty lines and those that begin with # are left out."""
+    lines = (PHRASES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def phrase_lists() -> list[str]:
+    """The names of the lists of phrases, sorted."""
+    return sorted(file.stem for file in PHRASES.glob("*.txt"))
 
 
 def prompt_names(folder: str = "") -> list[str]:

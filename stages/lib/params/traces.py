@@ -79,11 +79,11 @@ class ModelScopeTraces(InModelScope, Told):
 
 
 class TracesPreset(InPreset):
-    """Traces that a file of stages/presets/traces describes."""
+    """Traces that a file of stages/trace_presets describes."""
 
 
 class TracePreset(Published, Told):
-    """A file of stages/presets/traces: where traces are published, and what their columns hold."""
+    """A file of stages/trace_presets: where traces are published, and what their columns hold."""
 
 
 class Traces(Section):

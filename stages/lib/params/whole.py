@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stages.lib.params.base import Name, Section
-from stages.lib.params.collect import Collect, EvalData
+from stages.lib.params.base import Name, ParamsError, Section
+from stages.lib.params.checks import RefusalsCheck
+from stages.lib.params.collect import ChainSum, Collect, EvalData, PresetSource, Source
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
 from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
-from stages.lib.params.filter import Filter, judge_of
-from stages.lib.params.prompts import JUDGE, prompt_names
+from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
+from stages.lib.params.presets import preset_named
+from stages.lib.params.prompts import JUDGE, RESPONSE, phrase_lists, prompt_names, prompt_text
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
@@ -20,6 +22,7 @@ READERS = {
     "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
     "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.student": ("collect.keep_hard.backend with kind: openai_compatible", "STUDENT_API_KEY"),
     "run.served": (
         "evaluate.backend with kind: local-completions or local-chat-completions",
         '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
@@ -30,7 +33,7 @@ READERS = {
 # names of the pipeline's files in data/, which no traces may have; and what is added to the names of traces
 DATA_FILES = (
     *("questions", "heldout", "left_out", "distilled", "distill_failures"),
-    *("filtered", "rejected", "control", "disagreements"),
+    *("filtered", "rejected", "control", "disagreements", "reviews"),
 )
 TRACE_FILES = ("left_out", "filtered", "rejected", "control", "disagreements")
 
@@ -58,6 +61,7 @@ def contradictions(params: Params) -> Iterator[str]:
     """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
     yield from _names(params)
     yield from _prompts(params)
+    yield from _filter(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
@@ -102,14 +106,62 @@ def _prompts(params: Params) -> Iterator[str]:
         yield f"stages/prompts: {name}.txt is there and in its folder {JUDGE}. Rename one of them."
 
 
+def _filter(params: Params) -> Iterator[str]:
+    """A strategy needs what the questions and the teacher have: gold answers, several samples, a prompt of its form."""
+    strategy, samples = params.filter.strategy, params.distill.samples_per_question
+    for number, check in enumerate(params.filter.checks):
+        if isinstance(check, RefusalsCheck) and check.phrases not in (known := phrase_lists()):
+            path = f"stages/phrases/{check.phrases}.txt"
+            yield f"filter.checks.{number}.phrases: no file {path}.{nearest(check.phrases, known)}"
+    if isinstance(params.filter, MajorityFilter):
+        if samples < 2:
+            yield (
+                "filter.strategy: majority compares several answers to a question, and distill.samples_per_question is "
+                f"{samples}. Set it to 4, for example."
+            )
+    elif isinstance(params.filter, RubricFilter):
+        if not _is_rubric(prompt := params.filter.judge.prompt):
+            yield (
+                f"filter.judge.prompt: {prompt} has no placeholder {RESPONSE}, which strategy judge_rubric needs. "
+                "Choose rubric_en or rubric_zh, or write it into the prompt."
+            )
+    elif (judge := judge_of(params.filter)) and _is_rubric(judge.prompt):
+        yield (
+            f"filter.judge.prompt: {judge.prompt} is a rubric, and strategy {strategy} compares with gold answers. "
+            "Choose strict_teacher, or set filter.strategy to judge_rubric."
+        )
+    elif not _has_gold(params.collect.source):
+        yield (
+            f"filter.strategy: {strategy} compares with gold answers, and collect.source has none (columns.answer: "
+            "null). Set the strategy to majority or judge_rubric, or name the column."
+        )
+
+
+def _is_rubric(prompt: str) -> bool:
+    return RESPONSE in prompt_text(prompt)
+
+
+def _has_gold(source: Source) -> bool:
+    if isinstance(source, ChainSum):
+        return True
+    if not isinstance(source, PresetSource):
+        return source.columns.answer is not None
+    try:
+        return preset_named(source.name, "collect.source").columns.answer is not None
+    except ParamsError:  # collect says what is wrong with the preset
+        return True
+
+
 def _run(params: Params) -> Iterator[str]:
     """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
     run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
     teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    student_kind = params.collect.keep_hard.backend.kind if params.collect.keep_hard else None
     yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
-    if run.api_key_variables and not (keys.teacher or keys.judge):
+    yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
+    if run.api_key_variables and not (keys.teacher or keys.judge or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
     for name in ("api_key_variables", "embedded", "served", "prices"):

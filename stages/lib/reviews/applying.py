@@ -77,7 +77,7 @@ class Reviews:
         self._answers["without_hash"] += last.text_sha256 is None
         self._answers["changed"] += last.verdict != row.verdict
         self._answers["contradictory"] += _contradictory(current)
-        self._found["rule", row.rule_verdict, last.verdict] += 1
+        self._found["rule", row.rule_verdict or "not_asked", last.verdict] += 1
         self._found["judge", row.judge_verdict or "not_asked", last.verdict] += 1
         return row.model_copy(update={"verdict": last.verdict, "decided_by": DECIDED_BY})
 

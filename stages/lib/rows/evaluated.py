@@ -5,7 +5,10 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from stages.lib.rows import Row
+from stages.lib.rows.question import Turn, is_none
 
 
 class Evaluated(Row):
@@ -14,7 +17,7 @@ class Evaluated(Row):
     ``task`` is lm-eval's name of it. ``response`` is the whole text generated or, where lm-eval compared the likelihood
     of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
     ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
-    question does not arise (stages/lib/evaluation/audit.py).
+    question does not arise (stages/lib/evaluation/audit.py). ``history``: the earlier turns of the question, if any.
     """
 
     benchmark: str
@@ -22,6 +25,7 @@ class Evaluated(Row):
     cluster: str
     language: str | None
     question: str
+    history: list[Turn] | None = Field(default=None, exclude_if=is_none)
     answer: str
     prompt: str
     response: str

@@ -12,16 +12,17 @@ Rows are counted from 0; ``rows`` names the first ten of a kind.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stages.lib.params import Columns, Where
 from stages.lib.rows import DataError
-from stages.lib.rows.question import Question
+from stages.lib.rows.question import Question, Turn
 from stages.lib.sources import Drawn
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, Unusable, fits, text_in, text_of, value_at
 from stages.lib.tables.gold import READERS
+from stages.lib.tables.messages import Message, MessagesError, read_messages
 
 log = logging.getLogger("distillery.collect")
 
@@ -37,7 +38,7 @@ class Form:
     name: str
     split: str
     columns: Columns
-    gold: str
+    gold: str | None
     where: Where
     shuffle_seed: int | None
 
@@ -105,8 +106,7 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
 
 def _columns(form: Form) -> list[str]:
     """The columns that must be there."""
-    named = form.columns
-    return [column for column in (named.question, named.answer, named.solution, named.id, *form.where) if column]
+    return [column for column in (*form.columns.model_dump().values(), *form.where) if column]
 
 
 def _question(row: Mapping[str, Any], number: int, form: Form) -> Question:
@@ -115,16 +115,40 @@ def _question(row: Mapping[str, Any], number: int, form: Form) -> Question:
     name = text_of(value_at(row, columns.id)) if columns.id else f"{form.name}-{form.split}-{number}"
     if not name:
         raise Unusable("no_id")
+    question, history, system = _asked(row, columns)
     return Question(
         id=name,
-        question=text_in(row, columns.question, "question"),
+        question=question,
         answer=_gold(row, form),
         solution=solution if isinstance(solution, str) and solution.strip() else None,
         source=f"{form.name}/{form.split}",
+        history=[Turn(role=turn.role, content=turn.content) for turn in history] or None,
+        system=system,
     )
 
 
-def _gold(row: Mapping[str, Any], form: Form) -> str:
+def _asked(row: Mapping[str, Any], columns: Columns) -> tuple[str, Sequence[Message], str | None]:
+    """The question, the turns before it, and the row's own system text."""
+    own = text_of(value_at(row, columns.system)) if columns.system else None
+    own = own if own and own.strip() else None
+    if columns.history is None:
+        return text_in(row, str(columns.question), "question"), (), own
+    try:
+        dialogue = read_messages(value_at(row, columns.history))
+        history, question = (dialogue.turns, "") if columns.question else dialogue.before_last_question()
+    except MessagesError as error:
+        raise Unusable(str(error)) from error
+    if history and history[-1].role == "user":
+        raise Unusable("turns_do_not_alternate")  # the question would be the user's second turn in a row
+    if columns.question:
+        question = text_in(row, columns.question, "question")
+    return question, history, own or dialogue.system
+
+
+def _gold(row: Mapping[str, Any], form: Form) -> str | None:
+    """The gold answer; None where the source has none."""
+    if form.columns.answer is None or form.gold is None:
+        return None
     answer = READERS[form.gold](text_in(row, form.columns.answer, "answer"))
     if answer is None:
         raise Unusable(f"answer_not_{form.gold}")

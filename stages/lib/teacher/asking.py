@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 
 from stages.lib.command import Interrupted
-from stages.lib.params import Price, Run, ServedTeacher, Teacher
+from stages.lib.params import EmbeddedTeacher, Price, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
@@ -107,15 +107,18 @@ def _backend_of(model: Teacher) -> Any:
     return importlib.import_module(f"stages.lib.teacher.backends.{model.kind}")
 
 
-def chat_request(identity: str, model: Teacher, content: str, sample: int) -> dict[str, Any]:
-    """The request for a user message, as the store keeps it.
+def chat_request(identity: str, model: Teacher, content: str | list[dict[str, str]], sample: int) -> dict[str, Any]:
+    """The request for a user message, or for a conversation that ends with one, as the store keeps it.
 
-    ``endpoint`` and ``sample`` are not sent. Sampling settings that are null are left out.
+    ``endpoint`` and ``sample`` are not sent. Sampling settings that are null are left out. The embedded teacher, which
+    draws nothing at random, is sent the number of a further sample as the protocol's ``seed``.
     """
     values = {name: getattr(model, name, None) for name in SAMPLING}
     sampling = {name: value for name, value in values.items() if value is not None}
     settings = sampling | (model.extra_body if isinstance(model, ServedTeacher) else {})
-    messages = [{"role": "user", "content": content}]
+    if sample and isinstance(model, EmbeddedTeacher):
+        settings["seed"] = sample
+    messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
     return {"endpoint": identity, "model": model.model, "messages": messages, **settings, "sample": sample}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib.tables.columns import Unusable, text_from
+from stages.lib.tables.columns import Unusable, text_from, text_of
 
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant"}
 REASONING = ("reasoning_content", "reasoning", "thinking")  # an assistant's keys beside its content
@@ -35,7 +35,7 @@ def exchange_in(messages: Any) -> Exchange:
     question, answer = turns
     reasoning = next((text for key in REASONING if isinstance(text := answer.get(key), str) and text.strip()), "")
     return Exchange(
-        system=text_from(_content(system), "system") if system else "",
+        system=text_of(_content(system)) or "",
         question=text_from(_content(question), "question"),
         reasoning=reasoning,
         text=text_from(_content(answer), "response"),

@@ -19,6 +19,8 @@ from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.portable import readable_by_4
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
+# what template qwen writes between a question and its answer, and between that and the next question
+TO_ANSWER, TO_QUESTION = (f"<|im_end|>\n<|im_start|>{role}\n" for role in ("assistant", "user"))
 
 
 def settings_of(job: Job) -> OpenMind:
@@ -42,9 +44,14 @@ def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> 
 
 
 def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
-    """A conversation in openMind's format, with the system text where ``system_prompt`` puts it."""
-    in_turn = system_prompt == "in_user_turn" and conversation.system
-    user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
+    """A conversation in openMind's format, with the system text where ``system_prompt`` puts it.
+
+    Earlier turns are part of the last question, with the tokens of template qwen between them: openMind reads them as
+    these tokens, and only the last answer has a loss.
+    """
+    user = TO_QUESTION.join([*map(TO_ANSWER.join, conversation.history), conversation.user])
+    if system_prompt == "in_user_turn" and conversation.system:
+        user = conversation.system + SEPARATOR + user
     turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
     return turns if system_prompt == "in_user_turn" else {"system": conversation.system} | turns
 

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU.
+"""TRL's SFTTrainer: LoRA or full, loss on the answers alone (prompts.py), on a CPU, a GPU or (with torch_npu) an NPU.
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
@@ -26,7 +26,7 @@ from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
-from stages.lib.trainers.trl.prompts import check_prompts
+from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -123,7 +123,8 @@ def _tokenizer(job: Job) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
+    with_system, with_history = (any(getattr(row, name) for row in job.conversations) for name in ("system", "history"))
+    if align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history):
         log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
     return tokenizer
 
@@ -299,19 +300,25 @@ def _special(tokenizer: Any) -> set[str]:
 
 
 def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError if the end token of a row has no loss."""
-    without = sum(tokenizer.eos_token_id not in row for row in labels)
+    """TrainingError if the end token of a row, or of an earlier answer that is trained, has no loss."""
+    ends = [row.count(tokenizer.eos_token_id) for row in labels]
+    without = ends.count(0)
     if without:
         raise TrainingError(
             f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
             "would not learn to stop. Choose another student."
         )
+    if job.train.loss_on == "every" and sum(ends) < sum(len(row.answers) for row in job.conversations):
+        raise TrainingError(
+            f"{job.student}: its chat template does not write {tokenizer.eos_token} after each earlier answer, so the "
+            "student would not learn to stop there. Set train.loss_on: last, or choose another student."
+        )
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
-    rows = check_prompts(job, conversations, tokenizer)
-    return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
+    rows = tokens_of(job, conversations, tokenizer)
+    return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
@@ -340,7 +347,6 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out, so nothing is cut
         packing=packing,
         packing_strategy="bfd",  # does not split rows
-        completion_only_loss=True,
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
@@ -352,7 +358,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
     )
-    rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
+    rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
     with _refused_by_trl():
         trainer = SFTTrainer(
             model=model,

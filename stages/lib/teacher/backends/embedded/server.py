@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.params import Fault, Share
-from stages.lib.teacher.backends.embedded import judge, protocol
+from stages.lib.teacher.backends.embedded import grader, judge, protocol
 from stages.lib.teacher.backends.embedded.faults import Faults, damaged, shaped
 from stages.lib.teacher.backends.embedded.protocol import Reply
 from stages.lib.teacher.backends.embedded.solver import Worked, solve
@@ -53,6 +53,7 @@ class _ChatRequest(BaseModel):
     messages: list[_Message]
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0  # another seed: another sample of the answer
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
 
@@ -108,7 +109,7 @@ class ChatServer:
     def answer(self, question: str, body: _ChatRequest) -> Reply:
         """The reply to a question that can be answered."""
         fault = self.faults.for_attempt(question)
-        worked = protocol.cut(shaped(self.work(question), fault), body.max_tokens or sys.maxsize)
+        worked = protocol.cut(shaped(self.work(question, body.seed), fault), body.max_tokens or sys.maxsize)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             reply = protocol.streamed(self.model, question, worked, with_usage)
@@ -116,12 +117,14 @@ class ChatServer:
             reply = protocol.whole(self.model, question, worked)
         return damaged(reply, fault, question)
 
-    def work(self, question: str) -> Worked:
+    def work(self, question: str, sample: int) -> Worked:
         """Mark what is to be marked, work out what is to be worked out."""
         material = judge.material(question)
         if material:
             return judge.mark(*material, self.slip_share, self.seed)
-        return solve(question, self.slip_share, self.seed)
+        if rubric := grader.material(question):
+            return grader.grade(rubric, self.slip_share, self.seed)
+        return solve(question, self.slip_share, self.seed, sample)
 
 
 async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
