@@ -52,7 +52,7 @@ ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "served", 
 # and the columns that a table does not have
 ABSENT |= {f"Columns.{name}" for name in ("question", "answer", "solution", "id", "history", "system")}
 ABSENT |= {f"_Columns.{name}" for name in ("answer", "solution", "id", "model")}
-ABSENT |= {"ApiKeyVariables.teacher", "ApiKeyVariables.judge", "ApiKeyVariables.student"}
+ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "student")}
 
 
 def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:

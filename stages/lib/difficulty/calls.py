@@ -25,9 +25,9 @@ class Calls:
         self._samples = samples
 
     def of(self, question: Question) -> list[dict[str, Any]]:
-        """The requests for one question, after its earlier turns; its own system text replaces ``system``."""
+        """The requests for one question; its own system text replaces that of the base arm, as in the evaluation."""
         messages = question.messages(question.question)
-        if self._system is not None and not question.system:
+        if self._system and not question.system:
             messages.insert(0, {"role": "system", "content": self._system})
         turns = in_user_turn(messages) if self._in_user_turn else messages
         return [{**self._settings, "messages": turns, "sample": sample} for sample in range(self._samples)]
