@@ -9,12 +9,12 @@ from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset
 
 
 class _Columns(Section):
-    """The columns that each form may have; null where the table has no such column."""
+    """The columns that each form may have; those that a table has are named."""
 
-    answer: Text | None
-    solution: Text | None
-    id: Text | None
-    model: Text | None
+    answer: Text | None = None
+    solution: Text | None = None
+    id: Text | None = None
+    model: Text | None = None
 
 
 class SeparateColumns(_Columns):
@@ -39,14 +39,14 @@ class TaggedColumns(_Columns):
 
 
 class MessagesColumns(_Columns):
-    """A list of messages, with role and content or with from and value; the assistant's has the reasoning in tags.
+    """A list of messages, with role and content or with from and value; the last one has the reasoning in tags.
 
-    The system text, a message or the column ``system``, is left out or stands before the question.
+    The system text, a message or the column ``system``, is left out, or kept as the row's own.
     """
 
     form: Literal["messages"]
     messages: Text
-    system: Literal["left_out", "before_question"]
+    system: Literal["left_out", "kept"]
 
 
 TraceColumns = Annotated[SeparateColumns | TaggedColumns | MessagesColumns, Field(discriminator="form")]
@@ -62,7 +62,7 @@ class Told(Section):
     @model_validator(mode="after")
     def _gold_of_a_column(self) -> "Told":
         if (self.gold is None) != (self.columns.answer is None):
-            raise ValueError("gold and columns.answer are both null, or neither is. Change one")
+            raise ValueError("gold and columns.answer need each other. Name both, or neither and gold: null")
         return self
 
 
