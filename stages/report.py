@@ -36,6 +36,7 @@ from stages.lib.page import (
 )
 from stages.lib.page.metrics import (
     CollectCounts,
+    Described,
     DifficultyCounts,
     DistillCounts,
     Example,
@@ -144,7 +145,7 @@ def read_flow(inputs: Inputs) -> list[Step]:
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            contamination_remark(collected.unchecked),
+            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
         ),
         *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
@@ -176,10 +177,20 @@ def contamination_remark(unchecked: list[str]) -> str:
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
 
 
+def texts_remark(texts: dict[str, Described]) -> str:
+    """The remark on the scripts and the lengths of the questions to train on."""
+    found = texts.get("questions")
+    if not found or not found.characters:
+        return ""
+    scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
+    lengths = found.characters
+    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
+
+
 def read_marks(inputs: Inputs) -> FilterCounts | None:
-    """The counts of the judge's marks; None where no judge was asked."""
+    """The counts of the judge's marks or of the majority; None where the rule alone decided."""
     counts = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
-    return counts if counts.judge_asked else None
+    return counts if counts.judge_asked or counts.majority else None
 
 
 def dropped_parts(reasons: dict[str, int]) -> list[Part]:
@@ -238,19 +249,20 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
     There may be many long answers, so only the drawn samples are kept in memory.
     """
     path, advice = folder / f"{name}.jsonl", rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
-    asked: dict[str, dict[str, bool]] = {}
+    asked: dict[str, dict[str, bool | None]] = {}
     for row in read_rows(path, Evaluated, advice):
         asked.setdefault(row.benchmark, {})[row.key] = row.correct
     check_answers(path, asked, comparison.arms[name])
     keys = {benchmark: draw_samples(correct, params) for benchmark, correct in asked.items()}
-    expected = {key for right, wrong in keys.values() for key in (*right, *wrong)}
+    expected = {key for drawn in keys.values() for of_kind in drawn for key in of_kind}
     rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in expected}
     samples = {
         benchmark: Samples(
             n=len(correct),
-            correct=sum(correct.values()),
+            correct=count_right(correct) if benchmark in comparison.benchmarks else None,
             right=[rows[key] for key in keys[benchmark][0]],
             wrong=[rows[key] for key in keys[benchmark][1]],
+            unscored=[rows[key] for key in keys[benchmark][2]],
         )
         for benchmark, correct in asked.items()
     }
@@ -258,13 +270,20 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
     return Answers(samples, list(read_rows(examples, Example, advice)) if examples.is_file() else [])
 
 
-def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) -> None:
+def count_right(correct: dict[str, bool | None]) -> int:
+    """The number of right answers."""
+    return sum(each is True for each in correct.values())
+
+
+def check_answers(path: Path, asked: dict[str, dict[str, bool | None]], compared: Arm) -> None:
     """DataError unless the answers of each benchmark are those that were compared."""
     if not asked:
         raise DataError(f"{path}: there is nothing in it. {rebuild('compare')}")
-    for benchmark in dict.fromkeys([*compared.benchmarks, *asked]):
+    for benchmark in dict.fromkeys([*compared.benchmarks, *compared.unscored, *asked]):
         correct, score = asked.get(benchmark, {}), compared.benchmarks.get(benchmark)
-        found, expected = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
+        unscored = compared.unscored.get(benchmark)
+        found = count_right(correct), len(correct)
+        expected = (score.correct, score.n) if score else (0, unscored.n if unscored else 0)
         if found != expected:
             raise DataError(
                 f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {expected[0]} of {expected[1]} were "
@@ -272,12 +291,15 @@ def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) 
             )
 
 
-def draw_samples(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str]]:
-    """Draw keys of right and of wrong answers, as many as params say; arms with the same questions share the order."""
+def draw_samples(correct: dict[str, bool | None], params: Params) -> tuple[list[str], ...]:
+    """Draw keys of right answers, of wrong ones and of those without a score, as many as params say of each.
+
+    Arms with the same questions share the order.
+    """
     order = sorted(correct)
     random.Random(params.report.seed).shuffle(order)
-    right, wrong = [key for key in order if correct[key]], [key for key in order if not correct[key]]
-    return right[: params.report.samples], wrong[: params.report.samples]
+    kinds = ([key for key in order if correct[key] is kind] for kind in (True, False, None))
+    return tuple(keys[: params.report.samples] for keys in kinds)
 
 
 def examples_file(folder: Path, name: str) -> Path:

@@ -64,15 +64,22 @@ Answer = Distilled | LeftOutTrace
 @click.option("--rows", "rows_path", type=WRITE, required=True, help="Distilled rows, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Answers left out, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
+@click.option("--eval-data", type=READ, help="The folder of downloaded benchmarks, read if params say so.")
 @params_option
 @one_line_errors
 def main(
-    name: str, heldout_path: Path, rows_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path
+    name: str,
+    heldout_path: Path,
+    rows_path: Path,
+    left_out_path: Path,
+    metrics_path: Path,
+    eval_data: Path | None,
+    params_path: Path,
 ) -> None:
     params = load_params(params_path)
     entry = entry_of(name, params)
     table, told = table_of(name, entry)
-    indexes = benchmark_indexes(params.collect.contamination)
+    indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
     with writing(rows_path) as rows, writing(left_out_path) as others:
@@ -111,7 +118,7 @@ def _origin(table: Table) -> str:
 def heldout_ids(path: Path) -> dict[str, str]:
     """The ids of the held-out questions by their normalised texts."""
     rows = read_rows(path, Question, "Run 'dvc repro collect' to rebuild it.")
-    return {normalised(row.question): row.id for row in rows}
+    return {normalised(row.user_text): row.id for row in rows}
 
 
 def answers(table: Table, told: Told, entry: Traces, sieve: "Sieve", tally: "Tally") -> Iterator[Answer]:
@@ -181,7 +188,7 @@ class Sieve:
         if same_as := self._ids.get(text):
             return {"reason": "duplicate", "same_as": same_as}
         if (other := self._places.setdefault(answer.id, place.text)) != place.text:
-            raise DataError(f"{place.text}: the id '{answer.id}' is that of {other} too. Set columns.id: null.")
+            raise DataError(f"{place.text}: the id '{answer.id}' is that of {other} too. Remove columns.id.")
         self._ids[text] = answer.id
         return {}
 

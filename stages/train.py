@@ -73,6 +73,9 @@ def main(
 ) -> None:
     params = load_params(params_path)
     conversations = read_dataset(dataset_path)
+    if several := sum(bool(each.history) for each in conversations):
+        which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
+        log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     started = time.monotonic()
     trained = train_arm(arm_name, conversations, params, model_path)
     write_rows(left_out_path, trained.left_out)

@@ -17,6 +17,7 @@ from stages.convert import main as convert
 from stages.distill import PlannedCalls
 from stages.evaluate import main as evaluate
 from stages.lib import chat_template as templates
+from stages.lib.difficulty.calls import Calls
 from stages.lib.hygiene.contamination import index_questions
 from stages.lib.params import SystemPrompt, load_params, prompt_text
 from stages.lib.rows import DataError, read_rows, write_rows
@@ -231,6 +232,17 @@ MORE: dict[str, dict[str, Any]] = {
     "system": {"system": "Be brief."},
     "both": {"history": HISTORY, "system": "Be brief."},
 }
+
+
+def test_the_untrained_student_and_a_judge_get_the_earlier_turns() -> None:
+    full = Question.model_validate(QUESTION | {"history": HISTORY, "system": "Be brief."})
+    calls = Calls({"model": "student"}, "Think.", system_in_user_turn=False, samples=1)
+    last = {"role": "user", "content": "And 3 more?"}
+    assert calls.of(full)[0]["messages"] == [{"role": "system", "content": "Be brief."}, *HISTORY, last]
+    alone = [{"role": "system", "content": "Think."}, last]
+    assert calls.of(Question(**QUESTION)) == [{"model": "student", "messages": alone, "sample": 0}]
+    assert full.transcript == "User: What is 2 + 3?\n\nAssistant: 5\n\nUser: And 3 more?"
+    assert Question(**QUESTION).transcript == "And 3 more?"
 
 
 # --- convert

@@ -15,14 +15,14 @@ from aiohttp import web
 from click.testing import Result
 
 from stages.collect import main as collect
-from stages.difficulty import check_answers, main
+from stages.difficulty import main
 from stages.evaluate import main as evaluate
 from stages.filter import main as filter_main
 from stages.lib.chat_template import rendered
 from stages.lib.difficulty.calls import verdict
 from stages.lib.params import Params, load_params, prompt_text
 from stages.lib.replies.reading import read_body
-from stages.lib.rows import DataError, read_rows, write_rows
+from stages.lib.rows import read_rows, write_rows
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.question import Question
 from tests.distill_runner import DistillRunner, Serve, Server, completion, question, wait_until
@@ -267,11 +267,30 @@ def test_a_chinese_answer_is_read_as_the_evaluation_reads_it() -> None:
         assert verdict(asked, read_body(json.dumps(body).encode())) == found
 
 
-def test_a_question_without_gold_answer_is_one_line(tmp_path: Path) -> None:
-    rows = [*sums(5), Question.model_construct(id="open", question="Why?", answer="")]
-    with pytest.raises(DataError, match=r"c.jsonl: 1 questions have no gold answer \('open' is the first\), so their "):
-        check_answers(rows, tmp_path / "c.jsonl")
-    check_answers(sums(5), tmp_path / "c.jsonl")
+def test_a_question_without_gold_answer_is_one_line(
+    tmp_path: Path, tiny_params: ParamsFile, refuses: Refuses, runs: Runs
+) -> None:
+    rows = [*sums(5), Question(id="open", question="Why?", answer=None)]
+    assert refuses(main, *options(tmp_path, rows, tiny_params(loaded()))) == (
+        f"{tmp_path / 'collected.jsonl'}: 1 questions have no gold answer ('open' is the first), so their difficulty "
+        "cannot be measured. Set collect.keep_hard: null, or collect questions with answers."
+    )
+    runs(main, *options(tmp_path, rows, tiny_params()))
+    assert (tmp_path / "out" / "questions.jsonl").read_bytes() == (tmp_path / "collected.jsonl").read_bytes()
+
+
+def test_a_conversation_is_asked_whole_with_its_own_system_text(
+    tmp_path: Path, project_params: ParamsFile, runs: Runs, serve: Serve
+) -> None:
+    server = serve(says("The answer is 5."))
+    history = [{"role": "user", "content": "Tom has 2 pens."}, {"role": "assistant", "content": "Noted."}]
+    row = {"id": "a", "question": "He gets 3. How many?", "answer": "5", "history": history, "system": "Count pens."}
+    params = project_params(served(server, samples=1, max_solved=1))
+    runs(main, *options(tmp_path, [Question.model_validate(row)], params))
+    question = {"role": "user", "content": "He gets 3. How many?"}
+    assert server.bodies[0]["messages"] == [{"role": "system", "content": "Count pens."}, *history, question]
+    (kept,) = written(tmp_path, "questions.jsonl")
+    assert kept == row | {"solution": None, "source": "unknown"} | {"pass_rate": kept["pass_rate"]}
 
 
 def test_where_nothing_is_hard_the_stage_says_so(

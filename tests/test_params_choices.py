@@ -106,7 +106,8 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"run.embedded": {"latency_s": 0.0, "port": 0}},
-        "run.embedded: only distill.teacher or filter.judge with kind: embedded reads it. Remove the key.",
+        "run.embedded: only distill.teacher, filter.judge or prefer.judge with kind: embedded reads it. "
+        "Remove the key.",
         id="an embedded server without an embedded model",
     ),
     pytest.param(
@@ -139,7 +140,7 @@ LACKING = [
     pytest.param(
         EMBEDDED,
         {"run.embedded": None},
-        "run.embedded: missing, and distill.teacher or filter.judge with kind: embedded reads it. "
+        "run.embedded: missing, and distill.teacher, filter.judge or prefer.judge with kind: embedded reads it. "
         "Write it, for example {latency_s: 0.05, port: 0}.",
         id="an embedded model without its server",
     ),

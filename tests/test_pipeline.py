@@ -34,6 +34,7 @@ PROMPTS = {
     "convert": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate-base": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate": "stages/prompts/${convert.system_prompt}.txt",
+    "prefer": "stages/prompts/pairwise",  # the folder, for prefer may be null
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
 UNREACHED = {

@@ -52,6 +52,7 @@ INPUTS = {
     "--compare": "metrics/compare.json",
 }
 ROOT = Path(__file__).resolve().parents[1]
+UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
 VOID = {"meta", "line", "circle", "path", "br", "img"}
 
@@ -162,13 +163,29 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
 def write_evaluation(folder: Path, name: str, right: int, benchmarks: Sequence[str] = ("heldout",)) -> None:
     """An arm's answers to 40 questions of each benchmark, so many of them right."""
     rows = [evaluated(index, index < right, benchmark) for benchmark in benchmarks for index in range(40)]
+    rows = [row.model_copy(update=UNSCORED) if row.benchmark == "preference" else row for row in rows]
     write_rows(folder / f"data/eval/{name}.jsonl", rows)
     lines = [("question_id", "benchmark", "cluster", "correct")]
-    lines += [(row.id, row.benchmark, row.cluster, str(int(row.correct))) for row in rows]
+    scored = [row for row in rows if row.correct is not None]
+    lines += [(row.id, row.benchmark, row.cluster, str(int(bool(row.correct)))) for row in scored]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
-    facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks}
+    facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks if benchmark != "preference"}
+    if "preference" in benchmarks:
+        facts["preference"] = {"n": 40, "cut_off": 0.25, "tokens_median": 52.5, "tokens_p95": 110.0}
     system = None if name == "base" else "brief"
     write_json(folder / f"metrics/eval/{name}.json", {"system_prompt": system, "settings": {}} | facts)
+
+
+def write_preferences(folder: Path, benchmarks: Sequence[str]) -> None:
+    """What a judge preferred in each pair, where the arms answered the benchmark of that name."""
+    counts: dict[str, Any] = {"n": 40, "wins": 21, "losses": 6, "ties": 13, "identical": 1, "unsure": 2, "flipped": 5}
+    counts |= {"flipped_share": 0.125, "flipped_to_a": 4, "longer_wins": 15, "shorter_wins": 11}
+    pairs = {
+        f"{first}_vs_{second}": {"first": first, "second": second, "length_correlation": 0.31} | counts
+        for first, second in PAIRS
+    }
+    judged = {"judge": {"model": "qwen-max", "prompt": "impartial"}, "pairs": pairs}
+    write_json(folder / "metrics/prefer.json", judged if "preference" in benchmarks else {"judge": None, "pairs": {}})
 
 
 def write_examples(folder: Path, name: str, **changes: Any) -> None:
@@ -220,7 +237,9 @@ def made_run(
             write_training(folder, name, ["1.5000", "0.5000", "0.2500"])
         arms = {name: arm for name, arm in ARMS.items() if name in right}
         params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
+        write_preferences(folder, benchmarks)
         folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
+        folders += ["--prefer", folder / "metrics/prefer.json"]
         out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
         runs(compare, *folders, *out, "--params", params)
 
@@ -401,6 +420,14 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     clean = {"hits": 0, "questions": 9, "too_short": 0}
     edit(run / "metrics/collect.json", lambda counts: counts["contamination"].update(gsm8k=clean, mgsm=clean))
     assert "Contamination" not in Parsed(page(run)).text
+
+
+def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, page: Callable[..., str]) -> None:
+    assert "Scripts:" not in Parsed(page(run)).text
+    lengths = {"shortest": 9, "p50": 217, "p90": 361, "p99": 526, "longest": 985}
+    questions = {"scripts": {"han": 4, "latin": 8}, "characters": lengths}
+    edit(run / "metrics/collect.json", lambda counts: counts.update(texts={"questions": questions}))
+    assert "Scripts: han 4, latin 8. Characters: median 217, 90 % at most 361." in Parsed(page(run)).text
 
 
 def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
@@ -724,3 +751,48 @@ def test_a_long_loss_curve_is_thinned_to_means_and_says_so() -> None:
     short = loss_chart({"arm": [LossPoint(step=1, loss=0.5)]})
     assert short is not None
     assert not short.is_thinned
+
+
+def test_the_majority_and_a_rubric_have_tables_of_their_own(run: Path, page: Callable[..., str]) -> None:
+    none: dict[str, dict[str, int]] = {"right": {}, "wrong": {}, "unsure": {}}
+    majority = {"questions": 12, "decided": 9, "undecided": 3, "largest_share": {"0.50": 3, "0.75": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(rule_by_judge=none, majority=majority))
+    parsed = Parsed(page(run))
+    assert "9 of 12 questions have a majority" in parsed.text
+    assert ["questions", "3", "9"] in parsed.rows
+    rubric = {"right": 9, "wrong": 2, "unsure": 1, "scores": {"4": 2, "8": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(majority=None, rubric=rubric, judge_asked=12))
+    parsed = Parsed(page(run))
+    assert "9 answers meet it, 2 do not, 1 marks could not be read" in parsed.text
+    assert ["answers", "2", "9"] in parsed.rows
+    assert "Rule and judge" not in parsed.text
+
+
+def test_a_row_without_a_gold_answer_shows_what_is_known(run: Path, page: Callable[..., str]) -> None:
+    path = run / "data/filtered.jsonl"
+    rows = [json.loads(line) | {"answer": None, "score": 8.0} for line in path.read_bytes().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parsed = Parsed(page(run))
+    assert "score 8" in " ".join(parsed.text.split())
+    assert "None" not in parsed.text
+
+
+@pytest.mark.parametrize("benchmarks", [["preference"], ["heldout", "preference"]])
+def test_the_judges_preference_is_on_the_page(
+    benchmarks: list[str], made_run: Callable[..., Path], page: Callable[..., str]
+) -> None:
+    folder = made_run(benchmarks=benchmarks)
+    shown = Parsed(page(folder, {"report.samples": 2}))
+    cells = ["21", "6", "13", "40", "5 (12.5 %)", "4", "2", "15 : 11", "+0.31"]
+    for first, second in PAIRS:
+        assert [f"{first} − {second}", *cells] in shown.rows
+    assert "Judge: qwen-max, prompt impartial." in shown.text
+    words, several = " ".join(shown.text.split()), len(benchmarks) > 1
+    assert words.count("preference: 40 answers" if several else " 40 answers") == 3
+    assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
+    sentence = outcome(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
+    if benchmarks == ["preference"]:
+        assert sentence.startswith("In the judge’s preference, the filtered arm is: 37.5 points better than base [")
+        assert "No benchmark has a score." in shown.text
+    else:
+        assert sentence.startswith("The filtered arm scores 37.5\u00a0% on heldout: better than base on all; ")

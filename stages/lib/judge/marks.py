@@ -67,7 +67,7 @@ class ByRubric:
 
     def text(self, row: Distilled) -> str:
         """The prompt with both texts, each as it is: a placeholder inside of them is text."""
-        texts = {"{question}": row.question, RESPONSE: row.response}
+        texts = {"{question}": row.transcript, RESPONSE: row.response}
         return re.sub(r"\{(?:question|response)\}", lambda slot: texts[slot[0]], self._prompt)
 
     def read(self, reply: str) -> Mark | None:

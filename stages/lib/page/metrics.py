@@ -19,6 +19,13 @@ class Metrics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class Described(Metrics):
+    """The scripts of some questions, and the percentiles of their lengths in characters."""
+
+    scripts: dict[str, int]
+    characters: dict[str, int] | None
+
+
 class CollectCounts(Metrics):
     """metrics/collect.json: ``taken = questions + heldout + all left out``."""
 
@@ -27,6 +34,7 @@ class CollectCounts(Metrics):
     heldout: int
     left_out: dict[str, int]
     contamination: dict[str, Any]
+    texts: dict[str, Described] = {}
 
     @property
     def unchecked(self) -> list[str]:
@@ -113,6 +121,23 @@ class ReviewCounts(Metrics):
     judge: ErrorsOf
 
 
+class MajorityCounts(Metrics):
+    """The questions of the strategy majority: those with a majority, and all by the largest cluster's share."""
+
+    questions: int
+    decided: int
+    largest_share: dict[str, int]
+
+
+class RubricCounts(Metrics):
+    """The marks of the strategy judge_rubric; ``scores`` is empty where the rubric asks for yes or no."""
+
+    right: int
+    wrong: int
+    unsure: int
+    scores: dict[str, int]
+
+
 class FilterCounts(Metrics):
     """metrics/filter.json: ``taken = kept + all rejected``.
 
@@ -128,6 +153,13 @@ class FilterCounts(Metrics):
     rule_by_judge: dict[str, dict[str, int]]
     judge_contradicts: Contradictions | None = None
     reviews: ReviewCounts | None = None
+    majority: MajorityCounts | None = None
+    rubric: RubricCounts | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a table of rule against judge: a judge was asked, and the rule had gold answers."""
+        return self.judge_asked > 0 and any(map(bool, self.rule_by_judge.values()))
 
 
 class TrainCounts(Metrics):
@@ -158,7 +190,7 @@ class Example(Row):
     kind: str
     benchmark: str
     question: str
-    answer: str
+    answer: str | None
     response: str
     tokens: int | None = None
     lm_eval: bool | None = None

@@ -33,6 +33,7 @@ from stages.lib.params.collect import HubSource as HubSource
 from stages.lib.params.collect import KeepHard as KeepHard
 from stages.lib.params.collect import LoadedStudent as LoadedStudent
 from stages.lib.params.collect import ModelScopeSource as ModelScopeSource
+from stages.lib.params.collect import NearDuplicateParams as NearDuplicateParams
 from stages.lib.params.collect import Preset as Preset
 from stages.lib.params.collect import PresetSource as PresetSource
 from stages.lib.params.collect import PublicBenchmark as PublicBenchmark
@@ -40,10 +41,13 @@ from stages.lib.params.collect import Source as Source
 from stages.lib.params.convert import Convert as Convert
 from stages.lib.params.convert import Markers as Markers
 from stages.lib.params.convert import Tags as Tags
+from stages.lib.params.evaluate import HELDOUT as HELDOUT
 from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
+from stages.lib.params.evaluate import PREFERENCE as PREFERENCE
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
 from stages.lib.params.evaluate import LoadedBackend as LoadedBackend
+from stages.lib.params.evaluate import Prefer as Prefer
 from stages.lib.params.evaluate import Report as Report
 from stages.lib.params.evaluate import ServedBackend as ServedBackend
 from stages.lib.params.filter import EmbeddedJudge as EmbeddedJudge
@@ -61,6 +65,7 @@ from stages.lib.params.loading import load_params as load_params
 from stages.lib.params.presets import preset_named as preset_named
 from stages.lib.params.presets import trace_preset_named as trace_preset_named
 from stages.lib.params.prompts import RESPONSE as RESPONSE
+from stages.lib.params.prompts import pairwise_prompt_text as pairwise_prompt_text
 from stages.lib.params.prompts import phrases_named as phrases_named
 from stages.lib.params.prompts import prompt_names as prompt_names
 from stages.lib.params.prompts import prompt_text as prompt_text

@@ -33,27 +33,27 @@ class ChainSum(Section):
 
 
 class Columns(Section):
-    """Which column holds what; ``messages.0.content`` is a path into one. ``id`` null: the rows are numbered.
+    """Which column holds what; those that a table has are named. ``messages.0.content`` is a path into one.
 
-    ``answer`` null: the source has no gold answers, and ``gold``, which says how to read them, is null too.
+    Without ``id`` the rows are numbered. Without ``answer`` there are no gold answers, and ``gold`` is null.
 
-    ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns; with
-    ``question`` null it holds the whole conversation, whose last user turn is the question. ``system`` holds a system
-    text of the row's own; null: the one at the start of ``history``, if any.
+    ``history`` holds the earlier turns of the question's conversation, as OpenAI's messages or ShareGPT's turns.
+    Without ``question`` it holds the whole conversation, whose last user turn is the question. ``system`` holds a
+    system text of the row's own; without it that is the one at the start of ``history``, if any.
     """
 
-    question: Text | None
-    answer: Text | None
-    solution: Text | None
-    id: Text | None
-    history: Text | None
-    system: Text | None
+    question: Text | None = None
+    answer: Text | None = None
+    solution: Text | None = None
+    id: Text | None = None
+    history: Text | None = None
+    system: Text | None = None
 
     @model_validator(mode="after")
     def _some_question(self) -> "Columns":
         if self.question is None and self.history is None:
             raise ValueError(
-                "question and history are both null, so there is no question. Name the column of one of them"
+                "neither question nor history is named, so there is no question. Name the column of one of them"
             )
         return self
 
@@ -67,9 +67,9 @@ class _Rows(Section):
 
 def _check_gold(columns: Columns, gold: Gold | None) -> None:
     if columns.answer is None and gold is not None:
-        raise ValueError(f"gold is {gold}, but columns.answer is null. Name the answer's column, or set gold: null")
+        raise ValueError(f"gold is {gold}, but columns names no answer. Name its column, or set gold: null")
     if columns.answer is not None and gold is None:
-        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or columns.answer: null")
+        raise ValueError("gold is null, but columns.answer names a column. Set gold: plain, or remove columns.answer")
 
 
 class _Table(_Rows):
@@ -119,11 +119,25 @@ class Preset(Published):
 class Contamination(Section):
     """How many consecutive words count as an overlap with a benchmark, and the paths of the benchmarks' official files.
 
-    A benchmark that is not named is not checked, and the metrics say so.
+    With ``downloaded``, also each benchmark that ``eval_data`` downloads and that is not named. Any other benchmark is
+    not checked, and the metrics say so.
     """
 
     ngram: Count
     benchmarks: dict[PublicBenchmark, FilePath]
+    downloaded: bool
+
+
+class NearDuplicateParams(Section):
+    """How near-duplicates are found: runs of ``ngram`` tokens, of which two questions share ``threshold`` of all.
+
+    ``permutations`` is the length of a MinHash; a low threshold needs more of them. ``seed`` draws them.
+    """
+
+    ngram: Count
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    permutations: Annotated[int, Field(ge=16, le=4096)]
+    seed: Seed
 
 
 class LoadedStudent(Section):
@@ -164,7 +178,8 @@ class Collect(Section):
     """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
     Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
-    Questions that are left out of a set are not replaced: the set is then smaller. ``keep_hard`` null keeps all.
+    Questions that are left out of a set are not replaced: the set is then smaller. ``near_duplicates`` null: only
+    questions of the same text are duplicates. ``keep_hard`` null keeps all.
     """
 
     source: Source
@@ -172,6 +187,7 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
+    near_duplicates: NearDuplicateParams | None
     keep_hard: KeepHard | None
 
 

@@ -62,6 +62,7 @@ def _rearrange(tree: Document) -> None:
     _train(section("train"), section("run"))
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
+    _prefer(tree.root)
     _run(section("run"), section)
 
 
@@ -80,8 +81,12 @@ def _collect(collect: Entry) -> None:
     if collect.at("keep_hard") is None:
         collect.put(Entry("keep_hard", None))
     contamination = collect.at("contamination")
+    if contamination and collect.entries and not collect.at("near_duplicates"):
+        collect.put(Entry("near_duplicates", None), collect.entries.index(contamination) + 1)
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)
+    if contamination and not contamination.at("downloaded"):
+        contamination.put(Entry("downloaded", False))
 
 
 def _preset_gsm8k(source: Entry) -> None:
@@ -183,6 +188,12 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
 def _evaluate(evaluate: Entry) -> None:
     keys = {"backend": "kind", "batch_size": "batch_size", "dtype": "dtype", "backend_args": "args"}
     _group(evaluate, "backend", keys)
+
+
+def _prefer(root: Entry) -> None:
+    """No judge compared the arms' answers."""
+    if (evaluate := root.at("evaluate")) and root.entries and not root.at("prefer"):
+        root.put(Entry("prefer", None, above=[""]), root.entries.index(evaluate) + 1)
 
 
 def _run(run: Entry, section: Any) -> None:

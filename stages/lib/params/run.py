@@ -43,6 +43,7 @@ class ApiKeyVariables(Section):
 
     teacher: Variable | None = None
     judge: Variable | None = None
+    prefer: Variable | None = None
     student: Variable | None = None
 
 
@@ -81,7 +82,7 @@ class Run(Section):
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Literal["teacher", "judge", "student"]) -> str | None:
+    def key_variable(self, of: Literal["teacher", "judge", "prefer", "student"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
         variable: str | None = getattr(self.api_key_variables or ApiKeyVariables(), of)
         return variable

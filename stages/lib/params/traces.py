@@ -9,12 +9,12 @@ from stages.lib.params.tables import Gold, InFile, InHub, InModelScope, InPreset
 
 
 class _Columns(Section):
-    """The columns that each form may have; null where the table has no such column."""
+    """The columns that each form may have; those that a table has are named."""
 
-    answer: Text | None
-    solution: Text | None
-    id: Text | None
-    model: Text | None
+    answer: Text | None = None
+    solution: Text | None = None
+    id: Text | None = None
+    model: Text | None = None
 
 
 class SeparateColumns(_Columns):
@@ -62,7 +62,7 @@ class Told(Section):
     @model_validator(mode="after")
     def _gold_of_a_column(self) -> "Told":
         if (self.gold is None) != (self.columns.answer is None):
-            raise ValueError("gold and columns.answer are both null, or neither is. Change one")
+            raise ValueError("gold and columns.answer need each other. Name both, or neither and gold: null")
         return self
 
 

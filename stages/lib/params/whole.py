@@ -8,10 +8,10 @@ from stages.lib.params.checks import RefusalsCheck
 from stages.lib.params.collect import ChainSum, Collect, EvalData, PresetSource, Source
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
-from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
+from stages.lib.params.evaluate import PREFERENCE, Compare, Evaluate, Prefer, Report, ServedBackend
 from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
 from stages.lib.params.presets import preset_named
-from stages.lib.params.prompts import JUDGE, RESPONSE, phrase_lists, prompt_names, prompt_text
+from stages.lib.params.prompts import FOLDERS, JUDGE, PAIRWISE, RESPONSE, phrase_lists, prompt_names, prompt_text
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
@@ -19,9 +19,10 @@ from stages.lib.params.train import Arm, Dataset, Train
 
 # keys of ``run`` that only one choice reads: that choice, and an example
 READERS = {
-    "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
+    "run.embedded": ("distill.teacher, filter.judge or prefer.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
     "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.prefer": ("prefer.judge with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.student": ("collect.keep_hard.backend with kind: openai_compatible", "STUDENT_API_KEY"),
     "run.served": (
         "evaluate.backend with kind: local-completions or local-chat-completions",
@@ -48,6 +49,7 @@ class Params(Section):
     train: Train
     eval_data: EvalData
     evaluate: Evaluate
+    prefer: Prefer | None
     compare: Compare
     report: Report
     traces: dict[Name, Traces]
@@ -65,6 +67,8 @@ def contradictions(params: Params) -> Iterator[str]:
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
+    if params.prefer and PREFERENCE not in params.evaluate.benchmarks:
+        yield f"prefer: its judge needs '{PREFERENCE}' in evaluate.benchmarks. Add it there, or write prefer: null."
     yield from _run(params)
 
 
@@ -97,13 +101,15 @@ def _prompts(params: Params) -> Iterator[str]:
     judge = judge_of(params.filter)
     named = [("distill.prompt", params.distill.prompt, ""), ("convert.system_prompt", params.convert.system_prompt, "")]
     named += [("filter.judge.prompt", judge.prompt, JUDGE)] if judge else []
+    named += [("prefer.prompt", params.prefer.prompt, PAIRWISE)] if params.prefer else []
     for key, name, folder in named:
         known = prompt_names(folder)
         if name not in known:
             path = "/".join(part for part in ("stages/prompts", folder, f"{name}.txt") if part)
             yield f"{key}: no file {path}.{nearest(name, known)}"
-    for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
-        yield f"stages/prompts: {name}.txt is there and in its folder {JUDGE}. Rename one of them."
+    names = [name for folder in FOLDERS for name in prompt_names(folder)]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"stages/prompts: {name}.txt is in more than one of its folders. Rename all but one."
 
 
 def _filter(params: Params) -> Iterator[str]:
@@ -156,12 +162,14 @@ def _run(params: Params) -> Iterator[str]:
     """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
     run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
     teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
+    prefer_kind = params.prefer.judge.kind if params.prefer else None
     student_kind = params.collect.keep_hard.backend.kind if params.collect.keep_hard else None
-    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
+    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind, prefer_kind))
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
+    yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
-    if run.api_key_variables and not (keys.teacher or keys.judge or keys.student):
+    if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
     for name in ("api_key_variables", "embedded", "served", "prices"):

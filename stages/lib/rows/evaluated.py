@@ -18,6 +18,9 @@ class Evaluated(Row):
     of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
     ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
     question does not arise (stages/lib/evaluation/audit.py). ``history``: the earlier turns of the question, if any.
+
+    An answer to ``preference`` is neither right nor wrong: ``answer``, ``verdict``, ``lm_eval`` and ``correct`` are
+    None, and ``prediction`` is what a judge reads, the response without its reasoning and markers.
     """
 
     benchmark: str
@@ -26,14 +29,14 @@ class Evaluated(Row):
     language: str | None
     question: str
     history: list[Turn] | None = Field(default=None, exclude_if=is_none)
-    answer: str
+    answer: str | None
     prompt: str
     response: str
     prediction: str | None
     verdict: Literal["right", "wrong", "unsure"] | None
     decided_by: str
-    lm_eval: bool
-    correct: bool
+    lm_eval: bool | None
+    correct: bool | None
     tokens: int | None
     cut_off: bool | None
     task_stop: bool | None

@@ -3,17 +3,14 @@
 a distilled row's fields, and {"prediction": "72", "verdict": "right", "decided_by": "rule:boxed", …}
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import is_none
 
 Verdict = Literal["right", "wrong", "unsure"]
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
 
 
 class Majority(BaseModel):
@@ -39,9 +36,9 @@ class Filtered(Distilled):
     decided_by: str
     rule_verdict: Verdict | None
     judge_verdict: Verdict | None
-    majority: Majority | None = Field(default=None, exclude_if=_is_none)
-    score: float | None = Field(default=None, exclude_if=_is_none)  # of the judge, where its rubric has one
-    detail: str | None = Field(default=None, exclude_if=_is_none)  # what a check found
+    majority: Majority | None = Field(default=None, exclude_if=is_none)
+    score: float | None = Field(default=None, exclude_if=is_none)  # of the judge, where its rubric has one
+    detail: str | None = Field(default=None, exclude_if=is_none)  # what a check found
 
 
 class Rejected(Filtered):
@@ -49,8 +46,7 @@ class Rejected(Filtered):
 
     Nobody could judge it where the rule read no answer (``no_answer_read``), the judge gave no mark that can be read
     (``no_mark_read``) or there is no gold answer (``no_gold``); ``not_selected``: fit to be kept, but another answer to
-    its question is. ``reviewed_wrong``: a person said so; ``reviewed_unsure``: a person could
-    not say.
+    its question is. ``reviewed_wrong``: a person said so; ``reviewed_unsure``: a person could not say.
     """
 
     reason: Literal[

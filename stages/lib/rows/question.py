@@ -74,6 +74,14 @@ class Question(Row):
         earlier = [turn.content for turn in self.history or ()]
         return "\n\n".join([*([self.system] if self.system else ()), *earlier, self.question])
 
+    @property
+    def transcript(self) -> str:
+        """The question, with its earlier turns as text before it, each after the name of its speaker."""
+        if not self.history:
+            return self.question
+        turns = [*self.history, Turn(role="user", content=self.question)]
+        return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
+
     def messages(self, question: str) -> list[dict[str, str]]:
         """The chat messages of the conversation, the last one ``question``: this row's, or a prompt with it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -98,6 +106,12 @@ class LeftOut(Question):
     for each benchmark that it shares an n-gram with (none but where contaminated).
     """
 
-    reason: Literal["duplicate", "in_heldout", "contaminated", "control_token"]
+    reason: Literal["duplicate", "near_duplicate", "in_heldout", "near_heldout", "contaminated", "control_token"]
     same_as: str | None
     benchmark_hits: list[BenchmarkHit]
+
+
+class NearlySame(LeftOut):
+    """A ``near_duplicate`` or ``near_heldout`` question; ``similarity`` is the exact one to the row ``same_as``."""
+
+    similarity: float

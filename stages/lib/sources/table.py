@@ -22,7 +22,7 @@ from stages.lib.rows.question import Question, Turn
 from stages.lib.sources import Drawn
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, Unusable, fits, text_in, text_of, value_at
 from stages.lib.tables.gold import READERS
-from stages.lib.tables.messages import Message, MessagesError, read_messages
+from stages.lib.tables.messages import Message, read_messages
 
 log = logging.getLogger("distillery.collect")
 
@@ -98,7 +98,7 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
             survey.unusable[str(reason)].append((number, place))
             continue
         if form.columns.id and (other := ids.setdefault(question.id, place)) != place:
-            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Set columns.id: null.")
+            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Remove columns.id.")
         survey.usable.append(number)
     seen.require(f"collect: {form.name}", f"columns and where of {form.key}")
     return survey
@@ -133,11 +133,8 @@ def _asked(row: Mapping[str, Any], columns: Columns) -> tuple[str, Sequence[Mess
     own = own if own and own.strip() else None
     if columns.history is None:
         return text_in(row, str(columns.question), "question"), (), own
-    try:
-        dialogue = read_messages(value_at(row, columns.history))
-        history, question = (dialogue.turns, "") if columns.question else dialogue.before_last_question()
-    except MessagesError as error:
-        raise Unusable(str(error)) from error
+    dialogue = read_messages(value_at(row, columns.history))
+    history, question = (dialogue.turns, "") if columns.question else dialogue.before_last_question()
     if history and history[-1].role == "user":
         raise Unusable("turns_do_not_alternate")  # the question would be the user's second turn in a row
     if columns.question:

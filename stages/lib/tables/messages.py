@@ -22,6 +22,7 @@ from typing import Any, Literal
 import orjson
 
 from stages.lib.replies.thoughts import split_thought
+from stages.lib.tables.columns import Unusable
 
 FORMS = (("role", "content"), ("from", "value"))
 Role = Literal["system", "user", "assistant"]
@@ -42,7 +43,7 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # the fields beside t
 SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")  # Sky-T1's, OpenThoughts' and the article's
 
 
-class MessagesError(Exception):
+class MessagesError(Unusable):
     """A value that is no conversation of a user and an assistant; its text is the reason."""
 
 
@@ -70,14 +71,29 @@ class Dialogue:
         return self.turns[: asked[-1]], self.turns[asked[-1]].content
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """A turn as it stands: its text, and the thought in a field beside it (both may be empty)."""
+
+    role: Role
+    text: str
+    thought: str
+
+
 def read_messages(value: Any) -> Dialogue:
     """The conversation in a column; MessagesError where there is none that can be used. None and [] have no turns."""
-    spoken = [_turn(each) for each in _listed(value)]
-    system = spoken.pop(0)[1] if spoken and spoken[0][0] == "system" else None
-    turns = [(role, text, thought) for role, text, thought in spoken if role != "system"]
-    if [role for role, _, _ in spoken] != [("user", "assistant")[place % 2] for place in range(len(spoken))]:
+    turns = spoken(value)
+    system = turns.pop(0).text if turns and turns[0].role == "system" else None
+    if system is not None and not system.strip():
+        raise MessagesError("empty_turn")
+    if [turn.role for turn in turns] != [("user", "assistant")[place % 2] for place in range(len(turns))]:
         raise MessagesError("turns_do_not_alternate")
-    return Dialogue(system, tuple(Message(role, text, thought) for role, text, thought in turns))
+    return Dialogue(system, tuple(map(_message, turns)))
+
+
+def spoken(value: Any) -> list[Spoken]:
+    """The turns in a column as they stand; MessagesError where a value is none, or is a tool's."""
+    return [_spoken(each) for each in _listed(value)]
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -93,8 +109,7 @@ def _listed(value: Any) -> Sequence[Any]:
     return value
 
 
-def _turn(value: Any) -> tuple[Role, str, str | None]:
-    """Role, text and thought of a turn."""
+def _spoken(value: Any) -> Spoken:
     form = next((form for form in FORMS if isinstance(value, Mapping) and value.get(form[0]) is not None), None)
     if form is None:
         raise MessagesError("not_messages")
@@ -103,14 +118,19 @@ def _turn(value: Any) -> tuple[Role, str, str | None]:
         raise MessagesError("tool_turn")
     if name not in ROLES:
         raise MessagesError("unknown_role")
-    text, thought = _text(value.get(form[1])), None
-    if ROLES[name] == "assistant":
-        field = next((value[key] for key in THOUGHTS if isinstance(value.get(key), str)), "")
-        thought, text = split_thought(field, text)
+    thought = next((text for key in THOUGHTS if isinstance(text := value.get(key), str) and text.strip()), "")
+    return Spoken(ROLES[name], _text(value.get(form[1])), thought)
+
+
+def _message(turn: Spoken) -> Message:
+    """A turn with its thought split off; a turn of the system between others is refused before."""
+    text, thought = turn.text, None
+    if turn.role == "assistant":
+        thought, text = split_thought(turn.thought, text)
         text = SOLUTION.sub("", text).strip()
     if not text.strip():
         raise MessagesError("empty_turn")
-    return ROLES[name], text, thought or None
+    return Message("assistant" if turn.role == "assistant" else "user", text, thought or None)
 
 
 def _text(content: Any) -> str:

@@ -3,7 +3,8 @@
     python -m stages.lib.teacher.backends.embedded.server --port 8000 --slip-share 0.3 --seed 3 --latency-s 0.05 \\
         --faults '{"rate_limit": 0.1, "reset": 0.05}'
 
-Asked with the strict teacher's marking prompt it marks instead (judge.py). It streams where it is asked to.
+Asked with the strict teacher's marking prompt it marks instead (judge.py), with a pairwise one it prefers one of two
+answers (preference.py). It streams where it is asked to.
 It prints its port when it listens and ends when its standard input is closed, so it never outlives who started it.
 ``--requests FILE`` appends the body of every request that it was sent.
 """
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.params import Fault, Share
-from stages.lib.teacher.backends.embedded import grader, judge, protocol
+from stages.lib.teacher.backends.embedded import grader, judge, preference, protocol
 from stages.lib.teacher.backends.embedded.faults import Faults, damaged, shaped
 from stages.lib.teacher.backends.embedded.protocol import Reply
 from stages.lib.teacher.backends.embedded.solver import Worked, solve
@@ -119,11 +120,12 @@ class ChatServer:
 
     def work(self, question: str, sample: int) -> Worked:
         """Mark what is to be marked, work out what is to be worked out."""
-        material = judge.material(question)
-        if material:
+        if material := judge.material(question):
             return judge.mark(*material, self.slip_share, self.seed)
         if rubric := grader.material(question):
             return grader.grade(rubric, self.slip_share, self.seed)
+        if compared := preference.answers(question):
+            return preference.prefer(*compared, self.slip_share, self.seed)
         return solve(question, self.slip_share, self.seed, sample)
 
 
