@@ -13,7 +13,8 @@ Out:  data/NAME.jsonl            {"id": "NAME-0", "question": "…", "answer": "
 
 ``answer`` is null where the table has no gold answer. An answer is left out for the first of these reasons that holds:
 
-    no_question, no_id, no_messages, …_not_text, not_one_exchange    the row holds no question, or the wrong type
+    no_question, no_id, …_not_text       the row holds no question, or the wrong type
+    not_messages, turns_do_not_alternate, …    the conversation cannot be read (stages/lib/tables/messages.py)
     not_correct                          its authors call it wrong
     no_reasoning, no_response, cut_off   one of the two is missing, or the text ends before its closing tag
     in_heldout, contaminated             the question is held out, or shares n words with a benchmark's
@@ -178,11 +179,11 @@ class Sieve:
 
     def _why(self, answer: Distilled, place: Place) -> dict[str, Any]:
         """Why the question is left out; empty where it is kept. DataError where another one has its id."""
-        text = normalised(answer.question)
+        text = normalised(answer.user_text)
         if same_as := self._heldout.get(text):
             return {"reason": "in_heldout", "same_as": same_as}
         # before the duplicates, so that same_as is always the id of a question that was kept
-        if hits := benchmark_hits(answer.question, self._indexes):
+        if hits := benchmark_hits(answer.user_text, self._indexes):
             self.hits += hits
             return {"reason": "contaminated", "benchmark_hits": hits}
         if same_as := self._ids.get(text):

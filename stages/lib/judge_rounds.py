@@ -31,7 +31,7 @@ Texts = Callable[[], Iterable[str]]
 
 
 class JudgeRounds(Generic[T]):
-    """One judge for a run; ``counts`` holds the totals of its rounds, ``latencies`` the seconds of each new reply.
+    """One judge for a run; ``counts`` holds the totals of its rounds.
 
     ``read`` finds the judgement in the text of a reply. ``what`` is its name in messages, ``without`` says how to run
     the stage without the judge.
@@ -49,7 +49,7 @@ class JudgeRounds(Generic[T]):
         self._price = price_of(respondent, run)
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0
-        self.latencies = array("d")
+        self.latencies = array("d")  # seconds of each new reply
 
     def ask(self, texts: Texts, store: AnswerStore) -> None:
         """Ask in two rounds: every text that has no reply yet, then those whose reply could not be read."""

@@ -30,6 +30,11 @@ class Judging:
         self._rounds: JudgeRounds[Mark] = JudgeRounds(respondent, run, marking.read, "marks", WITHOUT)
         self._marking = marking
 
+    @property
+    def latencies(self) -> Sequence[float]:
+        """The seconds that each new reply took."""
+        return self._rounds.latencies
+
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Ask for the marks that the store lacks."""
         self._rounds.ask(lambda: map(self._marking.text, rows()), store)
@@ -37,11 +42,6 @@ class Judging:
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked about."""
         return self._rounds.judgement(self._marking.text(row), store) or UNSURE
-
-    @property
-    def latencies(self) -> Sequence[float]:
-        """The seconds of each new reply."""
-        return self._rounds.latencies
 
     def replies(self, row: Distilled, store: AnswerStore) -> list[bytes]:
         """The bodies received for a row: none, one, or two where the first could not be read."""
