@@ -370,7 +370,7 @@ def test_git_and_dvc_see_no_change(workspace: Workspace) -> None:
 
 def test_the_questions_are_made_by_the_stages_before_distill() -> None:
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert makers(stages, "data/questions.jsonl") == [stages["collect"], stages["difficulty"]]
+    assert makers(stages, "data/questions.jsonl") == [stages[name] for name in ("eval-data", "collect", "difficulty")]
 
 
 # ---- the terminal ----
