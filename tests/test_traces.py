@@ -615,6 +615,7 @@ def test_the_stages_are_there_just_where_params_name_them_and_feed_their_dataset
         }
     )
     assert space.repro("convert@mine_filtered") == {
+        "eval-data",
         "collect",
         "traces@mine",
         "filter-traces@mine",
