@@ -86,8 +86,8 @@ preview: setup ## take N=5 questions up to convert, print them as trained, estim
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
-review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7\#0 VERDICT=wrong COMMENT="…"
-	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7\#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
+review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7#0 VERDICT=wrong COMMENT="…"
+	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
