@@ -8,6 +8,9 @@ KINDS ?=
 ID ?=
 VERDICT ?=
 DRY_RUN ?=
+N ?=
+PARAMS ?=
+FULL ?=
 STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
@@ -44,7 +47,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
-  report retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -78,6 +81,8 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
+	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
@@ -135,7 +140,7 @@ lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
-	python -m benchmarks.training && python -m benchmarks.evaluation
+	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay

@@ -36,6 +36,7 @@ from stages.lib.page import (
 )
 from stages.lib.page.metrics import (
     CollectCounts,
+    Described,
     DifficultyCounts,
     DistillCounts,
     Example,
@@ -144,7 +145,7 @@ def read_flow(inputs: Inputs) -> list[Step]:
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            contamination_remark(collected.unchecked),
+            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
         ),
         *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
@@ -174,6 +175,16 @@ def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filte
 def contamination_remark(unchecked: list[str]) -> str:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
+
+
+def texts_remark(texts: dict[str, Described]) -> str:
+    """The remark on the scripts and the lengths of the questions to train on."""
+    found = texts.get("questions")
+    if not found or not found.characters:
+        return ""
+    scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
+    lengths = found.characters
+    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:

@@ -13,7 +13,8 @@ Out:  data/NAME.jsonl            {"id": "NAME-0", "question": "…", "answer": "
 
 ``answer`` is null where the table has no gold answer. An answer is left out for the first of these reasons that holds:
 
-    no_question, no_id, no_messages, …_not_text, not_one_exchange    the row holds no question, or the wrong type
+    no_question, no_id, …_not_text       the row holds no question, or the wrong type
+    not_messages, turns_do_not_alternate, …    the conversation cannot be read (stages/lib/tables/messages.py)
     not_correct                          its authors call it wrong
     no_reasoning, no_response, cut_off   one of the two is missing, or the text ends before its closing tag
     in_heldout, contaminated             the question is held out, or shares n words with a benchmark's
@@ -64,15 +65,22 @@ Answer = Distilled | LeftOutTrace
 @click.option("--rows", "rows_path", type=WRITE, required=True, help="Distilled rows, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Answers left out, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
+@click.option("--eval-data", type=READ, help="The folder of downloaded benchmarks, read if params say so.")
 @params_option
 @one_line_errors
 def main(
-    name: str, heldout_path: Path, rows_path: Path, left_out_path: Path, metrics_path: Path, params_path: Path
+    name: str,
+    heldout_path: Path,
+    rows_path: Path,
+    left_out_path: Path,
+    metrics_path: Path,
+    eval_data: Path | None,
+    params_path: Path,
 ) -> None:
     params = load_params(params_path)
     entry = entry_of(name, params)
     table, told = table_of(name, entry)
-    indexes = benchmark_indexes(params.collect.contamination)
+    indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
     with writing(rows_path) as rows, writing(left_out_path) as others:
@@ -171,11 +179,11 @@ class Sieve:
 
     def _why(self, answer: Distilled, place: Place) -> dict[str, Any]:
         """Why the question is left out; empty where it is kept. DataError where another one has its id."""
-        text = normalised(answer.question)
+        text = normalised(answer.user_text)
         if same_as := self._heldout.get(text):
             return {"reason": "in_heldout", "same_as": same_as}
         # before the duplicates, so that same_as is always the id of a question that was kept
-        if hits := benchmark_hits(answer.question, self._indexes):
+        if hits := benchmark_hits(answer.user_text, self._indexes):
             self.hits += hits
             return {"reason": "contaminated", "benchmark_hits": hits}
         if same_as := self._ids.get(text):

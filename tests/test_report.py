@@ -422,6 +422,14 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     assert "Contamination" not in Parsed(page(run)).text
 
 
+def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, page: Callable[..., str]) -> None:
+    assert "Scripts:" not in Parsed(page(run)).text
+    lengths = {"shortest": 9, "p50": 217, "p90": 361, "p99": 526, "longest": 985}
+    questions = {"scripts": {"han": 4, "latin": 8}, "characters": lengths}
+    edit(run / "metrics/collect.json", lambda counts: counts.update(texts={"questions": questions}))
+    assert "Scripts: han 4, latin 8. Characters: median 217, 90 % at most 361." in Parsed(page(run)).text
+
+
 def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
     assert "Pass rates" not in page(run)
     counts = {"in": 12, "asked": 12, "kept": 9, "too_easy": 3, "samples": 2, "max_solved": 1, "unsure_answers": 4}

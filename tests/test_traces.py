@@ -20,7 +20,6 @@ from stages.lib.params.presets import TRACE_PRESETS, preset_names, trace_preset_
 from stages.lib.rows import read_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.tables.columns import Unusable
-from stages.lib.traces.messages import exchange_in
 from stages.lib.traces.rows import LeftOutTrace
 from stages.lib.traces.texts import parted
 from stages.traces import main
@@ -177,48 +176,6 @@ class TestTexts:
         assert parted("", text) == ("1", "So:\n\n2\n\nDone.")
 
 
-class TestMessages:
-    """Chat messages and ShareGPT turns."""
-
-    @pytest.mark.parametrize(
-        ("role", "content", "user", "assistant"),
-        [
-            ("role", "content", "user", "assistant"),
-            ("from", "value", "human", "gpt"),
-            ("from", "value", "USER", "model"),
-        ],
-    )
-    def test_roles_and_keys_of_both_kinds(self, role: str, content: str, user: str, assistant: str) -> None:
-        turns = [{role: "system", content: "S"}, {role: user, content: "Q"}, {role: assistant, content: "A"}]
-        found = exchange_in(turns)
-        assert (found.system, found.question, found.reasoning, found.text) == ("S", "Q", "", "A")
-        assert exchange_in(turns[1:]).system == ""
-        assert exchange_in([{role: "system", content: None}, *turns[1:]]).system == ""
-
-    @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-    def test_a_key_of_its_own_is_the_reasoning(self, key: str) -> None:
-        found = exchange_in([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", key: "T"}])
-        assert (found.reasoning, found.text) == ("T", "A")
-
-    @pytest.mark.parametrize(
-        ("messages", "reason"),
-        [
-            (None, "no_messages"),
-            ([], "no_messages"),
-            ("Q and A", "not_messages"),
-            ([{"role": "user", "content": "Q"}], "not_one_exchange"),
-            ([{"role": "assistant", "content": "A"}, {"role": "user", "content": "Q"}], "not_one_exchange"),
-            ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}] * 2, "not_one_exchange"),
-            ([{"role": "user", "content": " "}, {"role": "assistant", "content": "A"}], "no_question"),
-            ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": None}], "no_response"),
-            ([{"role": "user", "content": ["Q"]}, {"role": "assistant", "content": "A"}], "not_messages"),
-        ],
-    )
-    def test_what_is_no_exchange_is_named(self, messages: Any, reason: str) -> None:
-        with pytest.raises(Unusable, match=f"^{reason}$"):
-            exchange_in(messages)
-
-
 class TestRows:
     """The stage, on tables of each form."""
 
@@ -304,12 +261,42 @@ class TestRows:
         (row,), _, _ = read(of_preset("bespoke_stratos_17k", path))
         assert (row.question, row.reasoning) == (turns[0]["value"], "Okay, let's see.")
         assert (row.response, row.answer) == ("\\boxed{76}", None)
-        (row,), _, _ = read(of_file(path, MESSAGES | {"system": "before_question"}))
-        assert row.question == f"Think first.\n\n{turns[0]['value']}"
+        assert (row.system, row.history) == (None, None)
+        (row,), _, _ = read(of_file(path, MESSAGES | {"system": "kept"}))
+        assert (row.system, row.question) == ("Think first.", turns[0]["value"])
         inside = [{"conversations": [{"from": "system", "value": "In the list."}, *turns]}]
         path = write_jsonl(tmp_path / "c.jsonl", inside)
-        (row,), _, _ = read(of_file(path, MESSAGES | {"system": "before_question"}))
-        assert row.question.startswith("In the list.\n\nReturn")
+        (row,), _, _ = read(of_file(path, MESSAGES | {"system": "kept"}))
+        assert row.system == "In the list."
+
+    def test_a_conversation_is_its_last_question_and_answer_after_earlier_turns(
+        self, tmp_path: Path, read: Read
+    ) -> None:
+        asked, said = {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>a</think>2"}
+        last = {"role": "assistant", "content": "4", "reasoning_content": "b"}
+        conversations: list[Any] = [
+            [asked, said, {"role": "user", "content": "And 2 + 2?"}, last],
+            [asked, said | {"content": "<think>a"}],
+            [asked],
+            [],
+            "What is 1 + 1?",
+            [said, asked],
+            [asked, said, asked],
+            [{"role": "system", "content": ""}, {"role": "user", "content": "3?"}, last],
+        ]
+        path = write_jsonl(tmp_path / "m.jsonl", [{"messages": each} for each in conversations])
+        (row, after_a_blank), left_out, _ = read(of_file(path, MESSAGES | {"messages": "messages"}))
+        assert (row.question, row.reasoning, row.response) == ("And 2 + 2?", "b", "4")
+        assert [(turn.role, turn.content) for turn in row.history or ()] == [("user", "1 + 1?"), ("assistant", "2")]
+        assert (after_a_blank.question, after_a_blank.system) == ("3?", None)
+        assert [(each.row, each.reason) for each in left_out] == [
+            (1, "cut_off"),
+            (2, "no_response"),
+            (3, "no_question"),
+            (4, "not_messages"),
+            (5, "turns_do_not_alternate"),
+            (6, "no_response"),
+        ]
 
     def test_columns_may_be_paths_and_name_the_model_and_the_id(self, tmp_path: Path, read: Read) -> None:
         row = {"q": "2?", "out": {"texts": [{"thinking": "t", "final": "2"}]}, "m": "qwq-32b", "n": 7, "gold": "#### 2"}
@@ -573,7 +560,7 @@ def test_traces_without_gold_are_counted_as_such_by_the_filter(
     runs(filter_stage, "--distilled", tmp_path / "mine.jsonl", *outs, *metrics)
     counts = json.loads((tmp_path / "filter.json").read_bytes())
     assert (counts["in"], counts["kept"]) == (2, 1)
-    assert counts["decided_by"]["no_gold"] == 1
+    assert counts["rejected_by_reason"] == {"no_gold": 1}
 
 
 def test_a_row_with_a_control_token_goes_on_and_is_dropped_by_convert(

@@ -9,6 +9,7 @@ either, and where the judge refused, cut off or left its reply empty. A reply th
 because a time-out must not decide. The replies that were received are in the store.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -48,6 +49,7 @@ class JudgeRounds(Generic[T]):
         self._price = price_of(respondent, run)
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0
+        self.latencies = array("d")  # seconds of each new reply
 
     def ask(self, texts: Texts, store: AnswerStore) -> None:
         """Ask in two rounds: every text that has no reply yet, then those whose reply could not be read."""
@@ -57,9 +59,13 @@ class JudgeRounds(Generic[T]):
 
     def judgement(self, text: str, store: AnswerStore) -> T | None:
         """The judgement on a text that was asked about; None where no reply to it can be read."""
-        bodies = [body for body in (self._body(text, sample, store) for sample in (0, 1)) if body]
+        bodies = self.replies(text, store)
         self.full_cost += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
         return next((found for found in map(self._judgement, bodies) if found is not None), None)
+
+    def replies(self, text: str, store: AnswerStore) -> list[bytes]:
+        """The bodies received for a text: none, one, or two where the first could not be read."""
+        return [body for body in (self._body(text, sample, store) for sample in (0, 1)) if body]
 
     def run_facts(self) -> dict[str, Any]:
         """What this run bought and what the store saved; complete when every judgement was read."""
@@ -95,6 +101,7 @@ class JudgeRounds(Generic[T]):
         finally:  # a run that was stopped states its cost, too
             self.counts.bought += result.counts.bought
             self.counts.cost += result.counts.cost
+            self.latencies.extend(result.latencies)
         if self._run.offline and result.counts.failed:
             raise TeacherError(
                 f"{stage}: run.offline is true, and {result.counts.failed} {self._what} of the judge are not in the "

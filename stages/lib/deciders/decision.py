@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.judge.marks import Mark, Marking
@@ -10,6 +10,9 @@ from stages.lib.params import Judge, Run
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Filtered, Majority
 from stages.lib.store.answer_store import AnswerStore
+
+if TYPE_CHECKING:
+    from stages.lib.judge.judging import Judging
 
 Said = Literal["right", "wrong", "unsure"]
 
@@ -46,6 +49,7 @@ class Judged:
     def __init__(self, judge: Judge | None, marking: Callable[[], Marking]) -> None:
         self._params, self._marking = judge, marking
         self._marks: Callable[[Distilled], Mark] | None = None
+        self.judging: Judging | None = None  # once it has asked
         self.run_facts: Callable[[], dict[str, Any]] | None = None
 
     @property
@@ -64,6 +68,7 @@ class Judged:
         assert self._params
         judging = Judging(self._params, self._marking(), run)
         self._marks, self.run_facts = lambda row: judging.mark(row, store), judging.run_facts
+        self.judging = judging
         judging.ask(rows, store)
 
     def mark(self, row: Distilled) -> Mark | None:

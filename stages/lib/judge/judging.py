@@ -7,7 +7,7 @@
 The mark is unsure where no reply can be read. A mark that was not received fails the stage (judge_rounds.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from stages.lib.judge.marks import UNSURE, Mark, Marking
@@ -30,6 +30,11 @@ class Judging:
         self._rounds: JudgeRounds[Mark] = JudgeRounds(respondent, run, marking.read, "marks", WITHOUT)
         self._marking = marking
 
+    @property
+    def latencies(self) -> Sequence[float]:
+        """The seconds that each new reply took."""
+        return self._rounds.latencies
+
     def ask(self, rows: Rows, store: AnswerStore) -> None:
         """Ask for the marks that the store lacks."""
         self._rounds.ask(lambda: map(self._marking.text, rows()), store)
@@ -37,6 +42,10 @@ class Judging:
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked about."""
         return self._rounds.judgement(self._marking.text(row), store) or UNSURE
+
+    def replies(self, row: Distilled, store: AnswerStore) -> list[bytes]:
+        """The bodies received for a row: none, one, or two where the first could not be read."""
+        return self._rounds.replies(self._marking.text(row), store)
 
     def run_facts(self) -> dict[str, Any]:
         """What this run bought and what the store saved; complete when every row has its mark."""

@@ -19,6 +19,13 @@ class Metrics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class Described(Metrics):
+    """The scripts of some questions, and the percentiles of their lengths in characters."""
+
+    scripts: dict[str, int]
+    characters: dict[str, int] | None
+
+
 class CollectCounts(Metrics):
     """metrics/collect.json: ``taken = questions + heldout + all left out``."""
 
@@ -27,6 +34,7 @@ class CollectCounts(Metrics):
     heldout: int
     left_out: dict[str, int]
     contamination: dict[str, Any]
+    texts: dict[str, Described] = {}
 
     @property
     def unchecked(self) -> list[str]:

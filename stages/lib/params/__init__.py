@@ -33,6 +33,7 @@ from stages.lib.params.collect import HubSource as HubSource
 from stages.lib.params.collect import KeepHard as KeepHard
 from stages.lib.params.collect import LoadedStudent as LoadedStudent
 from stages.lib.params.collect import ModelScopeSource as ModelScopeSource
+from stages.lib.params.collect import NearDuplicateParams as NearDuplicateParams
 from stages.lib.params.collect import Preset as Preset
 from stages.lib.params.collect import PresetSource as PresetSource
 from stages.lib.params.collect import PublicBenchmark as PublicBenchmark

@@ -119,11 +119,25 @@ class Preset(Published):
 class Contamination(Section):
     """How many consecutive words count as an overlap with a benchmark, and the paths of the benchmarks' official files.
 
-    A benchmark that is not named is not checked, and the metrics say so.
+    With ``downloaded``, also each benchmark that ``eval_data`` downloads and that is not named. Any other benchmark is
+    not checked, and the metrics say so.
     """
 
     ngram: Count
     benchmarks: dict[PublicBenchmark, FilePath]
+    downloaded: bool
+
+
+class NearDuplicateParams(Section):
+    """How near-duplicates are found: runs of ``ngram`` tokens, of which two questions share ``threshold`` of all.
+
+    ``permutations`` is the length of a MinHash; a low threshold needs more of them. ``seed`` draws them.
+    """
+
+    ngram: Count
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    permutations: Annotated[int, Field(ge=16, le=4096)]
+    seed: Seed
 
 
 class LoadedStudent(Section):
@@ -164,7 +178,8 @@ class Collect(Section):
     """The questions: the first ``train_size`` of the source, and ``heldout_size`` others for evaluation.
 
     Held-out questions are the last ones of the source or, where ``heldout_source`` is not null, the first ones of that.
-    Questions that are left out of a set are not replaced: the set is then smaller. ``keep_hard`` null keeps all.
+    Questions that are left out of a set are not replaced: the set is then smaller. ``near_duplicates`` null: only
+    questions of the same text are duplicates. ``keep_hard`` null keeps all.
     """
 
     source: Source
@@ -172,6 +187,7 @@ class Collect(Section):
     train_size: Count
     heldout_size: Annotated[int, Field(ge=0)]
     contamination: Contamination
+    near_duplicates: NearDuplicateParams | None
     keep_hard: KeepHard | None
 
 

@@ -81,8 +81,12 @@ def _collect(collect: Entry) -> None:
     if collect.at("keep_hard") is None:
         collect.put(Entry("keep_hard", None))
     contamination = collect.at("contamination")
+    if contamination and collect.entries and not collect.at("near_duplicates"):
+        collect.put(Entry("near_duplicates", None), collect.entries.index(contamination) + 1)
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)
+    if contamination and not contamination.at("downloaded"):
+        contamination.put(Entry("downloaded", False))
 
 
 def _preset_gsm8k(source: Entry) -> None:

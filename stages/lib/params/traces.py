@@ -39,14 +39,14 @@ class TaggedColumns(_Columns):
 
 
 class MessagesColumns(_Columns):
-    """A list of messages, with role and content or with from and value; the assistant's has the reasoning in tags.
+    """A list of messages, with role and content or with from and value; the last one has the reasoning in tags.
 
-    The system text, a message or the column ``system``, is left out or stands before the question.
+    The system text, a message or the column ``system``, is left out, or kept as the row's own.
     """
 
     form: Literal["messages"]
     messages: Text
-    system: Literal["left_out", "before_question"]
+    system: Literal["left_out", "kept"]
 
 
 TraceColumns = Annotated[SeparateColumns | TaggedColumns | MessagesColumns, Field(discriminator="form")]

@@ -106,6 +106,12 @@ class LeftOut(Question):
     for each benchmark that it shares an n-gram with (none but where contaminated).
     """
 
-    reason: Literal["duplicate", "in_heldout", "contaminated", "control_token"]
+    reason: Literal["duplicate", "near_duplicate", "in_heldout", "near_heldout", "contaminated", "control_token"]
     same_as: str | None
     benchmark_hits: list[BenchmarkHit]
+
+
+class NearlySame(LeftOut):
+    """A ``near_duplicate`` or ``near_heldout`` question; ``similarity`` is the exact one to the row ``same_as``."""
+
+    similarity: float

@@ -84,11 +84,9 @@ def read_messages(value: Any) -> Dialogue:
     """The conversation in a column; MessagesError where there is none that can be used. None and [] have no turns."""
     turns = spoken(value)
     system = turns.pop(0).text if turns and turns[0].role == "system" else None
-    if system is not None and not system.strip():
-        raise MessagesError("empty_turn")
     if [turn.role for turn in turns] != [("user", "assistant")[place % 2] for place in range(len(turns))]:
         raise MessagesError("turns_do_not_alternate")
-    return Dialogue(system, tuple(map(_message, turns)))
+    return Dialogue(system if system and system.strip() else None, tuple(map(_message, turns)))
 
 
 def spoken(value: Any) -> list[Spoken]:

@@ -74,11 +74,12 @@ class Respondent:
 
 @dataclass
 class AskResult:
-    """The result of a run: its counts, the failures by key, and the seconds that it took."""
+    """The result of a run: its counts, the failures by key, its seconds, and those of each answer received."""
 
     counts: RunCounts = field(default_factory=RunCounts)
     failed: dict[str, CallFailed] = field(default_factory=dict)
     seconds: float = 0.0
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 @dataclass
@@ -204,6 +205,7 @@ class _Asking:
             self._progress.close()
             await self._client.close()
             self._result.seconds = time.monotonic() - started
+            self._result.latencies = self._client.latencies
         if self._interrupted:
             raise Interrupted(
                 f"{self._stage}: stopped; {counts.bought} answers were received and are kept, "

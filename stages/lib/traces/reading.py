@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib.params import SeparateColumns, TaggedColumns, TraceColumns
+from stages.lib.params import MessagesColumns, SeparateColumns, TaggedColumns, TraceColumns
 from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import Turn
 from stages.lib.tables.columns import Unusable, text_from, text_in, text_of, value_at
 from stages.lib.tables.gold import READERS
-from stages.lib.traces.messages import exchange_in
+from stages.lib.tables.messages import read_messages, spoken
 from stages.lib.traces.rows import LeftOutTrace
 from stages.lib.traces.texts import parted
 
@@ -53,13 +54,13 @@ def read_row(row: Mapping[str, Any], place: Place, told: Told) -> list[Distilled
     try:
         if told.columns.id:
             name = text_in(row, told.columns.id, "id")
-        question, answers = _question_and_answers(row, told.columns)
+        asked, answers = _asked_and_answers(row, told.columns)
     except Unusable as reason:
         return [left_out(place, str(reason), name, 0, "")]
     solution = value_at(row, told.columns.solution) if told.columns.solution else None
     common = {
         "id": name,
-        "question": question,
+        **asked,
         "answer": _gold(row, told),
         "solution": solution if isinstance(solution, str) and solution.strip() else None,
         "source": told.source,
@@ -75,21 +76,38 @@ def left_out(place: Place, reason: str, name: str, sample: int, question: str, *
     )
 
 
-def _question_and_answers(row: Mapping[str, Any], columns: TraceColumns) -> tuple[str, list[_Said]]:
+def _asked_and_answers(row: Mapping[str, Any], columns: TraceColumns) -> tuple[dict[str, Any], list[_Said]]:
+    """The fields of the question, and the answers."""
     if isinstance(columns, SeparateColumns):
         said = _Said(0, value_at(row, columns.reasoning), value_at(row, columns.response))
-        return text_in(row, columns.question, "question"), [said]
+        return {"question": text_in(row, columns.question, "question")}, [said]
     if isinstance(columns, TaggedColumns):
         question = text_in(row, columns.question, "question")
         value = value_at(row, columns.text)
         texts = value if isinstance(value, list) and value else [value or None]
-        return question, [
+        return {"question": question}, [
             _Said(sample, "", text, _correct(row, sample, columns.correct)) for sample, text in enumerate(texts)
         ]
-    exchange = exchange_in(value_at(row, columns.messages))
-    system = (exchange.system or text_of(row.get("system")) or "").strip()
-    before = f"{system}\n\n" if system and columns.system == "before_question" else ""
-    return before + exchange.question, [_Said(0, exchange.reasoning, exchange.text)]
+    return _last_exchange(row, columns)
+
+
+def _last_exchange(row: Mapping[str, Any], columns: MessagesColumns) -> tuple[dict[str, Any], list[_Said]]:
+    """The last question of a conversation, after the turns before it, and its answer."""
+    messages = value_at(row, columns.messages)
+    dialogue = read_messages(messages)
+    if not dialogue.turns:
+        raise Unusable("no_question")
+    if dialogue.turns[-1].role == "user":
+        raise Unusable("no_response")
+    *earlier, question, _ = dialogue.turns
+    answer = spoken(messages)[-1]  # with its tags, which say whether it was cut off
+    system = dialogue.system or text_of(row.get("system")) or ""
+    asked = {
+        "question": question.content,
+        "history": [Turn(role=turn.role, content=turn.content) for turn in earlier] or None,
+        "system": system if columns.system == "kept" and system.strip() else None,
+    }
+    return asked, [_Said(0, answer.thought, answer.text)]
 
 
 def _correct(row: Mapping[str, Any], sample: int, columns: list[str]) -> bool:
