@@ -108,25 +108,6 @@ def test_another_judge_and_another_marking_prompt_touch_the_filter_alone(workspa
     assert workspace.asked() == asked
 
 
-@pytest.mark.heavy
-def test_a_judge_compares_the_arms_where_no_answer_is_scored(workspace: Workspace) -> None:
-    asked = workspace.asked()
-    changes = {"evaluate.benchmarks": ["preference"], "prefer.prompt": "impartial", "prefer.judge.kind": "embedded"}
-    workspace.change(changes)
-    again = {"evaluate-base", "evaluate@filtered", "evaluate@unfiltered", "prefer", "compare", "report"}
-    assert workspace.repro() == again
-    pairs = json.loads((workspace.folder / "metrics" / "prefer.json").read_bytes())["pairs"]
-    assert list(pairs) == ["unfiltered_vs_base", "filtered_vs_base", "filtered_vs_unfiltered"]
-    for pair in pairs.values():
-        assert pair["n"] == pair["wins"] + pair["losses"] + pair["ties"] == 8
-    judged = workspace.asked()
-    # each pair of different answers in both orders; two pairs with the same answers are one prompt
-    assert judged - asked <= 2 * sum(pair["n"] - pair["identical"] for pair in pairs.values())
-    workspace.change({"compare.pairs": [["filtered", "base"]]})
-    assert workspace.repro() == {"prefer", "compare", "report"}
-    assert workspace.asked() == judged, "the verdicts are in the store"
-
-
 @pytest.mark.slow
 def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itself(workspace: Workspace) -> None:
     rows = [
