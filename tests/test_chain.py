@@ -55,7 +55,7 @@ def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
 def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"arms.filtered.num_train_epochs": 2.0})
-    assert workspace.repro() == {"train@filtered", "evaluate@filtered", "compare", "report"}
+    assert workspace.repro() == {"train@filtered", "evaluate@filtered", "prefer", "compare", "report"}
     touched = workspace.touched_since(before)
     assert not [path for path in touched if "unfiltered" in path or "base" in path]
     workspace.change({"arms.filtered.num_train_epochs": 1.0})
@@ -85,7 +85,7 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
     asked, before = workspace.asked(), workspace.times()
     workspace.change({"filter.strategy": "judge", "filter.judge.slip_share": 0.5})
     # one step more or less may leave the weights as they were, and the control may be one that was drawn before
-    executed = workspace.repro() - {"evaluate@filtered", "convert@control"}
+    executed = workspace.repro() - {"evaluate@filtered", "convert@control", "prefer"}
     assert executed == {"filter", "convert@filtered", "train@filtered", "compare", "report"}
     to_the_judge = workspace.requested()[asked:]
     assert to_the_judge
@@ -126,7 +126,7 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
         }
     )
     of_s1k = {"traces@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
-    assert workspace.repro() == of_s1k | {"compare", "report"}
+    assert workspace.repro() == of_s1k | {"prefer", "compare", "report"}
     (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
     workspace.change({"distill.prompt": "short"})
     executed = workspace.repro()

@@ -80,7 +80,7 @@ def test_whole_chains_side_by_side_compute_what_each_of_them_changes(workspace: 
     queue(workspace, "longer", "arms.filtered.num_train_epochs=2")
     run_the_queue(workspace)
     assert executed(workspace, "control") == {"filter", "convert@control"}
-    assert executed(workspace, "longer") == {"train@filtered", "evaluate@filtered", "compare", "report"}
+    assert executed(workspace, "longer") == {"train@filtered", "evaluate@filtered", "prefer", "compare", "report"}
     assert workspace.asked() == before
     assert workspace.times() == times
     shown = json.loads(workspace.run("dvc", "metrics", "diff", "--json", "HEAD", "longer"))
