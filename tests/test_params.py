@@ -80,7 +80,7 @@ S1K = {
     "first": None,
     "samples_per_question": None,
 }
-COLUMNS = {"form": "tagged", "question": "q", "text": "t", "correct": []}
+COLUMNS: dict[str, Any] = {"form": "tagged", "question": "q", "text": "t", "correct": []}
 COLUMNS |= {"answer": "a", "solution": None, "id": None, "model": None}
 WRONG_VALUES = [
     pytest.param(
@@ -304,7 +304,7 @@ def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path])
     [
         ("    slip_share: 0.3 ", "distill.teacher.slip_share"),
         ("  control_seed: 3\n", "filter.control_seed"),
-        ("confidence: 0.95", "compare.confidence"),
+        (", confidence: 0.95", "compare.confidence"),
     ],
 )
 def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:

@@ -228,7 +228,13 @@ class TestRows:
         self, tmp_path: Path, read: Read
     ) -> None:
         generations = ["<think>a</think>3", "<think>b</think>4", "<think>c", None, "<think>d</think>4"]
-        row = {"problem": "2 + 2?", "generations": generations, "answer": "4", "solution": "It is 4.", "uuid": "u"}
+        row: dict[str, Any] = {
+            "problem": "2 + 2?",
+            "generations": generations,
+            "answer": "4",
+            "solution": "It is 4.",
+            "uuid": "u",
+        }
         row |= {"correctness_math_verify": [False, True, True, True, False]}
         row |= {"correctness_llama": [False, False, False, None, True]}
         path = write_jsonl(tmp_path / "r.jsonl", [row, row | {"problem": "3?", "correctness_llama": None}])
@@ -321,7 +327,7 @@ class TestRows:
         self, tmp_path: Path, read: Read
     ) -> None:
         good = {"question": "1 + 1?", "reasoning": "t", "response": "2"}
-        rows = [
+        rows: list[dict[str, Any]] = [
             good | {"question": None},
             good | {"question": ["1 + 1?"]},
             good | {"reasoning": ""},
@@ -348,7 +354,10 @@ class TestRows:
         assert (by_row[7].same_as, by_row[7].response, by_row[7].place) == ("mine-6", "3", f"{path}:8")
 
     def test_an_empty_list_of_generations_is_no_response(self, tmp_path: Path, read: Read) -> None:
-        rows = [{"problem": "1?", "generations": []}, {"problem": "2?", "generations": "<think>t</think>2"}]
+        rows: list[dict[str, Any]] = [
+            {"problem": "1?", "generations": []},
+            {"problem": "2?", "generations": "<think>t</think>2"},
+        ]
         kept, left_out, _ = read(of_file(write_jsonl(tmp_path / "g.jsonl", rows), TAGGED))
         assert [row.id for row in kept] == ["mine-1"]
         assert [(row.row, row.reason) for row in left_out] == [(0, "no_response")]
@@ -548,7 +557,7 @@ class TestRealAnswers:
 def test_traces_without_gold_are_counted_as_such_by_the_filter(
     tmp_path: Path, read: Read, project_params: Params, runs: Runs
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "2?", "reasoning": "t", "response": "It is \\boxed{2}.", "gold": "2"},
         {"question": "3?", "reasoning": "t", "response": "It is \\boxed{3}.", "gold": None},
     ]
