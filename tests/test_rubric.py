@@ -243,4 +243,4 @@ def test_a_source_names_both_the_column_and_the_form_of_its_gold_answers_or_neit
     params = project_params({"collect.source.kind": "file", "collect.source.columns": columns})
     outputs = [part for name in OUTPUTS for part in (f"--{name}", tmp_path / "out" / name)]
     line = refuses(main, "--distilled", distilled_file({}), "--params", params, *outputs)
-    assert "gold is plain, but columns.answer is null. Name the answer's column, or set gold: null" in line
+    assert "gold is plain, but columns names no answer. Name its column, or set gold: null" in line
