@@ -2,7 +2,7 @@
 
 In:   a source (``collect.source``); the benchmarks' files, where params name them, and data/eval_data, the downloaded
       benchmarks, where ``collect.contamination.downloaded`` is true
-Out:  data/questions.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "…"}
+Out:  data/collected.jsonl   {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "…"}
       data/heldout.jsonl     the same fields
       data/left_out.jsonl    + {"reason": "duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": []}
                              + {"reason": "near_duplicate", "same_as": "gsm8k-train-0", "benchmark_hits": [],
@@ -25,7 +25,7 @@ A held-out question is left out for control_token and duplicate. Its near-duplic
 changes the training set and not the evaluation. Of a question with earlier turns, all turns of the user are compared; a
 control token is searched in all its turns and in its system text.
 
-Alone:  python -m stages.collect --questions Q.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
+Alone:  python -m stages.collect --questions C.jsonl --heldout H.jsonl --left-out L.jsonl --metrics M.json
 """
 
 import logging
@@ -83,8 +83,9 @@ class Kept:
             self._near.add(question.id, question.user_text)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
-        """The question as one to leave out, if a kept one has the same text."""
-        same_as = self._ids.get(normalised(question.user_text))
+        """The question as one to leave out, if a kept one has the same text, or is a turn of it."""
+        texts = {normalised(text): None for text in (question.user_text, *question.user_turns)}
+        same_as = next((self._ids[text] for text in texts if text in self._ids), None)
         return _left_out(question, reason=reason, same_as=same_as) if same_as else None
 
     def nearly_same(self, question: Question, reason: str) -> LeftOut | None:
@@ -119,6 +120,9 @@ def main(
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
     candidates = tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None)
     collected = separate(candidates, drawn.heldout, indexes, control.found_in, params.near_duplicates)
+    if not collected.questions:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items() if count)
+        raise DataError(f"collect: no question is left to train on ({reasons}). Is columns.question the right column?")
     hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
     contamination = contamination_counts(hits, indexes, params.contamination)
     metrics = counts(collected) | ({"source": drawn.facts} if drawn.facts else {}) | {"contamination": contamination}

@@ -30,7 +30,7 @@ import click
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.deciders import Deciders
 from stages.lib.deciders.checking import PREFIX
-from stages.lib.params import Filter, load_params
+from stages.lib.params import Filter, RubricFilter, load_params
 from stages.lib.reviews.applying import DECIDED_BY, Reviews
 from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
 from stages.lib.rows.distilled import Distilled
@@ -68,7 +68,7 @@ def main(
     params = load_params(params_path)
     rows = Rows(distilled_path)
     reviews = Reviews.of(reviews_path)
-    tally = Tally()
+    tally = Tally(compares_gold=not isinstance(params.filter, RubricFilter))
     deciders = Deciders(params.filter, params.train.student)
     with ExitStack() as stack:
         stack.callback(write_run_facts, deciders, distilled_path.stem)  # a run that was stopped states its cost, too
@@ -80,7 +80,7 @@ def main(
         for row in decide_rows(rows, deciders, reviews, params.filter):
             tally.add(row)
             _write(rejected_file if isinstance(row, Rejected) else kept_file, row)
-            _write(disagreements_file, *disagreements(row))
+            _write(disagreements_file, *(disagreements(row) if tally.compares_gold else ()))
         tally.check(distilled_path)
     write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed))
     write_json(metrics_path, tally.metrics() | {"reviews": reviews.counts()})
@@ -170,14 +170,19 @@ def random_control(rows: Iterable[Distilled], total: int, size: int, seed: int) 
 
 
 class Tally:
-    """The counts of the rows so far: ``in = kept + rejected``."""
+    """The counts of the rows so far: ``in = kept + rejected``.
 
-    def __init__(self) -> None:
+    ``compares_gold``: a judge, if there is one, compares with gold answers, as the rule does; a rubric's does not.
+    """
+
+    def __init__(self, compares_gold: bool = True) -> None:
+        self.compares_gold = compares_gold
         self.rows = 0
         self.kept = 0
         self._kept_unsure = 0
         self._reasons: Counter[str] = Counter()
         self._decided_by: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
         self._table: Counter[tuple[str, str]] = Counter()
         self._asked = 0
         self._majority = MajorityTally()
@@ -197,12 +202,14 @@ class Tally:
             self.kept += 1
             self._kept_unsure += row.verdict == "unsure"
         self._decided_by[row.decided_by] += 1
+        self._verdicts[row.verdict] += 1
         self._asked += row.judge_verdict is not None
-        if row.rule_verdict:  # the rule says nothing without a gold answer
+        if row.rule_verdict and self.compares_gold:  # the rule says nothing without a gold answer
             self._table[row.rule_verdict, row.judge_verdict or "not_asked"] += 1
-        self._kinds[_kind_of_disagreement(row)] += 1
-        if row.decided_by == "rubric":
-            self._marks[row.verdict] += 1
+        if self.compares_gold:
+            self._kinds[_kind_of_disagreement(row)] += 1
+        elif row.judge_verdict:
+            self._marks[row.judge_verdict] += 1
             self._scores[row.score] += 1
         self._majority.add(row)
         if row.id != self._question:
@@ -214,10 +221,10 @@ class Tally:
         """DataError where there were no rows, or none to keep."""
         if not self.rows:
             raise DataError(f"{path}: there is nothing in it. {REBUILD}")
-        if self._reasons["no_gold"] == self.rows:
+        if self._reasons["no_gold"] and self._reasons["no_gold"] + self._verdicts["unfit"] == self.rows:
             raise DataError(
-                f"{path}: none of {self.rows} rows has a gold answer, and the strategy needs one. Name its column in "
-                "collect.source.columns, or set filter.strategy to majority or judge_rubric."
+                f"{path}: no row that passes the checks has a gold answer, and the strategy needs one. Name the answer "
+                "in the columns of the source, or set filter.strategy to majority or judge_rubric."
             )
         if not self.kept:
             raise DataError(f"{path}: none of {self.rows} answers is kept. Look at their 'response' fields.")
@@ -265,6 +272,15 @@ class Tally:
         self._of_question.clear()
 
 
+def _by_majority(row: Filtered) -> str:
+    """The majority's verdict, whatever a person said afterwards."""
+    if row.decided_by != DECIDED_BY or row.majority is None:
+        return row.verdict
+    if row.majority.value is None or row.prediction is None:
+        return "unsure"
+    return "right" if row.prediction == row.majority.value else "wrong"
+
+
 class MajorityTally:
     """The counts of the strategy ``majority``, by question and by answer."""
 
@@ -283,7 +299,7 @@ class MajorityTally:
             self._decided += row.majority.value is not None
             self._shares[f"{row.majority.share:.2f}"] += 1
         if row.rule_verdict:
-            self._table[row.verdict, row.rule_verdict] += 1
+            self._table[_by_majority(row), row.rule_verdict] += 1
 
     def metrics(self) -> dict[str, Any]:
         """Nothing without the strategy. ``by_gold["right"]["wrong"]``: in the majority, wrong by the gold answer."""

@@ -28,6 +28,7 @@ from stages.lib.preference.counting import counted
 from stages.lib.rows import DataError, read_rows, write_json, write_rows
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.preference import AskedJudge, Counts, Preference, PreferenceMetrics
+from stages.lib.rows.question import transcript
 from stages.lib.store.answer_store import default_path, open_store
 
 log = logging.getLogger("distillery.prefer")
@@ -87,17 +88,16 @@ def matches_of(first: str, second: str, answers: dict[str, Answers]) -> list[Mat
             "Run 'dvc repro evaluate-base evaluate'."
         )
     return [
-        Match(name, first, second, request_text(row), row.prediction or "", other[name].prediction or "")
+        Match(
+            name,
+            first,
+            second,
+            transcript(row.question, row.history, row.system),
+            row.prediction or "",
+            other[name].prediction or "",
+        )
         for name, row in one.items()
     ]
-
-
-def request_text(row: Evaluated) -> str:
-    """What both arms were asked: the question, after the earlier turns of its conversation."""
-    turns = [(turn.role, turn.content) for turn in row.history or ()]
-    if not turns:
-        return row.question
-    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in [*turns, ("user", row.question)])
 
 
 def write_run_facts(comparing: Comparing) -> None:

@@ -180,8 +180,9 @@ class Sieve:
     def _why(self, answer: Distilled, place: Place) -> dict[str, Any]:
         """Why the question is left out; empty where it is kept. DataError where another one has its id."""
         text = normalised(answer.user_text)
-        if same_as := self._heldout.get(text):
-            return {"reason": "in_heldout", "same_as": same_as}
+        for asked in (text, *map(normalised, answer.user_turns)):
+            if same_as := self._heldout.get(asked):
+                return {"reason": "in_heldout", "same_as": same_as}
         # before the duplicates, so that same_as is always the id of a question that was kept
         if hits := benchmark_hits(answer.user_text, self._indexes):
             self.hits += hits

@@ -249,7 +249,7 @@ class TestGsm8kFromJsonl:
         [
             (b'{"question": "a?", "answer"\n', "not JSON ("),
             (b'["a?", "#### 5"]\n', "not an object but "),
-            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not JSON ("),
+            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not UTF-8. Convert the file: iconv"),
         ],
     )
     def test_a_line_that_is_no_row_is_named_by_file_and_line(
@@ -389,8 +389,8 @@ class TestContamination:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         first, second, last = run.stderr.splitlines()
-        assert first.startswith("collect: contamination by gsm8k NOT checked: params name no files of it. ")
-        assert second.startswith("collect: contamination by mmlu NOT checked: params name no files of it. ")
+        assert first.startswith("contamination by gsm8k NOT checked: params name no files of it. ")
+        assert second.startswith("contamination by mmlu NOT checked: params name no files of it. ")
         assert last.startswith(
             "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 near_duplicate, 0 in_heldout, "
             "0 near_heldout, 1 contaminated,"

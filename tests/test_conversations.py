@@ -241,7 +241,7 @@ def test_the_untrained_student_and_a_judge_get_the_earlier_turns() -> None:
     assert calls.of(full)[0]["messages"] == [{"role": "system", "content": "Be brief."}, *HISTORY, last]
     alone = [{"role": "system", "content": "Think."}, last]
     assert calls.of(Question(**QUESTION)) == [{"model": "student", "messages": alone, "sample": 0}]
-    assert full.transcript == "User: What is 2 + 3?\n\nAssistant: 5\n\nUser: And 3 more?"
+    assert full.transcript == "System: Be brief.\n\nUser: What is 2 + 3?\n\nAssistant: 5\n\nUser: And 3 more?"
     assert Question(**QUESTION).transcript == "And 3 more?"
 
 

@@ -184,4 +184,4 @@ def test_rows_without_gold_are_unsure_for_a_strategy_that_needs_it(
     (row,) = [json.loads(line) for line in (tmp_path / "out" / "rejected").read_bytes().splitlines()]
     assert (row["reason"], row["verdict"], row["rule_verdict"]) == ("no_gold", "unsure", None)
     line = refuses(main, "--distilled", distilled_file({"answer": None}), "--params", params, *outputs)
-    assert ": none of 1 rows has a gold answer, and the strategy needs one. " in line
+    assert ": no row that passes the checks has a gold answer, and the strategy needs one. " in line

@@ -126,7 +126,7 @@ class TestFiles:
             ("q.csv", 'q,a\n"one",1\ntwo,2,3\n', "q.csv:3: 3 fields, and the header has 2. Quote a field that holds"),
             ("q.csv", 'q,a\n"one,1\n', "q.csv:2: not CSV (unexpected end of data)"),
             ("q.csv", "", "q.csv: empty. Its first line names the columns."),
-            ("q.csv", "q;a;level\none;1;1\n", "no column 'q' in 1 rows. Its columns: q;a;level."),
+            ("q.csv", "q;a;level\none;1;1\n", "q.csv:1: columns are separated by ';'. Save it with commas"),
             ("q.jsonl", '{"q": "one"', "q.jsonl:1: not JSON ("),
             ("q.jsonl", '["one"]', "q.jsonl:1: not an object but \"['one']\""),
             ("q.json", '{"a": [], "b": []}', "q.json: neither a list of rows nor an object with one."),
@@ -134,7 +134,7 @@ class TestFiles:
             (
                 "q.xlsx",
                 "PK",
-                "the format .xlsx is not read. Known: .jsonl, .ndjson, .txt, .json, ",
+                "the format .xlsx is not read. Known: .jsonl, .ndjson, .txt (JSONL), .json, ",
             ),
             ("questions", "q", "the format without a suffix is not read."),
         ],
@@ -262,7 +262,7 @@ class TestRows:
         write_csv(tmp_path / "q.csv")
         line = complaint(table(tmp_path / "q.csv", columns=COLUMNS | {"question": "problem"}))
         assert line == (
-            "collect: q has no column 'problem' in 4 rows. Its columns: q, a, level. "
+            "collect: q has no column 'problem' in 4 rows. Its columns: 'q', 'a', 'level'. "
             "Name them in columns and where of collect.source."
         )
 

@@ -401,8 +401,8 @@ class TestRefusals:
         older = [{"question": "q", "solution": "s", "thinking_trajectories": ["t"], "attempt": "a"}]
         line = complaint(of_preset("s1k", write_jsonl(tmp_path / "s.jsonl", older)))
         assert line == (
-            "traces.mine: s1k/train has no column 'deepseek_thinking_trajectory' in 1 rows. Its columns: question, "
-            "solution, thinking_trajectories, attempt. Name them in columns of traces.mine.source and "
+            "traces.mine: s1k/train has no column 'deepseek_thinking_trajectory' in 1 rows. Its columns: 'question', "
+            "'solution', 'thinking_trajectories', 'attempt'. Name them in columns of traces.mine.source and "
             "traces.mine.where."
         )
 
@@ -410,7 +410,7 @@ class TestRefusals:
         ("content", "said"),
         [
             (b'{"question": "q"', ":1: not JSON ("),
-            (b"\xff\n", ":1: not JSON ("),
+            (b"\xff\n", ":1: not UTF-8. Convert the file: "),
             (b"[]\n", ":1: not an object but "),
         ],
     )

@@ -225,7 +225,7 @@ def time(preview: Preview, params: Params, marked: Range | None) -> str:
     if marked:
         usages = [usage for each in judged.replies.values() for usage in each]
         parts.append(f"filter {_wall(judged.latencies, marked.times(replies_of_a_row(preview)), usages, run)}")
-    return "; ".join([*parts, "training and evaluation not included"] if parts else ["no request is left"])
+    return "; ".join([*parts, "training, evaluation and prefer not included"] if parts else ["no request is left"])
 
 
 def _wall(latencies: Sequence[float], count: Range, usages: list[Tokens], run: Run) -> str:

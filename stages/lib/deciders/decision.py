@@ -10,6 +10,7 @@ from stages.lib.params import Judge, Run
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Filtered, Majority
 from stages.lib.store.answer_store import AnswerStore
+from stages.lib.texts.languages import language_of
 
 if TYPE_CHECKING:
     from stages.lib.judge.judging import Judging
@@ -78,4 +79,6 @@ class Judged:
 
 def by_rule(row: Distilled) -> Verdict | None:
     """The rule's verdict; None without a gold answer."""
-    return None if row.answer is None else rule_verdict(row.question, row.response, row.answer)
+    if row.answer is None:
+        return None
+    return rule_verdict(row.question, row.response, row.answer, language_of(row.question) or "en")

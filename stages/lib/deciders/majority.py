@@ -19,6 +19,7 @@ from stages.lib.answers import rule_verdict, stated_answer
 from stages.lib.deciders.decision import Decision, Said, by_rule
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Majority
+from stages.lib.texts.languages import language_of
 
 FEWEST = 2  # samples of a majority
 
@@ -33,8 +34,9 @@ class ByMajority:
 
     def decide(self, rows: Sequence[Distilled], of: int) -> list[Decision]:
         """Right where a sample supports the majority's value, wrong where it states another one, else unsure."""
-        stated = [stated_answer(row.question, row.response) for row in rows]
-        supporters = _supporters(rows, stated)
+        language = language_of(rows[0].question) or "en" if rows else "en"
+        stated = [stated_answer(row.question, row.response, language) for row in rows]
+        supporters = _supporters(rows, stated, language)
         clusters = sorted(set(supporters.values()), key=len, reverse=True)
         first = clusters[0] if clusters else Cluster()
         share = len(first) / of
@@ -56,13 +58,13 @@ class ByMajority:
         return Decision(verdict, "majority", stated, against_gold, majority=majority)
 
 
-def _supporters(rows: Sequence[Distilled], stated: Sequence[str | None]) -> dict[str, Cluster]:
+def _supporters(rows: Sequence[Distilled], stated: Sequence[str | None], language: str) -> dict[str, Cluster]:
     """For each value that a sample states: the samples that the rule calls right with this value as the gold answer."""
 
     def supports(place: int, value: str) -> bool:
         if stated[place] in (None, value):
             return stated[place] == value
-        return rule_verdict(rows[place].question, rows[place].response, value).verdict == "right"
+        return rule_verdict(rows[place].question, rows[place].response, value, language).verdict == "right"
 
     values = {value for value in stated if value}
     return {value: frozenset(place for place in range(len(rows)) if supports(place, value)) for value in values}

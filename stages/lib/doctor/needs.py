@@ -68,7 +68,7 @@ def named_files(params: Params) -> Iterator[tuple[str, Path]]:
     if student.kind == "path":
         yield "train.student.name", Path(student.name).expanduser() / "config.json"
     for key, (origin, place) in tables(params):
-        if (origin == "file" and "://" not in place and not set("*?[") & set(place)) or is_path(place):
+        if (origin == "file" or is_path(place)) and "://" not in place and not set("*?[") & set(place):
             yield f"{key}.path", Path(place).expanduser()
     for benchmark, path in collect.contamination.benchmarks.items():
         yield f"collect.contamination.benchmarks.{benchmark}", Path(path).expanduser()
@@ -100,7 +100,7 @@ def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Fi
     from stages.lib.teacher.backends.openai_compatible import connect
 
     if not isinstance(teacher, ServedTeacher):
-        return ok(what, "not needed: embedded teacher")
+        return ok(what, "not needed: embedded")
     if params.run.offline:
         return ok(what, "not needed: run.offline")
     try:

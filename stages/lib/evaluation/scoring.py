@@ -54,10 +54,11 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
         language=identity.language,
         question=identity.question,
         history=sample.doc.get("history") or None if sample.task in OWN else None,
+        system=sample.doc.get("system") or None if sample.task in OWN else None,
         answer=identity.answer,
         prompt=sample.prompt,
         response=sample.response.text if sample.response is not None else sample.choice or "",
-        prediction=_prediction(sample, verdict, has_gold),
+        prediction=_prediction(sample, verdict, has_gold, asking),
         verdict=verdict.verdict if verdict else None,
         decided_by=f"rule:{verdict.rule}" if verdict and by_verifier else "lm-eval" if has_gold else "nobody",
         lm_eval=sample.lm_eval,
@@ -69,14 +70,22 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
     )
 
 
-def _prediction(sample: Sample, verdict: Verdict | None, has_gold: bool) -> str | None:
+def _prediction(sample: Sample, verdict: Verdict | None, has_gold: bool, asking: Asking) -> str | None:
     """What is judged of an answer: its final value, or all but its reasoning where there is no gold answer."""
     if verdict:
         return verdict.prediction
     if has_gold or sample.response is None:
         return sample.choice
-    start, end = marked_solution(sample.response.text)
-    return sample.response.text[start:end].strip()
+    return _without_reasoning(sample.response.text, asking)
+
+
+def _without_reasoning(text: str, asking: Asking) -> str:
+    """What a trained student writes after its reasoning, nothing where that never ended; else as the verifier reads."""
+    if asking.think_end_token is None:
+        start, end = marked_solution(text)
+        return text[start:end].strip()
+    _, ended, rest = text.rpartition(asking.think_end_token)
+    return rest.partition(asking.end_marker or "\0")[0].strip() if ended else ""
 
 
 def _question(sample: Sample) -> str:

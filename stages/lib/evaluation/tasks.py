@@ -21,6 +21,7 @@ from stages.lib.answers import rule_verdict
 from stages.lib.evaluation import EvaluationError
 from stages.lib.params import HELDOUT, LM_EVAL, PREFERENCE
 from stages.lib.rows.question import Question
+from stages.lib.texts.languages import language_of
 
 END_OF_TURN = ["<|im_end|>"]
 OWN = (HELDOUT, PREFERENCE)  # their questions are a file of the project
@@ -170,7 +171,8 @@ def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
 
 def own_system_text(found: Loaded) -> str | None:
     """The first system text of a held-out question's own; None if there is none."""
-    docs = found.tasks[HELDOUT].eval_docs if found.benchmark.name == HELDOUT else []
+    name = found.benchmark.name
+    docs = found.tasks[name].eval_docs if name in OWN else []
     return next((doc["system"] for doc in docs if doc.get("system")), None)
 
 
@@ -212,5 +214,5 @@ def answered(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """lm-eval's callback: score the text generated for a question."""
-    verdict = rule_verdict(doc["question"], results[0], doc["answer"])
+    verdict = rule_verdict(doc["question"], results[0], doc["answer"], language_of(doc["question"]) or "en")
     return {"acc": float(verdict.verdict == "right")}

@@ -94,12 +94,11 @@ def _downloaded(params: Contamination, eval_data: Path | None) -> dict[str, Path
 def _not_checked(params: Contamination) -> str:
     if params.downloaded:
         return (
-            "collect: contamination by %s NOT checked: it is not downloaded, and params name no files of it. "
+            "contamination by %s NOT checked: it is not downloaded, and params name no files of it. "
             "Name its source in eval_data.%s"
         )
     return (
-        "collect: contamination by %s NOT checked: params name no files of it. "
-        "Name them in collect.contamination.benchmarks.%s"
+        "contamination by %s NOT checked: params name no files of it. Name them in collect.contamination.benchmarks.%s"
     )
 
 

@@ -17,7 +17,7 @@ from stages.lib.rows.distilled import Distilled
 from stages.lib.store.answer_store import AnswerStore
 from stages.lib.teacher.asking import Respondent
 
-WITHOUT = "filter.strategy to rule and remove filter.judge"
+WITHOUT = "filter.strategy to one without a judge (rule, or majority without gold answers) and remove filter.judge"
 
 Rows = Callable[[], Iterable[Distilled]]
 

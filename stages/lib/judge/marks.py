@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from stages.lib.judge.marking import read_mark
 from stages.lib.judge.rubric import read_score, read_yes_no
-from stages.lib.params import RESPONSE, ParamsError, Reply, ScoreReply, prompt_text, slotted_prompt_text
+from stages.lib.params import RESPONSE, ParamsError, Reply, ScoreReply, slotted_prompt_text
 from stages.lib.rows.distilled import Distilled
 
 SEPARATOR = "\n" * 5  # the article's: the response, five newlines, the gold solution
@@ -77,8 +77,3 @@ class ByRubric:
             return None if score is None else Mark("right" if score >= self._reply.at_least else "wrong", score)
         passed = read_yes_no(reply)
         return None if passed is None else Mark("right" if passed else "wrong")
-
-
-def is_rubric(prompt: str) -> bool:
-    """Whether a prompt is one with a rubric."""
-    return RESPONSE in prompt_text(prompt)

@@ -8,7 +8,7 @@ from stages.lib.params.checks import RefusalsCheck
 from stages.lib.params.collect import ChainSum, Collect, EvalData, PresetSource, Source
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
-from stages.lib.params.evaluate import PREFERENCE, Compare, Evaluate, Prefer, Report, ServedBackend
+from stages.lib.params.evaluate import HELDOUT, PREFERENCE, Compare, Evaluate, Prefer, Report, ServedBackend
 from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
 from stages.lib.params.presets import preset_named
 from stages.lib.params.prompts import FOLDERS, JUDGE, PAIRWISE, RESPONSE, phrase_lists, prompt_names, prompt_text
@@ -33,8 +33,8 @@ READERS = {
 
 # names of the pipeline's files in data/, which no traces may have; and what is added to the names of traces
 DATA_FILES = (
-    *("questions", "heldout", "left_out", "distilled", "distill_failures"),
-    *("filtered", "rejected", "control", "disagreements", "reviews"),
+    *("collected", "questions", "heldout", "left_out", "too_easy", "distilled", "distill_failures"),
+    *("filtered", "rejected", "control", "disagreements", "reviews", "preferences"),
 )
 TRACE_FILES = ("left_out", "filtered", "rejected", "control", "disagreements")
 
@@ -64,6 +64,7 @@ def contradictions(params: Params) -> Iterator[str]:
     yield from _names(params)
     yield from _prompts(params)
     yield from _filter(params)
+    yield from _gold(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
@@ -83,6 +84,9 @@ def _names(params: Params) -> Iterator[str]:
     for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
             yield f"compare.pairs: no arm '{name}'.{nearest(name, arms)}"
+    for pair in params.compare.pairs or []:
+        if (params.compare.pairs or []).count(pair) > 1:
+            yield f"compare.pairs: {list(pair)} is listed twice. Remove one."
 
 
 def _traces(params: Params) -> Iterator[str]:
@@ -141,6 +145,17 @@ def _filter(params: Params) -> Iterator[str]:
             f"filter.strategy: {strategy} compares with gold answers, and collect.source has none (columns.answer: "
             "null). Set the strategy to majority or judge_rubric, or name the column."
         )
+
+
+def _gold(params: Params) -> Iterator[str]:
+    """What else needs gold answers."""
+    if HELDOUT in params.evaluate.benchmarks and not _has_gold(params.collect.heldout_source or params.collect.source):
+        yield (
+            f"evaluate.benchmarks: '{HELDOUT}' compares with gold answers, and the held-out questions have none. "
+            f"Choose '{PREFERENCE}'."
+        )
+    if params.collect.keep_hard and not _has_gold(params.collect.source):
+        yield "collect.keep_hard: it needs gold answers, and collect.source has none. Set it to null."
 
 
 def _is_rubric(prompt: str) -> bool:

@@ -56,6 +56,6 @@ def read_reviews(path: Path | None) -> Iterator[tuple[str, Review]]:
 
 
 def text_sha256(row: Distilled) -> str:
-    """The hash of what a person judges: the question, the reasoning and the response, not the gold answer."""
-    texts = (row.question, row.reasoning, row.response)
+    """The hash of what a person judges: all that was asked, the reasoning and the response, not the gold answer."""
+    texts = (row.transcript, row.reasoning, row.response)
     return hashlib.sha256("".join(f"{len(text)}:{text}" for text in texts).encode()).hexdigest()

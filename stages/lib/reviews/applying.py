@@ -79,6 +79,8 @@ class Reviews:
         self._answers["contradictory"] += _contradictory(current)
         self._found["rule", row.rule_verdict or "not_asked", last.verdict] += 1
         self._found["judge", row.judge_verdict or "not_asked", last.verdict] += 1
+        if row.verdict == "unfit" and last.verdict == "unsure":
+            return row  # whoever cannot say does not overrule a check
         return row.model_copy(update={"verdict": last.verdict, "decided_by": DECIDED_BY})
 
     def counts(self) -> dict[str, Any] | None:

@@ -17,7 +17,8 @@ class Evaluated(Row):
     ``task`` is lm-eval's name of it. ``response`` is the whole text generated or, where lm-eval compared the likelihood
     of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
     ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
-    question does not arise (stages/lib/evaluation/audit.py). ``history``: the earlier turns of the question, if any.
+    question does not arise (stages/lib/evaluation/audit.py). ``history`` and ``system``: the
+    earlier turns of the question and its own system text, if any.
 
     An answer to ``preference`` is neither right nor wrong: ``answer``, ``verdict``, ``lm_eval`` and ``correct`` are
     None, and ``prediction`` is what a judge reads, the response without its reasoning and markers.
@@ -29,6 +30,7 @@ class Evaluated(Row):
     language: str | None
     question: str
     history: list[Turn] | None = Field(default=None, exclude_if=is_none)
+    system: str | None = Field(default=None, exclude_if=is_none)
     answer: str | None
     prompt: str
     response: str

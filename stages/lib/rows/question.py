@@ -63,10 +63,14 @@ class Question(Row):
     pass_rate: PassRate | None = Field(default=None, exclude_if=is_none)
 
     @property
+    def user_turns(self) -> list[str]:
+        """What the user asks in each turn, the question last."""
+        return [*(turn.content for turn in self.history or () if turn.role == "user"), self.question]
+
+    @property
     def user_text(self) -> str:
         """All that the user asks: the question, after the user's earlier turns."""
-        earlier = [turn.content for turn in self.history or () if turn.role == "user"]
-        return "\n\n".join([*earlier, self.question])
+        return "\n\n".join(self.user_turns)
 
     @property
     def all_texts(self) -> str:
@@ -76,17 +80,21 @@ class Question(Row):
 
     @property
     def transcript(self) -> str:
-        """The question, with its earlier turns as text before it, each after the name of its speaker."""
-        if not self.history:
-            return self.question
-        turns = [*self.history, Turn(role="user", content=self.question)]
-        return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
+        """The question, after the row's own system text and the earlier turns."""
+        return transcript(self.question, self.history, self.system)
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The chat messages of the conversation, the last one ``question``: this row's, or a prompt with it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         earlier = [{"role": turn.role, "content": turn.content} for turn in self.history or ()]
         return [*system, *earlier, {"role": "user", "content": question}]
+
+
+def transcript(question: str, history: list[Turn] | None, system: str | None) -> str:
+    """The question alone, or the whole of what was asked, each text after the name of its speaker."""
+    turns = [(turn.role, turn.content) for turn in history or ()]
+    spoken = [*([("system", system)] if system else []), *turns, ("user", question)]
+    return question if len(spoken) == 1 else "\n\n".join(f"{role.capitalize()}: {text}" for role, text in spoken)
 
 
 class BenchmarkHit(BaseModel):

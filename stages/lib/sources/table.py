@@ -70,6 +70,13 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
     if not survey.rows:
         raise DataError(f"collect: {form.name} has no rows. Look at what {form.key}.path names.")
     _report(survey, form)
+    if not survey.usable:
+        reasons = [f"{len(rows)} {reason}" for reason, rows in sorted(survey.unusable.items())]
+        raise DataError(
+            f"collect: none of the {survey.rows} rows of {form.name} is usable "
+            f"({', '.join([*reasons, f'{survey.not_where} not in where'])}). "
+            f"Check columns, gold and where of {form.key}."
+        )
     if len(survey.usable) < train + heldout:
         raise DataError(
             f"collect: {train + heldout} questions are asked for, and {form.name} has {len(survey.usable)} in "
@@ -139,6 +146,8 @@ def _asked(row: Mapping[str, Any], columns: Columns) -> tuple[str, Sequence[Mess
         raise Unusable("turns_do_not_alternate")  # the question would be the user's second turn in a row
     if columns.question:
         question = text_in(row, columns.question, "question")
+        if any(turn.content.strip() == question.strip() for turn in history if turn.role == "user"):
+            raise Unusable("question_in_history")  # else its answer would be in the prompt
     return question, history, own or dialogue.system
 
 

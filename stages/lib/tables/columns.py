@@ -86,5 +86,5 @@ class SeenColumns:
         if self._missing and self._rows:
             raise DataError(
                 f"{table} has no column '{self._missing[0]}' in {self._rows} rows. Its columns: "
-                f"{', '.join(self._first) or 'none'}. Name them in {keys}."
+                f"{', '.join(map(repr, self._first)) or 'none'}. Name them in {keys}."
             )
