@@ -47,7 +47,7 @@ def cpu(threads: int, here: Environment) -> Finding:
 
 
 def cards_of_trl(params: Params) -> int:
-    """How many cards our own training takes; openMind counts its own."""
+    """How many cards our own training takes; the other trainers count their own."""
     return params.run.processes if params.train.trainer.kind == "trl" else 1
 
 

@@ -58,6 +58,8 @@ from stages.lib.params.teacher import ServedTeacher as ServedTeacher
 from stages.lib.params.teacher import Teacher as Teacher
 from stages.lib.params.train import Arm as Arm
 from stages.lib.params.train import Dataset as Dataset
+from stages.lib.params.train import ExternalTrainer as ExternalTrainer
+from stages.lib.params.train import LlamaFactory as LlamaFactory
 from stages.lib.params.train import LocalStudent as LocalStudent
 from stages.lib.params.train import Lora as Lora
 from stages.lib.params.train import OpenMind as OpenMind
