@@ -5,7 +5,12 @@ ARM ?=
 URL ?=
 FILE ?=
 KINDS ?=
+ID ?=
+VERDICT ?=
 DRY_RUN ?=
+N ?=
+PARAMS ?=
+FULL ?=
 STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
@@ -43,7 +48,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train evaluate compare \
-  report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -78,9 +83,13 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
+	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
+review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7#0 VERDICT=wrong COMMENT="…"
+	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
@@ -135,11 +144,11 @@ lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
-	python -m benchmarks.training && python -m benchmarks.evaluation
+	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
-clean: setup ## remove what the pipeline made; the store of received answers stays
-	rm -rf .cache/evaluation data/eval_data data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -475,7 +475,9 @@ def test_a_key_is_found_in_both_places_and_never_shown(machine: Machine) -> None
     machine.environment["JUDGE_KEY"] = KEY
     judge = {"filter.strategy": "judge", "run.api_key_variables.judge": "JUDGE_KEY"}
     both = {name.replace("distill.teacher", "filter.judge"): value for name, value in OPENAI.items()} | OPENAI
-    said = machine.doctor(judge | both)
+    student: dict[str, Any] = {"samples": 1, "max_solved": 0, "backend": {"kind": "openai_compatible"}}
+    said = machine.doctor(judge | both | {"collect.keep_hard": student})
+    assert said.rows["student's key"] == Row("ok", "API_KEY is set", "")
     assert said.rows["API key"] == Row("ok", "API_KEY is set", "")
     assert said.rows["judge's key"] == Row("ok", "JUDGE_KEY is set", "")
     assert KEY not in said.text

@@ -273,7 +273,7 @@ def test_a_killed_llamafactory_resumes_and_ends_with_the_bytes_of_an_undisturbed
 def read_by_llamafactory(job: Job, rows: list[Conversation]) -> dict[str, Any]:
     """The tokens, labels and arguments that LLaMA-Factory's own code makes of what we write for it."""
     scratch = project_root() / ".cache" / "training" / job.name
-    write_inputs(job, rows, scratch, inputs.training_yaml(job, scratch))
+    write_inputs(job, inputs.samples(job, rows), scratch, inputs.training_yaml(job, scratch))
     command = [str(PROGRAM.parent / "python"), "-c", READ, str(scratch / "train.yaml")]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -283,13 +283,15 @@ def read_by_llamafactory(job: Job, rows: list[Conversation]) -> dict[str, Any]:
 
 @pytest.mark.llamafactory
 @pytest.mark.usefixtures("real")
-@pytest.mark.parametrize("system_prompt", ["as_system", "in_user_turn"])
+@pytest.mark.parametrize(("system_prompt", "loss_on"), [("as_system", "every"), ("in_user_turn", "last")])
 def test_llamafactory_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
-    job: Callable[..., Job], system_prompt: str
+    job: Callable[..., Job], system_prompt: str, loss_on: str
 ) -> None:
     long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
-    rows = [*sums(2), long]
-    asked = job({"arms.filtered.cutoff_len": 4096, "train.system_prompt": system_prompt, "train.seed": 7}, rows)
+    several = Conversation(SYSTEM, "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。")))
+    rows = [*sums(2), long, several]
+    changes = {"arms.filtered.cutoff_len": 4096, "train.seed": 7, "train.loss_on": loss_on}
+    asked = job(changes | {"train.system_prompt": system_prompt}, rows)
     read = read_by_llamafactory(asked, rows)
     tokenizer = aligned_tokenizer(asked)
     tokenizer.eos_token = end_of_turn(asked, tokenizer)
@@ -298,7 +300,10 @@ def test_llamafactory_trains_on_the_answers_tokens_after_the_prompt_of_evaluatio
         answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] + newline
         prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
         assert seen["ids"] == prompt + answer
-        assert seen["labels"] == [-100] * len(prompt) + answer
+        assert seen["labels"][len(prompt) :] == answer
+        earlier = [label for label in seen["labels"][: len(prompt)] if label != -100]
+        texts = [f"{text}<|im_end|>\n" for text in row.answers[:-1]] if loss_on == "every" else []
+        assert tokenizer.decode(earlier) == "".join(texts)
         assert row.system in tokenizer.decode(seen["ids"])
     # each key is an argument of LLaMA-Factory's own, with our value
     keys = yaml_of(asked)

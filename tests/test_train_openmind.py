@@ -985,7 +985,8 @@ def test_openmind_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
     job: Callable[..., Job], older_student: Path
 ) -> None:
     long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
-    rows = [*sums(2), long]
+    several = Conversation("", "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。\n")))
+    rows = [*sums(2), long, several, replace(several, system=SYSTEM)]
     tokenizer = tokenizer_with(older_student, "in_user_turn")
     for row, seen in zip(rows, encoded(job({"arms.filtered.cutoff_len": 4096}), rows), strict=True):
         answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
@@ -995,6 +996,23 @@ def test_openmind_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
         shot = {"role": "user", "content": "And 1 + 1?"}
         few = tokenizer.apply_chat_template([*row.messages(), shot], add_generation_prompt=True, return_dict=False)
         assert few[: len(seen["ids"])] == seen["ids"], "a few-shot prompt does not begin as training did"
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_itself_writes_each_later_question_twice(
+    job: Callable[..., Job], older_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why ``train.loss_on: every`` is refused for several turns. If this fails, openMind was repaired."""
+    turns = [("user", "What is up?"), ("assistant", "Hello!"), ("user", "Goodbye"), ("assistant", "Bye!")]
+    native = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    monkeypatch.setattr(inputs, "sample", lambda conversation, system_prompt: native)
+    tokenizer = tokenizer_with(older_student, "in_user_turn")
+    (seen,) = encoded(job({"arms.filtered.cutoff_len": 4096}), sums(1))
+    text = tokenizer.decode(seen["ids"])
+    assert "Hello!<|im_end|>Goodbye\n<|im_start|>user\nGoodbye<|im_end|>\n<|im_start|>assistant\nBye!" in text
+    trained = tokenizer.decode([label for label in seen["labels"] if label != -100])
+    assert trained == "Hello!<|im_end|>Bye!<|im_end|>"
 
 
 @pytest.mark.openmind

@@ -122,7 +122,8 @@ Trainer = Annotated[Trl | OpenMind | LlamaFactory, Field(discriminator="kind")]
 class Train(Section):
     """The settings that all arms share; ``deepspeed`` is the path of its settings file.
 
-    ``system_prompt``: where a conversation's system text goes. ``save_dtype``: the dtype of the saved weights; ``auto``
+    ``system_prompt``: where a conversation's system text goes. ``loss_on``: whether every answer of a conversation of
+    several turns is trained, or the last one. ``save_dtype``: the dtype of the saved weights; ``auto``
     keeps that of the published student.
     """
 
@@ -130,6 +131,7 @@ class Train(Section):
     trainer: Trainer
     finetuning: Finetuning
     system_prompt: SystemPrompt
+    loss_on: Literal["every", "last"]
     save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     on_too_long: Literal["drop", "error", "shorten_reasoning"]
     per_device_train_batch_size: Count

@@ -137,5 +137,13 @@ def _parquet(data: BinaryIO, file: str) -> Rows:
         raise DataError(f"{file}: not a whole Parquet file ({error!s:.200}). Copy it again.") from error
 
 
-READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+READERS = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".txt": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}
 KNOWN = ", ".join(READERS)

@@ -6,6 +6,7 @@ write_inputs(job, rows, scratch, completed(job, keys))  → scratch/train.yaml, 
 
 import json
 from io import StringIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from stages.lib.chat_template import SEPARATOR
 from stages.lib.params import ExternalTrainer, Lora, SystemPrompt
 from stages.lib.rows import writing
-from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training import Job, TrainingError
 from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.portable import readable_by_4
 
@@ -27,15 +28,11 @@ def settings_of(job: Job) -> ExternalTrainer:
     return job.train.trainer
 
 
-def write_inputs(
-    job: Job, conversations: list[Conversation], scratch: Path, keys: dict[str, Any], **entry: str
-) -> None:
+def write_inputs(job: Job, samples: list[dict[str, Any]], scratch: Path, keys: dict[str, Any], **entry: str) -> None:
     """Write train.yaml, the dataset and its description; ``entry`` is what a trainer's own description has more."""
-    placed = job.train.system_prompt
-    dataset = json.dumps([sample(each, placed) for each in conversations], ensure_ascii=False, indent=1)
     files = {
         "train.yaml": yaml_text(keys),
-        f"{job.arm.dataset}.json": dataset,
+        f"{job.arm.dataset}.json": json.dumps(samples, ensure_ascii=False, indent=1),
         "dataset_info.json": json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1),
     }
     for name, content in files.items():
@@ -43,12 +40,14 @@ def write_inputs(
             file.write(content.encode())
 
 
-def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
-    """A conversation as a ShareGPT sample, with the system text where ``system_prompt`` puts it."""
-    in_turn = system_prompt == "in_user_turn" and conversation.system
-    user = conversation.system + SEPARATOR + conversation.user if in_turn else conversation.user
-    turns = {"conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": conversation.assistant}]}
-    return turns if system_prompt == "in_user_turn" else {"system": conversation.system} | turns
+def sharegpt(system: str, turns: list[str], system_prompt: SystemPrompt) -> dict[str, Any]:
+    """A ShareGPT sample of these turns, questions and answers, with the system text where ``system_prompt`` puts it."""
+    first, *others = turns
+    if system_prompt == "in_user_turn" and system:
+        first = system + SEPARATOR + first
+    names = cycle((TAGS["user_tag"], TAGS["assistant_tag"]))
+    named = [{"from": name, "value": text} for name, text in zip(names, [first, *others], strict=False)]
+    return {"conversations": named} if system_prompt == "in_user_turn" else {"system": system, "conversations": named}
 
 
 def dataset_info(job: Job, **entry: str) -> dict[str, Any]:

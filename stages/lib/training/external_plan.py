@@ -6,12 +6,12 @@ check_needs(job, len(rows), cards, folder)        TrainingError if it has no ste
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.checkpoints import NOT_IN_DIGEST, files_of, short_hash
-from stages.lib.training.external_inputs import sample, settings_of
+from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.launching import deepspeed_file, zero_stage
 from stages.lib.training.resources import Sharing, check_cards, check_room, stored_size
 
@@ -34,7 +34,7 @@ def digest(kind: str, job: Job, rows: list[Conversation], cards: Cards, versions
     deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
-            "rows": [sample(row, job.train.system_prompt) for row in rows],
+            "rows": [asdict(row) for row in rows],
             "train": job.train.model_dump(exclude=NOT_IN_DIGEST | {"trainer": True}),
             kind: settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,

@@ -16,7 +16,8 @@ def aligned_tokenizer(job: Job) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
+    with_system, with_history = (any(getattr(row, name) for row in job.conversations) for name in ("system", "history"))
+    if align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history):
         log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
     return tokenizer
 
@@ -46,10 +47,16 @@ def _special(tokenizer: Any) -> set[str]:
 
 
 def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError if the end token of a row has no loss."""
-    without = sum(tokenizer.eos_token_id not in row for row in labels)
+    """TrainingError if the end token of a row, or of an earlier answer that is trained, has no loss."""
+    ends = [row.count(tokenizer.eos_token_id) for row in labels]
+    without = ends.count(0)
     if without:
         raise TrainingError(
             f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
             "would not learn to stop. Choose another student."
+        )
+    if job.train.loss_on == "every" and sum(ends) < sum(len(row.answers) for row in job.conversations):
+        raise TrainingError(
+            f"{job.student}: its chat template does not write {tokenizer.eos_token} after each earlier answer, so the "
+            "student would not learn to stop there. Set train.loss_on: last, or choose another student."
         )

@@ -15,6 +15,7 @@ This module depends on these facts, read in the source of release 0.9.5:
 - ``train.trainer.template`` names the template; one with a default system text writes it where a sample has none;
 - prompt and answer are tokenized separately; what the template writes after the answer has a loss too, such as the end
   token and a newline;
+- every answer of a conversation has a loss, or with ``mask_history`` only the last one (``train.loss_on: last``);
 - prompts and answers longer than cutoff_len are cut: length.py handles such rows before LLaMA-Factory reads them;
 - it starts torchrun itself where it sees several cards, and for DeepSpeed only with FORCE_TORCHRUN=1; on a CPU the
   number of processes is then NPROC_PER_NODE;
@@ -27,7 +28,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from stages.lib.trainers.llamafactory.inputs import training_yaml
+from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
 from stages.lib.trainers.llamafactory.tokens import measured_rows
 from stages.lib.training import Conversation, Job, Trained
 from stages.lib.training.external import Program, inherited, run
@@ -52,7 +53,7 @@ def train(job: Job) -> Trained:
 @contextmanager
 def prepared(job: Job, rows: list[Conversation], scratch: Path) -> Iterator[None]:
     """Write what LLaMA-Factory reads."""
-    write_inputs(job, rows, scratch, training_yaml(job, scratch))
+    write_inputs(job, samples(job, rows), scratch, training_yaml(job, scratch))
     yield
 
 

@@ -47,10 +47,10 @@ def processors(keys: dict[str, Any]) -> tuple[Any, Any]:
 
 def encoded(processor: Any, uncut: Any, sample: dict[str, Any]) -> dict[str, Any]:
     """The tokens and labels of a sample, and whether it is not cut."""
-    user, assistant = (turn["value"] for turn in sample["conversations"])
+    messages = [{"role": turn["from"], "content": turn["value"]} for turn in sample["conversations"]]
     turns = {
-        "_prompt": [[{"role": "user", "content": user}]],
-        "_response": [[{"role": "assistant", "content": assistant}]],
+        "_prompt": [messages[:-1]],
+        "_response": [messages[-1:]],
         "_system": [sample.get("system", "")],
         **{name: [None] for name in ("_tools", "_images", "_videos", "_audios")},
     }

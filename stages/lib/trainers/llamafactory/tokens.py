@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from pydantic import BaseModel, TypeAdapter
 from stages.lib.chat_template import prompt_ids
 from stages.lib.command import project_root
 from stages.lib.params import LlamaFactory
-from stages.lib.trainers.llamafactory.inputs import training_yaml
+from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external import inherited
-from stages.lib.training.external_inputs import sample, settings_of
+from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.launching import last_lines
 from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.tokenizer import check_end_is_trained
@@ -84,7 +84,7 @@ def encoder(job: Job, program: str) -> Iterator[Encode]:
 
         def encode(conversations: list[Conversation]) -> list[Encoded]:
             nonlocal lines
-            lines += json.dumps([sample(each, job.train.system_prompt) for each in conversations]) + "\n"
+            lines += json.dumps(samples(job, conversations)) + "\n"
             try:
                 asked.write(lines)
                 asked.flush()
@@ -111,8 +111,10 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any, encod
     for row, conversation, prompt, answer in zip(encoded, conversations, prompts, answers, strict=True):
         start = len(prompt)
         _check_same(job, conversation, tokenizer, prompt, row.ids[:start])
-        _check_same(job, conversation, tokenizer, [NO_LOSS] * start + answer, row.labels[: start + len(answer)])
-    check_end_is_trained(job, [row.labels for row in encoded], tokenizer)
+        _check_same(job, conversation, tokenizer, answer, row.labels[start : start + len(answer)])
+        if job.train.loss_on == "last" or not conversation.history:
+            _check_same(job, conversation, tokenizer, [NO_LOSS] * start, row.labels[:start])
+    check_end_is_trained(replace(job, conversations=conversations), [row.labels for row in encoded], tokenizer)
     trained = [sum(label != NO_LOSS for label in row.labels) for row in encoded]
     rows = zip(conversations, encoded, trained, strict=True)
     return [Row(conversation, len(row.ids), count, row.whole) for conversation, row, count in rows]

@@ -14,6 +14,8 @@ This module depends on these facts, read in the source of release 1.0.0:
 - unknown keys of the YAML are fatal, ``template`` among them; the model type determines the template;
 - a sample's ``system`` text is ignored; a fixed sentence replaces it (``system_prompt: in_user_turn``);
 - prompt and answer are tokenized separately, the end token follows the answer, and only these two have a loss;
+- of several turns, each answer has a loss, and each question but the first is written twice: its template's
+  separator holds the question too (``check_loss_on``, ``inputs.sample``);
 - prompts and answers longer than cutoff_len are cut: length.py handles such rows before openMind reads them;
 - every process casts all trained weights to fp32 on the host before DeepSpeed or the card gets them.
 """
@@ -41,6 +43,7 @@ def train(job: Job) -> Trained:
 
     find_openmind(settings_of(job))
     check_student(job)
+    check_loss_on(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     check_turns(job.student, tokenizer)
     tokenizer.chat_template = chat_template(job.train.system_prompt)
@@ -65,6 +68,16 @@ def check_student(job: Job) -> None:
         raise TrainingError(
             f"{folder}/config.json: openMind 1.0.0 has a template for {', '.join(MODEL_TYPES)} only, not for "
             f"{config.get('model_type')}. Choose another student, or train.trainer.kind: trl."
+        )
+
+
+def check_loss_on(job: Job) -> None:
+    """TrainingError if earlier answers of a conversation are to be trained."""
+    several = sum(bool(row.history) for row in job.conversations)
+    if several and job.train.loss_on == "every":
+        raise TrainingError(
+            f"train.loss_on: every, and {several} conversations of {job.arm.dataset} have several turns, in which "
+            "openMind writes each later question twice. Set it to last, or train.trainer.kind: trl."
         )
 
 

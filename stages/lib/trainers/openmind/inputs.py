@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.command import project_root
-from stages.lib.params import OpenMind
+from stages.lib.params import OpenMind, SystemPrompt
 from stages.lib.rows import writing
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.external_inputs import completed, lora_keys, unless, yaml_keys
+from stages.lib.training.external_inputs import completed, lora_keys, sharegpt, unless, yaml_keys
 from stages.lib.training.external_inputs import write_inputs as write_common_inputs
+
+# what template qwen writes between a question and its answer, and between that and the next question
+TO_ANSWER, TO_QUESTION = (f"<|im_end|>\n<|im_start|>{role}\n" for role in ("assistant", "user"))
 
 
 def settings_of(job: Job) -> OpenMind:
@@ -23,7 +26,18 @@ def settings_of(job: Job) -> OpenMind:
 
 def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
     """Write train.yaml, the dataset and its description."""
-    write_common_inputs(job, conversations, scratch, training_yaml(job, scratch), local_path=str(scratch))
+    samples = [sample(each, job.train.system_prompt) for each in conversations]
+    write_common_inputs(job, samples, scratch, training_yaml(job, scratch), local_path=str(scratch))
+
+
+def sample(conversation: Conversation, system_prompt: SystemPrompt) -> dict[str, Any]:
+    """A conversation in openMind's format.
+
+    Earlier turns are part of the last question, with the tokens of template qwen between them: openMind reads them as
+    these tokens, and only the last answer has a loss.
+    """
+    user = TO_QUESTION.join([*map(TO_ANSWER.join, conversation.history), conversation.user])
+    return sharegpt(conversation.system, [user, conversation.assistant], system_prompt)
 
 
 def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU.
+"""TRL's SFTTrainer: LoRA or full, loss on the answers alone (prompts.py), on a CPU, a GPU or (with torch_npu) an NPU.
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
@@ -25,7 +25,7 @@ from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
-from stages.lib.trainers.trl.prompts import check_prompts
+from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -265,8 +265,8 @@ def _refused_by_trl() -> Iterator[None]:
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
-    rows = check_prompts(job, conversations, tokenizer)
-    return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
+    rows = tokens_of(job, conversations, tokenizer)
+    return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
@@ -295,7 +295,6 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out, so nothing is cut
         packing=packing,
         packing_strategy="bfd",  # does not split rows
-        completion_only_loss=True,
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
@@ -307,7 +306,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
     )
-    rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
+    rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
     with _refused_by_trl():
         trainer = SFTTrainer(
             model=model,

@@ -3,7 +3,8 @@
     python -m stages.lib.teacher.backends.embedded.server --port 8000 --slip-share 0.3 --seed 3 --latency-s 0.05 \\
         --faults '{"rate_limit": 0.1, "reset": 0.05}'
 
-Asked with the strict teacher's marking prompt it marks instead (judge.py). It streams where it is asked to.
+Asked with the strict teacher's marking prompt it marks instead (judge.py), with a pairwise one it prefers one of two
+answers (preference.py). It streams where it is asked to.
 It prints its port when it listens and ends when its standard input is closed, so it never outlives who started it.
 ``--requests FILE`` appends the body of every request that it was sent.
 """
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.params import Fault, Share
-from stages.lib.teacher.backends.embedded import judge, protocol
+from stages.lib.teacher.backends.embedded import grader, judge, preference, protocol
 from stages.lib.teacher.backends.embedded.faults import Faults, damaged, shaped
 from stages.lib.teacher.backends.embedded.protocol import Reply
 from stages.lib.teacher.backends.embedded.solver import Worked, solve
@@ -53,6 +54,7 @@ class _ChatRequest(BaseModel):
     messages: list[_Message]
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0  # another seed: another sample of the answer
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
 
@@ -108,7 +110,7 @@ class ChatServer:
     def answer(self, question: str, body: _ChatRequest) -> Reply:
         """The reply to a question that can be answered."""
         fault = self.faults.for_attempt(question)
-        worked = protocol.cut(shaped(self.work(question), fault), body.max_tokens or sys.maxsize)
+        worked = protocol.cut(shaped(self.work(question, body.seed), fault), body.max_tokens or sys.maxsize)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             reply = protocol.streamed(self.model, question, worked, with_usage)
@@ -116,12 +118,15 @@ class ChatServer:
             reply = protocol.whole(self.model, question, worked)
         return damaged(reply, fault, question)
 
-    def work(self, question: str) -> Worked:
+    def work(self, question: str, sample: int) -> Worked:
         """Mark what is to be marked, work out what is to be worked out."""
-        material = judge.material(question)
-        if material:
+        if material := judge.material(question):
             return judge.mark(*material, self.slip_share, self.seed)
-        return solve(question, self.slip_share, self.seed)
+        if rubric := grader.material(question):
+            return grader.grade(rubric, self.slip_share, self.seed)
+        if compared := preference.answers(question):
+            return preference.prefer(*compared, self.slip_share, self.seed)
+        return solve(question, self.slip_share, self.seed, sample)
 
 
 async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
