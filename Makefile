@@ -22,6 +22,7 @@ OPENMIND_PYTHON ?= $(PYTHON)
 OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
+export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafactory-cli)
 # for one command alone: a 'dvc repro' after it must draw nothing again
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
@@ -46,7 +47,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train evaluate compare \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -58,6 +59,7 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
+llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
@@ -134,6 +136,8 @@ test-slow: setup ## the tests that are too slow for CI
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
 	python -m pytest -m openmind
+test-llamafactory: setup llamafactory-env ## the tests that train with the real LLaMA-Factory, on the CPU
+	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 lint: setup ## ruff and mypy --strict
@@ -157,3 +161,11 @@ clean: setup ## remove what the pipeline made; the store of received answers and
 .venv-openmind/ready: requirements-openmind.txt requirements-openmind.lock
 	$(OPENMIND_PYTHON) -m venv .venv-openmind && .venv-openmind/bin/pip install $(if $(OPENMIND_SRC),"$(OPENMIND_SRC)[pt]",-c requirements-openmind.lock -r requirements-openmind.txt)
 	$(if $(OPENMIND_SRC),,.venv-openmind/bin/pip install --ignore-requires-python --no-deps -c requirements-openmind.lock openmind openmind-hub &&) touch $@
+
+# torchaudio's library is built for a torch with CUDA. Where it does not load, it goes: the import works without it, and
+# a training on text needs no more than the import.
+.venv-llamafactory/ready: requirements-llamafactory.txt requirements-llamafactory.lock
+	$(PYTHON) -m venv .venv-llamafactory && .venv-llamafactory/bin/pip install -c requirements-llamafactory.lock -r requirements-llamafactory.txt
+	.venv-llamafactory/bin/pip install --no-deps -c requirements-llamafactory.lock llamafactory
+	.venv-llamafactory/bin/python -c 'import torchaudio' 2> /dev/null || rm .venv-llamafactory/lib/python*/site-packages/torchaudio/lib/*.so
+	touch $@

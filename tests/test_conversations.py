@@ -30,10 +30,10 @@ from stages.lib.trainers.openmind import check_loss_on
 from stages.lib.trainers.openmind.inputs import sample
 from stages.lib.trainers.openmind.tokens import chat_template as openmind_template
 from stages.lib.trainers.openmind.tokens import measured_rows
-from stages.lib.trainers.trl import check_end_is_trained
 from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, TooLong, TrainingError
 from stages.lib.training.length import fitting_rows
+from stages.lib.training.tokenizer import check_end_is_trained
 from stages.train import main as train
 from stages.train import read_dataset
 from tests.chat_templates import KINDS

