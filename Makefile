@@ -5,7 +5,12 @@ ARM ?=
 URL ?=
 FILE ?=
 KINDS ?=
+ID ?=
+VERDICT ?=
 DRY_RUN ?=
+N ?=
+PARAMS ?=
+FULL ?=
 STAGE ?=
 PLATFORM ?=
 PYTHON_VERSION ?= 3.11
@@ -17,6 +22,7 @@ OPENMIND_PYTHON ?= $(PYTHON)
 OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
+export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafactory-cli)
 # for one command alone: a 'dvc repro' after it must draw nothing again
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
@@ -41,8 +47,8 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-transformers4 lint bench format repro train evaluate compare \
-  report retry forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train evaluate compare \
+  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
 help: ## print this help
@@ -53,6 +59,7 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 	@$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m stages.lib.doctor
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
+llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
@@ -76,9 +83,13 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
+	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
 	@$(if $(KINDS),$(FORECAST),true)
 	python -m stages.lib.forget distill && $(RETRY_KINDS) dvc repro --force --single-item distill && dvc repro
+review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7#0 VERDICT=wrong COMMENT="…"
+	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
@@ -125,17 +136,19 @@ test-slow: setup ## the tests that are too slow for CI
 	python -m pytest -m slow
 test-openmind: setup openmind-env ## the tests that train with the real openMind, on the CPU
 	python -m pytest -m openmind
+test-llamafactory: setup llamafactory-env ## the tests that train with the real LLaMA-Factory, on the CPU
+	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
-	python -m benchmarks.training && python -m benchmarks.evaluation
+	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
-clean: setup ## remove what the pipeline made; the store of received answers stays
-	rm -rf .cache/evaluation data/eval_data data/*.jsonl data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -148,3 +161,11 @@ clean: setup ## remove what the pipeline made; the store of received answers sta
 .venv-openmind/ready: requirements-openmind.txt requirements-openmind.lock
 	$(OPENMIND_PYTHON) -m venv .venv-openmind && .venv-openmind/bin/pip install $(if $(OPENMIND_SRC),"$(OPENMIND_SRC)[pt]",-c requirements-openmind.lock -r requirements-openmind.txt)
 	$(if $(OPENMIND_SRC),,.venv-openmind/bin/pip install --ignore-requires-python --no-deps -c requirements-openmind.lock openmind openmind-hub &&) touch $@
+
+# torchaudio's library is built for a torch with CUDA. Where it does not load, it goes: the import works without it, and
+# a training on text needs no more than the import.
+.venv-llamafactory/ready: requirements-llamafactory.txt requirements-llamafactory.lock
+	$(PYTHON) -m venv .venv-llamafactory && .venv-llamafactory/bin/pip install -c requirements-llamafactory.lock -r requirements-llamafactory.txt
+	.venv-llamafactory/bin/pip install --no-deps -c requirements-llamafactory.lock llamafactory
+	.venv-llamafactory/bin/python -c 'import torchaudio' 2> /dev/null || rm .venv-llamafactory/lib/python*/site-packages/torchaudio/lib/*.so
+	touch $@

@@ -109,10 +109,13 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 
 
 def make_datasets(folder: Path) -> None:
-    """Run collect → distill → filter → convert."""
-    rows = {name: folder / f"{name}.jsonl" for name in ("questions", "heldout", "left_out", "distilled", "failures")}
+    """Run collect → difficulty → distill → filter → convert."""
+    names = ("collected", "questions", "too_easy", "heldout", "left_out", "distilled", "failures")
+    rows = {name: folder / f"{name}.jsonl" for name in names}
     kept = {name: folder / f"{name}.jsonl" for name in ("filtered", "rejected", "control", "disagreements")}
-    stage(folder, "collect", {name: rows[name] for name in ("questions", "heldout", "left_out")})
+    collected = {name: rows[name] for name in ("heldout", "left_out")}
+    stage(folder, "collect", {"questions": rows["collected"], **collected})
+    stage(folder, "difficulty", {name: rows[name] for name in ("collected", "questions", "too_easy")})
     stage(folder, "distill", {name: rows[name] for name in ("questions", "distilled", "failures")})
     stage(folder, "filter", {"distilled": rows["distilled"], **kept})
     for name, path in (("unfiltered", rows["distilled"]), ("filtered", kept["filtered"]), ("control", kept["control"])):

@@ -1,10 +1,13 @@
 """Compare the arms: their scores by benchmark, and their differences on the same questions, with intervals.
 
-In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json)
+A judge's preference between two arms (prefer) is one more difference: the net win rate.
+
+In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json), metrics/prefer.json
 Out:  metrics/compare.json   {"confidence": 0.95, "arms": {"base": {…}}, "pairs": {"filtered_vs_base": {…}}}
       metrics/compare.csv    one row per pair and benchmark, for ``dvc plots show metrics/compare.csv``
 
-Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --out C.json --table C.csv
+Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --prefer metrics/prefer.json --out C.json
+        --table C.csv
 """
 
 import csv
@@ -14,12 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score
 from stages.lib.comparison.table import points, signed
-from stages.lib.params import Compare, load_params
-from stages.lib.rows import DataError, write_json, writing
+from stages.lib.pairs import pairs_of
+from stages.lib.params import PREFERENCE, Compare, load_params
+from stages.lib.rows import DataError, read_json, write_json, writing
+from stages.lib.rows.preference import Counts, PreferenceMetrics
 from stages.lib.statistics.confounders import confounder_warnings, tango_warnings, unsure_warnings
 from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
 from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
@@ -30,14 +36,17 @@ log = logging.getLogger("distillery.compare")
 @click.command(help="Compare the arms on the same questions.")
 @click.option("--eval", "eval_path", type=READ, required=True, help="The folder of the arms' scores, read.")
 @click.option("--train", "train_path", type=READ, required=True, help="The folder of the trainings' metrics, read.")
+@click.option("--prefer", "prefer_path", type=READ, required=True, help="Counts of the judge's preferences, read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The comparison, written.")
 @click.option("--table", "table_path", type=WRITE, required=True, help="The differences as CSV, written.")
 @params_option
 @one_line_errors
-def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, params_path: Path) -> None:
+def main(
+    eval_path: Path, train_path: Path, prefer_path: Path, out_path: Path, table_path: Path, params_path: Path
+) -> None:
     params = load_params(params_path)
     evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
-    comparison = compare(evaluations, params.compare)
+    comparison = compare(evaluations, read_preferences(prefer_path), params.compare)
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
     for warning in comparison.warnings:
@@ -46,10 +55,10 @@ def main(eval_path: Path, train_path: Path, out_path: Path, table_path: Path, pa
         log.info("compare: %s", _sentence(pair))
 
 
-def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
+def compare(evaluations: dict[str, Evaluation], preferences: PreferenceMetrics, params: Compare) -> Comparison:
     """Each arm's scores, each pair's differences, and the warnings about confounders."""
-    named = params.pairs if params.pairs is not None else default_pairs(list(evaluations))
-    pairs = _pairs(named, evaluations, params)
+    named = pairs_of(params, list(evaluations))
+    pairs = _pairs(named, evaluations, preferences.pairs, params)
     return Comparison(
         confidence=params.confidence,
         arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
@@ -59,18 +68,28 @@ def compare(evaluations: dict[str, Evaluation], params: Compare) -> Comparison:
             *tango_warnings(params.interval, pairs.values()),
             *(warning for pair in pairs.values() for warning in unsure_warnings(pair)),
         ],
+        judge=preferences.judge,
     )
 
 
-def default_pairs(arms: list[str]) -> list[list[str]]:
-    """Each trained arm against the base, and filtered against unfiltered and control where these exist."""
-    against_base = [[arm, "base"] for arm in arms if arm != "base"]
-    return against_base + [["filtered", other] for other in ("unfiltered", "control") if {"filtered", other} <= {*arms}]
+def read_preferences(path: Path) -> PreferenceMetrics:
+    """The judge's counts of each pair; none without a judge."""
+    advice = "Run 'dvc repro prefer' to rebuild it."
+    try:
+        return PreferenceMetrics.model_validate(read_json(path, advice))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise DataError(f"{path}: {where}: {error.errors()[0]['msg']}. {advice}") from error
 
 
 def _arm(evaluation: Evaluation, confidence: float) -> Arm:
     scores = {name: _compared(score, evaluation.answers[name], confidence) for name, score in evaluation.scores.items()}
-    return Arm(training=evaluation.training, system_prompt=evaluation.system_prompt, benchmarks=scores)
+    return Arm(
+        training=evaluation.training,
+        system_prompt=evaluation.system_prompt,
+        benchmarks=scores,
+        unscored=evaluation.unscored,
+    )
 
 
 def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScore:
@@ -80,12 +99,18 @@ def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScor
     return ComparedScore.model_validate(score.model_dump() | interval)
 
 
-def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], params: Compare) -> dict[str, Pair]:
+def _pairs(
+    pairs: list[list[str]], evaluations: dict[str, Evaluation], preferences: dict[str, Counts], params: Compare
+) -> dict[str, Pair]:
     """The differences; their p-values are corrected together, because one of many tests is significant by chance."""
+    counts = {(first, second): preferences.get(f"{first}_vs_{second}") for first, second in pairs}
     found = {
         (first, second, benchmark): difference
         for first, second in pairs
-        for benchmark, difference in _differences(first, second, evaluations, params).items()
+        for benchmark, difference in {
+            **_differences(first, second, evaluations, params),
+            **_net_win_rate(counts[first, second], params),
+        }.items()
     }
     corrected = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
     return {
@@ -93,17 +118,28 @@ def _pairs(pairs: list[list[str]], evaluations: dict[str, Evaluation], params: C
             first=first,
             second=second,
             benchmarks={
-                benchmark: _difference(
-                    found[first, second, benchmark],
-                    corrected[first, second, benchmark],
-                    _if_unsure(evaluations[first].scores[benchmark], evaluations[second].scores[benchmark]),
+                key[2]: _difference(
+                    difference,
+                    corrected[key],
+                    _if_unsure(evaluations[first].scores.get(key[2]), evaluations[second].scores.get(key[2])),
                     params.confidence,
                 )
-                for benchmark in evaluations[first].answers
+                for key, difference in found.items()
+                if key[:2] == (first, second)
             },
+            preference=counts[first, second],
         )
         for first, second in pairs
     }
+
+
+def _net_win_rate(counts: Counts | None, params: Compare) -> dict[str, PairedDifference]:
+    """Wins minus losses as a share of the questions: a paired difference, in which a tie is a concordant pair."""
+    if counts is None:
+        return {}
+    won = [True] * counts.wins + [False] * (counts.losses + counts.ties)
+    lost = [False] * counts.wins + [True] * counts.losses + [False] * counts.ties
+    return {PREFERENCE: paired_difference(won, lost, params.confidence, interval=params.interval)}
 
 
 def _differences(
@@ -144,9 +180,10 @@ def _found(benchmark: str, difference: Difference) -> str:
     return f"{benchmark} {signed(difference.difference)} points, {said}"
 
 
-def _if_unsure(one: Score, other: Score) -> dict[str, float]:
+def _if_unsure(one: Score | None, other: Score | None) -> dict[str, float]:
     """The smallest and largest difference that unsure answers allow; empty where lm-eval's score is compared."""
-    ranges = [(score.if_unsure_wrong, score.if_unsure_right) for score in (one, other) if score.headline == "verifier"]
+    scores = [score for score in (one, other) if score and score.headline == "verifier"]
+    ranges = [(score.if_unsure_wrong, score.if_unsure_right) for score in scores]
     match ranges:
         case [(float() as low, float() as high), (float() as other_low, float() as other_high)]:
             return {"if_unsure_low": round(low - other_high, 4), "if_unsure_high": round(high - other_low, 4)}

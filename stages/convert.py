@@ -8,6 +8,9 @@ Out:  data/sharegpt/NAME/NAME.json           [{"system": "…", "conversations":
                                               "control_token": the student would read a part of it as a control token
       metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens, as in training
 
+A row with earlier turns is one conversation of all of them, and a row's own system text replaces the one of params. An
+earlier answer is written as it is, without thought and markers: the chat templates of reasoning models show it so.
+
 One dataset_info.json serves both trainers. openMind finds NAME.json by local_path and file_name
 (``custom_dataset_info: data/sharegpt/NAME/dataset_info.json``); LLaMA-Factory finds it by file_name in its
 ``dataset_dir: data/sharegpt/NAME``, and ignores local_path. Neither reads any other file of the folder.
@@ -64,7 +67,9 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path)
     metrics = counts(rows, samples, dropped)
     if not samples:
         raise DataError(f"{rows_path}: no row makes a valid conversation ({in_words(dropped)}). Check its first rows.")
-    align(tokenizer, params.convert.markers, params.train.system_prompt, with_system=bool(system))
+    with_system = any(sample["system"] for sample in samples)
+    with_history = any(len(sample["conversations"]) > 2 for sample in samples)
+    align(tokenizer, params.convert.markers, params.train.system_prompt, with_system, with_history)
     lengths = token_lengths(tokenizer, [messages(sample, params.convert.tags) for sample in samples])
     write_dataset(out_path, samples, params.convert)
     write_rows(out_path / "dropped.jsonl", dropped)
@@ -90,7 +95,10 @@ def convert(
     dropped: list[Dropped] = []
     for row in rows:
         sample = conversation(row, system, params.markers, params.tags)
-        if reason := reason_to_drop(sample, params.markers, params.tags, control):
+        reason = reason_to_drop(sample, params.markers, params.tags, control)
+        if row.system and any(token in row.system for token in control):
+            reason = reason or "control_token"
+        if reason:
             dropped.append(Dropped(**row.model_dump(), reason=reason))
         else:
             samples.append(sample)
@@ -98,36 +106,39 @@ def convert(
 
 
 def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> Sample:
-    """A row as one ShareGPT sample, with the article's line breaks around the markers."""
+    """A row as one ShareGPT sample, with line breaks around the markers as in the article; own system text first."""
     answer = (
         f"{markers.begin_of_thought}\n\n{row.reasoning}{markers.end_of_thought}\n\n"
         f"{markers.begin_of_solution}\n\n{row.response}{markers.end_of_solution}"
     )
-    turns = ((tags.user_tag, row.question), (tags.assistant_tag, answer))
+    speakers = {"user": tags.user_tag, "assistant": tags.assistant_tag}
+    earlier = [(speakers[turn.role], turn.content) for turn in row.history or ()]
+    turns = [*earlier, (tags.user_tag, row.question), (tags.assistant_tag, answer)]
     return {
-        "system": system,
+        "system": row.system or system,
         "conversations": [{tags.role_tag: speaker, tags.content_tag: text} for speaker, text in turns],
     }
 
 
 def reason_to_drop(sample: Sample, markers: Markers, tags: Tags, control: Sequence[str] = ()) -> Reason | None:
-    """Why a sample is dropped, or None. A valid one has a user and an assistant turn with text, and each marker once.
+    """Why a sample is dropped, or None. A valid one has alternating turns with text, and each marker once, at the end.
 
-    With one more marker in the answer or the question, the end of the thought would be ambiguous. The system text may
-    contain the markers: the article's does. A literal token of ``control`` would end a turn in the middle of its text.
+    With one more marker in the answer or in another turn, the end of the thought would be ambiguous. The system text
+    may contain the markers: the article's does. A literal token of ``control`` would end a turn in the middle of its
+    text.
     """
     turns = sample["conversations"]
-    if [turn[tags.role_tag] for turn in turns] != [tags.user_tag, tags.assistant_tag]:
+    if [turn[tags.role_tag] for turn in turns] != [tags.user_tag, tags.assistant_tag] * max(1, len(turns) // 2):
         return "turns_do_not_alternate"
-    question, answer = (turn[tags.content_tag] for turn in turns)
+    *before, answer = (turn[tags.content_tag] for turn in turns)
     in_order = list(markers.model_dump().values())
     any_marker = re.compile("|".join(map(re.escape, in_order)))
-    if any_marker.search(question) or any_marker.findall(answer) != in_order:
+    if any(map(any_marker.search, before)) or any_marker.findall(answer) != in_order:
         return "marker_in_text"
     _, thought, _, solution, _ = any_marker.split(answer)
-    if not all(text.strip() for text in (question, thought, solution)):
+    if not all(text.strip() for text in (*before, thought, solution)):
         return "empty_text"
-    return "control_token" if any(token in question + answer for token in control) else None
+    return "control_token" if any(token in text for token in control for text in (*before, answer)) else None
 
 
 def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:

@@ -7,6 +7,8 @@ Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "â
                                     "error": "the server's message, if any"}
       metrics/distill.json          the counts
 
+The teacher gets a question's system text and its earlier turns as messages before it; the prompt is around the question
+alone.
 A received answer goes to the store first (``--store``) and is never asked for again, so a killed run resumes where it
 stopped. To retry answers that failed, name their kinds in DISTILLERY_RETRY_KINDS (``make retry KINDS=cut_off``): each
 such answer is drawn again once per run (draws.py), and the former ones stay. With ``run.offline`` an answer that the
@@ -45,7 +47,7 @@ from stages.lib.teacher.spending import max_cost
 
 log = logging.getLogger("distillery.distill")
 
-REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
+REBUILD = f"Run 'dvc repro difficulty' to rebuild it; or {UNPROTECT}, and correct the line."
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
 UNUSABLE = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received and stored
 NOT_ASKED = "not_asked"
@@ -114,9 +116,9 @@ class PlannedCalls:
         question = None
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
-            content = self._prompt.replace("{question}", question.question)
+            messages = question.messages(self._prompt.replace("{question}", question.question))
             for sample in range(self._params.samples_per_question):
-                yield question, sample, chat_request(self._identity, self._params.teacher, content, sample)
+                yield question, sample, chat_request(self._identity, self._params.teacher, messages, sample)
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 

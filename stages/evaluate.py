@@ -34,7 +34,7 @@ from stages.lib.evaluation.launching import launch, needs_several_processes
 from stages.lib.evaluation.results import Scored
 from stages.lib.evaluation.scoring import audited, figures, rows, tables
 from stages.lib.evaluation.settings import settings
-from stages.lib.evaluation.tasks import chosen
+from stages.lib.evaluation.tasks import chosen, refuse_missing_gold
 from stages.lib.params import Params, load_params, prompt_text
 from stages.lib.rows import read_some_rows, write_json, write_rows, writing
 from stages.lib.rows.evaluated import Evaluated
@@ -69,7 +69,8 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
-    read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
+    questions = read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
+    refuse_missing_gold(params.evaluate.benchmarks, questions, heldout_path)
     if needs_several_processes(params.evaluate, params.run):
         return launch(context, "evaluate", params.run.processes)
     disable_progress_bars()
@@ -88,8 +89,15 @@ def main(
     write_json(metrics_path, {"system_prompt": prompt, "settings": settings(asking)} | metrics)
     write_facts(arm_name, scored, time.monotonic() - started, params)
     for name, each in metrics.items():
-        log.info("evaluate: %s: %s: %.4f of %d (%s)", arm_name, name, each["value"], each["n"], each["headline"])
+        log.info("evaluate: %s: %s: %s", arm_name, name, summary_line(each))
     return None
+
+
+def summary_line(figures: dict[str, Any]) -> str:
+    """A benchmark's score in one line, or how many answers it has if it has no score."""
+    if "value" not in figures:
+        return f"{figures['n']} answers, which have no score: a judge compares them (prefer)"
+    return f"{figures['value']:.4f} of {figures['n']} ({figures['headline']})"
 
 
 def disable_progress_bars() -> None:
@@ -131,12 +139,13 @@ def system_text(arm_name: str, params: Params) -> str | None:
 
 
 def write_scores(path: Path, answers: dict[str, list[Evaluated]]) -> None:
-    """Write the table by which arms are compared."""
+    """Write the table by which arms are compared; answers without a score are not in it."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["question_id", "benchmark", "cluster", "correct"])
     for each in answers.values():
-        table.writerows((row.id, row.benchmark, row.cluster, int(row.correct)) for row in each)
+        scored = [row for row in each if row.correct is not None]
+        table.writerows((row.id, row.benchmark, row.cluster, int(bool(row.correct))) for row in scored)
     with writing(path) as file:
         file.write(text.getvalue().encode())
 

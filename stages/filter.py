@@ -1,6 +1,7 @@
-"""Keep the right answers: compare each response's final answer with the gold one, by rule, by a judge, or by both.
+"""Keep the right answers: by gold answers (rule, judge or both), by the majority of the samples, or by a rubric.
 
-In:   data/distilled.jsonl, the judge's prompt file
+In:   data/distilled.jsonl, data/reviews.jsonl (people's verdicts, which overrule all others), the judge's prompt file,
+      the phrases of refusals
 Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "right", "decided_by": "rule:label",
                                  "rule_verdict": "right", "judge_verdict": null}
       data/rejected.jsonl        the same + {"reason": "wrong_answer"}
@@ -9,34 +10,32 @@ Out:  data/filtered.jsonl        the row + {"prediction": "72", "verdict": "righ
       metrics/filter.json        the counts, the table of rule against judge, how often the judge contradicts
 
 Rows are read one at a time, so a million rows take no more memory than ten thousand. Where a judge is asked, the file
-is read once more for each of its rounds. docs/filter.md explains the strategies.
+is read once more for each of its rounds. docs/filter.md explains the strategies and the checks before them.
 
-Alone:  python -m stages.filter --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --control C.jsonl
-        --disagreements X.jsonl --metrics M.json
+Alone:  python -m stages.filter --distilled D.jsonl --reviews V.jsonl --filtered F.jsonl --rejected R.jsonl
+        --control C.jsonl --disagreements X.jsonl --metrics M.json
 """
 
-import hashlib
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import compress, groupby
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import click
 
-from stages.lib.answers import Verdict, rule_verdict
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Filter, Judge, Run, audit_of, judge_of, load_params
+from stages.lib.deciders import Deciders
+from stages.lib.deciders.checking import PREFIX
+from stages.lib.params import Filter, RubricFilter, load_params
+from stages.lib.reviews.applying import DECIDED_BY, Reviews
 from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
-from stages.lib.store.answer_store import AnswerStore, default_path, open_store
-
-if TYPE_CHECKING:
-    from stages.lib.judge.judging import Judging
+from stages.lib.store.answer_store import default_path, open_store
 
 log = logging.getLogger("distillery.filter")
 
@@ -46,6 +45,7 @@ CONFIDENCE = 0.95  # of the intervals in judge_contradicts
 
 @click.command(help="Judge every answer, keep the right ones, and state why each other one was dropped.")
 @click.option("--distilled", "distilled_path", type=READ, required=True, help="The teacher's answers, read.")
+@click.option("--reviews", "reviews_path", type=READ, help="People's verdicts, read  [default: none]")
 @click.option("--filtered", "filtered_path", type=WRITE, required=True, help="Right answers, written.")
 @click.option("--rejected", "rejected_path", type=WRITE, required=True, help="Dropped answers, written.")
 @click.option("--control", "control_path", type=WRITE, required=True, help="The random control, written.")
@@ -56,6 +56,7 @@ CONFIDENCE = 0.95  # of the intervals in judge_contradicts
 @one_line_errors
 def main(
     distilled_path: Path,
+    reviews_path: Path | None,
     filtered_path: Path,
     rejected_path: Path,
     control_path: Path,
@@ -66,22 +67,24 @@ def main(
 ) -> None:
     params = load_params(params_path)
     rows = Rows(distilled_path)
-    tally = Tally()
-    decider = Decider(params.filter)
+    reviews = Reviews.of(reviews_path)
+    tally = Tally(compares_gold=not isinstance(params.filter, RubricFilter))
+    deciders = Deciders(params.filter, params.train.student)
     with ExitStack() as stack:
-        stack.callback(decider.write_run_facts)  # a run that was stopped states its cost, too
-        if judge := judge_of(params.filter):
-            decider.ask_judge(rows, judge, params.run, stack.enter_context(open_store(store_path or default_path())))
+        stack.callback(write_run_facts, deciders, distilled_path.stem)  # a run that was stopped states its cost, too
+        if deciders.judge:
+            deciders.ask_judge(rows, params.run, stack.enter_context(open_store(store_path or default_path())))
         kept_file, rejected_file, disagreements_file = (
             stack.enter_context(writing(path)) for path in (filtered_path, rejected_path, disagreements_path)
         )
-        for row in decide_rows(rows, decider, params.filter):
+        for row in decide_rows(rows, deciders, reviews, params.filter):
             tally.add(row)
             _write(rejected_file if isinstance(row, Rejected) else kept_file, row)
-            _write(disagreements_file, *disagreements(row))
+            _write(disagreements_file, *(disagreements(row) if tally.compares_gold else ()))
         tally.check(distilled_path)
     write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed))
-    write_json(metrics_path, tally.metrics())
+    write_json(metrics_path, tally.metrics() | {"reviews": reviews.counts()})
+    reviews.log_summary()
     log.info("filter: kept %d of %d (%s)", tally.kept, tally.rows, tally.reasons())
 
 
@@ -95,79 +98,17 @@ class Rows:
         return read_rows(self._path, Distilled, REBUILD)
 
 
-class Decider:
-    """Decides each row's verdict: asks the rule and the judge, and selects which of the two counts."""
-
-    def __init__(self, params: Filter) -> None:
-        self._params = params
-        self._share, self._seed = audit_of(params)
-        self._judge: Judging | None = None
-        self._store: AnswerStore | None = None
-
-    def ask_judge(self, rows: Iterable[Distilled], params: Judge, run: Run, store: AnswerStore) -> None:
-        """Have the judge mark every row that the strategy or the audit needs; the replies go to the store."""
-        from stages.lib.judge.judging import Judging
-
-        needed = bytearray(self.needs_judge(row, _by_rule(row)) for row in rows)  # one byte per row: rows are reread
-        self._judge, self._store = Judging(params, run), store
-        self._judge.ask(lambda: compress(rows, needed), store)
-
-    def needs_judge(self, row: Distilled, rule: Verdict) -> bool:
-        """Whether the judge is asked about a row."""
-        if self._params.strategy in ("judge", "both"):
-            return True
-        if self._params.strategy == "rule_then_judge" and rule.verdict == "unsure":
-            return True
-        return rule.verdict != "unsure" and _uniform(f"{self._seed}:{row.key}") < self._share
-
-    def decide(self, row: Distilled) -> Filtered:
-        """The row with both verdicts and the one that counts."""
-        rule = _by_rule(row)
-        mark = None
-        if self._judge and self._store is not None and self.needs_judge(row, rule):
-            mark = self._judge.mark(row, self._store)
-        verdict, decided_by = self._final(rule, mark)
-        return Filtered(
-            **row.model_dump(),
-            prediction=rule.prediction,
-            verdict=verdict,
-            decided_by=decided_by,
-            rule_verdict=rule.verdict,
-            judge_verdict=mark,
-        )
-
-    def _final(self, rule: Verdict, mark: Any) -> tuple[Any, str]:
-        by_rule = f"rule:{rule.rule}"
-        strategy = self._params.strategy
-        if strategy == "judge":
-            return mark, "judge"
-        if strategy in ("rule", "rule_audited") or mark is None:
-            return rule.verdict, by_rule
-        if rule.verdict == "unsure":
-            return mark, "judge"
-        if strategy == "both" and mark not in (rule.verdict, "unsure"):
-            return "unsure", "disagreement"
-        return rule.verdict, by_rule
-
-    def write_run_facts(self) -> None:
-        """Write what the judge cost in this run and what the store saved; no stage depends on this file."""
-        if self._judge:
-            write_json(project_root() / "metrics" / "runs" / "filter.json", self._judge.run_facts())
+def write_run_facts(deciders: Deciders, rows: str) -> None:
+    """Write what the judge cost in this run and what the store saved; no stage depends on this file."""
+    if deciders.judge and deciders.judge.run_facts:
+        name = "filter.json" if rows == "distilled" else f"filter-{rows}.json"
+        write_json(project_root() / "metrics" / "runs" / name, deciders.judge.run_facts())
 
 
-def _by_rule(row: Distilled) -> Verdict:
-    return rule_verdict(row.question, row.response, row.answer)
-
-
-def _uniform(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
-def decide_rows(rows: Iterable[Distilled], decider: Decider, params: Filter) -> Iterator[Filtered]:
+def decide_rows(rows: Iterable[Distilled], deciders: Deciders, reviews: Reviews, params: Filter) -> Iterator[Filtered]:
     """Every row in its order: kept (``Filtered``) or ``Rejected``. The samples of one question are adjacent."""
-    for _, samples in groupby((decider.decide(row) for row in rows), key=lambda row: row.id):
-        yield from select_answers(list(samples), params)
+    for _, samples in groupby(rows, key=lambda row: row.id):
+        yield from select_answers(reviews.applied(deciders.decided(list(samples))), params)
 
 
 def select_answers(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:
@@ -184,12 +125,22 @@ def select_answers(samples: list[Filtered], params: Filter) -> Iterator[Filtered
 
 
 def _rejected(row: Filtered, params: Filter) -> Rejected:
-    reason: Any = {"right": "not_selected", "wrong": "wrong_answer", "unsure": "no_answer_read"}[row.verdict]
-    if row.verdict == "unsure" and params.on_unsure == "keep":
-        reason = "not_selected"
-    elif row.verdict == "unsure" and not row.decided_by.startswith("rule:"):
-        reason = {"judge": "no_mark_read", "disagreement": "disagreement"}[row.decided_by]
-    return Rejected(**row.model_dump(), reason=reason)
+    return Rejected(**row.model_dump(), reason=_reason(row, params))
+
+
+def _reason(row: Filtered, params: Filter) -> Any:
+    if row.verdict == "unfit":
+        return row.decided_by.removeprefix(PREFIX)
+    if row.verdict == "right" or (row.verdict == "unsure" and params.on_unsure == "keep"):
+        return "not_selected"
+    if row.decided_by == DECIDED_BY:
+        return f"reviewed_{row.verdict}"
+    if row.verdict == "wrong":
+        return {"majority": "not_the_majority", "rubric": "rubric_not_met"}.get(row.decided_by, "wrong_answer")
+    if row.majority and row.majority.value is None:
+        return "no_majority"
+    named = {"judge": "no_mark_read", "rubric": "no_mark_read", "disagreement": "disagreement", "no_gold": "no_gold"}
+    return named.get(row.decided_by, "no_answer_read")
 
 
 def disagreements(row: Filtered) -> Iterator[Disagreement]:
@@ -219,15 +170,24 @@ def random_control(rows: Iterable[Distilled], total: int, size: int, seed: int) 
 
 
 class Tally:
-    """The counts of the rows so far: ``in = kept + rejected``."""
+    """The counts of the rows so far: ``in = kept + rejected``.
 
-    def __init__(self) -> None:
+    ``compares_gold``: a judge, if there is one, compares with gold answers, as the rule does; a rubric's does not.
+    """
+
+    def __init__(self, compares_gold: bool = True) -> None:
+        self.compares_gold = compares_gold
         self.rows = 0
         self.kept = 0
         self._kept_unsure = 0
         self._reasons: Counter[str] = Counter()
         self._decided_by: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
         self._table: Counter[tuple[str, str]] = Counter()
+        self._asked = 0
+        self._majority = MajorityTally()
+        self._scores: Counter[float | None] = Counter()
+        self._marks: Counter[str] = Counter()  # by a rubric
         self._kinds: Counter[str | None] = Counter()
         self._of_question: Counter[str] = Counter()  # the verdicts on the current question
         self._pass_rates: Counter[str] = Counter()
@@ -242,8 +202,16 @@ class Tally:
             self.kept += 1
             self._kept_unsure += row.verdict == "unsure"
         self._decided_by[row.decided_by] += 1
-        self._table[row.rule_verdict, row.judge_verdict or "not_asked"] += 1
-        self._kinds[_kind_of_disagreement(row)] += 1
+        self._verdicts[row.verdict] += 1
+        self._asked += row.judge_verdict is not None
+        if row.rule_verdict and self.compares_gold:  # the rule says nothing without a gold answer
+            self._table[row.rule_verdict, row.judge_verdict or "not_asked"] += 1
+        if self.compares_gold:
+            self._kinds[_kind_of_disagreement(row)] += 1
+        elif row.judge_verdict:
+            self._marks[row.judge_verdict] += 1
+            self._scores[row.score] += 1
+        self._majority.add(row)
         if row.id != self._question:
             self._end_question()
             self._question = row.id
@@ -253,13 +221,17 @@ class Tally:
         """DataError where there were no rows, or none to keep."""
         if not self.rows:
             raise DataError(f"{path}: there is nothing in it. {REBUILD}")
+        if self._reasons["no_gold"] and self._reasons["no_gold"] + self._verdicts["unfit"] == self.rows:
+            raise DataError(
+                f"{path}: no row that passes the checks has a gold answer, and the strategy needs one. Name the answer "
+                "in the columns of the source, or set filter.strategy to majority or judge_rubric."
+            )
         if not self.kept:
             raise DataError(f"{path}: none of {self.rows} answers is kept. Look at their 'response' fields.")
 
     def metrics(self) -> dict[str, Any]:
         """All counts. ``pass_rates`` counts the questions by their share of right answers: ``{"1/2": 3}``."""
         self._end_question()
-        asked = sum(count for (_, judge), count in self._table.items() if judge != "not_asked")
         return {
             "in": self.rows,
             "kept": self.kept,
@@ -272,14 +244,23 @@ class Tally:
                 rule: {judge: count for (found, judge), count in sorted(self._table.items()) if found == rule}
                 for rule in ("right", "wrong", "unsure")
             },
-            "judge_contradicts": contradicted(self._table) if asked else None,
-            "judge_asked": asked,
-            "judge_calls_saved": self.rows - asked,
+            "judge_contradicts": contradicted(self._table) if self._table and self._asked else None,
+            "judge_asked": self._asked,
+            "judge_calls_saved": self.rows - self._asked,
             "rule_against_judge": self._kinds["rule_against_judge"],
             "gold_suspect": self._kinds["gold_suspect"],
             "pass_rates": dict(sorted(self._pass_rates.items())),
             "control": self.kept,
+            **self._majority.metrics(),
+            **self._rubric_metrics(),
         }
+
+    def _rubric_metrics(self) -> dict[str, Any]:
+        if not self._marks:
+            return {}
+        scores = sorted((score, count) for score, count in self._scores.items() if score is not None)
+        counts = {mark: self._marks[mark] for mark in ("right", "wrong", "unsure")}
+        return {"rubric": counts | {"scores": {f"{score:g}": count for score, count in scores}}}
 
     def reasons(self) -> str:
         """``46 wrong_answer, 3 no_answer_read``."""
@@ -289,6 +270,50 @@ class Tally:
         if self._of_question:
             self._pass_rates[f"{self._of_question['right']}/{self._of_question.total()}"] += 1
         self._of_question.clear()
+
+
+def _by_majority(row: Filtered) -> str:
+    """The majority's verdict, whatever a person said afterwards."""
+    if row.decided_by != DECIDED_BY or row.majority is None:
+        return row.verdict
+    if row.majority.value is None or row.prediction is None:
+        return "unsure"
+    return "right" if row.prediction == row.majority.value else "wrong"
+
+
+class MajorityTally:
+    """The counts of the strategy ``majority``, by question and by answer."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._shares: Counter[str] = Counter()  # the questions by the largest cluster's share
+        self._decided = 0
+        self._table: Counter[tuple[str, str]] = Counter()  # the answers by both verdicts
+
+    def add(self, row: Filtered) -> None:
+        """Count a row that the majority decided about, and its question once."""
+        if row.majority is None:
+            return
+        if row.id != self._last:
+            self._last = row.id
+            self._decided += row.majority.value is not None
+            self._shares[f"{row.majority.share:.2f}"] += 1
+        if row.rule_verdict:
+            self._table[_by_majority(row), row.rule_verdict] += 1
+
+    def metrics(self) -> dict[str, Any]:
+        """Nothing without the strategy. ``by_gold["right"]["wrong"]``: in the majority, wrong by the gold answer."""
+        if self._last is None:
+            return {}
+        verdicts = ("right", "wrong", "unsure")
+        found = {
+            "questions": self._shares.total(),
+            "decided": self._decided,
+            "undecided": self._shares.total() - self._decided,
+            "largest_share": dict(sorted(self._shares.items())),
+        }
+        by_gold = {ours: {gold: self._table[ours, gold] for gold in verdicts} for ours in verdicts}
+        return {"majority": found | ({"by_gold": by_gold} if self._table else {})}
 
 
 def contradicted(table: Mapping[tuple[str, str], int]) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Write the page: the results of the run, the counts, the loss curves, and samples to read.
 
 In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm, and its
-      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/distill.json, metrics/filter.json,
-      metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
+      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/difficulty.json, metrics/distill.json,
+      metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
 Out:  report/index.html   one file that needs no network and shows a hash of its inputs
 
 Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
-        --collect C.json --distill D.json --filter F.json --train metrics/train --compare C.json --out index.html
+        --collect C.json --difficulty D.json --distill D.json --filter F.json --train metrics/train --compare C.json
+        --out index.html
 """
 
 import hashlib
 import logging
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -20,9 +22,22 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
-from stages.lib.page import Answers, InputFile, Page, Part, Samples, Step, Training, render
+from stages.lib.page import (
+    Answers,
+    InputFile,
+    Page,
+    Part,
+    PassRateRow,
+    PassRates,
+    Samples,
+    Step,
+    Training,
+    render,
+)
 from stages.lib.page.metrics import (
     CollectCounts,
+    Described,
+    DifficultyCounts,
     DistillCounts,
     Example,
     FilterCounts,
@@ -50,6 +65,7 @@ class Inputs:
     rejected: Path
     answers: Path
     collect_metrics: Path
+    difficulty_metrics: Path
     distill_metrics: Path
     filter_metrics: Path
     train_metrics: Path
@@ -62,6 +78,7 @@ class Inputs:
 @click.option("--rejected", type=READ, required=True, help="The dropped ones, read.")
 @click.option("--answers", type=READ, required=True, help="The folder of the arms' answers, read.")
 @click.option("--collect", "collect_metrics", type=READ, required=True, help="Counts of collect, read.")
+@click.option("--difficulty", "difficulty_metrics", type=READ, required=True, help="Counts of difficulty, read.")
 @click.option("--distill", "distill_metrics", type=READ, required=True, help="Counts of distill, read.")
 @click.option("--filter", "filter_metrics", type=READ, required=True, help="Counts of filter, read.")
 @click.option("--train", "train_metrics", type=READ, required=True, help="The folder of the trainings' metrics, read.")
@@ -84,7 +101,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
     flow = read_flow(inputs)
     check_flow(flow, inputs)
-    _, distill_step, filter_step = flow
+    *_, distill_step, filter_step = flow
     check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
     check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
     check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
@@ -97,7 +114,9 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         student=PurePath(params.train.student.name).name,
         comparison=comparison,
         flow=flow,
+        pass_rates=read_pass_rates(inputs, distilled, kept),
         marks=read_marks(inputs),
+        reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         trainings=trainings,
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
@@ -116,6 +135,7 @@ def rebuild(stage: str) -> str:
 def read_flow(inputs: Inputs) -> list[Step]:
     """The flow of the rows through the stages, from the stages' own counts."""
     collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
+    measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
     asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
     judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
     training = Part("questions to train on", collected.questions, "out")
@@ -125,11 +145,31 @@ def read_flow(inputs: Inputs) -> list[Step]:
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            contamination_remark(collected.unchecked),
+            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
         ),
+        *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
         Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
         Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
     ]
+
+
+def difficulty_parts(counts: DifficultyCounts) -> list[Part]:
+    """The questions for the teacher, and those that are too easy for the student."""
+    too_easy = f"dropped: too easy, solved more than {counts.max_solved} times in {counts.samples}"
+    return [Part("hard enough for the teacher", counts.kept, "out"), Part(too_easy, counts.too_easy, "dropped")]
+
+
+def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
+    """The untrained student's pass rates, and how many answers each gave; None where it was not asked."""
+    counts = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
+    if not counts.asked or counts.max_solved is None:
+        return None
+    answers, right = (Counter(row.pass_rate.solved for row in rows if row.pass_rate) for rows in (distilled, kept))
+    rows = [
+        PassRateRow(solved, questions, solved <= counts.max_solved, answers[solved], right[solved])
+        for solved, questions in ((int(key), count) for key, count in counts.by_solved.items())
+    ]
+    return PassRates(counts, rows)
 
 
 def contamination_remark(unchecked: list[str]) -> str:
@@ -137,10 +177,20 @@ def contamination_remark(unchecked: list[str]) -> str:
     return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
 
 
+def texts_remark(texts: dict[str, Described]) -> str:
+    """The remark on the scripts and the lengths of the questions to train on."""
+    found = texts.get("questions")
+    if not found or not found.characters:
+        return ""
+    scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
+    lengths = found.characters
+    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
+
+
 def read_marks(inputs: Inputs) -> FilterCounts | None:
-    """The counts of the judge's marks; None where no judge was asked."""
+    """The counts of the judge's marks or of the majority; None where the rule alone decided."""
     counts = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
-    return counts if counts.judge_asked else None
+    return counts if counts.judge_asked or counts.majority else None
 
 
 def dropped_parts(reasons: dict[str, int]) -> list[Part]:
@@ -151,14 +201,24 @@ def dropped_parts(reasons: dict[str, int]) -> list[Part]:
 
 
 def check_flow(flow: list[Step], inputs: Inputs) -> None:
-    """DataError unless each stage accounts for all its rows, and the filter took all rows of distill."""
-    paths = [inputs.collect_metrics, inputs.distill_metrics, inputs.filter_metrics]
-    for step, path in zip(flow, paths, strict=True):
+    """DataError unless each stage accounts for all its rows, and took all rows of the one before.
+
+    ``distill`` may take several samples of each question.
+    """
+    paths = {
+        "collect": inputs.collect_metrics,
+        "difficulty": inputs.difficulty_metrics,
+        "distill": inputs.distill_metrics,
+        "filter": inputs.filter_metrics,
+    }
+    for step in flow:
         gone = sum(part.count for part in step.parts)
         if gone != step.taken:
-            raise DataError(f"{path}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
-    _, distill_step, filter_step = flow
-    check_rows(inputs.filter_metrics, filter_step.taken, distill_step.out, "filter")
+            raise DataError(f"{paths[step.name]}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
+    steps = {step.name: step for step in flow}
+    if measured := steps.get("difficulty"):
+        check_rows(inputs.difficulty_metrics, measured.taken, steps["collect"].out, "difficulty")
+    check_rows(inputs.filter_metrics, steps["filter"].taken, steps["distill"].out, "filter")
 
 
 def check_rows(path: Path, rows: int, counted: int, stage: str) -> None:
@@ -189,19 +249,20 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
     There may be many long answers, so only the drawn samples are kept in memory.
     """
     path, advice = folder / f"{name}.jsonl", rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
-    asked: dict[str, dict[str, bool]] = {}
+    asked: dict[str, dict[str, bool | None]] = {}
     for row in read_rows(path, Evaluated, advice):
         asked.setdefault(row.benchmark, {})[row.key] = row.correct
     check_answers(path, asked, comparison.arms[name])
     keys = {benchmark: draw_samples(correct, params) for benchmark, correct in asked.items()}
-    expected = {key for right, wrong in keys.values() for key in (*right, *wrong)}
+    expected = {key for drawn in keys.values() for of_kind in drawn for key in of_kind}
     rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in expected}
     samples = {
         benchmark: Samples(
             n=len(correct),
-            correct=sum(correct.values()),
+            correct=count_right(correct) if benchmark in comparison.benchmarks else None,
             right=[rows[key] for key in keys[benchmark][0]],
             wrong=[rows[key] for key in keys[benchmark][1]],
+            unscored=[rows[key] for key in keys[benchmark][2]],
         )
         for benchmark, correct in asked.items()
     }
@@ -209,13 +270,20 @@ def read_answers(folder: Path, name: str, comparison: Comparison, params: Params
     return Answers(samples, list(read_rows(examples, Example, advice)) if examples.is_file() else [])
 
 
-def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) -> None:
+def count_right(correct: dict[str, bool | None]) -> int:
+    """The number of right answers."""
+    return sum(each is True for each in correct.values())
+
+
+def check_answers(path: Path, asked: dict[str, dict[str, bool | None]], compared: Arm) -> None:
     """DataError unless the answers of each benchmark are those that were compared."""
     if not asked:
         raise DataError(f"{path}: there is nothing in it. {rebuild('compare')}")
-    for benchmark in dict.fromkeys([*compared.benchmarks, *asked]):
+    for benchmark in dict.fromkeys([*compared.benchmarks, *compared.unscored, *asked]):
         correct, score = asked.get(benchmark, {}), compared.benchmarks.get(benchmark)
-        found, expected = (sum(correct.values()), len(correct)), (score.correct, score.n) if score else (0, 0)
+        unscored = compared.unscored.get(benchmark)
+        found = count_right(correct), len(correct)
+        expected = (score.correct, score.n) if score else (0, unscored.n if unscored else 0)
         if found != expected:
             raise DataError(
                 f"{path}: {benchmark}: {found[0]} of {found[1]} right, where {expected[0]} of {expected[1]} were "
@@ -223,12 +291,15 @@ def check_answers(path: Path, asked: dict[str, dict[str, bool]], compared: Arm) 
             )
 
 
-def draw_samples(correct: dict[str, bool], params: Params) -> tuple[list[str], list[str]]:
-    """Draw keys of right and of wrong answers, as many as params say; arms with the same questions share the order."""
+def draw_samples(correct: dict[str, bool | None], params: Params) -> tuple[list[str], ...]:
+    """Draw keys of right answers, of wrong ones and of those without a score, as many as params say of each.
+
+    Arms with the same questions share the order.
+    """
     order = sorted(correct)
     random.Random(params.report.seed).shuffle(order)
-    right, wrong = [key for key in order if correct[key]], [key for key in order if not correct[key]]
-    return right[: params.report.samples], wrong[: params.report.samples]
+    kinds = ([key for key in order if correct[key] is kind] for kind in (True, False, None))
+    return tuple(keys[: params.report.samples] for keys in kinds)
 
 
 def examples_file(folder: Path, name: str) -> Path:
@@ -252,6 +323,7 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
         *(inputs.answers / f"{name}.jsonl" for name in ["base", *names]),
         *(path for name in ["base", *names] if (path := examples_file(inputs.answers, name)).is_file()),
         inputs.collect_metrics,
+        inputs.difficulty_metrics,
         inputs.distill_metrics,
         inputs.filter_metrics,
         *(inputs.train_metrics / f"{name}{suffix}" for name in names for suffix in (".json", ".loss.csv")),

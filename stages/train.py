@@ -41,10 +41,10 @@ log = logging.getLogger("distillery.train")
 
 
 class _Sample(BaseModel):
-    """One ShareGPT sample: a system text, a user's turn, an assistant's turn."""
+    """One ShareGPT sample: a system text, and turns of a user and an assistant."""
 
     system: str = ""
-    conversations: list[dict[str, str]] = Field(min_length=2, max_length=2)
+    conversations: list[dict[str, str]] = Field(min_length=2)
 
 
 class _Entry(BaseModel):
@@ -73,6 +73,9 @@ def main(
 ) -> None:
     params = load_params(params_path)
     conversations = read_dataset(dataset_path)
+    if several := sum(bool(each.history) for each in conversations):
+        which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
+        log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     started = time.monotonic()
     trained = train_arm(arm_name, conversations, params, model_path)
     write_rows(left_out_path, trained.left_out)
@@ -119,10 +122,11 @@ def read_tags(folder: Path, advice: str) -> Tags:
 
 def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
     speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
-    user, assistant = (turn.get(tags.content_tag) for turn in sample.conversations)
-    if speakers != [tags.user_tag, tags.assistant_tag] or not (user and assistant):
-        raise DataError(f"{where}: not one user turn and one assistant turn with text. Fix or remove it.")
-    return Conversation(sample.system, user, assistant)
+    texts = [turn.get(tags.content_tag) or "" for turn in sample.conversations]
+    if speakers != [tags.user_tag, tags.assistant_tag] * (len(texts) // 2) or not all(text.strip() for text in texts):
+        raise DataError(f"{where}: not user turns and assistant turns in alternation, with text. Fix or remove it.")
+    *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
+    return Conversation(sample.system, user, assistant, tuple(history))
 
 
 def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:

@@ -14,8 +14,8 @@ import pytest
 
 from stages.lib.answers import Verdict
 from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, examples, flags, own_stops, summary
-from stages.lib.evaluation.languages import LANGUAGES, language_of
-from stages.lib.evaluation.looping import loops
+from stages.lib.texts.languages import LANGUAGES, language_of
+from stages.lib.texts.looping import loops
 from tests.answers import lessons_en, lessons_zh
 from tests.public_data import WHOLE
 
@@ -129,7 +129,7 @@ class TestLanguages:
 
     def test_the_library_is_loaded_only_for_a_text_in_latin_letters(self) -> None:
         code = (
-            "import sys; from stages.lib.evaluation.languages import language_of\n"
+            "import sys; from stages.lib.texts.languages import language_of\n"
             "assert language_of('所以她每天赚十八美元。') == 'zh' and 'py3langid' not in sys.modules\n"
             "assert language_of('Natalia sold these clips.') == 'en' and 'py3langid' in sys.modules"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ALL, ROOT, Workspace, kill
+from tests.workspace import ALL, DATASETS, ROOT, Workspace, kill
 
 ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
@@ -55,7 +55,7 @@ def test_nothing_runs_again_where_nothing_changed(workspace: Workspace) -> None:
 def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(workspace: Workspace) -> None:
     before = workspace.times()
     workspace.change({"arms.filtered.num_train_epochs": 2.0})
-    assert workspace.repro() == {"train@filtered", "evaluate@filtered", "compare", "report"}
+    assert workspace.repro() == {"train@filtered", "evaluate@filtered", "prefer", "compare", "report"}
     touched = workspace.touched_since(before)
     assert not [path for path in touched if "unfiltered" in path or "base" in path]
     workspace.change({"arms.filtered.num_train_epochs": 1.0})
@@ -66,7 +66,7 @@ def test_one_arms_epochs_touch_that_arm_alone_and_flipping_back_trains_nothing(w
 def test_a_longer_training_set_asks_for_the_new_questions_only(workspace: Workspace) -> None:
     old = workspace.messages()
     workspace.change({"collect.train_size": 24})
-    assert workspace.repro("distill") == {"collect", "distill"}
+    assert workspace.repro("distill") == {"collect", "difficulty", "distill"}
     assert workspace.messages()[:12] == old
     assert sorted(workspace.requested()[12:]) == sorted(workspace.messages()[12:])
     assert len(workspace.requested()) == 24
@@ -85,7 +85,7 @@ def test_another_way_to_filter_touches_neither_the_teacher_nor_the_other_arms(wo
     asked, before = workspace.asked(), workspace.times()
     workspace.change({"filter.strategy": "judge", "filter.judge.slip_share": 0.5})
     # one step more or less may leave the weights as they were, and the control may be one that was drawn before
-    executed = workspace.repro() - {"evaluate@filtered", "convert@control"}
+    executed = workspace.repro() - {"evaluate@filtered", "convert@control", "prefer"}
     assert executed == {"filter", "convert@filtered", "train@filtered", "compare", "report"}
     to_the_judge = workspace.requested()[asked:]
     assert to_the_judge
@@ -116,21 +116,36 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
         for n in range(100, 108)
     ]
     (workspace.folder / "s1k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"kind": "preset", "name": "s1k", "origin": "file", "path": "s1k.jsonl", "split": "train"}
     arm = {"dataset": "s1k", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
     workspace.change(
         {
-            "collect_s1k.s1k": {"origin": "file", "path": "s1k.jsonl"},
+            "traces.s1k": {"source": source, "where": {}, "first": None, "samples_per_question": None},
             "datasets.s1k": {"rows": "data/s1k.jsonl"},
             "arms.s1k": arm,
         }
     )
-    of_s1k = {"collect-s1k@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
-    assert workspace.repro() == of_s1k | {"compare", "report"}
+    of_s1k = {"traces@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
+    assert workspace.repro() == of_s1k | {"prefer", "compare", "report"}
     (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
     workspace.change({"distill.prompt": "short"})
     executed = workspace.repro()
     assert "distill" in executed
     assert not executed & (of_s1k | {"collect", "evaluate-base"})
+
+
+@pytest.mark.heavy
+def test_measuring_the_questions_collects_buys_and_trains_nothing_again(workspace: Workspace) -> None:
+    asked = workspace.asked()
+    measure = {"samples": 2, "max_solved": 2, "backend": {"kind": "hf", "max_tokens": 8}}
+    workspace.change({"collect.keep_hard": measure})
+    assert workspace.repro() == {"difficulty", "distill", "filter", "report"} | DATASETS
+    assert workspace.asked() == asked
+    rows = (workspace.folder / "data" / "filtered.jsonl").read_bytes().splitlines()
+    assert {json.loads(row)["pass_rate"]["samples"] for row in rows} == {2}
+    assert "Pass rates of the untrained student" in (workspace.folder / "report" / "index.html").read_text()
+    workspace.change({"collect.keep_hard": None})
+    assert workspace.repro() == set(), "the run-cache had it"
 
 
 @pytest.mark.heavy
@@ -221,4 +236,5 @@ def test_clean_keeps_the_store_of_received_answers(workspace: Workspace) -> None
     left = [
         path for name in ("data", "models", "report") for path in (workspace.folder / name).rglob("*") if path.is_file()
     ]
-    assert {path.name for path in left} == {".gitignore", "answers.jsonl", "answers.lock", "answers.claims"}
+    kept = {".gitignore", "README.md", "answers.jsonl", "answers.lock", "answers.claims", "reviews.jsonl"}
+    assert {path.name for path in left} == kept

@@ -10,16 +10,19 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import Result
 
 from stages.collect import Collected, counts, main, separate
+from stages.eval_data import main as eval_data
 from stages.lib.hygiene.contamination import index_questions
+from stages.lib.params import NearDuplicateParams
 from stages.lib.rows import DataError
 from stages.lib.rows.question import Question
 from tests.public_data import WHOLE
+from tests.public_data import official as as_published
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ("questions", "heldout", "left-out", "metrics")
@@ -122,7 +125,9 @@ class TestEmbeddedSource:
         assert metrics["heldout"] == len(rows(folder / "heldout"))
         assert metrics["left_out"] == {
             "duplicate": reasons.count("duplicate"),
+            "near_duplicate": 0,
             "in_heldout": reasons.count("in_heldout"),
+            "near_heldout": 0,
             "contaminated": 0,
             "control_token": 0,
         }
@@ -244,7 +249,7 @@ class TestGsm8kFromJsonl:
         [
             (b'{"question": "a?", "answer"\n', "not JSON ("),
             (b'["a?", "#### 5"]\n', "not an object but "),
-            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not JSON ("),
+            ('{"question": "问", "answer": "w\\n#### 1"}\n'.encode("gb18030"), "not UTF-8. Convert the file: iconv"),
         ],
     )
     def test_a_line_that_is_no_row_is_named_by_file_and_line(
@@ -366,7 +371,7 @@ class TestContamination:
         }
         assert [row["id"] for row in rows(tmp_path / "out" / "questions")] == ["gsm8k-train-1", "gsm8k-train-2"]
         metrics = json.loads((tmp_path / "out" / "metrics").read_bytes())
-        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": 1, "control_token": 0}
+        assert {reason: count for reason, count in metrics["left_out"].items() if count} == {"contaminated": 1}
         assert metrics["in"] == metrics["questions"] + metrics["heldout"] + 1 == 4
         assert metrics["contamination"] == {
             "ngram": 6,
@@ -384,10 +389,11 @@ class TestContamination:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         first, second, last = run.stderr.splitlines()
-        assert first.startswith("collect: contamination by gsm8k NOT checked: params name no files of it. ")
-        assert second.startswith("collect: contamination by mmlu NOT checked: params name no files of it. ")
+        assert first.startswith("contamination by gsm8k NOT checked: params name no files of it. ")
+        assert second.startswith("contamination by mmlu NOT checked: params name no files of it. ")
         assert last.startswith(
-            "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 in_heldout, 1 contaminated,"
+            "collect: 2 questions, 1 held out, 1 left out (0 duplicate, 0 near_duplicate, 0 in_heldout, "
+            "0 near_heldout, 1 contaminated,"
         )
         found = json.loads((tmp_path / "metrics").read_bytes())["contamination"]
         assert (found["gsm8k"], found["mgsm"]["hits"], found["mmlu"]) == ("not checked", 1, "not checked")
@@ -406,6 +412,117 @@ class TestContamination:
         line = refuses(main, *arguments(tmp_path / "out", project_params(changes)))
         assert line.startswith(f"{path}: no such file or folder. Point collect.contamination.benchmarks.{benchmark} at")
         assert not (tmp_path / "out").exists()
+
+    def test_downloaded_benchmarks_are_checked_as_their_official_files_are(
+        self,
+        development_data: Path,
+        tmp_path: Path,
+        project_params: Callable[..., Path],
+        runs: Callable[..., Result],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """GSM8K and MGSM in the form that eval-data writes for lm-eval: the same hits, and MMLU is not there."""
+        official = as_published(tmp_path / "official")
+        folder = {
+            name: {"origin": "folder", "path": str(official / name), "revision": None} for name in ("gsm8k", "mgsm")
+        }
+        changes: dict[str, Any] = {"eval_data": folder}
+        out = ["--out", tmp_path / "eval_data", "--metrics", tmp_path / "eval_data.json"]
+        runs(eval_data, *out, "--params", project_params(changes))
+        changes |= gsm8k(development_data / "gsm8k" / "train.jsonl", 1000 if WHOLE else 34, heldout=0)
+        changes |= {"collect.contamination.ngram": 8}
+        named = {f"collect.contamination.benchmarks.{name}": str(official / name) for name in ("gsm8k", "mgsm")}
+        named["collect.contamination.benchmarks.gsm8k"] += "/test.jsonl"
+        runs(main, *arguments(tmp_path / "named", project_params(changes | named)))
+        caplog.clear()
+        downloaded = changes | {"collect.contamination.downloaded": True}
+        given = ["--eval-data", tmp_path / "eval_data"]
+        runs(main, *arguments(tmp_path / "downloaded", project_params(downloaded)), *given)
+        for name in OUTPUTS:
+            assert (tmp_path / "downloaded" / name).read_bytes() == (tmp_path / "named" / name).read_bytes()
+        found = json.loads((tmp_path / "downloaded" / "metrics").read_bytes())["contamination"]
+        assert found["gsm8k"]["hits"] == 8
+        assert found["mgsm"]["questions"] == 2750
+        assert found["mmlu"] == "not checked"
+        assert "contamination by mmlu NOT checked: it is not downloaded, and params name no files of it" in caplog.text
+
+    def test_downloaded_benchmarks_that_are_not_there_are_named(
+        self, file: Path, tmp_path: Path, project_params: Callable[..., Path], refuses: Callable[..., str]
+    ) -> None:
+        params = project_params(gsm8k(file, 3, 1) | {"collect.contamination.downloaded": True})
+        said = refuses(main, *arguments(tmp_path / "out", params))
+        assert said.endswith("no folder of benchmarks. Give --eval-data data/eval_data.")
+        folder = tmp_path / "eval_data"
+        said = refuses(main, *arguments(tmp_path / "out", params), "--eval-data", folder)
+        assert said == f"{folder}/manifest.json: no such file. Run 'dvc repro eval-data' to download it again."
+        (folder / "a" / "main").mkdir(parents=True)
+        manifest = {"benchmarks": {"gsm8k": {"folder": "a"}, "mgsm": None, "mmlu": None}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        said = refuses(main, *arguments(tmp_path / "out", params), "--eval-data", folder)
+        assert said.startswith(f"{folder}/a: a folder without the benchmark's test.jsonl.")
+        (folder / "a" / "main" / "test.jsonl").write_text('{"question": "x", "answer": "1"}\n{"question": 1}\n')
+        said = refuses(main, *arguments(tmp_path / "out", params), "--eval-data", folder)
+        assert said.startswith(f"{folder}/a/main/test.jsonl:2: not a row of gsm8k.")
+
+
+class TestNearDuplicates:
+    """Questions with nearly the same wording."""
+
+    NEAR: ClassVar[dict[str, object]] = {"ngram": 5, "threshold": 0.8, "permutations": 128, "seed": 3}
+    JOSIE = (
+        "Josie received $50 as a gift. She plans to buy two cassette tapes that cost $9 each and a headphone set that "
+        "costs $25. How much money will she have left?"
+    )
+
+    @pytest.fixture
+    def near_file(self, tmp_path: Path) -> Path:
+        """Josie, Amanda, another question, Bea, and Cem: all but the third are nearly the same; two are held out."""
+        names = ["Josie", "Amanda", None, "Bea", "Cem"]
+        questions = [self.JOSIE.replace("Josie", name) if name else "How many legs have 12 cats?" for name in names]
+        path = tmp_path / "near.jsonl"
+        path.write_text("".join(json.dumps({"question": text, "answer": "#### 7"}) + "\n" for text in questions))
+        return path
+
+    def test_a_question_near_to_an_earlier_one_is_left_out_with_the_similarity(
+        self, near_file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        changes = gsm8k(near_file, 5, 0) | {"collect.near_duplicates": self.NEAR}
+        runs(main, *arguments(tmp_path, project_params(changes)))
+        left_out = rows(tmp_path / "left-out")
+        assert [row["id"] for row in rows(tmp_path / "questions")] == ["gsm8k-train-0", "gsm8k-train-2"]
+        assert {(row["reason"], row["same_as"], row["similarity"]) for row in left_out} == {
+            ("near_duplicate", "gsm8k-train-0", 0.9355)
+        }
+        metrics = json.loads((tmp_path / "metrics").read_bytes())
+        assert metrics["left_out"]["near_duplicate"] == 3
+        assert metrics["texts"]["questions"]["scripts"] == {"latin": 2}
+        assert metrics["texts"]["heldout"]["characters"] is None
+
+    def test_a_training_question_near_to_a_held_out_one_is_left_out_and_held_out_ones_stay(
+        self, near_file: Path, tmp_path: Path, project_params: Callable[..., Path], runs: Callable[..., Result]
+    ) -> None:
+        changes = gsm8k(near_file, 3, 2) | {"collect.near_duplicates": self.NEAR}
+        runs(main, *arguments(tmp_path, project_params(changes)))
+        assert [row["id"] for row in rows(tmp_path / "heldout")] == ["gsm8k-train-3", "gsm8k-train-4"]
+        assert [row["id"] for row in rows(tmp_path / "questions")] == ["gsm8k-train-2"]
+        left_out = rows(tmp_path / "left-out")
+        assert [(row["reason"], row["same_as"]) for row in left_out] == [("near_heldout", "gsm8k-train-3")] * 2
+
+    def test_the_same_text_is_a_duplicate_and_not_a_near_one(self) -> None:
+        near = NearDuplicateParams.model_validate(self.NEAR)
+        first, same = question("a", self.JOSIE), question("b", self.JOSIE.upper())
+        assert [row.reason for row in separate([first, same], [], [], near=near).left_out] == ["duplicate"]
+        assert [row.reason for row in separate([same], [first], [], near=near).left_out] == ["in_heldout"]
+
+    def test_two_processes_with_other_hash_seeds_write_the_same_bytes(
+        self, near_file: Path, tmp_path: Path, project_params: Callable[..., Path]
+    ) -> None:
+        params = project_params(gsm8k(near_file, 3, 2) | {"collect.near_duplicates": self.NEAR})
+        for seed in ("1", "2"):
+            command = [sys.executable, "-m", "stages.collect", *map(str, arguments(tmp_path / seed, params))]
+            subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+        for name in OUTPUTS:
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
 class TestThePublishedGsm8k:
@@ -462,7 +579,7 @@ class TestThePublishedGsm8k:
         runs(main, *arguments(tmp_path, project_params(changes)))
         metrics = json.loads((tmp_path / "metrics").read_bytes())
         assert metrics["contamination"]["gsm8k"] == {"hits": hits, "questions": 1319 if WHOLE else 31, "too_short": 0}
-        assert metrics["left_out"] == {"duplicate": 0, "in_heldout": 0, "contaminated": hits, "control_token": 0}
+        assert sum(metrics["left_out"].values()) == metrics["left_out"]["contaminated"] == hits
         assert metrics["questions"] == len(rows(tmp_path / "questions")) == size - hits
         assert len(rows(tmp_path / "left-out")) == hits
 

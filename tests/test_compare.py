@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import Result
 
-from stages.compare import default_pairs, main
+from stages.compare import main
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import CAVEAT, MCNEMAR, UNSURE, audit_table, caveat, comparison_table
+from stages.lib.pairs import default_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -63,6 +64,11 @@ class Run:
         self.folder = folder
         for name in ("eval", "train"):
             (folder / name).mkdir()
+        self.preferences({})
+
+    def preferences(self, pairs: dict[str, dict[str, Any]]) -> None:
+        judge = {"model": "judge", "prompt": "impartial"} if pairs else None
+        (self.folder / "prefer.json").write_text(json.dumps({"judge": judge, "pairs": pairs}))
 
     def arm(
         self, name: str, benchmarks: dict[str, Answers], system_prompt: str | None = "brief", **settings: Any
@@ -87,6 +93,7 @@ class Run:
     def arguments(self) -> list[object]:
         return [
             *("--eval", self.folder / "eval", "--train", self.folder / "train"),
+            *("--prefer", self.folder / "prefer.json"),
             *("--out", self.folder / "compare.json", "--table", self.folder / "compare.csv"),
         ]
 
@@ -476,9 +483,8 @@ class TestRefused:
         ("file", "content", "complaint"),
         [
             ("eval/base.scores.csv", None, ": no such file. Run 'dvc repro evaluate-base evaluate'"),
-            ("eval/base.scores.csv", b"", ": not a table of scores with at least one row. "),
-            ("eval/base.scores.csv", b"question_id,benchmark,cluster,correct\n", ": not a table of scores with"),
-            ("eval/base.scores.csv", b"question_id,benchmark\nq0,heldout\n", ": not a table of scores with"),
+            ("eval/base.scores.csv", b"", ": not a table of scores. "),
+            ("eval/base.scores.csv", b"question_id,benchmark\nq0,heldout\n", ": not a table of scores. "),
             ("eval/base.scores.csv", "question_id,问\n".encode("gb18030"), ": not a table of scores ("),
             ("eval/base.scores.csv", b"question_id,benchmark,cluster,correct\nq0,heldout,q0,yes\n", ":2: 'heldout/q0'"),
             ("eval/base.scores.csv", b"question_id,benchmark,cluster,correct\nq0,heldout,q0\n", ":2: 'heldout/q0'"),

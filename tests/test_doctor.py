@@ -437,6 +437,26 @@ def test_openmind_is_started_and_its_versions_are_held_against_its_release(machi
 
 
 @pytest.mark.heavy
+def test_llamafactory_is_checked_as_openmind_is(machine: Machine) -> None:
+    machine.npu("2.7.1", "2.7.1.post4")
+    machine.environment |= {"NNODES": "2", "RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    factory = NPU | {"train.trainer.kind": "llamafactory"}
+    said = machine.doctor(factory)
+    assert said.rows["llamafactory"][:2] == ("fail", "train.trainer.kind: llamafactory: no program 'llamafactory-cli'")
+    assert "make llamafactory-env" in said.rows["llamafactory"].fix
+    assert said.rows["hosts"][:2] == ("fail", "NNODES=2, and not set: NODE_RANK")
+    machine.environment["LLAMAFACTORY_CLI"] = str(
+        machine.program("llamafactory-cli", "- `llamafactory` version: 0.9.5")
+    )
+    (machine.bin / "python").symlink_to(sys.executable)
+    machine.package("llamafactory", "0.9.5", "")
+    machine.package("transformers", "5.7.0", "")
+    said = machine.doctor(factory)
+    assert said.rows["llamafactory"].state == "ok"
+    assert "transformers 5.7.0 (>=4.55.0,<=5.6.0)" in said.rows["llamafactory env"].found
+
+
+@pytest.mark.heavy
 def test_openmind_that_does_not_run_fails_with_its_last_line(machine: Machine) -> None:
     text = "Traceback:\nImportError: libhccl.so"
     machine.environment["OPENMIND_CLI"] = str(machine.program("openmind-cli", text.replace("Traceback", "It"), code=1))
@@ -455,7 +475,9 @@ def test_a_key_is_found_in_both_places_and_never_shown(machine: Machine) -> None
     machine.environment["JUDGE_KEY"] = KEY
     judge = {"filter.strategy": "judge", "run.api_key_variables.judge": "JUDGE_KEY"}
     both = {name.replace("distill.teacher", "filter.judge"): value for name, value in OPENAI.items()} | OPENAI
-    said = machine.doctor(judge | both)
+    student: dict[str, Any] = {"samples": 1, "max_solved": 0, "backend": {"kind": "openai_compatible"}}
+    said = machine.doctor(judge | both | {"collect.keep_hard": student})
+    assert said.rows["student's key"] == Row("ok", "API_KEY is set", "")
     assert said.rows["API key"] == Row("ok", "API_KEY is set", "")
     assert said.rows["judge's key"] == Row("ok", "JUDGE_KEY is set", "")
     assert KEY not in said.text

@@ -55,12 +55,14 @@ def test_scores_metrics_and_texts_agree_and_carry_the_harness_hashes(
         assert row.target_hash == hash_string(row.answer)
     metrics: dict[str, Any] = json.loads((tmp_path / "base.json").read_text())["heldout"]
     assert metrics["n"] == 6
-    assert metrics["value"] == metrics["verifier"] == round(sum(row.correct for row in rows) / 6, 4)
+    assert metrics["value"] == metrics["verifier"] == round(sum(row.correct is True for row in rows) / 6, 4)
     assert metrics["cut_off"] == round(sum(bool(row.cut_off) for row in rows) / 6, 4) > 0, (
         "an untrained student talks on to the limit"
     )
     table = list(csv.DictReader((tmp_path / "base.scores.csv").open()))
-    assert [(row["question_id"], row["correct"]) for row in table] == [(row.id, str(int(row.correct))) for row in rows]
+    assert [(row["question_id"], row["correct"]) for row in table] == [
+        (row.id, str(int(bool(row.correct)))) for row in rows
+    ]
 
 
 @pytest.mark.heavy
@@ -112,3 +114,50 @@ def test_weights_that_are_not_there_are_named(
 def test_an_empty_heldout_set_is_refused(tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]) -> None:
     (tmp_path / "none.jsonl").touch()
     assert "there is nothing in it" in refuses(evaluate, *options(tmp_path, tmp_path / "none.jsonl", tiny_params()))
+
+
+FREE = ["Summarize in one sentence: the ferry left an hour late because of fog.", "用一句话概括：大雾，渡船晚点。"]
+
+
+@pytest.fixture
+def without_gold(tmp_path: Path) -> Path:
+    path = tmp_path / "heldout.jsonl"
+    write_rows(path, [Question(id=f"free-{n}", question=text, answer=None) for n, text in enumerate(FREE)])
+    return path
+
+
+def test_preference_asks_like_heldout_and_scores_nothing(
+    tmp_path: Path, heldout: Path, without_gold: Path, tiny_params: Params, runs: Runs
+) -> None:
+    runs(evaluate, *options(tmp_path, without_gold, tiny_params(SHORT | {"evaluate.benchmarks": ["preference"]})))
+    rows = answers(tmp_path)
+    assert [row.question for row in rows] == FREE
+    for row in rows:
+        assert (row.answer, row.verdict, row.lm_eval, row.correct, row.unread) == (None,) * 5
+        assert row.prediction == row.response.strip()  # an untrained student writes no reasoning
+        assert row.question in row.prompt
+    metrics = json.loads((tmp_path / "base.json").read_text())["preference"]
+    assert "value" not in metrics
+    assert (metrics["n"], metrics["differ"], metrics["tokens_median"] > 0) == (2, None, True)
+    assert (tmp_path / "base.scores.csv").read_text() == "question_id,benchmark,cluster,correct\n"
+
+
+def test_preference_and_heldout_ask_the_same_prompts(
+    tmp_path: Path, heldout: Path, tiny_params: Params, runs: Runs
+) -> None:
+    runs(evaluate, *options(tmp_path, heldout, tiny_params(SHORT | {"evaluate.benchmarks": ["heldout", "preference"]})))
+    rows = answers(tmp_path)
+    scored, free = ([row for row in rows if row.benchmark == name] for name in ("heldout", "preference"))
+    assert [(row.prompt, row.response) for row in scored] == [(row.prompt, row.response) for row in free]
+    with (tmp_path / "base.scores.csv").open() as file:
+        assert [row["benchmark"] for row in csv.DictReader(file)] == ["heldout"] * 6
+
+
+def test_heldout_without_gold_answers_is_refused_before_a_student_is_loaded(
+    tmp_path: Path, without_gold: Path, tiny_params: Params, refuses: Callable[..., str]
+) -> None:
+    params = tiny_params({"train.student.name": str(tmp_path / "no student")})
+    assert refuses(evaluate, *options(tmp_path, without_gold, params)) == (
+        f"{without_gold}: 2 questions have no answer (the first is 'free-0'), so 'heldout' cannot score them. Write "
+        "'preference' for it in evaluate.benchmarks, and a judge compares the arms (prefer)."
+    )

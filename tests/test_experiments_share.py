@@ -55,7 +55,7 @@ def test_experiments_side_by_side_ask_for_new_questions_only_and_for_each_once(w
     queue(workspace, "most", "collect.train_size=36", "distill")
     run_the_queue(workspace)
     assert executed(workspace, "again") == {"distill"}
-    assert executed(workspace, "more") == executed(workspace, "most") == {"collect", "distill"}
+    assert executed(workspace, "more") == executed(workspace, "most") == {"collect", "difficulty", "distill"}
     workspace.run("dvc", "exp", "apply", "most")
     assert len(workspace.messages()) == 36
     assert sorted(workspace.requested()[len(before) :]) == sorted(workspace.messages()[12:])
@@ -80,7 +80,7 @@ def test_whole_chains_side_by_side_compute_what_each_of_them_changes(workspace: 
     queue(workspace, "longer", "arms.filtered.num_train_epochs=2")
     run_the_queue(workspace)
     assert executed(workspace, "control") == {"filter", "convert@control"}
-    assert executed(workspace, "longer") == {"train@filtered", "evaluate@filtered", "compare", "report"}
+    assert executed(workspace, "longer") == {"train@filtered", "evaluate@filtered", "prefer", "compare", "report"}
     assert workspace.asked() == before
     assert workspace.times() == times
     shown = json.loads(workspace.run("dvc", "metrics", "diff", "--json", "HEAD", "longer"))
@@ -107,5 +107,5 @@ def test_where_the_path_is_not_ascii_the_cache_must_lie_where_it_is(
     mended = re.search(r"^mv \.dvc/cache .*$", (ROOT / "docs" / "experiments.md").read_text(), re.MULTILINE)
     assert mended
     workspace.run("bash", "-c", mended[0].replace("/srv/cache", os.fspath(tmp_path / "cache")))
-    assert stages_in(workspace.run(*experiment)) == {"collect", "distill"}
+    assert stages_in(workspace.run(*experiment)) == {"collect", "difficulty", "distill"}
     assert workspace.asked() == 24

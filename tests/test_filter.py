@@ -118,6 +118,7 @@ def test_every_row_that_came_in_is_counted_where_it_went(filtering: Callable[...
         "gold_suspect": 0,
         "pass_rates": {"0/1": 3, "1/1": 2},
         "control": 2,
+        "reviews": None,
     }
     assert sorted(ids(out / "filtered") + ids(out / "rejected")) == ["q0", "q1", "q2", "q3", "q4"]
 

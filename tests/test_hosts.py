@@ -74,7 +74,7 @@ def test_an_arm_that_is_added_on_one_host_trains_there_and_comes_back(two_hosts:
     first, second = two_hosts
     second.make("pull")
     second.change({"arms.third": THIRD})
-    assert second.repro() == {"train@third", "evaluate@third", "compare", "report"}
+    assert second.repro() == {"train@third", "evaluate@third", "prefer", "compare", "report"}
     assert second.asked() == 0
     second.commit()
     second.make("push")
@@ -106,7 +106,7 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
     second = workspace.clone(tmp_path / "second")
     second.make("store-import", f"FILE={tmp_path / 'the answers.jsonl'}")
     second.change({"distill.samples_per_question": 2})
-    assert second.repro("distill") == {"collect", "distill"}
+    assert second.repro("distill") == {"collect", "difficulty", "distill"}
     assert second.asked() == 12, "the second samples only"
 
     second.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")
@@ -140,7 +140,7 @@ def test_two_commits_that_meet_in_dvc_lock_are_merged_as_the_page_says(
     first.make("push")
 
     executed = merged_by(page_block("When both hosts have committed"), second)
-    assert executed == {"compare", "report"}, "each arm was trained once, on its own host"
+    assert executed == {"prefer", "compare", "report"}, "each arm was trained once, on its own host"
     assert second.try_to_run("git", "grep", "-n", "^<<<<<<<").stdout == ""
     assert {path.split("/")[-1] for path in second.run("git", "ls-files", "models", "data").split()} == {".gitignore"}
     assert second.repro() == set()

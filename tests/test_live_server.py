@@ -16,7 +16,7 @@ import pytest
 
 from stages.lib.params import load_params
 from stages.lib.replies.reading import read_body
-from stages.lib.sources import chain_sum
+from stages.lib.sources import draw
 from stages.lib.store_tools.record import Record, stored_records
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ class Stage:
         self._folder = folder
         self._project_params = project_params
         self._settings = settings
-        rows = chain_sum.candidates(load_params(project_params(settings)).collect)
+        rows = draw(load_params(project_params(settings)).collect).candidates
         (folder / "questions.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
 
     def run(self, max_tokens: int = MAX_TOKENS, key: str | None = "any word") -> dict[str, Any]:

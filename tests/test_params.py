@@ -49,14 +49,22 @@ def test_the_committed_params_are_valid() -> None:
 
 # what is not there where nothing reads it, and shapes no result: the rest of the schema has no defaults
 ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "served", "prices", "budget")}
-ABSENT |= {"ApiKeyVariables.teacher", "ApiKeyVariables.judge"}
+# and the columns that a table does not have
+ABSENT |= {f"Columns.{name}" for name in ("question", "answer", "solution", "id", "history", "system")}
+ABSENT |= {f"_Columns.{name}" for name in ("answer", "solution", "id", "model")}
+ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "student")}
 
 
 def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
     sections: list[type[Section]] = [Section]
     for section in sections:
         sections += section.__subclasses__()
-    fields = {f"{each.__name__}.{name}": field for each in sections for name, field in each.model_fields.items()}
+    fields = {
+        f"{each.__name__}.{name}": field
+        for each in sections
+        for name, field in each.model_fields.items()
+        if name in each.__annotations__  # not the inherited ones
+    }
     optional = {name for name, field in fields.items() if not field.is_required()}
     assert any(section is Params for section in sections)
     assert optional == ABSENT
@@ -66,6 +74,14 @@ def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
 SIZE = "collect.train_size"
 SERVED = {"distill.teacher.kind": "openai_compatible"}
 BODY = "distill.teacher.extra_body"
+S1K = {
+    "source": {"kind": "preset", "name": "s1k", "origin": "hub", "path": None, "split": "train"},
+    "where": {},
+    "first": None,
+    "samples_per_question": None,
+}
+COLUMNS: dict[str, Any] = {"form": "tagged", "question": "q", "text": "t", "correct": []}
+COLUMNS |= {"answer": "a", "solution": None, "id": None, "model": None}
 WRONG_VALUES = [
     pytest.param(
         {"collect.train_size": "128"}, "collect.train_size: Input should be a valid integer, not '128'", id="text"
@@ -130,7 +146,25 @@ WRONG_VALUES = [
     pytest.param({"convert.tags.role_tag": ""}, "convert.tags.role_tag: String should have at least", id="empty tag"),
     pytest.param({"convert.tags.role_tag": "value"}, "convert.tags: role_tag and content_tag", id="one key for two"),
     pytest.param({"convert.tags.user_tag": "assistant"}, "convert.tags: user_tag, assistant_tag and", id="one speaker"),
-    pytest.param({"collect_s1k": {"s1k": {"origin": "ftp", "path": "x"}}}, "collect_s1k.s1k.origin: Input", id="s1K"),
+    pytest.param(
+        {"traces.s1k": S1K | {"source": {"kind": "file", "path": "x", "columns": COLUMNS, "gold": None, "model": "m"}}},
+        "traces.s1k.source: gold and columns.answer need each other",
+        id="a column of gold answers, and no form",
+    ),
+    pytest.param(
+        {
+            "traces.s1k": S1K
+            | {"source": {"kind": "file", "path": "x", "columns": COLUMNS | {"form": "list"}, "gold": "plain"}}
+        },
+        "traces.s1k.source.columns.form: 'list' is not one of separate, tagged, messages.",
+        id="a form of traces",
+    ),
+    pytest.param({"traces.s1k": S1K | {"first": 0}}, "traces.s1k.first: Input", id="no traces"),
+    pytest.param(
+        {"traces.s1k": S1K | {"source": {"kind": "ftp", "path": "x"}}},
+        "traces.s1k.source.kind: 'ftp' is not one of file, hub, modelscope, preset.",
+        id="traces from nowhere",
+    ),
     pytest.param({"compare.interval": "wilson"}, "compare.interval: Input should be 'pseudo_pairs'", id="interval"),
     pytest.param({"compare.pairs": [["filtered"]]}, "compare.pairs.0: List should have at least 2", id="half a pair"),
     pytest.param({"arms": None}, "arms: Input should be a valid dictionary, not None", id="a section without keys"),
@@ -196,6 +230,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(
 
 
 WRONG_NAMES = [
+    pytest.param({"filter_traces": ["s1"], "traces.s1k": S1K}, "filter_traces: no traces 's1'", "s1k"),
     pytest.param({"arms.filtered.dataset": "filterd"}, "arms.filtered.dataset: no dataset 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filterd", "base"]]}, "compare.pairs: no arm 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filtered", "bas"]]}, "compare.pairs: no arm 'bas'", "base"),
@@ -216,6 +251,23 @@ def test_a_name_of_nothing_is_told_with_the_nearest_one(
     text = complaint(project_params(changes))
     assert text.startswith(f": {expected}")
     assert text.endswith(f"Did you mean '{nearest}'?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"filter_traces": ["s1k"] * 2, "traces.s1k": S1K}, "filter_traces: 's1k' is listed twice."),
+        ({"traces.control": S1K}, "traces.control: data/control.jsonl is another file of the pipeline."),
+        (
+            {"traces.a": S1K, "traces.a_filtered": S1K},
+            "traces.a_filtered: data/a_filtered.jsonl is another file of the pipeline.",
+        ),
+    ],
+)
+def test_a_name_that_is_taken_already_is_refused(
+    changes: dict[str, Any], expected: str, project_params: Callable[..., Path]
+) -> None:
+    assert complaint(project_params(changes)).startswith(f": {expected}")
 
 
 def test_a_name_that_resembles_nothing_is_told_with_all_that_there_are(project_params: Callable[..., Path]) -> None:
@@ -252,7 +304,7 @@ def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path])
     [
         ("    slip_share: 0.3 ", "distill.teacher.slip_share"),
         ("  control_seed: 3\n", "filter.control_seed"),
-        ("  confidence: 0.95\n", "compare.confidence"),
+        (", confidence: 0.95", "compare.confidence"),
     ],
 )
 def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:

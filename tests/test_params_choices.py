@@ -65,8 +65,9 @@ FOREIGN = [
     pytest.param(
         EMBEDDED,
         {"filter.judge": {"kind": "embedded"}},
-        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both or rule_then_judge "
-        "does. Remove the key, or set strategy: rule_audited, judge, both or rule_then_judge.",
+        "filter.judge: strategy rule does not read it; strategy rule_audited, judge, both, rule_then_judge or "
+        "judge_rubric does. Remove the key, or set strategy: rule_audited, judge, both, rule_then_judge or "
+        "judge_rubric.",
         id="a judge of the rule alone",
     ),
     pytest.param(
@@ -79,7 +80,7 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"collect.source.seed": 3},
-        "collect.source.seed: kind gsm8k does not read it; kind chain_sum does. "
+        "collect.source.seed: kind preset does not read it; kind chain_sum does. "
         "Remove the key, or set kind: chain_sum.",
         id="a seed of GSM8K",
     ),
@@ -105,7 +106,8 @@ FOREIGN = [
     pytest.param(
         ARTICLE,
         {"run.embedded": {"latency_s": 0.0, "port": 0}},
-        "run.embedded: only distill.teacher or filter.judge with kind: embedded reads it. Remove the key.",
+        "run.embedded: only distill.teacher, filter.judge or prefer.judge with kind: embedded reads it. "
+        "Remove the key.",
         id="an embedded server without an embedded model",
     ),
     pytest.param(
@@ -138,7 +140,7 @@ LACKING = [
     pytest.param(
         EMBEDDED,
         {"run.embedded": None},
-        "run.embedded: missing, and distill.teacher or filter.judge with kind: embedded reads it. "
+        "run.embedded: missing, and distill.teacher, filter.judge or prefer.judge with kind: embedded reads it. "
         "Write it, for example {latency_s: 0.05, port: 0}.",
         id="an embedded model without its server",
     ),
@@ -226,16 +228,20 @@ def test_the_key_of_an_error_is_that_of_the_file_without_the_tags_of_unions(
     assert said(ARTICLE, {key: value}).startswith(expected)
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "README.zh-CN.md", "docs/teacher.md", "docs/filter.md", "docs/your-data.md", "docs/traces.md"]
+)
 def test_what_a_page_says_to_write_is_valid_in_the_committed_params(page: str, tmp_path: Path) -> None:
     yaml = YAML(typ="safe")
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (yaml.load(each) for each in blocks if "kind: " in each)
-    params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
-    for name, section in block.items():
-        params[name] |= section
-    if "distill" in block:
-        del params["run"]["embedded"]
-    with (tmp_path / "params.yaml").open("w") as file:
-        yaml.dump(params, file)
-    load_params(tmp_path / "params.yaml")
+    examples = [yaml.load(each) for each in blocks if "kind: " in each]
+    assert examples
+    for block in examples:
+        params = yaml.load(EMBEDDED.read_text(encoding="utf-8"))
+        for name, section in block.items():
+            params[name] = section if isinstance(section, list) else params[name] | section
+        if "distill" in block:
+            del params["run"]["embedded"]
+        with (tmp_path / "params.yaml").open("w") as file:
+            yaml.dump(params, file)
+        load_params(tmp_path / "params.yaml")

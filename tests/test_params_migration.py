@@ -286,7 +286,7 @@ def test_an_older_file_is_refused_with_the_command_that_rewrites_it(profile: str
     with pytest.raises(ParamsError) as caught:
         load_params(path)
     command = f"python -m stages.lib.params --migrate {path}"
-    assert str(caught.value) == f"{path}: in the older format, without {{kind: …}}. Run '{command}'."
+    assert str(caught.value) == f"{path}: in an older format. Run '{command}'."
 
 
 @pytest.mark.parametrize("path", sorted(BEFORE.glob("*.yaml")), ids=lambda path: path.stem)

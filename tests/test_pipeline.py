@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import Params, Section
+from stages.lib.params import Collect, Params, Section
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -27,11 +27,14 @@ CHOICES = {
     "stages.lib.trainers.": "train.trainer.kind",
 }
 PROMPTS = {
+    "difficulty": "stages/prompts/${convert.system_prompt}.txt",
     "distill": "stages/prompts/${distill.prompt}.txt",
     "filter": "stages/prompts/judge",  # the folder, for filter.judge may be absent
+    "filter-traces": "stages/prompts/judge",
     "convert": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate-base": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate": "stages/prompts/${convert.system_prompt}.txt",
+    "prefer": "stages/prompts/pairwise",  # the folder, for prefer may be null
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
 UNREACHED = {
@@ -40,8 +43,8 @@ UNREACHED = {
 
 
 def module(stage: str) -> str:
-    """The file of a stage, and its section: evaluate-base is evaluate's, collect-s1k has its own."""
-    return stage.removesuffix("-base").replace("-", "_")
+    """The file of a stage, and its section: evaluate-base is evaluate's, filter-traces is filter's."""
+    return stage.removesuffix("-base").removesuffix("-traces").replace("-", "_")
 
 
 def definition(stage: str) -> dict[str, Any]:
@@ -153,6 +156,13 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     assert listed == read - sections
 
 
+def test_collect_and_difficulty_share_the_section_of_collect() -> None:
+    """Another collect.keep_hard collects nothing again."""
+    listed = {param for param in definition("collect")["params"] if param.startswith("collect.")}
+    assert listed == {f"collect.{name}" for name in Collect.model_fields} - {"collect.keep_hard"}
+    assert "collect.keep_hard" in definition("difficulty")["params"]
+
+
 def test_no_stage_depends_on_how_fast_it_runs() -> None:
     assert not [stage for stage in DVC for param in definition(stage)["params"] if param.split(".")[0] == "run"]
 
@@ -215,7 +225,7 @@ def test_every_stage_is_named_like_its_file_and_its_test() -> None:
     assert stages == {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     for stage in stages:
         assert (ROOT / "tests" / f"test_{stage}.py").is_file(), stage
-        assert stage in Params.model_fields
+        assert stage in Params.model_fields or stage == "difficulty"  # its section is collect.keep_hard
 
 
 def test_params_are_the_embedded_profile() -> None:

@@ -18,15 +18,17 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main as compare
+from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.page import language, outcome
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
-from stages.lib.rows import write_json, write_rows
+from stages.lib.rows import read_rows, write_json, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
+from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
 ARMS = {
@@ -43,12 +45,14 @@ INPUTS = {
     "--rejected": "data/rejected.jsonl",
     "--answers": "data/eval",
     "--collect": "metrics/collect.json",
+    "--difficulty": "metrics/difficulty.json",
     "--distill": "metrics/distill.json",
     "--filter": "metrics/filter.json",
     "--train": "metrics/train",
     "--compare": "metrics/compare.json",
 }
 ROOT = Path(__file__).resolve().parents[1]
+UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
 VOID = {"meta", "line", "circle", "path", "br", "img"}
 
@@ -100,6 +104,10 @@ def distilled(index: int) -> dict[str, Any]:
     }
 
 
+def questions(index: int) -> Question:
+    return Question.model_validate(distilled(index))
+
+
 def evaluated(index: int, correct: bool, benchmark: str, **changes: Any) -> Evaluated:
     row = {
         "id": f"{benchmark}-{index}",
@@ -144,6 +152,7 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     contamination = {"ngram": 13, "gsm8k": {"hits": 3, "questions": 9, "too_short": 0}, "mgsm": "not checked"}
     collected = {"in": 57, "questions": 12, "heldout": 40, "left_out": left_out, "overlap": 0}
     write_json(folder / "metrics/collect.json", collected | {"contamination": contamination})
+    write_json(folder / "metrics/difficulty.json", Separated([questions(i) for i in range(12)]).metrics(None))
     write_json(folder / "metrics/distill.json", {"in": 12, "distilled": 12, "failed": 0, "failed_by_reason": {}})
     reasons = {"wrong_answer": rejected} if rejected else {}
     counts = {"in": 12, "kept": 12 - rejected, "rejected": rejected, "rejected_by_reason": reasons}
@@ -154,13 +163,29 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
 def write_evaluation(folder: Path, name: str, right: int, benchmarks: Sequence[str] = ("heldout",)) -> None:
     """An arm's answers to 40 questions of each benchmark, so many of them right."""
     rows = [evaluated(index, index < right, benchmark) for benchmark in benchmarks for index in range(40)]
+    rows = [row.model_copy(update=UNSCORED) if row.benchmark == "preference" else row for row in rows]
     write_rows(folder / f"data/eval/{name}.jsonl", rows)
     lines = [("question_id", "benchmark", "cluster", "correct")]
-    lines += [(row.id, row.benchmark, row.cluster, str(int(row.correct))) for row in rows]
+    scored = [row for row in rows if row.correct is not None]
+    lines += [(row.id, row.benchmark, row.cluster, str(int(bool(row.correct)))) for row in scored]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
-    facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks}
+    facts = {benchmark: score(round(right / 40, 4)) for benchmark in benchmarks if benchmark != "preference"}
+    if "preference" in benchmarks:
+        facts["preference"] = {"n": 40, "cut_off": 0.25, "tokens_median": 52.5, "tokens_p95": 110.0}
     system = None if name == "base" else "brief"
     write_json(folder / f"metrics/eval/{name}.json", {"system_prompt": system, "settings": {}} | facts)
+
+
+def write_preferences(folder: Path, benchmarks: Sequence[str]) -> None:
+    """What a judge preferred in each pair, where the arms answered the benchmark of that name."""
+    counts: dict[str, Any] = {"n": 40, "wins": 21, "losses": 6, "ties": 13, "identical": 1, "unsure": 2, "flipped": 5}
+    counts |= {"flipped_share": 0.125, "flipped_to_a": 4, "longer_wins": 15, "shorter_wins": 11}
+    pairs = {
+        f"{first}_vs_{second}": {"first": first, "second": second, "length_correlation": 0.31} | counts
+        for first, second in PAIRS
+    }
+    judged = {"judge": {"model": "qwen-max", "prompt": "impartial"}, "pairs": pairs}
+    write_json(folder / "metrics/prefer.json", judged if "preference" in benchmarks else {"judge": None, "pairs": {}})
 
 
 def write_examples(folder: Path, name: str, **changes: Any) -> None:
@@ -212,7 +237,9 @@ def made_run(
             write_training(folder, name, ["1.5000", "0.5000", "0.2500"])
         arms = {name: arm for name, arm in ARMS.items() if name in right}
         params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
+        write_preferences(folder, benchmarks)
         folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
+        folders += ["--prefer", folder / "metrics/prefer.json"]
         out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
         runs(compare, *folders, *out, "--params", params)
 
@@ -395,6 +422,40 @@ def test_the_page_says_which_benchmarks_nobody_looked_for(run: Path, page: Calla
     assert "Contamination" not in Parsed(page(run)).text
 
 
+def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, page: Callable[..., str]) -> None:
+    assert "Scripts:" not in Parsed(page(run)).text
+    lengths = {"shortest": 9, "p50": 217, "p90": 361, "p99": 526, "longest": 985}
+    questions = {"scripts": {"han": 4, "latin": 8}, "characters": lengths}
+    edit(run / "metrics/collect.json", lambda counts: counts.update(texts={"questions": questions}))
+    assert "Scripts: han 4, latin 8. Characters: median 217, 90 % at most 361." in Parsed(page(run)).text
+
+
+def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
+    assert "Pass rates" not in page(run)
+    counts = {"in": 12, "asked": 12, "kept": 9, "too_easy": 3, "samples": 2, "max_solved": 1, "unsure_answers": 4}
+    write_json(
+        run / "metrics/difficulty.json", counts | {"by_solved": {"0": 7, "1": 2, "2": 3}, "completion_tokens": 900}
+    )
+    solved = {f"train-{index}": index % 3 // 2 for index in range(12)}
+    for name, model in (("distilled", Distilled), ("filtered", Filtered), ("rejected", Rejected)):
+        path = run / f"data/{name}.jsonl"
+        rows = [
+            row.model_copy(update={"pass_rate": PassRate(solved=solved[row.id], unsure=0, samples=2)})
+            for row in read_rows(path, model, "")
+        ]
+        write_rows(path, rows)
+    parsed = Parsed(page(run))
+    assert "9 hard enough for the teacher" in parsed.text
+    assert "3 dropped: too easy, solved more than 1 times in 2" in parsed.text
+    first = parsed.rows.index(["solved", "questions", "share", "", "the teacher’s answers", "kept by filter"])
+    assert parsed.rows[first + 1 : first + 4] == [
+        ["0 of 2", "7", "58.3 %", "kept", "8", "5"],
+        ["1 of 2", "2", "16.7 %", "kept", "4", "3"],
+        ["2 of 2", "3", "25.0 %", "too easy", "–", "–"],
+    ]
+    assert "unsure of 4 of 24 answers" in " ".join(parsed.text.split())
+
+
 def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
     assert "Rule and judge" not in page(run)
     table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}
@@ -425,6 +486,25 @@ def test_what_the_judge_contradicts_stands_below_with_its_interval(run: Path, pa
         ["wrong", "0 of 4", "0", "–", "–", "–"],
     ]
     assert "Clopper-Pearson" in parsed.text
+
+
+def test_peoples_reviews_stand_in_a_table_with_the_errors_of_rule_and_judge(
+    run: Path, page: Callable[..., str]
+) -> None:
+    assert "People’s reviews" not in Parsed(page(run)).text
+    none = {"reviewed": 0, "false": 0, "share": None, "low": None, "high": None}
+    right = {"reviewed": 8, "false": 1, "share": 0.125, "low": 0.0224, "high": 0.4709}
+    lines = {"lines": 14, "duplicates": 1, "superseded": 1, "outdated": 2, "no_such_answer": 0}
+    answers = {"answers": 10, "right": 7, "wrong": 2, "unsure": 1, "changed": 1, "contradictory": 1, "without_hash": 0}
+    errors = {"rule": {"right": right, "wrong": none}, "judge": {"right": none, "wrong": none}}
+    found = lines | answers | {"confidence": 0.95, "interval": "Wilson"} | errors
+    edit(run / "metrics/filter.json", lambda counts: counts.update(reviews=found))
+    parsed = Parsed(page(run))
+    heads = ["verdict", "reviewed", "false", "share", "95 % interval"]
+    assert parsed.rows[parsed.rows.index(heads) + 1] == ["rule: right", "8", "1", "12.5 %", "2.2 – 47.1"]
+    assert "People contradict each other on 1" in parsed.text
+    assert "Reviews of an older text, not applied: 2." in parsed.text
+    assert "do not exist" not in parsed.text
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(
@@ -519,6 +599,19 @@ def test_chinese_text_says_that_it_is_chinese(run: Path, page: Callable[..., str
     edit(run / "data/rejected.jsonl", lambda row: row.update(question="小明有几个苹果？"))
     assert '<span class="question" dir="auto" lang="zh-Hans">小明有几个苹果？</span>' in page(run)
     assert [language(text) for text in ("答案是 7", "答えは7です", "The answer is 7.")] == ["zh-Hans", "ja", "en"]
+
+
+def test_a_sample_shows_the_earlier_turns_and_the_rows_own_system_text(run: Path, page: Callable[..., str]) -> None:
+    everything = {"report.samples": 40}
+    assert "Earlier: user" not in page(run, everything)
+    turns = [{"role": "user", "content": "小明有 3 个？"}, {"role": "assistant", "content": HOSTILE}]
+    edit(run / "data/filtered.jsonl", lambda row: row.update(history=turns, system="Be brief."))
+    edit(run / "data/eval/base.jsonl", lambda row: row.update(history=turns))
+    parsed = Parsed(page(run, everything))
+    for title in ("Earlier: user", "Earlier: assistant"):
+        assert parsed.text.count(title) == 2
+    assert parsed.text.count("System text of the row") == parsed.text.count("Be brief.") == 1
+    assert parsed.text.count(HOSTILE) == parsed.text.count("小明有 3 个？") == 2
 
 
 def test_a_run_without_rejected_rows_has_a_page(made_run: Callable[..., Path], page: Callable[..., str]) -> None:
@@ -658,3 +751,48 @@ def test_a_long_loss_curve_is_thinned_to_means_and_says_so() -> None:
     short = loss_chart({"arm": [LossPoint(step=1, loss=0.5)]})
     assert short is not None
     assert not short.is_thinned
+
+
+def test_the_majority_and_a_rubric_have_tables_of_their_own(run: Path, page: Callable[..., str]) -> None:
+    none: dict[str, dict[str, int]] = {"right": {}, "wrong": {}, "unsure": {}}
+    majority = {"questions": 12, "decided": 9, "undecided": 3, "largest_share": {"0.50": 3, "0.75": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(rule_by_judge=none, majority=majority))
+    parsed = Parsed(page(run))
+    assert "9 of 12 questions have a majority" in parsed.text
+    assert ["questions", "3", "9"] in parsed.rows
+    rubric = {"right": 9, "wrong": 2, "unsure": 1, "scores": {"4": 2, "8": 9}}
+    edit(run / "metrics/filter.json", lambda counts: counts.update(majority=None, rubric=rubric, judge_asked=12))
+    parsed = Parsed(page(run))
+    assert "9 answers meet it, 2 do not, 1 marks could not be read" in parsed.text
+    assert ["answers", "2", "9"] in parsed.rows
+    assert "Rule and judge" not in parsed.text
+
+
+def test_a_row_without_a_gold_answer_shows_what_is_known(run: Path, page: Callable[..., str]) -> None:
+    path = run / "data/filtered.jsonl"
+    rows = [json.loads(line) | {"answer": None, "score": 8.0} for line in path.read_bytes().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parsed = Parsed(page(run))
+    assert "score 8" in " ".join(parsed.text.split())
+    assert "None" not in parsed.text
+
+
+@pytest.mark.parametrize("benchmarks", [["preference"], ["heldout", "preference"]])
+def test_the_judges_preference_is_on_the_page(
+    benchmarks: list[str], made_run: Callable[..., Path], page: Callable[..., str]
+) -> None:
+    folder = made_run(benchmarks=benchmarks)
+    shown = Parsed(page(folder, {"report.samples": 2}))
+    cells = ["21", "6", "13", "40", "5 (12.5 %)", "4", "2", "15 : 11", "+0.31"]
+    for first, second in PAIRS:
+        assert [f"{first} − {second}", *cells] in shown.rows
+    assert "Judge: qwen-max, prompt impartial." in shown.text
+    words, several = " ".join(shown.text.split()), len(benchmarks) > 1
+    assert words.count("preference: 40 answers" if several else " 40 answers") == 3
+    assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
+    sentence = outcome(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
+    if benchmarks == ["preference"]:
+        assert sentence.startswith("In the judge’s preference, the filtered arm is: 37.5 points better than base [")
+        assert "No benchmark has a score." in shown.text
+    else:
+        assert sentence.startswith("The filtered arm scores 37.5\u00a0% on heldout: better than base on all; ")

@@ -18,8 +18,8 @@ from click.testing import Result
 
 from stages.collect import main
 from stages.lib.params.presets import preset_named, preset_names
-from stages.lib.sources.gold import READERS
 from stages.lib.tables.columns import fits, value_at
+from stages.lib.tables.gold import READERS
 from tests.test_collect import OUTPUTS, arguments, rows, texts
 from tests.workspace import wait_until
 
@@ -126,12 +126,16 @@ class TestFiles:
             ("q.csv", 'q,a\n"one",1\ntwo,2,3\n', "q.csv:3: 3 fields, and the header has 2. Quote a field that holds"),
             ("q.csv", 'q,a\n"one,1\n', "q.csv:2: not CSV (unexpected end of data)"),
             ("q.csv", "", "q.csv: empty. Its first line names the columns."),
-            ("q.csv", "q;a;level\none;1;1\n", "no column 'q' in 1 rows. Its columns: q;a;level."),
+            ("q.csv", "q;a;level\none;1;1\n", "q.csv:1: columns are separated by ';'. Save it with commas"),
             ("q.jsonl", '{"q": "one"', "q.jsonl:1: not JSON ("),
             ("q.jsonl", '["one"]', "q.jsonl:1: not an object but \"['one']\""),
             ("q.json", '{"a": [], "b": []}', "q.json: neither a list of rows nor an object with one."),
             ("q.parquet", "PAR1", "q.parquet: not a whole Parquet file ("),
-            ("q.xlsx", "PK", "the format .xlsx is not read. Known: .jsonl, .ndjson, .json, .csv, .tsv, .parquet."),
+            (
+                "q.xlsx",
+                "PK",
+                "the format .xlsx is not read. Known: .jsonl, .ndjson, .txt (JSONL), .json, ",
+            ),
             ("questions", "q", "the format without a suffix is not read."),
         ],
     )
@@ -183,8 +187,15 @@ class TestRows:
     def test_what_a_column_holds_wrongly_is_counted_and_named_by_row_number(
         self, tmp_path: Path, collect: Callable[[dict[str, object]], Path], caplog: pytest.LogCaptureFixture
     ) -> None:
-        wrong = [{"a": None}, {"a": ""}, {"q": None}, {"q": ["a", "list"]}, {"a": ["7"]}, {"q": "   "}]
-        content = [{"q": f"Question {number}?", "a": str(number)} for number in range(200)]
+        wrong: list[dict[str, Any]] = [
+            {"a": None},
+            {"a": ""},
+            {"q": None},
+            {"q": ["a", "list"]},
+            {"a": ["7"]},
+            {"q": "   "},
+        ]
+        content: list[dict[str, Any]] = [{"q": f"Question {number}?", "a": str(number)} for number in range(200)]
         for number, changes in zip((5, 17, 20, 41, 60, 99), wrong, strict=True):
             content[number] |= changes
         write_jsonl(tmp_path / "q.jsonl", content)
@@ -243,9 +254,7 @@ class TestRows:
     ) -> None:
         write_jsonl(tmp_path / "q.jsonl", [row | {"id": "same"} for row in ROWS])
         line = complaint(table(tmp_path / "q.jsonl", columns=COLUMNS | {"id": "id"}))
-        assert line == (
-            f"{tmp_path}/q.jsonl:2: the id 'same' is that of {tmp_path}/q.jsonl:1 too. Set columns.id: null."
-        )
+        assert line == (f"{tmp_path}/q.jsonl:2: the id 'same' is that of {tmp_path}/q.jsonl:1 too. Remove columns.id.")
 
     def test_a_column_that_no_row_has_is_named_with_those_that_they_have(
         self, tmp_path: Path, complaint: Callable[[dict[str, object]], str]
@@ -253,7 +262,7 @@ class TestRows:
         write_csv(tmp_path / "q.csv")
         line = complaint(table(tmp_path / "q.csv", columns=COLUMNS | {"question": "problem"}))
         assert line == (
-            "collect: q has no column 'problem' in 4 rows. Its columns: q, a, level. "
+            "collect: q has no column 'problem' in 4 rows. Its columns: 'q', 'a', 'level'. "
             "Name them in columns and where of collect.source."
         )
 
@@ -318,7 +327,7 @@ class TestHubs:
         (tmp_path / "set" / "data").mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
         pq.write_table(pa.Table.from_pylist(ROWS[:1]), tmp_path / "set" / "data" / "test-00000-of-00001.parquet")
-        place = {"kind": "hub", "subset": None, "split": "train", "revision": None}
+        place: dict[str, Any] = {"kind": "hub", "subset": None, "split": "train", "revision": None}
         out = collect(table(tmp_path / "set", **place))
         assert [row["id"] for row in rows(out / "questions")] == ["set-train-0", "set-train-1", "set-train-2"]
         assert rows(out / "questions")[0]["source"] == "set/train"
@@ -327,7 +336,7 @@ class TestHubs:
     def test_what_cannot_be_fetched_is_one_line(
         self, kind: str, complaint: Callable[[dict[str, object]], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        place = {"kind": kind, "subset": None, "split": "train", "revision": None}
+        place: dict[str, Any] = {"kind": kind, "subset": None, "split": "train", "revision": None}
         line = complaint(table("./absent/folder", **place))
         assert line.startswith("collect.source.path: ./absent/folder: no such folder.")
 
@@ -343,7 +352,7 @@ class TestPresets:
     def test_a_row_in_the_form_of_each_set_becomes_a_question(
         self, tmp_path: Path, collect: Callable[..., Path]
     ) -> None:
-        published = {
+        published: dict[str, dict[str, Any]] = {
             "gsm8k": {"question": "How many?", "answer": "6 * 12\n#### 72"},
             "gsm8k_zh": {
                 "question": "How many?",
@@ -361,7 +370,12 @@ class TestPresets:
         assert sorted(published) == preset_names()
         for name, row in published.items():
             write_jsonl(tmp_path / f"{name}.jsonl", [row])
-            source = {"kind": "preset", "name": name, "origin": "file", "path": str(tmp_path / f"{name}.jsonl")}
+            source: dict[str, Any] = {
+                "kind": "preset",
+                "name": name,
+                "origin": "file",
+                "path": str(tmp_path / f"{name}.jsonl"),
+            }
             source |= {"split": "train", "where": {}, "shuffle_seed": None}
             out = collect({"collect.source": source, "collect.train_size": 1, "collect.heldout_size": 0}, name)
             (question,) = rows(out / "questions")
@@ -371,11 +385,24 @@ class TestPresets:
     def test_one_that_is_not_there_is_named_with_the_nearest(
         self, complaint: Callable[[dict[str, object]], str]
     ) -> None:
-        source = {"kind": "preset", "name": "gsm8", "origin": "hub", "path": None, "split": "train", "where": {}}
+        source: dict[str, Any] = {
+            "kind": "preset",
+            "name": "gsm8",
+            "origin": "hub",
+            "path": None,
+            "split": "train",
+            "where": {},
+        }
         line = complaint({"collect.source": source | {"shuffle_seed": None}})
         assert "collect.source.name: no preset 'gsm8'. Did you mean 'gsm8k'?" in line
 
     def test_one_without_an_id_at_an_origin_needs_a_path(self, complaint: Callable[[dict[str, object]], str]) -> None:
-        source = {"kind": "preset", "name": "numinamath", "origin": "modelscope", "path": None, "split": "train"}
+        source: dict[str, Any] = {
+            "kind": "preset",
+            "name": "numinamath",
+            "origin": "modelscope",
+            "path": None,
+            "split": "train",
+        }
         line = complaint({"collect.source": source | {"where": {}, "shuffle_seed": None}})
         assert "collect.source.path: null, and preset numinamath names no modelscope of its own. Write a path." in line

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from stages.lib.params import EmbeddedTeacher, Fault, Run, ServedTeacher
-from stages.lib.teacher.backends.embedded.faults import PASSING, STAYING
+from stages.lib.teacher.backends.embedded.faults import PERMANENT, TRANSIENT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teacher.md").read_text(encoding="utf-8")
@@ -15,8 +15,8 @@ OF_OTHER_STAGES = {"threads", "device", "processes", "served", "checkpoint_steps
 def test_every_fault_stands_in_the_table_with_whether_it_passes() -> None:
     listed = re.findall(r"^\| `(\w+)` \| .+ \| (passes|stays) \|$", PAGE, re.MULTILINE)
     assert [fault for fault, _ in listed] == list(get_args(Fault))
-    assert {fault for fault, what in listed if what == "passes"} == set(PASSING)
-    assert {fault for fault, what in listed if what == "stays"} == set(STAYING)
+    assert {fault for fault, what in listed if what == "passes"} == set(TRANSIENT)
+    assert {fault for fault, what in listed if what == "stays"} == set(PERMANENT)
 
 
 def test_every_key_of_run_that_concerns_the_teacher_is_explained() -> None:

@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
-from stages.lib.trainers.trl import _tokenizer, _trainer
+from stages.lib.trainers.trl import _trainer
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.training import Conversation, Job
+from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.train import main as train
 from tests.test_train_openmind import write_sharegpt
 
@@ -47,7 +48,7 @@ def trainer_of(job: Job, scratch: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-    return _trainer(job, model, _tokenizer(job), job.conversations, str(scratch))
+    return _trainer(job, model, aligned_tokenizer(job), job.conversations, str(scratch))
 
 
 def token_losses(trainer: Any) -> dict[tuple[int, ...], list[float]]:
@@ -106,7 +107,7 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
     from transformers import BloomConfig, BloomForCausalLM
 
     packed = job({"train.trainer.packing": True, "train.finetuning.kind": "full"})
-    tokenizer = _tokenizer(packed)
+    tokenizer = aligned_tokenizer(packed)
     model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2))
     trainer = _trainer(packed, model, tokenizer, packed.conversations, str(tmp_path / "scratch"))
     assert len(trainer.train_dataset) == 10
@@ -178,7 +179,7 @@ def test_grouping_by_length_pads_less(job: Callable[..., Job], tmp_path: Path) -
     for grouped in (True, False):
         one = replace(job({"train.trainer.group_by_length": grouped}), conversations=uneven(48))
         trainer = trainer_of(one, tmp_path / str(grouped))
-        _set_row_order(trainer, one, _tokenizer(one))
+        _set_row_order(trainer, one, aligned_tokenizer(one))
         batches = list(trainer.get_train_dataloader())
         assert sum(len(batch["input_ids"]) for batch in batches) == 48
         shares.append(trainer.data_collator.padding_share)

@@ -24,10 +24,9 @@ from ruamel.yaml import YAML
 
 from stages.lib.command import project_root
 from stages.lib.params import OpenMind, ParamsError, load_params, prompt_text
-from stages.lib.trainers import openmind
 from stages.lib.trainers.openmind import inputs
 from stages.lib.trainers.openmind import tokens as openmind_tokens
-from stages.lib.training import Conversation, Job, TrainingError, external
+from stages.lib.training import Conversation, Job, TrainingError, external, external_inputs, external_plan
 from stages.lib.training.checkpoints import last_checkpoint
 from stages.lib.training.resources import Sharing, Size, stored_size
 from stages.train import main as train
@@ -86,7 +85,9 @@ def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
         for row in rows
     ]
     (folder / f"{folder.name}.json").write_text(json.dumps(samples))
-    (folder / "dataset_info.json").write_text(json.dumps({folder.name: {"tags": inputs.TAGS | {"system_tag": "s"}}}))
+    (folder / "dataset_info.json").write_text(
+        json.dumps({folder.name: {"tags": external_inputs.TAGS | {"system_tag": "s"}}})
+    )
     return folder
 
 
@@ -208,7 +209,7 @@ def test_what_a_version_cannot_do_is_refused_before_it_runs(
 )
 def test_the_yaml_means_the_same_to_the_reader_that_openmind_has(value: Any) -> None:
     pyyaml = importlib.import_module("yaml")
-    read = pyyaml.safe_load(inputs.yaml_text({"key": value}))["key"]
+    read = pyyaml.safe_load(external_inputs.yaml_text({"key": value}))["key"]
     assert (read, type(read)) == (value, type(value))
 
 
@@ -447,8 +448,8 @@ KEPT = {"run.resume": True, "run.checkpoint_steps": 2}
 
 def of(changes: dict[str, Any], job: Callable[..., Job], **others: Any) -> str:
     """The digest of a training with these changes."""
-    usual: dict[str, Any] = {"rows": sums(3), "program": "/nowhere/bin/openmind-cli", "cards": external.Cards(1, None)}
-    return openmind.digest(job(changes), **(usual | others))
+    usual: dict[str, Any] = {"rows": sums(3), "cards": external_plan.Cards(1, None), "versions": {}}
+    return external_plan.digest("openmind", job(changes), **(usual | others))
 
 
 @pytest.mark.parametrize(
@@ -475,8 +476,9 @@ def test_another_openmind_training_is_known_by_all_that_shapes_its_weights(
 
 def test_other_rows_cards_or_releases_make_another_openmind_training(tmp_path: Path, job: Callable[..., Job]) -> None:
     (tmp_path / "lib" / "python3.10" / "site-packages" / "torch-2.1.0.dist-info").mkdir(parents=True)
-    kinds: list[dict[str, Any]] = [{}, {"rows": sums(4)}, {"rows": sums(3)[::-1]}, {"cards": external.Cards(8, None)}]
-    kinds += [{"program": str(tmp_path / "bin" / "openmind-cli")}]
+    versions = external.releases(str(tmp_path / "bin" / "openmind-cli"), "openmind")
+    kinds: list[dict[str, Any]] = [{}, {"rows": sums(4)}, {"rows": sums(3)[::-1]}]
+    kinds += [{"cards": external_plan.Cards(8, None)}, {"versions": versions}]
     assert len({of({}, job, **kind) for kind in kinds}) == len(kinds)
 
 
@@ -609,8 +611,8 @@ def test_steps_and_checkpoints_are_counted_as_the_trainer_does(
 ) -> None:
     ours = {"train.per_device_train_batch_size": 1, "train.gradient_accumulation_steps": 1}
     planned = job(ours | {"arms.filtered.num_train_epochs": 1.0} | changes)
-    assert openmind.planned_steps(planned, 1000, cards) == steps
-    assert openmind.checkpoints_at_once(planned, steps) == checkpoints
+    assert external_plan.planned_steps(planned, 1000, cards) == steps
+    assert external_plan.checkpoints_at_once(planned, steps) == checkpoints
 
 
 @pytest.mark.parametrize(
@@ -636,7 +638,8 @@ def test_the_cards_are_those_that_torchrun_will_use(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert external.cards_of(job({"run.device": "npu"}), "/nowhere/openmind-cli", words) == external.Cards(count, None)
+    found = external.cards_of(job({"run.device": "npu"}), "/nowhere/openmind-cli", words)
+    assert found == external_plan.Cards(count, None)
 
 
 def beside(program: Path, body: str) -> None:
@@ -982,7 +985,8 @@ def test_openmind_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
     job: Callable[..., Job], older_student: Path
 ) -> None:
     long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
-    rows = [*sums(2), long]
+    several = Conversation("", "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。\n")))
+    rows = [*sums(2), long, several, replace(several, system=SYSTEM)]
     tokenizer = tokenizer_with(older_student, "in_user_turn")
     for row, seen in zip(rows, encoded(job({"arms.filtered.cutoff_len": 4096}), rows), strict=True):
         answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
@@ -992,6 +996,23 @@ def test_openmind_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
         shot = {"role": "user", "content": "And 1 + 1?"}
         few = tokenizer.apply_chat_template([*row.messages(), shot], add_generation_prompt=True, return_dict=False)
         assert few[: len(seen["ids"])] == seen["ids"], "a few-shot prompt does not begin as training did"
+
+
+@pytest.mark.openmind
+@pytest.mark.usefixtures("real")
+def test_openmind_itself_writes_each_later_question_twice(
+    job: Callable[..., Job], older_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why ``train.loss_on: every`` is refused for several turns. If this fails, openMind was repaired."""
+    turns = [("user", "What is up?"), ("assistant", "Hello!"), ("user", "Goodbye"), ("assistant", "Bye!")]
+    native = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    monkeypatch.setattr(inputs, "sample", lambda conversation, system_prompt: native)
+    tokenizer = tokenizer_with(older_student, "in_user_turn")
+    (seen,) = encoded(job({"arms.filtered.cutoff_len": 4096}), sums(1))
+    text = tokenizer.decode(seen["ids"])
+    assert "Hello!<|im_end|>Goodbye\n<|im_start|>user\nGoodbye<|im_end|>\n<|im_start|>assistant\nBye!" in text
+    trained = tokenizer.decode([label for label in seen["labels"] if label != -100])
+    assert trained == "Hello!<|im_end|>Bye!<|im_end|>"
 
 
 @pytest.mark.openmind

@@ -59,7 +59,11 @@ def value(key: str) -> Any:
 def some_file(name: str) -> str:
     """A file of that name, or the first of that folder."""
     path = ROOT / name
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt"))
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.rglob("*") if file.suffix in (".py", ".txt", ".yaml"))
+    )
     return files[0].relative_to(ROOT).as_posix()
 
 
@@ -110,11 +114,12 @@ def test_the_table_of_the_page_is_that_of_dvc_yaml(monkeypatch: pytest.MonkeyPat
 def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     said = why("--file", "stages/lib/answers/values.py").splitlines()
-    assert said[0] == "stages/lib/answers/values.py: an edit runs again: filter, evaluate-base, every evaluate."
-    assert said[1].startswith("Then, if their outputs change: convert@filtered, convert@control, train@filtered, ")
+    again = "difficulty, filter, every filter-traces, evaluate-base, every evaluate."
+    assert said[0] == f"stages/lib/answers/values.py: an edit runs again: {again}"
+    assert said[1].startswith("Then, if their outputs change: distill, convert@unfiltered, convert@filtered, ")
     said = why("--file", "stages/lib/students/hub.py").splitlines()
     assert said[0].startswith("stages/lib/students/hub.py: an edit runs no stage")
-    assert said[1].startswith("With other params: collect, every convert, every train, evaluate-base (where ")
+    assert said[1].startswith("With other params: collect, difficulty, filter, ")
     assert "it affects no output" in why("--file", "./stages/lib/command.py")
 
 
@@ -125,7 +130,7 @@ def test_why_knows_what_it_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -
     assert result.stderr.startswith("Error: stages/lib/no_such.py: no such file. Give a path from ")
     result = CliRunner().invoke(main, ["--stage", "trian"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: no stage 'trian'. Known: collect, distill, ")
+    assert result.stderr.startswith("Error: no stage 'trian'. Known: collect, difficulty, distill, ")
 
 
 @pytest.mark.heavy

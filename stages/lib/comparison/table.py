@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Score
+from stages.lib.comparison.results import Arm, Audit, ComparedScore, Comparison, Score
 from stages.lib.rows import read_json
+from stages.lib.rows.preference import Counts
 
 CAVEAT = (
     "The finding follows p (Holm), which is corrected for the number of differences; detectable is the smallest "
@@ -29,6 +30,23 @@ IF_UNSURE = "if unsure wrong – right"
 UNSURE = (
     "The verifier's score counts an unsure verdict as not right; beside it stands what it would be if all unsure ones "
     "were wrong, and if all were right."
+)
+PREFERENCE_HEADS = (
+    "wins",
+    "losses",
+    "ties",
+    "n",
+    "flipped with the order",
+    "to the first shown",
+    "unread",
+    "longer : shorter won",
+    "length correlation",
+)
+PREFERENCE_NOTE = (
+    "Each question was judged in both orders. An arm wins it where both verdicts name it; everything else is a tie, "
+    "also a verdict that could not be read. The difference on preference is the net win rate: wins minus losses, of "
+    "all questions. Many flips mean a judge that sees little difference; a length correlation far from 0 means that "
+    "length may have decided."
 )
 METHODS = {
     "pseudo_pairs": "Student's t after pseudo-pairs were added",
@@ -65,7 +83,37 @@ def comparison_table(comparison: Comparison) -> str:
             for benchmark, found in pair.benchmarks.items()
         ],
     )
-    return "\n\n".join([arms, asked_and_scored(comparison), differences, caveat(comparison)])
+    has_pairs = any(pair.benchmarks for pair in comparison.pairs.values())
+    shown = [arms] if comparison.benchmarks else []
+    shown += [asked_and_scored(comparison)]
+    shown += [differences, caveat(comparison)] if has_pairs or comparison.benchmarks else []
+    return "\n\n".join([*shown, *filter(None, [preference_table(comparison)])])
+
+
+def preference_table(comparison: Comparison) -> str:
+    """The judge's preference between the arms of each pair, and its biases; an empty text without a judge."""
+    rows = [[name, *preference_cells(counts)] for name, counts in preferences(comparison)]
+    return f"{_table(['preference', *PREFERENCE_HEADS], rows)}\n\n{judged_by(comparison)}" if rows else ""
+
+
+def preferences(comparison: Comparison) -> list[tuple[str, Counts]]:
+    """The pairs that a judge compared, with its counts."""
+    return [(pair.name, pair.preference) for pair in comparison.pairs.values() if pair.preference]
+
+
+def preference_cells(counts: Counts) -> list[str]:
+    """The cells of ``PREFERENCE_HEADS``."""
+    flips = f"{counts.flipped} ({counts.flipped_share * 100:.1f} %)"
+    correlation = "–" if counts.length_correlation is None else f"{counts.length_correlation:+.2f}".replace("-", "−")
+    longer = f"{counts.longer_wins} : {counts.shorter_wins}"
+    cells = [counts.wins, counts.losses, counts.ties, counts.n, flips, counts.flipped_to_a, counts.unsure]
+    return [*map(str, cells), longer, correlation]
+
+
+def judged_by(comparison: Comparison) -> str:
+    """The judge, and what its table counts."""
+    judge = comparison.judge
+    return f"Judge: {judge.model}, prompt {judge.prompt}. {PREFERENCE_NOTE}" if judge else ""
 
 
 def scores(comparison: Comparison) -> Iterator[tuple[str, str, Arm, ComparedScore]]:
@@ -106,6 +154,8 @@ def asked_and_scored(comparison: Comparison) -> str:
     headlines: dict[str, list[str]] = {}
     for benchmark, _, _, score in scores(comparison):
         headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
+    if not headlines:
+        return f"System text: {_by_group(prompts)}. No benchmark has a score."
     whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
     return f"System text: {_by_group(prompts)}. The score is {whose}. {UNSURE}"
 
@@ -130,12 +180,20 @@ def _by_group(groups: dict[str, list[str]]) -> str:
 
 def audit_table(comparison: Comparison) -> str:
     """The table of the audit; an empty text where no answer was generated."""
-    audited = [(benchmark, name, score) for benchmark, name, _, score in scores(comparison) if score.is_audited]
-    rows = [[benchmark, name, *audit_cells(score)] for benchmark, name, score in audited]
+    rows = [[benchmark, name, *audit_cells(audit)] for benchmark, name, audit in audits(comparison)]
     return _table(["benchmark", "arm", *AUDIT.values(), "tokens", "95 % below"], rows) if rows else ""
 
 
-def audit_cells(score: Score) -> list[str]:
+def audits(comparison: Comparison) -> list[tuple[str, str, Audit]]:
+    """Every audit of generated answers with its benchmark and arm, those of benchmarks without a score last."""
+    found: list[tuple[str, str, Audit]] = [(where, name, score) for where, name, _, score in scores(comparison)]
+    for benchmark in comparison.unscored:
+        arms = comparison.arms.items()
+        found += [(benchmark, name, arm.unscored[benchmark]) for name, arm in arms if benchmark in arm.unscored]
+    return [(benchmark, name, audit) for benchmark, name, audit in found if audit.is_audited]
+
+
+def audit_cells(score: Audit) -> list[str]:
     """The number of answers on which the two scores differ, the audit's shares, the median and 95 % length."""
     shares = [percent(getattr(score, name)) for name in list(AUDIT)[1:]]
     return [_count(score.differ), *shares, _count(score.tokens_median), _count(score.tokens_p95)]

@@ -73,13 +73,13 @@ def profile(path: Path) -> tuple[Params | None, list[Finding]]:
 
 def check_profile(params: Params) -> Iterator[Finding]:
     """What this profile needs from the machine."""
-    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, openmind
+    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, trainers
 
     yield from guarded("disk", partial(disk_and_memory.disk, params))
     yield from guarded("locks", partial(locking.locks, disk_and_memory.locked_folders()))
     yield from guarded("memory", partial(disk_and_memory.memory, params))
     yield from guarded("device", partial(accelerators.device, params))
-    yield from guarded("openmind", partial(openmind.program, params))
+    yield from guarded("trainer", partial(trainers.program, params))
     yield from guarded("files", partial(needs.files, params))
     yield from guarded("API key", partial(needs.keys, params))
     yield from guarded("downloads", partial(needs.downloads, params))

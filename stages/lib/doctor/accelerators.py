@@ -18,7 +18,7 @@ def device(params: Params) -> Iterator[Finding]:
     if kind == "npu":
         yield from ascend.driver()
         yield from ascend.cann()
-        yield from ascend.variables()
+        yield from ascend.variables("NODE_RANK" if params.train.trainer.kind == "llamafactory" else "RANK")
         yield from ascend.torch_npu("torch_npu", here, int(index or 0) + cards_of_trl(params) - 1)
     elif kind == "cpu":
         yield cpu(params.run.threads, here)
@@ -47,7 +47,7 @@ def cpu(threads: int, here: Environment) -> Finding:
 
 
 def cards_of_trl(params: Params) -> int:
-    """How many cards our own training takes; openMind counts its own."""
+    """How many cards our own training takes; the other trainers count their own."""
     return params.run.processes if params.train.trainer.kind == "trl" else 1
 
 

@@ -74,14 +74,17 @@ def cann() -> Iterator[Finding]:
         yield ok("CANN", f"{cann_version(home) or 'of unknown version'} in {home}")
 
 
-def variables() -> Iterator[Finding]:
-    """Environment variables for cards and hosts whose values would not work as intended (docs/ascend.md)."""
+def variables(rank: str) -> Iterator[Finding]:
+    """Environment variables for cards and hosts whose values would not work as intended (docs/ascend.md).
+
+    ``rank`` is the name of the variable that the trainer reads this host's number from.
+    """
     cards = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     if cards is not None and (not re.fullmatch(r"\d+(,\d+)*", cards) or not ascending(cards)):
         fix = "export ASCEND_RT_VISIBLE_DEVICES=0,1,2,3: ascending, without spaces"
         yield warn("cards", f"ASCEND_RT_VISIBLE_DEVICES={cards!r}: what follows another sign is ignored", fix)
     hosts = os.environ.get("NNODES", "1")
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    missing = [name for name in (rank, "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if hosts == "1":
         return
     if missing:

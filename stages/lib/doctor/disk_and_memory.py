@@ -14,7 +14,7 @@ from pathlib import Path
 from stages.lib.command import project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.doctor.needs import local_student
-from stages.lib.params import OpenMind, Params
+from stages.lib.params import ExternalTrainer, Params
 from stages.lib.store.answer_store import default_path
 
 GB = 1e9
@@ -75,13 +75,13 @@ def checkpoints_at_once(params: Params) -> int:
     trainer, run = params.train.trainer, params.run
     if run.checkpoint_steps is None:
         return 0
-    return 1 if isinstance(trainer, OpenMind) and not run.resume else 2
+    return 1 if isinstance(trainer, ExternalTrainer) and not run.resume else 2
 
 
 def memory_needed(params: Params) -> float | None:
     """The bytes of host memory: the whole training on a CPU; with cards, the weights before they are moved there.
 
-    In the process of each card, TRL first loads all weights in fp32, and openMind casts the trained ones to fp32.
+    In the process of each card, TRL first loads all weights in fp32; the other trainers cast the trained ones to fp32.
     """
     weights = number_of_weights(params)
     if weights is None:

@@ -1,4 +1,4 @@
-"""A Python environment, ours or openMind's: its library versions, and how many cards its torch finds."""
+"""A Python environment, ours or a trainer's: its library versions, and how many cards its torch finds."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ from stages.lib.doctor import last_line, output_of
 
 PROBE = Path(__file__).with_name("probe.py")
 PROBE_S = 120  # importing torch takes 3 s, and ten times that on a slow disk
-PACKAGES = ("torch", "torch-npu", "transformers", "accelerate", "deepspeed", "peft", "datasets", "openmind")
+PACKAGES = (
+    *("torch", "torch-npu", "transformers", "accelerate", "deepspeed", "peft", "trl", "datasets"),
+    *("openmind", "llamafactory"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from stages.lib.command import DistilleryError, project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.params import (
     ChainSum,
+    InPreset,
     Params,
-    PresetSource,
+    Published,
     PublishedStudent,
     ServedTeacher,
     Student,
     Teacher,
     judge_of,
     preset_named,
+    trace_preset_named,
 )
 
 HEAD_S = 3.0
@@ -64,14 +67,11 @@ def named_files(params: Params) -> Iterator[tuple[str, Path]]:
     student, collect = params.train.student, params.collect
     if student.kind == "path":
         yield "train.student.name", Path(student.name).expanduser() / "config.json"
-    for key, (origin, place) in question_tables(params):
-        if (origin == "file" and "://" not in place and not set("*?[") & set(place)) or is_path(place):
+    for key, (origin, place) in tables(params):
+        if (origin == "file" or is_path(place)) and "://" not in place and not set("*?[") & set(place):
             yield f"{key}.path", Path(place).expanduser()
     for benchmark, path in collect.contamination.benchmarks.items():
         yield f"collect.contamination.benchmarks.{benchmark}", Path(path).expanduser()
-    for name, source in params.collect_s1k.items():
-        if source.origin == "file":
-            yield f"collect_s1k.{name}.path", Path(source.path).expanduser()
     if params.train.deepspeed:
         yield "train.deepspeed", deepspeed_settings(params.train.deepspeed)
 
@@ -84,10 +84,15 @@ def deepspeed_settings(name: str) -> Path:
 
 
 def keys(params: Params) -> Iterator[Finding]:
-    """Check that the keys of the teacher and of the judge are set; never print them."""
+    """Check that the keys of the teacher, of the judges and of a served student are set; never print them."""
     yield key("API key", params.distill.teacher, params, params.run.key_variable("teacher"))
     if judge := judge_of(params.filter):
         yield key("judge's key", judge, params, params.run.key_variable("judge"))
+    if params.prefer:
+        yield key("prefer's key", params.prefer.judge, params, params.run.key_variable("prefer"))
+    keep_hard = params.collect.keep_hard
+    if keep_hard and isinstance(keep_hard.backend, ServedTeacher):
+        yield key("student's key", keep_hard.backend, params, params.run.key_variable("student"))
 
 
 def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Finding:
@@ -95,7 +100,7 @@ def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Fi
     from stages.lib.teacher.backends.openai_compatible import connect
 
     if not isinstance(teacher, ServedTeacher):
-        return ok(what, "not needed: embedded teacher")
+        return ok(what, "not needed: embedded")
     if params.run.offline:
         return ok(what, "not needed: run.offline")
     try:
@@ -141,22 +146,21 @@ def named_downloads(params: Params) -> Iterator[Download]:
     if isinstance(student, PublishedStudent):
         copy, alternative = local_student(student), "set train.student.kind: path and name a local folder"
         yield Download("train.student", student.kind, student.name, copy, alternative)
-    for key, (origin, place) in question_tables(params):
+    for key, (origin, place) in tables(params):
         if origin != "file" and not is_path(place):
             copy = Path(place) if Path(place).is_dir() else None
             yield Download(key, origin, place, copy, f"have {key} read a file of its rows (docs/your-data.md)")
-    for name, source in params.collect_s1k.items():
-        if source.origin != "file":
-            alternative = f"set collect_s1k.{name}.origin: file and name its .parquet file"
-            yield Download(f"collect_s1k.{name}", source.origin, source.path, None, alternative)
 
 
-def question_tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
-    """By key, where questions are read from: ``("hub", "openai/gsm8k")``; nothing of generated ones."""
-    sources = {"collect.source": params.collect.source, "collect.heldout_source": params.collect.heldout_source}
+def tables(params: Params) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By key, where questions and traces are read from: ``("hub", "openai/gsm8k")``; nothing of generated ones."""
+    sources: dict[str, Any] = {"collect.source": params.collect.source}
+    sources |= {"collect.heldout_source": params.collect.heldout_source}
+    sources |= {f"traces.{name}.source": entry.source for name, entry in params.traces.items()}
     for key, source in sources.items():
-        if isinstance(source, PresetSource):
-            preset = preset_named(source.name, key)
+        if isinstance(source, InPreset):
+            read = trace_preset_named if key.startswith("traces.") else preset_named
+            preset: Published = read(source.name, key)
             place = source.path or {"hub": preset.hub, "modelscope": preset.modelscope}.get(source.origin)
             if place:
                 yield key, (source.origin, place)

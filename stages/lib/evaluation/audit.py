@@ -14,8 +14,8 @@ import numpy as np
 
 from stages.lib.answers import Verdict
 from stages.lib.answers.statements import solution
-from stages.lib.evaluation.languages import language_of
-from stages.lib.evaluation.looping import loops
+from stages.lib.texts.languages import language_of
+from stages.lib.texts.looping import loops
 
 EXAMPLES = 5  # of each kind
 
@@ -70,7 +70,7 @@ class Audited:
 
     id: str
     question: str
-    answer: str
+    answer: str | None
     response: str
     tokens: int
     flags: Flags

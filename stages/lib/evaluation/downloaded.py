@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.lib.command import project_root
 from stages.lib.evaluation import EvaluationError
-from stages.lib.evaluation.tasks import HELDOUT, Benchmark
+from stages.lib.evaluation.tasks import OWN, Benchmark
 from stages.lib.rows import read_json
 
 log = logging.getLogger("distillery.evaluate")
@@ -28,7 +28,7 @@ def offline_questions(folder: Path | None, benchmarks: Sequence[Benchmark]) -> I
 
     Enter it before ``datasets`` is imported, which then reads its settings.
     """
-    missing = [each.name for each in benchmarks if each.name != HELDOUT and not is_downloaded(folder, each)]
+    missing = [each.name for each in benchmarks if each.name not in OWN and not is_downloaded(folder, each)]
     if missing:
         log.info(
             "evaluate: %s: not in %s, so lm-eval downloads from the hub (run 'make eval-data' first to avoid that)",

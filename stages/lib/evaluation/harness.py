@@ -6,6 +6,7 @@ ask(asking, [chosen("gsm8k", heldout)], data/eval_data)
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stages.lib.evaluation.tasks import (
     Benchmark,
     Loaded,
     loaded,
+    own_system_text,
     refuse_too_many_examples,
     refuse_unanswerable,
 )
@@ -50,6 +52,8 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
         for each in found:
             refuse_unanswerable(each, asking.params.backend.kind)
             refuse_too_many_examples(each, asking.params.num_fewshot.get(each.benchmark.name, 0))
+            if own := own_system_text(each):
+                refuse_lost_system_text(replace(asking, system=own))
         if any(each.questions("generate_until", None) for each in found):
             refuse_too_long(asking)
         warn_if_long(asking, found)

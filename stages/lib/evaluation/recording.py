@@ -20,7 +20,7 @@ from lm_eval.models.utils import postprocess_generated_text
 from stages.lib.chat_template import in_user_turn
 from stages.lib.evaluation.bodies import Answer
 from stages.lib.evaluation.progress import Progress
-from stages.lib.evaluation.tasks import HELDOUT
+from stages.lib.evaluation.tasks import OWN
 
 
 class CountingModel:
@@ -95,7 +95,7 @@ class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
         return answers
 
     def _scored(self, task: str, text: str) -> str:
-        if self._think_end_token is None or task == HELDOUT:  # our own verifier reads the markers
+        if self._think_end_token is None or task in OWN:  # our own verifier reads the markers
             return text
         scored: str = postprocess_generated_text(text, stop=None, think_end_token=self._think_end_token)
         return scored

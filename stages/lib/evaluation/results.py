@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.evaluation.bodies import Answer
-from stages.lib.evaluation.tasks import BINARY, END_OF_TURN, Loaded
+from stages.lib.evaluation.tasks import ANSWERED, BINARY, END_OF_TURN, Loaded
 
 PREFERRED_FILTER = "flexible-extract"  # gsm8k and mgsm: the strict ones are about 0 for chat models
 
@@ -27,7 +27,8 @@ class Sample:
     """One question of one task: the prompt, the response, lm-eval's score, and its hashes of question and prompt.
 
     ``response`` is the complete generated answer. It is None for a multiple-choice task: then ``choice`` is the answer
-    of the highest likelihood. ``stops`` are the task's own stop strings, which were not used.
+    of the highest likelihood. ``stops`` are the task's own stop strings, which were not used. ``lm_eval`` is None where
+    no answer is right or wrong (preference).
     """
 
     task: str
@@ -37,7 +38,7 @@ class Sample:
     response: Answer | None
     choice: str | None
     gold: str
-    lm_eval: bool
+    lm_eval: bool | None
     stops: tuple[str, ...]
     doc_hash: str
     prompt_hash: str
@@ -70,7 +71,8 @@ def scored_of(found: Loaded, results: dict[str, Any], answers: dict[tuple[str, i
         rows = [row for row in results["samples"][name] if row["filter"] == chosen]
         for row in sorted(rows, key=lambda each: each["doc_id"]):
             answer = answers.get((name, row["doc_id"])) if task.OUTPUT_TYPE == "generate_until" else None
-            samples.append(_sample(name, task, row, is_right(row[metric]), answer, results["stops"][name]))
+            right = None if metric == ANSWERED else is_right(row[metric])
+            samples.append(_sample(name, task, row, right, answer, results["stops"][name]))
     group = _group(found, results)
     table = {key: results["results"][key] for key in sorted(results["results"])}
     return Scored(found.benchmark.name, scores, group, samples, table)
@@ -110,7 +112,7 @@ def _group(found: Loaded, results: dict[str, Any]) -> Score | None:
 
 
 def _sample(
-    name: str, task: Any, row: dict[str, Any], right: bool, answer: Answer | None, stops: tuple[str, ...]
+    name: str, task: Any, row: dict[str, Any], right: bool | None, answer: Answer | None, stops: tuple[str, ...]
 ) -> Sample:
     choices = task.doc_to_choice(row["doc"]) if task.OUTPUT_TYPE == "multiple_choice" else None
     choice = None

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import sem
 
+from stages.lib.answers import Verdict
+from stages.lib.answers.statements import marked_solution
 from stages.lib.evaluation.audit import KINDS, Audited, Flags, Generated, flags, summary
 from stages.lib.evaluation.backends import Asking
 from stages.lib.evaluation.results import Sample, Score, Scored
-from stages.lib.evaluation.tasks import KNOWN
+from stages.lib.evaluation.tasks import KNOWN, OWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from stages.lib.rows.evaluated import Evaluated
 
@@ -40,7 +42,8 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
     question = asked(sample.task, sample.doc, sample.number) if sample.response is not None else None
     name = f"{sample.task}/{sample.number}"
     identity = question or Asked(name, name, _question(sample), sample.gold, None, None)
-    verdict = verify(question, sample.response.text) if question and sample.response else None
+    has_gold = question is None or question.answer is not None
+    verdict = verify(question, sample.response.text) if question and has_gold and sample.response else None
     right = verdict is not None and verdict.verdict == "right"
     by_verifier = verdict is not None and asking.params.headline == "verifier"
     return Evaluated(
@@ -50,12 +53,14 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
         cluster=identity.cluster,
         language=identity.language,
         question=identity.question,
+        history=sample.doc.get("history") or None if sample.task in OWN else None,
+        system=sample.doc.get("system") or None if sample.task in OWN else None,
         answer=identity.answer,
         prompt=sample.prompt,
         response=sample.response.text if sample.response is not None else sample.choice or "",
-        prediction=verdict.prediction if verdict else sample.choice,
+        prediction=_prediction(sample, verdict, has_gold, asking),
         verdict=verdict.verdict if verdict else None,
-        decided_by=f"rule:{verdict.rule}" if verdict and by_verifier else "lm-eval",
+        decided_by=f"rule:{verdict.rule}" if verdict and by_verifier else "lm-eval" if has_gold else "nobody",
         lm_eval=sample.lm_eval,
         correct=right if by_verifier else sample.lm_eval,
         **_audited(sample, identity, asking, tokens, verdict),
@@ -63,6 +68,24 @@ def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evalu
         prompt_hash=sample.prompt_hash,
         target_hash=sample.target_hash,
     )
+
+
+def _prediction(sample: Sample, verdict: Verdict | None, has_gold: bool, asking: Asking) -> str | None:
+    """What is judged of an answer: its final value, or all but its reasoning where there is no gold answer."""
+    if verdict:
+        return verdict.prediction
+    if has_gold or sample.response is None:
+        return sample.choice
+    return _without_reasoning(sample.response.text, asking)
+
+
+def _without_reasoning(text: str, asking: Asking) -> str:
+    """What a trained student writes after its reasoning, nothing where that never ended; else as the verifier reads."""
+    if asking.think_end_token is None:
+        start, end = marked_solution(text)
+        return text[start:end].strip()
+    _, ended, rest = text.rpartition(asking.think_end_token)
+    return rest.partition(asking.end_marker or "\0")[0].strip() if ended else ""
 
 
 def _question(sample: Sample) -> str:
@@ -95,7 +118,12 @@ def audited(row: Evaluated) -> Audited:
 
 
 def figures(scored: Scored, found: Sequence[Evaluated], headline: str) -> dict[str, Any]:
-    """The figures of a benchmark: over all of it, and for each language, or for each task if it has several."""
+    """The figures of a benchmark: over all of it, and for each language, or for each task if it has several.
+
+    Only the audit where no answer is right or wrong.
+    """
+    if all(row.correct is None for row in found):
+        return {"n": len(found), **_summary(found)}
     only = next(iter(scored.lm_eval.values())) if len(scored.lm_eval) == 1 else None
     whole = _part(found, scored.group or only or _mean(scored.lm_eval.values(), found), headline)
     if only is not None or scored.group is not None:
@@ -118,8 +146,8 @@ def _mean(scores: Iterable[Score], found: Sequence[Evaluated]) -> Score:
         for name, value in score.others.items():
             others.setdefault(name, []).append(value)
     return Score(
-        float(np.mean([row.lm_eval for row in found])),
-        standard_error(found, lambda row: row.lm_eval),
+        float(np.mean([bool(row.lm_eval) for row in found])),
+        standard_error(found, lambda row: bool(row.lm_eval)),
         {name: float(np.mean(values)) for name, values in others.items()},
     )
 

@@ -5,10 +5,12 @@
 
 The article's names are lists of unmodified tasks, one for each of the 11 languages of MGSM. (lm-eval's tag
 ``mgsm_cot_native`` also contains the 11 tasks with English reasoning, and ``mgsm_direct`` a Spanish copy.) ``heldout``
-is ours: the questions that ``collect`` held out, with free-form answers, scored by ``rule_verdict``.
+is ours: the questions that ``collect`` held out, with free-form answers, scored by ``rule_verdict``. ``preference`` is
+the same without a score: the stage ``prefer`` has a judge compare the answers of two arms.
 """
 
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -17,10 +19,13 @@ from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.evaluation import EvaluationError
-from stages.lib.params import LM_EVAL
+from stages.lib.params import HELDOUT, LM_EVAL, PREFERENCE
+from stages.lib.rows.question import Question
+from stages.lib.texts.languages import language_of
 
 END_OF_TURN = ["<|im_end|>"]
-HELDOUT = "heldout"
+OWN = (HELDOUT, PREFERENCE)  # their questions are a file of the project
+ANSWERED = "answered"  # the metric of preference, which says nothing about quality
 LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 # metrics by which each question is right or wrong; a task must have one
 BINARY = ("exact_match", "acc", "acc_norm", "em", "mc1", "acc_mutual_info")
@@ -65,8 +70,8 @@ KNOWN = {
 
 def chosen(name: str, heldout: Path) -> Benchmark:
     """The benchmark of that name in ``evaluate.benchmarks``."""
-    if name == HELDOUT:
-        return Benchmark(name, [heldout_task(heldout)], None, None)
+    if name in OWN:
+        return Benchmark(name, [heldout_task(heldout) if name == HELDOUT else preference_task(heldout)], None, None)
     if name in KNOWN:
         tasks, folder, data = KNOWN[name]
         return Benchmark(name, [*tasks], folder, data)
@@ -99,7 +104,7 @@ def loaded(benchmark: Benchmark) -> Loaded:
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    ours = benchmark.folder is not None or benchmark.name == HELDOUT
+    ours = benchmark.folder is not None or benchmark.name in OWN
     folders = [folder_of_tasks() / benchmark.folder] if benchmark.folder else []
     manager = TaskManager(include_path=folders, include_defaults=not ours)
     unknown = [task for task in benchmark.tasks if isinstance(task, str) and task not in manager.all_tasks]
@@ -136,11 +141,21 @@ def refuse_unanswerable(found: Loaded, backend: str) -> None:
                 "Set local-completions, or remove the benchmark."
             )
         metrics = {entry["metric"] for entry in task.config.metric_list or [] if isinstance(entry["metric"], str)}
-        if metrics and not metrics & set(BINARY):
+        if metrics and not metrics & {*BINARY, ANSWERED}:
             raise EvaluationError(
                 f"evaluate.benchmarks: '{name}' is scored by {', '.join(sorted(metrics))}, so no question is right or "
                 f"wrong and arms cannot be compared. Choose a task with one of {', '.join(BINARY)}."
             )
+
+
+def refuse_missing_gold(benchmarks: Sequence[str], questions: Iterable[Question], path: Path) -> None:
+    """EvaluationError if ``heldout`` is to score questions of which one has no gold answer."""
+    missing = [question.id for question in questions if question.answer is None] if HELDOUT in benchmarks else []
+    if missing:
+        raise EvaluationError(
+            f"{path}: {len(missing)} questions have no answer (the first is '{missing[0]}'), so '{HELDOUT}' cannot "
+            f"score them. Write '{PREFERENCE}' for it in evaluate.benchmarks, and a judge compares the arms (prefer)."
+        )
 
 
 def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
@@ -154,10 +169,20 @@ def refuse_too_many_examples(found: Loaded, wanted: int) -> None:
             )
 
 
+def own_system_text(found: Loaded) -> str | None:
+    """The first system text of a held-out question's own; None if there is none."""
+    name = found.benchmark.name
+    docs = found.tasks[name].eval_docs if name in OWN else []
+    return next((doc["system"] for doc in docs if doc.get("system")), None)
+
+
 def heldout_task(questions: Path) -> dict[str, Any]:
     """The held-out questions as a generation task; its metric ``acc`` is 1 if the final answer is right."""
+    from stages.lib.evaluation.conversations import ConversationTask
+
     return {
         "task": HELDOUT,
+        "class": ConversationTask,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(questions.resolve())}},
         "test_split": "test",
@@ -172,7 +197,22 @@ def heldout_task(questions: Path) -> dict[str, Any]:
     }
 
 
+def preference_task(questions: Path) -> dict[str, Any]:
+    """The held-out questions as a generation task without a gold answer, asked like ``heldout``."""
+    return heldout_task(questions) | {
+        "task": PREFERENCE,
+        "doc_to_target": "",
+        "process_results": answered,
+        "metric_list": [{"metric": ANSWERED, "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def answered(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """lm-eval's callback: whether there is an answer. lm-eval needs a metric; nothing else reads this one."""
+    return {ANSWERED: float(bool(results[0].strip()))}
+
+
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """lm-eval's callback: score the text generated for a question."""
-    verdict = rule_verdict(doc["question"], results[0], doc["answer"])
+    verdict = rule_verdict(doc["question"], results[0], doc["answer"], language_of(doc["question"]) or "en")
     return {"acc": float(verdict.verdict == "right")}

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.answers import Verdict, rule_verdict
-from stages.lib.evaluation.languages import LANGUAGES, language_of
+from stages.lib.evaluation.tasks import OWN
+from stages.lib.params import HELDOUT
+from stages.lib.texts.languages import LANGUAGES, language_of
 
 MGSM = re.compile(rf"mgsm_(?P<kind>native_cot|direct|en_cot)_(?P<language>{'|'.join(LANGUAGES)})")
 GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
@@ -22,7 +24,7 @@ GSM8K = re.compile(r"gsm8k(?:_cot\w*)?")
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its gold ``answer`` (the final value), and its ids in tables.
+    """A question with its gold ``answer`` (the final value; None if it has none), and its ids in tables.
 
     ``cluster`` is shared by a question and its translations. ``language`` is the question's, ``reply_language`` the
     expected one of the answer (English for MGSM's ``en_cot``, else the same); None if it cannot be determined.
@@ -31,7 +33,7 @@ class Asked:
     id: str
     cluster: str
     question: str
-    answer: str
+    answer: str | None
     language: str | None
     reply_language: str | None
 
@@ -39,11 +41,12 @@ class Asked:
 def asked(task: str, doc: dict[str, Any], number: int) -> Asked | None:
     """The question behind a sample of a task: its document and its number in the test set (lm-eval's ``doc_id``).
 
-    None for a task without a verifier (all but heldout, gsm8k and mgsm).
+    None for a task whose documents are not known (all but heldout, preference, gsm8k and mgsm).
     """
-    if task == "heldout":
+    if task in OWN:
         language = language_of(doc["question"])
-        return Asked(doc["id"], doc["id"], doc["question"], doc["answer"], language, language)
+        answer = doc["answer"] if task == HELDOUT else None
+        return Asked(doc["id"], doc["id"], doc["question"], answer, language, language)
     if GSM8K.fullmatch(task):
         name, answer = f"gsm8k-test-{number}", doc["answer"].rpartition("####")[2].strip()
         return Asked(name, name, doc["question"], answer, "en", "en")
@@ -64,7 +67,11 @@ def _mgsm(kind: str, language: str, doc: dict[str, Any], number: int) -> Asked:
 
 
 def verify(question: Asked, response: str) -> Verdict:
-    """Verify a complete generation, including thought and markers, in any of the benchmarks' languages."""
+    """Verify a complete generation, including thought and markers, in any of the benchmarks' languages.
+
+    The question must have a gold answer.
+    """
+    assert question.answer is not None
     if not response.strip():
         return Verdict("wrong", None, "empty")  # no reader could find a right answer in it
     return rule_verdict(question.question, response, question.answer, question.language or "en")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from stages.lib.hygiene.benchmarks import read_questions
+from stages.lib.hygiene.benchmarks import downloaded_folders, read_downloaded, read_questions
 from stages.lib.params import Contamination, PublicBenchmark
 from stages.lib.rows import DataError
 from stages.lib.rows.question import BenchmarkHit
@@ -65,21 +65,41 @@ def index_questions(benchmark: str, questions: Iterable[str], n: int) -> Benchma
     return BenchmarkIndex(benchmark, n, question_by_ngram, count, too_short)
 
 
-def benchmark_indexes(params: Contamination) -> list[BenchmarkIndex]:
-    """The n-grams of each benchmark whose files params name; a line on stderr for each other benchmark."""
+def benchmark_indexes(params: Contamination, eval_data: Path | None = None) -> list[BenchmarkIndex]:
+    """The n-grams of each benchmark whose files params name or, if params say so, that is in ``eval_data``.
+
+    A line on stderr for each other benchmark. DataError where params want those of ``eval_data`` and it is None.
+    """
     indexes = []
+    downloaded = _downloaded(params, eval_data)
     for benchmark in get_args(PublicBenchmark):
-        path = params.benchmarks.get(benchmark)
-        if path is None:
-            log.warning(
-                "collect: contamination by %s NOT checked: params name no files of it. "
-                "Name them in collect.contamination.benchmarks.%s",
-                benchmark,
-                benchmark,
-            )
-        else:
+        if path := params.benchmarks.get(benchmark):
             indexes.append(index_questions(benchmark, read_questions(benchmark, Path(path)), params.ngram))
+        elif folder := downloaded.get(benchmark):
+            indexes.append(index_questions(benchmark, read_downloaded(benchmark, folder), params.ngram))
+        else:
+            log.warning(_not_checked(params), benchmark, benchmark)
     return indexes
+
+
+def _downloaded(params: Contamination, eval_data: Path | None) -> dict[str, Path]:
+    """The folders of the downloaded benchmarks; none unless params want them."""
+    if not params.downloaded:
+        return {}
+    if eval_data is None:
+        raise DataError("collect.contamination.downloaded: no folder of benchmarks. Give --eval-data data/eval_data.")
+    return downloaded_folders(eval_data)
+
+
+def _not_checked(params: Contamination) -> str:
+    if params.downloaded:
+        return (
+            "contamination by %s NOT checked: it is not downloaded, and params name no files of it. "
+            "Name its source in eval_data.%s"
+        )
+    return (
+        "contamination by %s NOT checked: params name no files of it. Name them in collect.contamination.benchmarks.%s"
+    )
 
 
 def benchmark_hits(text: str, indexes: Iterable[BenchmarkIndex]) -> list[BenchmarkHit]:

@@ -1,118 +1,52 @@
-"""Ask a judge: the article's marking prompt, through the same client and the same store as the teacher.
+"""Ask a judge for marks, through the same client and the same store as the teacher.
 
-    judge = Judging(params.filter.judge, params.run)
+    judge = Judging(params.filter.judge, AgainstGold("strict_teacher"), params.run)     # or ByRubric (marks.py)
     judge.ask(rows, store)                   # rows: a function that returns the rows to mark
-    judge.mark(row, store)                   # "right" | "wrong" | "unsure"
+    judge.mark(row, store)                   # Mark("right") | Mark("wrong") | Mark("unsure")
 
-A reply that cannot be read is retried once (sample 1). The mark is unsure where the second reply cannot be read either,
-and where the judge refused, cut off or left its reply empty. A mark that was not received fails the stage, because a
-time-out must not decide whether a row is kept. The replies that were received are in the store.
+The mark is unsure where no reply can be read. A mark that was not received fails the stage (judge_rounds.py).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from stages.lib.judge.marking import read_mark
-from stages.lib.params import Judge, Run, slotted_prompt_text
-from stages.lib.replies.errors import Subject
-from stages.lib.replies.reading import BodyError, read_body
+from stages.lib.judge.marks import UNSURE, Mark, Marking
+from stages.lib.judge_rounds import JudgeRounds
+from stages.lib.params import Judge, Run
 from stages.lib.rows.distilled import Distilled
-from stages.lib.store.answer_store import AnswerStore, request_key
-from stages.lib.teacher.asking import AskResult, Requests, Respondent, ask_missing, chat_request, price_of
-from stages.lib.teacher.client import CallFailed, TeacherError
-from stages.lib.teacher.progress import RunCounts
-from stages.lib.teacher.spending import body_cost
+from stages.lib.store.answer_store import AnswerStore
+from stages.lib.teacher.asking import Respondent
 
-SEPARATOR = "\n" * 5  # the article's: the response, five newlines, the gold solution
-ROW_SUBJECTS = (Subject.CONTENT, Subject.LENGTH)  # refused because of the row's content, which a retry cannot change
-UNUSABLE = ("cut_off", "refused", "not_finished")  # an answer without reasoning may still hold a mark
+WITHOUT = "filter.strategy to one without a judge (rule, or majority without gold answers) and remove filter.judge"
 
-Mark = Literal["right", "wrong", "unsure"]
 Rows = Callable[[], Iterable[Distilled]]
 
 
 class Judging:
-    """One judge for a run; ``counts`` holds the totals of its rounds."""
+    """One judge for a run."""
 
-    def __init__(self, params: Judge, run: Run) -> None:
-        self._params = params
-        self._run = run
-        self._respondent = Respondent("filter", "filter.judge", params, run.key_variable("judge"))
-        self._identity = self._respondent.identity
-        self._price = price_of(self._respondent, run)
-        self._prompt = slotted_prompt_text("filter.judge.prompt", params.prompt, "response")
-        self.counts = RunCounts(total=0)
-        self.full_cost = 0.0
+    def __init__(self, params: Judge, marking: Marking, run: Run) -> None:
+        respondent = Respondent("filter", "filter.judge", params, run.key_variable("judge"))
+        self._rounds: JudgeRounds[Mark] = JudgeRounds(respondent, run, marking.read, "marks", WITHOUT)
+        self._marking = marking
+
+    @property
+    def latencies(self) -> Sequence[float]:
+        """The seconds that each new reply took."""
+        return self._rounds.latencies
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:
-        """Ask in two rounds: every row that has no mark yet, then the rows whose reply could not be read."""
-        first = self._round(lambda: (self._request(row, 0) for row in rows()), store)
-        second = self._round(lambda: self._second_round(rows, store), store)
-        self.counts.from_store = second.from_store - first.bought
+        """Ask for the marks that the store lacks."""
+        self._rounds.ask(lambda: map(self._marking.text, rows()), store)
 
     def mark(self, row: Distilled, store: AnswerStore) -> Mark:
         """The mark of a row that was asked about."""
-        bodies = [body for body in (self._body(row, sample, store) for sample in (0, 1)) if body]
-        self.full_cost += sum(body_cost(body, self._price) for body in bodies) if self._price else 0.0
-        return next(filter(None, map(_read, bodies)), "unsure")
+        return self._rounds.judgement(self._marking.text(row), store) or UNSURE
+
+    def replies(self, row: Distilled, store: AnswerStore) -> list[bytes]:
+        """The bodies received for a row: none, one, or two where the first could not be read."""
+        return self._rounds.replies(self._marking.text(row), store)
 
     def run_facts(self) -> dict[str, Any]:
         """What this run bought and what the store saved; complete when every row has its mark."""
-        return self.counts.facts(self.full_cost, self._run.currency)
-
-    def _second_round(self, rows: Rows, store: AnswerStore) -> Iterator[dict[str, Any]]:
-        """Includes the answered requests of the first round, because their cost counts towards the budget."""
-        for row in rows():
-            body = self._body(row, 0, store)
-            if body:
-                yield self._request(row, 0)
-                if not _read(body):
-                    yield self._request(row, 1)
-
-    def _request(self, row: Distilled, sample: int) -> dict[str, Any]:
-        texts = row.response + SEPARATOR + (row.solution or row.answer)
-        return chat_request(self._identity, self._params, self._prompt.replace("{question}", texts), sample)
-
-    def _body(self, row: Distilled, sample: int, store: AnswerStore) -> bytes | None:
-        key = request_key(self._request(row, sample))
-        return store.body(key) if key in store else None
-
-    def _round(self, requests: Requests, store: AnswerStore) -> RunCounts:
-        result = AskResult()
-        try:
-            ask_missing(self._respondent, requests, self._run, store, result)
-        finally:  # a run that was stopped states its cost, too
-            self.counts.bought += result.counts.bought
-            self.counts.cost += result.counts.cost
-        if self._run.offline and result.counts.failed:
-            raise TeacherError(
-                f"filter: run.offline is true, and {result.counts.failed} marks of the judge are not in the store. "
-                "Set it to false, or filter.strategy to rule and remove filter.judge."
-            )
-        some_received = result.counts.bought + result.counts.from_store > 0
-        missing = [failed for failed in result.failed.values() if not _is_permanent(failed, some_received)]
-        if missing:
-            kinds = ", ".join(f"{n} {reason}" for reason, n in Counter(each.reason for each in missing).most_common())
-            words = next((f': "{each.message}"' for each in missing if each.message), "")
-            raise TeacherError(
-                f"filter: {len(missing)} marks of the judge were not received ({kinds}{words}). The received ones are "
-                "kept. Run the stage again to ask for the rest."
-            )
-        return result.counts
-
-
-def _is_permanent(failed: CallFailed, some_received: bool) -> bool:
-    """Whether a retry cannot help: the row's content was refused.
-
-    Where all rows were refused without a known reason, the cause is not the rows.
-    """
-    return failed.reason == "refused" and (some_received or failed.subject in ROW_SUBJECTS)
-
-
-def _read(body: bytes) -> Literal["right", "wrong"] | None:
-    try:
-        answer = read_body(body)
-    except BodyError:
-        return None
-    return None if answer.failure in UNUSABLE else read_mark(answer.response)
+        return self._rounds.run_facts()

@@ -14,19 +14,24 @@ from stages.lib.comparison.table import (
     AUDIT,
     EXACT,
     IF_UNSURE,
+    PREFERENCE_HEADS,
     asked_and_scored,
     audit_cells,
     audit_table,
+    audits,
     caveat,
     comparison_table,
     if_unsure,
+    judged_by,
     p_value,
     points,
+    preference_cells,
+    preferences,
     scores,
     signed,
 )
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
-from stages.lib.page.metrics import Example, FilterCounts, LossPoint, TrainCounts
+from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
 from stages.lib.params import Arm
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
@@ -62,6 +67,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class PassRateRow:
+    """The questions that the untrained student solved ``solved`` times, and the teacher's yield on them."""
+
+    solved: int
+    questions: int
+    is_kept: bool
+    answers: int
+    right: int
+
+
+@dataclass(frozen=True)
+class PassRates:
+    """The untrained student's pass rates, by the number of right answers."""
+
+    counts: DifficultyCounts
+    rows: list[PassRateRow]
+
+
+@dataclass(frozen=True)
 class Training:
     """An arm's training: its settings, its counts and its losses."""
 
@@ -72,12 +96,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Samples:
-    """An arm's answers to one benchmark: how many are right, and samples of the right and of the wrong ones."""
+    """An arm's answers to one benchmark: how many are right, and samples of the right and of the wrong ones.
+
+    Where no answer is right or wrong, ``correct`` is None and the samples are ``unscored``.
+    """
 
     n: int
-    correct: int
+    correct: int | None
     right: list[Evaluated]
     wrong: list[Evaluated]
+    unscored: list[Evaluated]
 
 
 @dataclass(frozen=True)
@@ -119,13 +147,19 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page shows; ``data_hash`` names it. ``marks`` is None where no judge was asked."""
+    """All that the page shows; ``data_hash`` names it.
+
+    ``marks`` is None where the rule alone decided, ``pass_rates`` where the student was not, ``reviews`` where nobody
+    reviewed an answer.
+    """
 
     teachers: list[str]
     student: str
     comparison: Comparison
     flow: list[Step]
+    pass_rates: PassRates | None
     marks: FilterCounts | None
+    reviews: ReviewCounts | None
     trainings: dict[str, Training]
     kept: list[Filtered]
     rejected: list[Rejected]
@@ -153,6 +187,7 @@ def render(page: Page) -> str:
         "language": language,
         "audit_cells": audit_cells,
         "if_unsure": if_unsure,
+        "preference_cells": preference_cells,
     }
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
@@ -170,15 +205,21 @@ def render(page: Page) -> str:
         score_rows=score_rows,
         pair_chart=pair_chart,
         pair_rows=pair_rows,
+        preferences=preferences(comparison),
+        preference_heads=PREFERENCE_HEADS,
+        judged_by=judged_by(comparison),
         audit=AUDIT,
+        audits=audits(comparison),
         languages=by_language(comparison),
         losses=loss_chart({name: training.losses for name, training in page.trainings.items()}),
         most_rows=max(step.taken for step in page.flow),
     )
 
 
-def _score_rows(comparison: Comparison) -> tuple[IntervalChart, list[ScoreRow]]:
+def _score_rows(comparison: Comparison) -> tuple[IntervalChart | None, list[ScoreRow]]:
     shown = list(scores(comparison))
+    if not shown:
+        return None, []
     chart = interval_chart([(score.low, score.value, score.high) for *_, score in shown])
     return chart, [ScoreRow(*row, whisker) for row, whisker in zip(shown, chart.whiskers, strict=True)]
 
@@ -205,7 +246,9 @@ def colours(names: list[str]) -> dict[str, str]:
 
 def outcome(comparison: Comparison) -> str:
     """One sentence: the score of the arm that is first in most pairs, and how it compares with the others."""
-    firsts = [pair.first for pair in comparison.pairs.values()]
+    firsts = [pair.first for pair in comparison.pairs.values() if pair.benchmarks]
+    if not comparison.benchmarks and not firsts:
+        return "No benchmark has a score, and no judge compared the arms."
     if not firsts:
         found = [f"{name} {_scores_in_words(arm)}" for name, arm in comparison.arms.items()]
         return f"Right answers: {'; '.join(found)}; no arms were compared."
@@ -213,7 +256,10 @@ def outcome(comparison: Comparison) -> str:
     name = max(reversed(firsts), key=firsts.count)
     pairs = [pair for pair in comparison.pairs.values() if pair.first == name]
     level = f"{comparison.confidence * 100:g}\u00a0%"
-    if len(comparison.benchmarks) == 1:
+    if not comparison.benchmarks:
+        found = [_finding(pair, found) for pair in pairs for found in pair.benchmarks.values()]
+        return f"In the judge\u2019s preference, the {name} arm is: {'; '.join(found)} ({level} intervals)."
+    if len({benchmark for pair in pairs for benchmark in pair.benchmarks}) == 1:
         (score,) = comparison.arms[name].benchmarks.values()
         found = [_finding(pair, found) for pair in pairs for found in pair.benchmarks.values()]
         return (

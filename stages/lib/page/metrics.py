@@ -19,6 +19,13 @@ class Metrics(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class Described(Metrics):
+    """The scripts of some questions, and the percentiles of their lengths in characters."""
+
+    scripts: dict[str, int]
+    characters: dict[str, int] | None
+
+
 class CollectCounts(Metrics):
     """metrics/collect.json: ``taken = questions + heldout + all left out``."""
 
@@ -27,11 +34,29 @@ class CollectCounts(Metrics):
     heldout: int
     left_out: dict[str, int]
     contamination: dict[str, Any]
+    texts: dict[str, Described] = {}
 
     @property
     def unchecked(self) -> list[str]:
         """The benchmarks that the training questions were not checked against."""
         return [name for name, found in self.contamination.items() if found == "not checked"]
+
+
+class DifficultyCounts(Metrics):
+    """metrics/difficulty.json: ``taken = kept + too_easy``; ``asked`` is 0 where the untrained student was not asked.
+
+    ``by_solved["1"]`` questions were answered right once in ``samples`` answers.
+    """
+
+    taken: int = Field(alias="in")
+    asked: int
+    kept: int
+    too_easy: int
+    samples: int
+    max_solved: int | None
+    by_solved: dict[str, int]
+    unsure_answers: int
+    completion_tokens: int
 
 
 class DistillCounts(Metrics):
@@ -62,6 +87,57 @@ class Contradictions(Metrics):
     wrong: Contradicted
 
 
+class Errors(Metrics):
+    """The verdicts of one kind that people ``reviewed``, and how many of them they call ``false``."""
+
+    reviewed: int
+    false: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+class ErrorsOf(Metrics):
+    """The errors among the right and among the wrong verdicts of the rule, or of the judge."""
+
+    right: Errors
+    wrong: Errors
+
+
+class ReviewCounts(Metrics):
+    """People's reviews: the ``answers`` with a verdict that counts, and the reviews that do not count."""
+
+    answers: int
+    right: int
+    wrong: int
+    unsure: int
+    changed: int
+    contradictory: int
+    outdated: int
+    no_such_answer: int
+    confidence: float
+    interval: str
+    rule: ErrorsOf
+    judge: ErrorsOf
+
+
+class MajorityCounts(Metrics):
+    """The questions of the strategy majority: those with a majority, and all by the largest cluster's share."""
+
+    questions: int
+    decided: int
+    largest_share: dict[str, int]
+
+
+class RubricCounts(Metrics):
+    """The marks of the strategy judge_rubric; ``scores`` is empty where the rubric asks for yes or no."""
+
+    right: int
+    wrong: int
+    unsure: int
+    scores: dict[str, int]
+
+
 class FilterCounts(Metrics):
     """metrics/filter.json: ``taken = kept + all rejected``.
 
@@ -76,6 +152,14 @@ class FilterCounts(Metrics):
     judge_asked: int
     rule_by_judge: dict[str, dict[str, int]]
     judge_contradicts: Contradictions | None = None
+    reviews: ReviewCounts | None = None
+    majority: MajorityCounts | None = None
+    rubric: RubricCounts | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a table of rule against judge: a judge was asked, and the rule had gold answers."""
+        return self.judge_asked > 0 and any(map(bool, self.rule_by_judge.values()))
 
 
 class TrainCounts(Metrics):
@@ -106,7 +190,7 @@ class Example(Row):
     kind: str
     benchmark: str
     question: str
-    answer: str
+    answer: str | None
     response: str
     tokens: int | None = None
     lm_eval: bool | None = None

@@ -139,14 +139,20 @@ def _bare(node: Any) -> Any:
     if isinstance(node, FieldInfo):
         discriminator, node = node.discriminator, node.annotation
         if isinstance(discriminator, str):
-            members = {str(tag): model for model in get_args(node) for tag in _tags(model, discriminator)}
-            return Choice(discriminator, members)
+            return _choice(discriminator, node)
     if get_origin(node) is Annotated:
-        return _bare(get_args(node)[0])
+        inner, *metadata = get_args(node)
+        named = [each.discriminator for each in metadata if isinstance(each, FieldInfo)]
+        return _choice(named[0], inner) if named and isinstance(named[0], str) else _bare(inner)
     if get_origin(node) in (Union, UnionType):
         inner = [each for each in get_args(node) if each is not type(None)]
         return _bare(inner[0]) if len(inner) == 1 else node
     return node
+
+
+def _choice(discriminator: str, union: Any) -> Choice:
+    members = {str(tag): model for model in get_args(union) for tag in _tags(model, discriminator)}
+    return Choice(discriminator, members)
 
 
 def _tags(model: type[BaseModel], discriminator: str) -> tuple[Any, ...]:

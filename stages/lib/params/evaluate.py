@@ -1,12 +1,14 @@
-"""``evaluate``, ``compare`` and ``report``: the questions for the arms, the comparison, the page."""
+"""``evaluate``, ``prefer``, ``compare`` and ``report``: the questions for the arms, the comparisons, the page."""
 
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from stages.lib.params.base import Count, Section, Seed
+from stages.lib.params.base import Count, Name, Section, Seed
+from stages.lib.params.teacher import Teacher
 
-BENCHMARKS = ("heldout", "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu")
+HELDOUT, PREFERENCE = "heldout", "preference"  # the held-out questions: scored by the gold answer, compared by a judge
+BENCHMARKS = (HELDOUT, PREFERENCE, "mgsm_cot_native", "mgsm_direct", "gsm8k", "mmlu")
 LM_EVAL = "lm-eval:"  # prefix of any other task, group or tag of lm-eval
 # arguments of lm-eval's model classes that other keys of params.yaml set
 RESERVED_ARGS = {
@@ -103,9 +105,17 @@ class Evaluate(Section):
         for name in self.num_fewshot:
             if name not in self.benchmarks:
                 raise ValueError(f"num_fewshot has {name!r}, which is not among the benchmarks. Remove it")
-        if self.num_fewshot.get("heldout"):
-            raise ValueError("num_fewshot: heldout has no examples but its own questions. Remove it")
+        for name in (HELDOUT, PREFERENCE):
+            if self.num_fewshot.get(name):
+                raise ValueError(f"num_fewshot: {name} has no examples but its own questions. Remove it")
         return self
+
+
+class Prefer(Section):
+    """The judge that compares the arms' answers to ``preference`` in pairs, and its prompt."""
+
+    judge: Teacher
+    prompt: Name
 
 
 class Compare(Section):

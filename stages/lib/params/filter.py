@@ -1,10 +1,11 @@
-"""``filter``: one section for each strategy. Only strategies with a judge have a judge section."""
+"""``filter``: one section for each strategy, with gold answers or without. Only those with a judge have its section."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.lib.params.base import Name, Section, Seed, Share
+from stages.lib.params.checks import Check
 from stages.lib.params.teacher import EmbeddedTeacher, ServedTeacher
 
 
@@ -23,9 +24,34 @@ class ServedJudge(ServedTeacher):
 Judge = Annotated[EmbeddedJudge | ServedJudge, Field(discriminator="kind")]
 
 
-class _Strategy(Section):
-    """What happens to answers that could not be judged, and which right answers are kept."""
+class YesNoReply(Section):
+    """The judge's reply ends in yes (kept) or no."""
 
+    kind: Literal["yes_no"]
+
+
+class ScoreReply(Section):
+    """The judge's reply ends in a score of ``low`` to ``high``; answers of ``at_least`` so many points are kept."""
+
+    kind: Literal["score"]
+    low: int
+    high: int
+    at_least: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ScoreReply":
+        if not self.low < self.at_least <= self.high:
+            raise ValueError("needs low < at_least <= high, or the score decides nothing. Change one of them")
+        return self
+
+
+Reply = Annotated[YesNoReply | ScoreReply, Field(discriminator="kind")]
+
+
+class _Strategy(Section):
+    """The checks before it, what happens to answers that could not be judged, and which right answers are kept."""
+
+    checks: list[Check]
     on_unsure: Literal["reject", "keep"]
     select: Literal["first_correct", "shortest_correct", "all_correct"]
     control_seed: Seed
@@ -62,12 +88,28 @@ class RuleThenJudgeFilter(_Strategy):
     judge: Judge
 
 
-Filter = Annotated[RuleFilter | AuditedFilter | JudgedFilter | RuleThenJudgeFilter, Field(discriminator="strategy")]
+class MajorityFilter(_Strategy):
+    """Without gold: the value that most samples of a question state, if at least ``min_share`` of them do."""
+
+    strategy: Literal["majority"]
+    min_share: Annotated[float, Field(gt=0, le=1)]
+
+
+class RubricFilter(_Strategy):
+    """Without gold: a judge marks every answer by a rubric, and ``reply`` says how its mark is read."""
+
+    strategy: Literal["judge_rubric"]
+    reply: Reply
+    judge: Judge
+
+
+GoldFilter = RuleFilter | AuditedFilter | JudgedFilter | RuleThenJudgeFilter
+Filter = Annotated[GoldFilter | MajorityFilter | RubricFilter, Field(discriminator="strategy")]
 
 
 def judge_of(params: Filter) -> EmbeddedJudge | ServedJudge | None:
-    """The judge of the strategy; None for only the rule."""
-    return None if isinstance(params, RuleFilter) else params.judge
+    """The judge of the strategy; None for the rule alone and for the majority."""
+    return None if isinstance(params, RuleFilter | MajorityFilter) else params.judge
 
 
 def audit_of(params: Filter) -> tuple[float, int]:

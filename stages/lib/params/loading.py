@@ -42,9 +42,7 @@ def parsed(text: str, path: Path) -> Any:
 def checked(raw: Any, path: Path) -> Params:
     """The params in a file's content; ParamsError for invalid content, and for the older format."""
     if is_older(raw):
-        raise ParamsError(
-            f"{path}: in the older format, without {{kind: …}}. Run 'python -m stages.lib.params --migrate {path}'."
-        )
+        raise ParamsError(f"{path}: in an older format. Run 'python -m stages.lib.params --migrate {path}'.")
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -58,6 +56,5 @@ def is_older(raw: Any) -> bool:
     """Whether a file has the format that ``--migrate`` rewrites: it has keys that the new format does not have."""
     sections = [raw.get(name) if isinstance(raw, dict) else None for name in ("train", "run", "evaluate")]
     old_keys = ("finetuning_type", "served_base_url", "backend_args")
-    return (
-        sum(isinstance(section, dict) and key in section for section, key in zip(sections, old_keys, strict=True)) > 1
-    )
+    found = sum(isinstance(section, dict) and key in section for section, key in zip(sections, old_keys, strict=True))
+    return found > 1 or (isinstance(raw, dict) and "collect_s1k" in raw)

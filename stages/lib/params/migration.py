@@ -55,12 +55,14 @@ def _rearrange(tree: Document) -> None:
         return found
 
     _collect(section("collect"))
+    _traces(tree.root)
     _model(section("distill", "teacher"))
     _filter(section("filter"))
     _model(section("filter", "judge"))
     _train(section("train"), section("run"))
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
+    _prefer(tree.root)
     _run(section("run"), section)
 
 
@@ -70,15 +72,21 @@ def _collect(collect: Entry) -> None:
         return
     sources = {name: collect.take(name) for name in ("chain_sum", "gsm8k")}
     _group(collect, "source", {"source": "kind"}, sources.get(str(kind.value)))
-    if kind.value == "gsm8k" and (source := collect.at("source")):
+    if (source := collect.at("source")) and (kind := source.at("kind")) and kind.value == "gsm8k":
         _preset_gsm8k(source)
-    if (size := collect.at("heldout_size")) and collect.entries:
+    if not collect.at("heldout_source") and (size := collect.at("heldout_size")) and collect.entries:
         collect.put(Entry("heldout_source", None), collect.entries.index(size) + 1)
     if size := collect.at("size"):
         size.rename("train_size")
+    if collect.at("keep_hard") is None:
+        collect.put(Entry("keep_hard", None))
     contamination = collect.at("contamination")
+    if contamination and collect.entries and not collect.at("near_duplicates"):
+        collect.put(Entry("near_duplicates", None), collect.entries.index(contamination) + 1)
     if contamination and (benchmarks := contamination.at("benchmarks")):
         _without_nulls(benchmarks)
+    if contamination and not contamination.at("downloaded"):
+        contamination.put(Entry("downloaded", False))
 
 
 def _preset_gsm8k(source: Entry) -> None:
@@ -91,6 +99,21 @@ def _preset_gsm8k(source: Entry) -> None:
     source.put(Entry("name", "gsm8k"), 1)
     source.put(Entry("where", {}))
     source.put(Entry("shuffle_seed", None))
+
+
+def _traces(root: Entry) -> None:
+    """s1K-1.1 is one of the traces now."""
+    if not (old := root.at("collect_s1k")):
+        return
+    place = (root.entries or []).index(old)
+    rest: dict[str, Any] = {"where": {}, "first": None, "samples_per_question": None}
+    for entry in old.entries or ():
+        source = Entry("source", {}, entries=entry.entries)
+        for key, value, position in (("kind", "preset", 0), ("name", "s1k", 1), ("split", "train", 4)):
+            source.put(Entry(key, value), position)
+        entry.entries = [source, *(Entry(key, setting) for key, setting in rest.items())]
+    old.rename("traces")
+    root.put(Entry("filter_traces", [], above=[""]), place + 1)
 
 
 def _model(model: Entry) -> None:
@@ -107,6 +130,8 @@ def _model(model: Entry) -> None:
 
 
 def _filter(section: Entry) -> None:
+    if section.at("strategy") and not section.at("checks"):
+        section.put(Entry("checks", []))
     strategy, share = section.at("strategy"), section.at("judge_audit_share")
     if not (strategy and share):
         return
@@ -134,6 +159,8 @@ def _train(train: Entry, run: Entry) -> None:
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
         _put_in_run(run, own["save_steps"], own["resume"])
+    if (placed := train.at("system_prompt")) and train.entries:
+        train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)
     kind = train.at("finetuning_type")
     _group(train, "finetuning", {"finetuning_type": "kind"}, lora if kind and kind.value == "lora" else None)
 
@@ -163,6 +190,12 @@ def _evaluate(evaluate: Entry) -> None:
     _group(evaluate, "backend", keys)
 
 
+def _prefer(root: Entry) -> None:
+    """No judge compared the arms' answers."""
+    if (evaluate := root.at("evaluate")) and root.entries and not root.at("prefer"):
+        root.put(Entry("prefer", None, above=[""]), root.entries.index(evaluate) + 1)
+
+
 def _run(run: Entry, section: Any) -> None:
     """``section`` returns the teacher, the judge and evaluate.backend, already in the new format."""
     models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
@@ -189,6 +222,8 @@ def _group(parent: Entry, key: str, names: dict[str, str], more: Entry | None = 
 
     ``names`` maps old to new names. Unless ``read``, the keys are removed.
     """
+    if (done := parent.at(key)) and done.entries is not None:
+        return
     places = [place for place, entry in enumerate(parent.entries or ()) if entry.key in names]
     taken = [entry for name in names if (entry := parent.take(name))]
     if not taken or not read:

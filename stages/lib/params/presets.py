@@ -1,6 +1,10 @@
-"""The presets of public question sets: a YAML file each in stages/presets, to which users add their own."""
+"""The presets of public sets: a YAML file each, of questions in stages/presets, of traces in stages/trace_presets.
+
+Users add their own.
+"""
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -9,23 +13,37 @@ from ruamel.yaml.error import YAMLError
 from stages.lib.params.base import ParamsError
 from stages.lib.params.collect import Preset
 from stages.lib.params.errors import nearest
+from stages.lib.params.tables import Published
+from stages.lib.params.traces import TracePreset
 
-PRESETS = Path(__file__).resolve().parents[2] / "presets"
+STAGES = Path(__file__).resolve().parents[2]
+PRESETS, TRACE_PRESETS = STAGES / "presets", STAGES / "trace_presets"
+P = TypeVar("P", bound=Published)
 
 
-def preset_names() -> list[str]:
-    """The names of all presets."""
-    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+def preset_names(folder: Path = PRESETS) -> list[str]:
+    """The names of all presets of questions, or of those in another folder."""
+    return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
 def preset_named(name: str, key: str) -> Preset:
-    """The preset of that name; ParamsError where there is none or its file does not fit."""
-    path = PRESETS / f"{name}.yaml"
+    """The preset of questions of that name; ParamsError where there is none or its file does not fit."""
+    return _read(PRESETS, name, key, Preset)
+
+
+def trace_preset_named(name: str, key: str) -> TracePreset:
+    """The preset of traces of that name; ParamsError as above."""
+    return _read(TRACE_PRESETS, name, key, TracePreset)
+
+
+def _read(folder: Path, name: str, key: str, schema: type[P]) -> P:
+    path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise ParamsError(f"params.yaml: {key}.name: no preset '{name}'.{nearest(name, preset_names())}")
+        raise ParamsError(f"params.yaml: {key}.name: no preset '{name}'.{nearest(name, preset_names(folder))}")
     try:
-        return Preset.model_validate(YAML(typ="safe").load(path.read_bytes()))
+        return schema.model_validate(YAML(typ="safe").load(path.read_bytes()))
     except (YAMLError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "not YAML"
-        raise ParamsError(f"stages/presets/{name}.yaml: {what}. stages/presets/gsm8k.yaml is an example.") from error
+        shown = f"stages/{path.relative_to(STAGES)}"
+        raise ParamsError(f"{shown}: {what}. The other files of its folder are examples.") from error

@@ -67,20 +67,28 @@ class Trl(Section):
         return self
 
 
-class OpenMind(Section):
-    """openMind in its own environment: how it is started, and the keys that only its training YAML has.
+class ExternalTrainer(Section):
+    """A trainer in its own environment: the command that starts it (null: its program), and its training YAML.
+
+    ``extra`` has any other keys of the YAML.
+    """
+
+    command: str | None
+    logging_steps: Count
+    extra: dict[str, JsonValue]
+
+
+class OpenMind(ExternalTrainer):
+    """openMind: the keys that only its training YAML has.
 
     Null values are not written in the YAML. ``merge_into`` is for a version without ``custom_dataset_info``: the path
-    of its own dataset_info.json, which gets our entry during the training. ``extra`` has any other keys of the YAML.
+    of its own dataset_info.json, which gets our entry during the training.
     """
 
     kind: Literal["openmind"]
     version: Literal["1.0.0", "git"]
-    command: str | None
     template: Literal["qwen"] | None
     merge_into: FilePath | None
-    logging_steps: Count
-    extra: dict[str, JsonValue]
 
     @model_validator(mode="after")
     def _version_can(self) -> "OpenMind":
@@ -91,13 +99,31 @@ class OpenMind(Section):
         return self
 
 
-Trainer = Annotated[Trl | OpenMind, Field(discriminator="kind")]
+# keys of LLaMA-Factory's YAML that change which rows or tokens it trains on: those are chosen by other params
+_OWN_ROWS = ("packing", "neat_packing", "val_size", "max_samples", "streaming", "train_on_prompt", "tokenized_path")
+
+
+class LlamaFactory(ExternalTrainer):
+    """LLaMA-Factory: the name of its template, which must give the tokens of the student's chat template."""
+
+    kind: Literal["llamafactory"]
+    template: str
+
+    @model_validator(mode="after")
+    def _rows_are_ours(self) -> "LlamaFactory":
+        if own := [key for key in _OWN_ROWS if key in self.extra]:
+            raise ValueError(f"extra: {', '.join(own)}: changes which rows or tokens are trained on. Remove it")
+        return self
+
+
+Trainer = Annotated[Trl | OpenMind | LlamaFactory, Field(discriminator="kind")]
 
 
 class Train(Section):
     """The settings that all arms share; ``deepspeed`` is the path of its settings file.
 
-    ``system_prompt``: where a conversation's system text goes. ``save_dtype``: the dtype of the saved weights; ``auto``
+    ``system_prompt``: where a conversation's system text goes. ``loss_on``: whether every answer of a conversation of
+    several turns is trained, or the last one. ``save_dtype``: the dtype of the saved weights; ``auto``
     keeps that of the published student.
     """
 
@@ -105,6 +131,7 @@ class Train(Section):
     trainer: Trainer
     finetuning: Finetuning
     system_prompt: SystemPrompt
+    loss_on: Literal["every", "last"]
     save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     on_too_long: Literal["drop", "error", "shorten_reasoning"]
     per_device_train_batch_size: Count

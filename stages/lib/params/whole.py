@@ -3,27 +3,40 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stages.lib.params.base import Name, Section
-from stages.lib.params.collect import Collect, EvalData, S1k
+from stages.lib.params.base import Name, ParamsError, Section
+from stages.lib.params.checks import RefusalsCheck
+from stages.lib.params.collect import ChainSum, Collect, EvalData, PresetSource, Source
 from stages.lib.params.convert import Convert
 from stages.lib.params.errors import nearest
-from stages.lib.params.evaluate import Compare, Evaluate, Report, ServedBackend
-from stages.lib.params.filter import Filter, judge_of
-from stages.lib.params.prompts import JUDGE, prompt_names
+from stages.lib.params.evaluate import HELDOUT, PREFERENCE, Compare, Evaluate, Prefer, Report, ServedBackend
+from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
+from stages.lib.params.presets import preset_named
+from stages.lib.params.prompts import FOLDERS, JUDGE, PAIRWISE, RESPONSE, phrase_lists, prompt_names, prompt_text
 from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.teacher import Distill
+from stages.lib.params.traces import Traces
 from stages.lib.params.train import Arm, Dataset, Train
 
 # keys of ``run`` that only one choice reads: that choice, and an example
 READERS = {
-    "run.embedded": ("distill.teacher or filter.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
+    "run.embedded": ("distill.teacher, filter.judge or prefer.judge with kind: embedded", "{latency_s: 0.05, port: 0}"),
     "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.prefer": ("prefer.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.student": ("collect.keep_hard.backend with kind: openai_compatible", "STUDENT_API_KEY"),
     "run.served": (
         "evaluate.backend with kind: local-completions or local-chat-completions",
         '{base_url: http://127.0.0.1:8000/v1, model: "{arm}", api_key_variable: OPENAI_API_KEY}',
     ),
 }
+
+
+# names of the pipeline's files in data/, which no traces may have; and what is added to the names of traces
+DATA_FILES = (
+    *("collected", "questions", "heldout", "left_out", "too_easy", "distilled", "distill_failures"),
+    *("filtered", "rejected", "control", "disagreements", "reviews", "preferences"),
+)
+TRACE_FILES = ("left_out", "filtered", "rejected", "control", "disagreements")
 
 
 class Params(Section):
@@ -36,9 +49,11 @@ class Params(Section):
     train: Train
     eval_data: EvalData
     evaluate: Evaluate
+    prefer: Prefer | None
     compare: Compare
     report: Report
-    collect_s1k: dict[Name, S1k]
+    traces: dict[Name, Traces]
+    filter_traces: list[Name]
     datasets: dict[Name, Dataset]
     arms: dict[Name, Arm]
     run: Run
@@ -48,9 +63,13 @@ def contradictions(params: Params) -> Iterator[str]:
     """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
     yield from _names(params)
     yield from _prompts(params)
+    yield from _filter(params)
+    yield from _gold(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
+    if params.prefer and PREFERENCE not in params.evaluate.benchmarks:
+        yield f"prefer: its judge needs '{PREFERENCE}' in evaluate.benchmarks. Add it there, or write prefer: null."
     yield from _run(params)
 
 
@@ -58,35 +77,114 @@ def _names(params: Params) -> Iterator[str]:
     for name, arm in params.arms.items():
         if arm.dataset not in params.datasets:
             yield f"arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest(arm.dataset, list(params.datasets))}"
+    yield from _traces(params)
     if "base" in params.arms:
         yield "arms.base: 'base' is the untrained student. Rename the arm."
     arms = ["base", *params.arms]
     for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
             yield f"compare.pairs: no arm '{name}'.{nearest(name, arms)}"
+    for pair in params.compare.pairs or []:
+        if (params.compare.pairs or []).count(pair) > 1:
+            yield f"compare.pairs: {list(pair)} is listed twice. Remove one."
+
+
+def _traces(params: Params) -> Iterator[str]:
+    for name in params.filter_traces:
+        if name not in params.traces:
+            yield f"filter_traces: no traces '{name}'.{nearest(name, list(params.traces))}"
+        elif params.filter_traces.count(name) > 1:
+            yield f"filter_traces: '{name}' is listed twice. Remove one."
+    files = {f"{name}_{kind}": name for name in params.traces for kind in TRACE_FILES}
+    for name in params.traces:
+        if name in DATA_FILES or name in files:
+            yield f"traces.{name}: data/{name}.jsonl is another file of the pipeline. Rename the entry."
 
 
 def _prompts(params: Params) -> Iterator[str]:
     judge = judge_of(params.filter)
     named = [("distill.prompt", params.distill.prompt, ""), ("convert.system_prompt", params.convert.system_prompt, "")]
     named += [("filter.judge.prompt", judge.prompt, JUDGE)] if judge else []
+    named += [("prefer.prompt", params.prefer.prompt, PAIRWISE)] if params.prefer else []
     for key, name, folder in named:
         known = prompt_names(folder)
         if name not in known:
             path = "/".join(part for part in ("stages/prompts", folder, f"{name}.txt") if part)
             yield f"{key}: no file {path}.{nearest(name, known)}"
-    for name in sorted(set(prompt_names()) & set(prompt_names(JUDGE))):
-        yield f"stages/prompts: {name}.txt is there and in its folder {JUDGE}. Rename one of them."
+    names = [name for folder in FOLDERS for name in prompt_names(folder)]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"stages/prompts: {name}.txt is in more than one of its folders. Rename all but one."
+
+
+def _filter(params: Params) -> Iterator[str]:
+    """A strategy needs what the questions and the teacher have: gold answers, several samples, a prompt of its form."""
+    strategy, samples = params.filter.strategy, params.distill.samples_per_question
+    for number, check in enumerate(params.filter.checks):
+        if isinstance(check, RefusalsCheck) and check.phrases not in (known := phrase_lists()):
+            path = f"stages/phrases/{check.phrases}.txt"
+            yield f"filter.checks.{number}.phrases: no file {path}.{nearest(check.phrases, known)}"
+    if isinstance(params.filter, MajorityFilter):
+        if samples < 2:
+            yield (
+                "filter.strategy: majority compares several answers to a question, and distill.samples_per_question is "
+                f"{samples}. Set it to 4, for example."
+            )
+    elif isinstance(params.filter, RubricFilter):
+        if not _is_rubric(prompt := params.filter.judge.prompt):
+            yield (
+                f"filter.judge.prompt: {prompt} has no placeholder {RESPONSE}, which strategy judge_rubric needs. "
+                "Choose rubric_en or rubric_zh, or write it into the prompt."
+            )
+    elif (judge := judge_of(params.filter)) and _is_rubric(judge.prompt):
+        yield (
+            f"filter.judge.prompt: {judge.prompt} is a rubric, and strategy {strategy} compares with gold answers. "
+            "Choose strict_teacher, or set filter.strategy to judge_rubric."
+        )
+    elif not _has_gold(params.collect.source):
+        yield (
+            f"filter.strategy: {strategy} compares with gold answers, and collect.source has none (columns.answer: "
+            "null). Set the strategy to majority or judge_rubric, or name the column."
+        )
+
+
+def _gold(params: Params) -> Iterator[str]:
+    """What else needs gold answers."""
+    if HELDOUT in params.evaluate.benchmarks and not _has_gold(params.collect.heldout_source or params.collect.source):
+        yield (
+            f"evaluate.benchmarks: '{HELDOUT}' compares with gold answers, and the held-out questions have none. "
+            f"Choose '{PREFERENCE}'."
+        )
+    if params.collect.keep_hard and not _has_gold(params.collect.source):
+        yield "collect.keep_hard: it needs gold answers, and collect.source has none. Set it to null."
+
+
+def _is_rubric(prompt: str) -> bool:
+    return RESPONSE in prompt_text(prompt)
+
+
+def _has_gold(source: Source) -> bool:
+    if isinstance(source, ChainSum):
+        return True
+    if not isinstance(source, PresetSource):
+        return source.columns.answer is not None
+    try:
+        return preset_named(source.name, "collect.source").columns.answer is not None
+    except ParamsError:  # collect says what is wrong with the preset
+        return True
 
 
 def _run(params: Params) -> Iterator[str]:
     """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
     run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
     teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
-    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind))
+    prefer_kind = params.prefer.judge.kind if params.prefer else None
+    student_kind = params.collect.keep_hard.backend.kind if params.collect.keep_hard else None
+    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind, prefer_kind))
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
-    if run.api_key_variables and not (keys.teacher or keys.judge):
+    yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
+    yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
+    if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
     for name in ("api_key_variables", "embedded", "served", "prices"):

@@ -76,7 +76,7 @@ def _rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            yield _parse(text, model, f"{path}:{number}", rebuild)
+            yield parse_row(text, model, f"{path}:{number}", rebuild)
 
 
 def _repeated(hashes: NDArray[np.int64]) -> set[int]:
@@ -94,7 +94,8 @@ def _refuse_repeated_keys(path: Path, model: type[R], rebuild: str, hashes: set[
                 raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")
 
 
-def _parse(line: bytes, model: type[R], where: str, rebuild: str) -> R:
+def parse_row(line: bytes, model: type[R], where: str, rebuild: str) -> R:
+    """The row of one line; DataError, with ``where`` (FILE:LINE), on a line that is not UTF-8 or not such a row."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

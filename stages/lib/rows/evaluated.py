@@ -5,7 +5,10 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from stages.lib.rows import Row
+from stages.lib.rows.question import Turn, is_none
 
 
 class Evaluated(Row):
@@ -14,7 +17,11 @@ class Evaluated(Row):
     ``task`` is lm-eval's name of it. ``response`` is the whole text generated or, where lm-eval compared the likelihood
     of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
     ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
-    question does not arise (stages/lib/evaluation/audit.py).
+    question does not arise (stages/lib/evaluation/audit.py). ``history`` and ``system``: the
+    earlier turns of the question and its own system text, if any.
+
+    An answer to ``preference`` is neither right nor wrong: ``answer``, ``verdict``, ``lm_eval`` and ``correct`` are
+    None, and ``prediction`` is what a judge reads, the response without its reasoning and markers.
     """
 
     benchmark: str
@@ -22,14 +29,16 @@ class Evaluated(Row):
     cluster: str
     language: str | None
     question: str
-    answer: str
+    history: list[Turn] | None = Field(default=None, exclude_if=is_none)
+    system: str | None = Field(default=None, exclude_if=is_none)
+    answer: str | None
     prompt: str
     response: str
     prediction: str | None
     verdict: Literal["right", "wrong", "unsure"] | None
     decided_by: str
-    lm_eval: bool
-    correct: bool
+    lm_eval: bool | None
+    correct: bool | None
     tokens: int | None
     cut_off: bool | None
     task_stop: bool | None

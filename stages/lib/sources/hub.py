@@ -3,12 +3,11 @@
 from stages.lib.params import HubSource
 from stages.lib.sources import Drawn
 from stages.lib.sources.table import Form, draw_of
-from stages.lib.tables.hubs import hub_rows
+from stages.lib.tables.opening import opened
 
 
 def draw(source: HubSource, train_size: int, heldout_size: int, key: str) -> Drawn:
-    """The questions of the split; the name in their ids is the dataset's without its owner."""
-    name = source.path.rstrip("/").rpartition("/")[2]
-    form = Form(key, name, source.split, source.columns, source.gold, source.where, source.shuffle_seed)
-    where = (source.path, source.subset, source.split, source.revision, f"{key}.path")
-    return draw_of(lambda: hub_rows(*where), form, train_size, heldout_size)
+    """The questions of the table."""
+    table = opened(source, key)
+    form = Form(key, table.name, table.split, source.columns, source.gold, source.where, source.shuffle_seed)
+    return draw_of(table.rows, form, train_size, heldout_size)

@@ -12,20 +12,19 @@ Rows are counted from 0; ``rows`` names the first ten of a kind.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.lib.params import Columns
+from stages.lib.params import Columns, Where
 from stages.lib.rows import DataError
-from stages.lib.rows.question import Question
+from stages.lib.rows.question import Question, Turn
 from stages.lib.sources import Drawn
-from stages.lib.sources.gold import READERS
-from stages.lib.tables.columns import Scalar, fits, has_column, text_of, value_at
+from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, Unusable, fits, text_in, text_of, value_at
+from stages.lib.tables.gold import READERS
+from stages.lib.tables.messages import Message, read_messages
 
 log = logging.getLogger("distillery.collect")
-
-NAMED_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Form:
     name: str
     split: str
     columns: Columns
-    gold: str
-    where: Mapping[str, Scalar | list[Scalar]]
+    gold: str | None
+    where: Where
     shuffle_seed: int | None
 
 
@@ -62,10 +61,6 @@ class _Survey:
         return {"rows": self.rows, "not_where": self.not_where, "usable": len(self.usable), "unusable": unusable}
 
 
-class _Unusable(Exception):
-    """A row that holds no question with a gold answer; its text is the reason."""
-
-
 def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: Form, train: int, heldout: int) -> Drawn:
     """So many questions to train on and to hold out; ``table`` begins to read the rows at each call.
 
@@ -75,6 +70,13 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
     if not survey.rows:
         raise DataError(f"collect: {form.name} has no rows. Look at what {form.key}.path names.")
     _report(survey, form)
+    if not survey.usable:
+        reasons = [f"{len(rows)} {reason}" for reason, rows in sorted(survey.unusable.items())]
+        raise DataError(
+            f"collect: none of the {survey.rows} rows of {form.name} is usable "
+            f"({', '.join([*reasons, f'{survey.not_where} not in where'])}). "
+            f"Check columns, gold and where of {form.key}."
+        )
     if len(survey.usable) < train + heldout:
         raise DataError(
             f"collect: {train + heldout} questions are asked for, and {form.name} has {len(survey.usable)} in "
@@ -90,36 +92,28 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
 
 
 def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey:
-    survey, seen, ids = _Survey(), set[str](), dict[str, str]()
-    first: dict[str, Any] = {}
+    survey, seen, ids = _Survey(), SeenColumns(_columns(form)), dict[str, str]()
     for number, (place, row) in enumerate(rows):
-        first = first or row
         survey.rows += 1
-        seen |= {column for column in _columns(form) if has_column(row, column)}
+        seen.add(row)
         if not fits(row, form.where):
             survey.not_where += 1
             continue
         try:
             question = _question(row, number, form)
-        except _Unusable as reason:
+        except Unusable as reason:
             survey.unusable[str(reason)].append((number, place))
             continue
         if form.columns.id and (other := ids.setdefault(question.id, place)) != place:
-            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Set columns.id: null.")
+            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Remove columns.id.")
         survey.usable.append(number)
-    missing = [column for column in _columns(form) if column not in seen]
-    if missing and survey.rows:
-        raise DataError(
-            f"collect: {form.name} has no column '{missing[0]}' in {survey.rows} rows. Its columns: "
-            f"{', '.join(first) or 'none'}. Name them in columns and where of {form.key}."
-        )
+    seen.require(f"collect: {form.name}", f"columns and where of {form.key}")
     return survey
 
 
 def _columns(form: Form) -> list[str]:
     """The columns that must be there."""
-    named = form.columns
-    return [column for column in (named.question, named.answer, named.solution, named.id, *form.where) if column]
+    return [column for column in (*form.columns.model_dump().values(), *form.where) if column]
 
 
 def _question(row: Mapping[str, Any], number: int, form: Form) -> Question:
@@ -127,31 +121,43 @@ def _question(row: Mapping[str, Any], number: int, form: Form) -> Question:
     solution = value_at(row, columns.solution) if columns.solution else None
     name = text_of(value_at(row, columns.id)) if columns.id else f"{form.name}-{form.split}-{number}"
     if not name:
-        raise _Unusable("no_id")
+        raise Unusable("no_id")
+    question, history, system = _asked(row, columns)
     return Question(
         id=name,
-        question=_text(row, columns.question, "question"),
+        question=question,
         answer=_gold(row, form),
         solution=solution if isinstance(solution, str) and solution.strip() else None,
         source=f"{form.name}/{form.split}",
+        history=[Turn(role=turn.role, content=turn.content) for turn in history] or None,
+        system=system,
     )
 
 
-def _text(row: Mapping[str, Any], column: str, what: str) -> str:
-    """A column's text as it is; a list, a mapping or nothing is not usable."""
-    value = value_at(row, column)
-    text = text_of(value)
-    if value is not None and text is None:
-        raise _Unusable(f"{what}_not_text")
-    if not text or not text.strip():
-        raise _Unusable(f"no_{what}")
-    return text
+def _asked(row: Mapping[str, Any], columns: Columns) -> tuple[str, Sequence[Message], str | None]:
+    """The question, the turns before it, and the row's own system text."""
+    own = text_of(value_at(row, columns.system)) if columns.system else None
+    own = own if own and own.strip() else None
+    if columns.history is None:
+        return text_in(row, str(columns.question), "question"), (), own
+    dialogue = read_messages(value_at(row, columns.history))
+    history, question = (dialogue.turns, "") if columns.question else dialogue.before_last_question()
+    if history and history[-1].role == "user":
+        raise Unusable("turns_do_not_alternate")  # the question would be the user's second turn in a row
+    if columns.question:
+        question = text_in(row, columns.question, "question")
+        if any(turn.content.strip() == question.strip() for turn in history if turn.role == "user"):
+            raise Unusable("question_in_history")  # else its answer would be in the prompt
+    return question, history, own or dialogue.system
 
 
-def _gold(row: Mapping[str, Any], form: Form) -> str:
-    answer = READERS[form.gold](_text(row, form.columns.answer, "answer"))
+def _gold(row: Mapping[str, Any], form: Form) -> str | None:
+    """The gold answer; None where the source has none."""
+    if form.columns.answer is None or form.gold is None:
+        return None
+    answer = READERS[form.gold](text_in(row, form.columns.answer, "answer"))
     if answer is None:
-        raise _Unusable(f"answer_not_{form.gold}")
+        raise Unusable(f"answer_not_{form.gold}")
     return answer
 
 

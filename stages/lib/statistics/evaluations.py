@@ -5,13 +5,13 @@ read_evaluation(Path("metrics/eval"), Path("metrics/train"), "filtered")
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.lib.comparison.results import Score, Training
+from stages.lib.comparison.results import Audit, Score, Training
 from stages.lib.rows import DataError, read_json
 
 EVALUATE = "Run 'dvc repro evaluate-base evaluate' to rebuild it."
@@ -40,13 +40,17 @@ Answers = dict[str, Answer]  # by question
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All measurements of an arm: its answers and its score by benchmark, the settings, its training."""
+    """All measurements of an arm: its answers and its score by benchmark, the settings, its training.
+
+    ``unscored`` are the benchmarks whose answers are neither right nor wrong.
+    """
 
     answers: dict[str, Answers]
     scores: dict[str, Score]
     system_prompt: str | None
     settings: dict[str, Any]
     training: Training | None
+    unscored: dict[str, Audit] = field(default_factory=dict)
 
 
 def read_evaluation(eval_path: Path, train_path: Path, arm: str) -> Evaluation:
@@ -54,14 +58,17 @@ def read_evaluation(eval_path: Path, train_path: Path, arm: str) -> Evaluation:
     answers = read_answers(eval_path / f"{arm}.scores.csv")
     path = eval_path / f"{arm}.json"
     asked = _validated(EvaluationMetrics, read_json(path, EVALUATE), path, EVALUATE)
-    if set(asked.model_extra or {}) != set(answers):
+    measured = asked.model_extra or {}
+    unscored = {name for name in measured if name not in answers and "value" not in measured[name]}
+    if set(measured) - unscored != set(answers):
         raise DataError(f"{path}: it does not score the benchmarks of {arm}.scores.csv. {EVALUATE}")
-    scores = {name: _validated(Score, value, path, EVALUATE, name) for name, value in (asked.model_extra or {}).items()}
+    scores = {name: _validated(Score, measured[name], path, EVALUATE, name) for name in measured if name in answers}
+    audits = {name: _validated(Audit, measured[name], path, EVALUATE, name) for name in measured if name in unscored}
     for name, score in scores.items():
         if score.n != len(answers[name]):
             raise DataError(f"{path}: {name}: n is {score.n}; {arm}.scores.csv has {len(answers[name])}. {EVALUATE}")
     training = None if arm == "base" else read_training(train_path / f"{arm}.json")
-    return Evaluation(answers, scores, asked.system_prompt, asked.settings, training)
+    return Evaluation(answers, scores, asked.system_prompt, asked.settings, training, audits)
 
 
 def read_answers(path: Path) -> dict[str, Answers]:
@@ -70,11 +77,12 @@ def read_answers(path: Path) -> dict[str, Answers]:
         raise DataError(f"{path}: no such file. {EVALUATE}")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, heads = list(reader), reader.fieldnames or ()
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a table of scores ({error}). {EVALUATE}") from error
-    if not rows or set(rows[0]) != {"question_id", "benchmark", "cluster", "correct"}:
-        raise DataError(f"{path}: not a table of scores with at least one row. {EVALUATE}")
+    if set(heads) != {"question_id", "benchmark", "cluster", "correct"}:
+        raise DataError(f"{path}: not a table of scores. {EVALUATE}")
     answers: dict[str, Answers] = {}
     for line, row in enumerate(rows, start=2):
         of_benchmark, question = answers.setdefault(row["benchmark"], {}), row["question_id"]

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
-from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from stages.lib.comparison.results import Interval
+from stages.lib.statistics.shares import wilson_interval
 from stages.lib.statistics.two_by_two import mcnemar_exact_p, mcnemar_score_p, tango_interval
 
 PSEUDO = 1.5  # clusters added for each arm
@@ -85,8 +85,8 @@ def proportion(correct: Sequence[bool], confidence: float, clusters: Sequence[st
     size = float(len(right))
     if clusters is not None and len(set(clusters)) < size:
         size = _effective_size(cluster_means(right, clusters), size)
-    low, high = proportion_confint(right.mean() * size, size, alpha=1 - confidence, method="wilson")
-    return Proportion(float(right.mean()), float(low), float(high), int(right.sum()), len(right))
+    low, high = wilson_interval(right.mean() * size, size, confidence)
+    return Proportion(float(right.mean()), low, high, int(right.sum()), len(right))
 
 
 def _effective_size(means: NDArray[np.float64], n: float) -> float:

@@ -76,7 +76,8 @@ def write_r1_distill(
     request, written, skipped = _requests(distill), 0, Counter[str]()
     with writing(path) as file:
         for question in questions:
-            answer = _answer(request(question.question), answers)
+            alone = not (question.history or question.system)  # the file has no place for either
+            answer = _answer(request(question.question), answers) if alone else "in_a_conversation"
             if isinstance(answer, str):
                 skipped[answer] += 1
             else:

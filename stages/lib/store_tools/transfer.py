@@ -101,7 +101,7 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
     source = check_store(store or default_path())
     if file.exists():
         raise StoreError(f"{file}: the file exists already and is not overwritten. Name another file.")
-    questions = read_some_rows(questions_path, Question, "Run 'dvc repro collect' to rebuild it.")
+    questions = read_some_rows(questions_path, Question, "Run 'dvc repro difficulty' to rebuild it.")
     with open_answers(source) as answers:
         written, skipped = write_r1_distill(file, questions, load_params(params_path).distill, answers)
     log.info("r1-distill: %d answers written to %s%s", written, file, skipped_text(skipped))

@@ -33,7 +33,10 @@ def file_rows(path: str, key: str) -> Rows:
         packed = PACKED.get(suffixes[-1]) if suffixes else None
         suffix = "".join(suffixes[-2:-1] if packed else suffixes[-1:])
         if suffix not in READERS:
-            raise DataError(f"{key}: {file}: the format {suffix or 'without a suffix'} is not read. Known: {KNOWN}.")
+            raise DataError(
+                f"{key}: {file}: the format {suffix or 'without a suffix'} is not read. Known: {KNOWN}. "
+                "Save a spreadsheet as CSV UTF-8."
+            )
         with filesystem.open(file, "rb", compression=packed) as data:
             yield from READERS[suffix](data, _shown(path, file))
 
@@ -44,14 +47,18 @@ def _files(path: str, key: str) -> tuple[Any, list[str]]:
     try:
         filesystem, inner = fsspec.core.url_to_fs(path)
         files = sorted(filesystem.glob(inner)) if any(sign in path for sign in "*?[") else [inner]
-        files = [file for file in files if filesystem.isfile(file)]
+        found = [file for file in files if filesystem.isfile(file)]
+        if not found and filesystem.isdir(inner):
+            raise DataError(f"{key}: {path}: a folder. Name a file, or all of a kind: {path.rstrip('/')}/*.csv.")
+    except DataError:
+        raise
     except Exception as error:  # each of fsspec's filesystems raises its own errors
         raise DataError(
             f"{key}: {path}: {type(error).__name__}: {error!s:.200}. Check the path and its keys."
         ) from error
-    if not files:
+    if not found:
         raise DataError(f"{key}: {path}: no such file. A path is from the project's folder, or a URL such as s3://….")
-    return filesystem, files
+    return filesystem, found
 
 
 def _shown(path: str, file: str) -> str:
@@ -80,9 +87,13 @@ def _parsed(text: bytes, where: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not JSON ({error}). Correct it; a file that is not UTF-8 has to be converted."
-        ) from error
+        if "UTF-8" in str(error):
+            raise _not_utf8(where) from error
+        raise DataError(f"{where}: not JSON ({error}). Correct it.") from error
+
+
+def _not_utf8(where: str) -> DataError:
+    return DataError(f"{where}: not UTF-8. Convert the file: iconv -f GB18030 -t UTF-8 OLD > NEW (or from UTF-16, …).")
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -98,6 +109,8 @@ def _csv(data: BinaryIO, file: str, delimiter: str = ",") -> Rows:
         header = next(reader, None)
         if not header:
             raise DataError(f"{file}: empty. Its first line names the columns.")
+        if len(header) == 1 and (other := next((sign for sign in ";\t" if sign in header[0]), None)):
+            raise DataError(f"{file}:1: columns are separated by {other!r}. Save it with commas, or as .tsv with tabs.")
         while True:
             line = reader.line_num + 1
             fields = next(reader, None)
@@ -113,9 +126,7 @@ def _csv(data: BinaryIO, file: str, delimiter: str = ",") -> Rows:
     except csv.Error as error:
         raise DataError(f"{file}:{reader.line_num}: not CSV ({error}). Correct that line.") from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: not UTF-8 after line {reader.line_num}. Convert it, for example with 'iconv -f GB18030 -t UTF-8'."
-        ) from error
+        raise _not_utf8(f"{file}:{reader.line_num + 1}") from error
 
 
 def _tsv(data: BinaryIO, file: str) -> Rows:
@@ -137,5 +148,13 @@ def _parquet(data: BinaryIO, file: str) -> Rows:
         raise DataError(f"{file}: not a whole Parquet file ({error!s:.200}). Copy it again.") from error
 
 
-READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
-KNOWN = ", ".join(READERS)
+READERS = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".txt": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}
+KNOWN = ", ".join(f"{name} (JSONL)" if name == ".txt" else name for name in READERS)

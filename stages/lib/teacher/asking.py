@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 
 from stages.lib.command import Interrupted
-from stages.lib.params import Price, Run, ServedTeacher, Teacher
+from stages.lib.params import EmbeddedTeacher, Price, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
@@ -74,11 +74,12 @@ class Respondent:
 
 @dataclass
 class AskResult:
-    """The result of a run: its counts, the failures by key, and the seconds that it took."""
+    """The result of a run: its counts, the failures by key, its seconds, and those of each answer received."""
 
     counts: RunCounts = field(default_factory=RunCounts)
     failed: dict[str, CallFailed] = field(default_factory=dict)
     seconds: float = 0.0
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 @dataclass
@@ -106,15 +107,18 @@ def _backend_of(model: Teacher) -> Any:
     return importlib.import_module(f"stages.lib.teacher.backends.{model.kind}")
 
 
-def chat_request(identity: str, model: Teacher, content: str, sample: int) -> dict[str, Any]:
-    """The request for a user message, as the store keeps it.
+def chat_request(identity: str, model: Teacher, content: str | list[dict[str, str]], sample: int) -> dict[str, Any]:
+    """The request for a user message, or for a conversation that ends with one, as the store keeps it.
 
-    ``endpoint`` and ``sample`` are not sent. Sampling settings that are null are left out.
+    ``endpoint`` and ``sample`` are not sent. Sampling settings that are null are left out. The embedded teacher, which
+    draws nothing at random, is sent the number of a further sample as the protocol's ``seed``.
     """
     values = {name: getattr(model, name, None) for name in SAMPLING}
     sampling = {name: value for name, value in values.items() if value is not None}
     settings = sampling | (model.extra_body if isinstance(model, ServedTeacher) else {})
-    messages = [{"role": "user", "content": content}]
+    if sample and isinstance(model, EmbeddedTeacher):
+        settings["seed"] = sample
+    messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
     return {"endpoint": identity, "model": model.model, "messages": messages, **settings, "sample": sample}
 
 
@@ -201,6 +205,7 @@ class _Asking:
             self._progress.close()
             await self._client.close()
             self._result.seconds = time.monotonic() - started
+            self._result.latencies = self._client.latencies
         if self._interrupted:
             raise Interrupted(
                 f"{self._stage}: stopped; {counts.bought} answers were received and are kept, "

@@ -12,6 +12,8 @@ errors.py classifies a server's errors.
 
 import asyncio
 import math
+import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,8 +50,8 @@ class _Unreached(Exception):
 class TeacherClient:
     """One async client for a whole run.
 
-    ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``keep_unread`` stores
-    a received body that holds no answer.
+    ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``latencies`` has the
+    seconds of each attempt that was answered. ``keep_unread`` stores a received body that holds no answer.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class TeacherClient:
     ) -> None:
         self.waiting = 0
         self.longest_wait_s = 0.0
+        self.latencies = array("d")
         self._endpoint = endpoint
         self._section = section
         self._run = run
@@ -130,6 +133,7 @@ class TeacherClient:
                     self._diagnosis.count(failed, key, number)
                     raise
                 else:
+                    self.latencies.append(time.monotonic() - call.began)
                     self._has_answered = True
                     self._pace.mark_reached()
                     self._pace.speed_up()

@@ -106,7 +106,7 @@ class Progress:
         if self._currency:
             parts.append(f"{money(counts.cost, self._currency)}{self._projected(self._currency)}")
         rate = (counts.done - self._at_start) / (time.monotonic() - self._started)
-        left = f"{_duration((counts.total - counts.done) / rate)} left" if self._has_rate() else "no forecast yet"
+        left = f"{duration((counts.total - counts.done) / rate)} left" if self._has_rate() else "no forecast yet"
         return ", ".join(parts), f"{rate:.1f}/s, {left}"
 
     def _has_rate(self) -> bool:
@@ -120,7 +120,8 @@ class Progress:
         return f" of about {money(counts.cost * (1 + missing / counts.bought), currency)}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``95 s``, ``7 min`` or ``2.4 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

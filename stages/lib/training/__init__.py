@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from stages.lib.command import DistilleryError
 from stages.lib.params import Arm, Markers, Run, Train
 from stages.lib.rows import Row
@@ -22,16 +24,24 @@ class TrainingError(DistilleryError):
 
 @dataclass(frozen=True)
 class Conversation:
-    """One training sample: the text of its three turns."""
+    """One training sample: its system text, the last question and its answer. ``history``: earlier ones, in pairs."""
 
     system: str
     user: str
     assistant: str
+    history: tuple[tuple[str, str], ...] = ()
 
     def messages(self) -> list[dict[str, str]]:
         """The prompt as chat messages, the answer last."""
-        turns = (("system", self.system), ("user", self.user), ("assistant", self.assistant))
-        return [{"role": role, "content": content} for role, content in turns if content]
+        turns = [("system", self.system)] if self.system else []
+        for question, answer in (*self.history, (self.user, self.assistant)):
+            turns += [("user", question), ("assistant", answer)]
+        return [{"role": role, "content": content} for role, content in turns]
+
+    @property
+    def answers(self) -> list[str]:
+        """The texts of all answers, the last one at the end."""
+        return [*(answer for _, answer in self.history), self.assistant]
 
 
 class TooLong(Row):
@@ -44,6 +54,7 @@ class TooLong(Row):
     tokens: int
     cutoff_len: int
     system: str
+    history: list[tuple[str, str]] = Field(default=[], exclude_if=lambda pairs: not pairs)
     user: str
     assistant: str
 

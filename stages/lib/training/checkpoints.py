@@ -9,7 +9,7 @@ DIGEST is a hash of everything that determines the weights. So a training never 
 rows, other params or a student of other bytes. A training that succeeds removes its own folder and those that killed
 trainings of the same arm left.
 
-TRL's trainings use ``scratch_folder``. A trainer that computes its own DIGEST (openMind) uses ``held_folder``.
+TRL's trainings use ``scratch_folder``. A trainer that computes its own DIGEST (external.py) uses ``held_folder``.
 """
 
 import fcntl

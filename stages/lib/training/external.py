@@ -1,11 +1,11 @@
 """A trainer in its own environment that uses transformers' ``Trainer``: start it, check its output, save its weights.
 
-    program, words = find_program("openMind", settings.command, "OPENMIND_CLI", "openmind-cli")
-    cards = cards_of(job, program, words)                      # as torchrun counts them
-    state = check_written("openMind", job, rows, output, log)  # checks the state and the weights, not the exit code
-    save(job, output, tokenizer)                               # merges an adapter into the student
+    PROGRAM = Program("openMind", "openmind", "OPENMIND_CLI", "openmind-cli")
+    trained = run(PROGRAM, job, dataset, tokenizer, prepared, variables)
 
-What is specific to a trainer (its YAML, its template, its lengths) is in its package of ``trainers/``.
+What is specific to a trainer (the keys of its YAML, its template, its lengths) is in its package of ``trainers/``. The
+program inherits the whole environment. Its exit code is not relied on: a training has succeeded only when the weights
+and all its steps are written. With ``run.resume``, a killed training resumes from its last complete checkpoint.
 """
 
 import logging
@@ -14,16 +14,21 @@ import re
 import shlex
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from stages.lib.params import Lora
-from stages.lib.training import LIBRARIES, Job, LossPoint, Trained, TrainingError
-from stages.lib.training.launching import last_lines
+from stages.lib.command import project_root
+from stages.lib.params import ExternalTrainer, Lora
+from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.training.checkpoints import held_folder, last_checkpoint, step_of
+from stages.lib.training.external_inputs import settings_of
+from stages.lib.training.external_plan import Cards, check_needs, digest
+from stages.lib.training.launching import last_lines, launch
 from stages.lib.training.length import FittingRows, Measured
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model
@@ -67,28 +72,86 @@ class Tokenized(Measured, Protocol):
 T = TypeVar("T", bound=Tokenized)
 
 
+# what a trainer does in the training's folder before its program starts, and after it
+Prepared = Callable[[list[Conversation], Path], AbstractContextManager[None]]
+
+
 @dataclass(frozen=True)
-class Cards:
-    """The cards of a training on all nodes, and the memory of one card in bytes (None: not known)."""
+class Program:
+    """A trainer: its name, its package and kind, the variable that names its program, the program's usual name."""
 
-    count: int
-    memory: int | None
+    name: str
+    package: str
+    variable: str
+    usual: str
+
+    def find(self, settings: ExternalTrainer) -> tuple[str, list[str]]:
+        """The program that params or the variable name, and the arguments after it; TrainingError if there is none."""
+        text = settings.command or os.environ.get(self.variable) or self.usual
+        words = [text] if Path(text).is_file() else shlex.split(text)
+        program = shutil.which(words[0]) if words else None
+        if program is None:
+            raise TrainingError(
+                f"train.trainer.kind: {self.package}: no program '{text}'. Install {self.name} "
+                f"('make {self.package}-env'), and name its {self.usual} in {self.variable} or in "
+                "train.trainer.command."
+            )
+        return str(Path(program).absolute()), words[1:]
+
+    def command_line(self, settings: ExternalTrainer, yaml_path: Path) -> list[str]:
+        """The command that trains by a YAML. Its path replaces ``{yaml}``, else ``train PATH`` is appended."""
+        program, words = self.find(settings)
+        if any("{yaml}" in word for word in words):
+            return [program, *(word.replace("{yaml}", str(yaml_path)) for word in words)]
+        return [program, *words, "train", str(yaml_path)]
 
 
-def find_program(name: str, command: str | None, variable: str, usual: str) -> tuple[str, list[str]]:
-    """The program that params or an environment variable name, and the arguments after it.
+def run(
+    own: Program,
+    job: Job,
+    dataset: FittingRows[T],
+    tokenizer: Any,
+    prepared: Prepared,
+    variables: Callable[[str, Path], dict[str, str]],
+    on_cpu: int = 1,
+) -> Trained:
+    """Train in a locked folder and save the weights with ``tokenizer``.
 
-    ``usual`` is the trainer's own name for its program. TrainingError where the program is not installed.
+    ``prepared`` writes train.yaml and what it names; ``variables`` gives the program's environment; ``on_cpu`` is the
+    number of processes that the program starts by itself on a CPU.
     """
-    text = command or os.environ.get(variable) or usual
-    words = [text] if Path(text).is_file() else shlex.split(text)
-    program = shutil.which(words[0]) if words else None
-    if program is None:
-        raise TrainingError(
-            f"train.trainer.kind: {name.lower()}: no program '{text}'. Install {name} ('make {name.lower()}-env'), and "
-            f"name its {usual} in {variable} or in train.trainer.command."
-        )
-    return str(Path(program).absolute()), words[1:]
+    settings = settings_of(job)
+    program, words = own.find(settings)
+    rows = [row.conversation for row in dataset.rows]
+    cards = cards_of(job, program, words, on_cpu)
+    versions = releases(program, own.package)
+    log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
+    name = digest(own.package, job, rows, cards, versions)
+    with held_folder(job.name, name, job.run.resume, leaves="train.yaml") as held:
+        check_needs(job, len(rows), cards, held.folder)
+        output = held.folder / "output"
+        checkpoint = last_checkpoint(output)
+        ended = next((folder for folder in (output, checkpoint) if folder and has_ended(folder)), None)
+        if ended is None:
+            if checkpoint is None:  # such trainers refuse a folder that holds anything but checkpoints
+                shutil.rmtree(output, ignore_errors=True)
+            command = own.command_line(settings, held.folder / "train.yaml")
+            with prepared(rows, held.folder):
+                # if only this process is killed, the program still holds the lock, and no other training starts there
+                launch(command, variables(program, held.folder), log_path, cwd=project_root(), holds=(held.lock,))
+        state = check_written(own.name, job, len(rows), ended or output, log_path)
+        save(job, ended or output, tokenizer)
+    return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
+
+
+def inherited(program: str, job: Job, scratch: Path) -> dict[str, str]:
+    """Our environment, including all settings of the cards, with what any of these programs needs."""
+    own = {
+        "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # its torchrun before ours
+        "HF_DATASETS_CACHE": str(scratch / "datasets"),  # its datasets is older than ours
+    }
+    threads = {"OMP_NUM_THREADS": str(job.run.threads)} if job.run.device == "cpu" else {}
+    return dict(os.environ) | own | threads
 
 
 def releases(program: str, package: str) -> dict[str, str]:
@@ -101,14 +164,14 @@ def releases(program: str, package: str) -> dict[str, str]:
     return found
 
 
-def cards_of(job: Job, program: str, words: list[str]) -> Cards:
+def cards_of(job: Job, program: str, words: list[str], on_cpu: int = 1) -> Cards:
     """The cards as torchrun counts them: NPROC_PER_NODE (or the command's option) times NNODES, else all visible."""
     kind = job.run.device.partition(":")[0]
     option = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
     here = option[1] if option else os.environ.get("NPROC_PER_NODE")
     nodes = int(os.environ.get("NNODES") or 1)
-    if kind == "cpu":  # one process on a CPU: NPROC_PER_NODE has no effect there
-        return Cards(int(option[1]) if option else 1, device_memory("cpu"))
+    if kind == "cpu":
+        return Cards(int(option[1]) if option else on_cpu, device_memory("cpu"))
     visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES" if kind == "npu" else "CUDA_VISIBLE_DEVICES")
     seen, memory = probed(program, kind)
     count = int(here) if here else seen or len((visible or "0").split(","))

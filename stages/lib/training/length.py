@@ -10,6 +10,9 @@ Out:  the rows that fit, how many of them were shortened, and the rows that are 
 - ``shorten_reasoning`` ends the reasoning earlier, after a line or a sentence. It keeps the beginning, which is
   continuous text; removing a part of the middle would train a gap in the reasoning. All four markers, the solution
   and the end token are kept.
+
+A conversation of several turns is one row: it is kept or left out as a whole, and only the reasoning of its last answer
+is shortened. Without its earlier turns, its last question would be another question.
 """
 
 import logging
@@ -94,6 +97,7 @@ def _too_long(job: Job, place: int, row: Measured) -> TooLong:
         tokens=row.tokens,
         cutoff_len=job.arm.cutoff_len,
         system=row.conversation.system,
+        history=list(row.conversation.history),
         user=row.conversation.user,
         assistant=row.conversation.assistant,
     )

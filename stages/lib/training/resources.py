@@ -233,7 +233,7 @@ def memory_advice(job: Job) -> str:
     if not params.gradient_checkpointing:
         changes.append("set train.gradient_checkpointing: true")
     if not params.deepspeed and job.run.device != "cpu":
-        cards = "the cards" if params.trainer.kind == "openmind" else "the cards of run.processes"
+        cards = "the cards of run.processes" if params.trainer.kind == "trl" else "the cards"
         changes.append(
             f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, which shards the optimizer over {cards}"
         )

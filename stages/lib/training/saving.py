@@ -1,6 +1,6 @@
 """Save a trained student: its weights in the dtype that params name, and small files that any transformers reads.
 
-In:   a trained model, or a folder that openMind left; the student as published
+In:   a trained model, or a folder that openMind or LLaMA-Factory left; the student as published
 Out:  job.out: *.safetensors, config.json, generation_config.json, tokenizer files, the chat template
 
 ``train.save_dtype: auto`` gives each tensor the dtype that it was published in. ``check_finite`` reads the saved
@@ -37,7 +37,7 @@ def save_model(model: Any, tokenizer: Any, job: Job) -> None:
 
 
 def save_folder(folder: Path, tokenizer: Any, job: Job) -> None:
-    """Save the weights that openMind wrote into a folder, with one file in memory at a time."""
+    """Save the weights that a trainer wrote into a folder, with one file in memory at a time."""
     import torch
     from safetensors.torch import load_file, save_file
 

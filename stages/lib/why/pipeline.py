@@ -32,7 +32,7 @@ class Stage:
 
 
 def read_pipeline(path: Path, params: dict[str, Any]) -> list[Stage]:
-    """The stages in the order of dvc.yaml. A ``foreach`` over an empty mapping gives one, ``collect-s1k@NAME``."""
+    """The stages in the order of dvc.yaml. A ``foreach`` over nothing gives one, ``traces@NAME``."""
     stages = YAML(typ="safe").load(path.read_bytes())["stages"]
     return [stage for group, written in stages.items() for stage in _instances(group, written, params)]
 
@@ -42,8 +42,10 @@ def _instances(group: str, written: dict[str, Any], params: dict[str, Any]) -> I
         yield _stage(group, group, written, {})
         return
     section = value_of(params, SLOT.sub(r"\1", written["foreach"])) or {"NAME": {}}
+    if isinstance(section, list):
+        section = {name: {} for name in section}
     for key, item in section.items():
-        loop = {"key": key} | {f"item.{name}": str(value) for name, value in item.items()}
+        loop = {"key": key, "item": key} | {f"item.{name}": str(value) for name, value in item.items()}
         yield _stage(f"{group}@{key}", group, written["do"], loop)
 
 

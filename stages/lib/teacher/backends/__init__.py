@@ -1,4 +1,4 @@
-"""The teacher's backends: one package each, chosen by ``distill.teacher.kind`` (for a judge: ``filter.judge.kind``).
+"""The teacher's backends: one package each, chosen by ``distill.teacher.kind``, for a judge by its own ``kind``.
 
 Each backend has two functions:
 

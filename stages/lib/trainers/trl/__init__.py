@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer: LoRA or full, loss on the answer alone, on a CPU, a GPU or (with torch_npu) an NPU.
+"""TRL's SFTTrainer: LoRA or full, loss on the answers alone (prompts.py), on a CPU, a GPU or (with torch_npu) an NPU.
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
@@ -21,12 +21,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stages.lib.chat_template import align
 from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
-from stages.lib.trainers.trl.prompts import check_prompts
+from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -43,6 +42,7 @@ from stages.lib.training.resources import (
     says_out_of_memory,
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
+from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 
 log = logging.getLogger("distillery.train")
 
@@ -91,7 +91,7 @@ def train(job: Job) -> Trained:
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
-    tokenizer = _tokenizer(job)
+    tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
     with scratch_folder(job, rows) as scratch:
@@ -115,17 +115,6 @@ def check_shares(job: Job) -> None:
             f"train.deepspeed: {settings} shards the weights too, but TRL here saves them from one process. Use "
             "ZeRO stage 2, profiles/deepspeed/ds_z2_config.json."
         )
-
-
-def _tokenizer(job: Job) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.student)
-    if not tokenizer.chat_template:
-        raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    if align(tokenizer, job.markers, job.train.system_prompt, any(row.system for row in job.conversations)):
-        log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
-    return tokenizer
 
 
 def _run_workers(work: Work) -> TrainerResult:
@@ -192,7 +181,7 @@ def run_trainer(work: Work) -> TrainerResult:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
     if job.train.bf16:
         check_bf16(job.run.device)
-    tokenizer = _tokenizer(job)
+    tokenizer = aligned_tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
     with explain_out_of_memory(job):
         check_needs(job, work.scratch)
@@ -274,44 +263,10 @@ def _refused_by_trl() -> Iterator[None]:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
-def end_of_turn(job: Job, tokenizer: Any) -> str:
-    """The special token that the chat template writes after an answer, at which a trained student stops.
-
-    TrainingError if there is none. It is not always the tokenizer's own one: Qwen2.5-7B names <|endoftext|>, which its
-    template never writes, so generation would continue after every answer.
-    """
-    row = job.conversations[0]
-    text = tokenizer.apply_chat_template(row.messages(), tokenize=False)
-    after = tokenizer(text.rpartition(row.assistant.strip())[2], add_special_tokens=False)["input_ids"]
-    ends = [token for token in tokenizer.convert_ids_to_tokens(after) if token in _special(tokenizer)]
-    if not ends:
-        raise TrainingError(
-            f"{job.student}: its chat template writes no special token after an answer, so the student would never "
-            "learn to stop. Choose another student, or give it a chat template that does."
-        )
-    if ends[0] != tokenizer.eos_token:
-        log.warning("train: the student will stop at %s, not at %s", ends[0], tokenizer.eos_token)
-    return str(ends[0])
-
-
-def _special(tokenizer: Any) -> set[str]:
-    return {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-
-
-def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError if the end token of a row has no loss."""
-    without = sum(tokenizer.eos_token_id not in row for row in labels)
-    if without:
-        raise TrainingError(
-            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
-            "would not learn to stop. Choose another student."
-        )
-
-
 def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
-    rows = check_prompts(job, conversations, tokenizer)
-    return [_Row(row, len(ids)) for row, ids in zip(conversations, rows, strict=True)]
+    rows = tokens_of(job, conversations, tokenizer)
+    return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
@@ -340,7 +295,6 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out, so nothing is cut
         packing=packing,
         packing_strategy="bfd",  # does not split rows
-        completion_only_loss=True,
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
         disable_tqdm=not sys.stderr.isatty(),
@@ -352,7 +306,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
     )
-    rows = [{"prompt": row.messages()[:-1], "completion": row.messages()[-1:]} for row in conversations]
+    rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
     with _refused_by_trl():
         trainer = SFTTrainer(
             model=model,

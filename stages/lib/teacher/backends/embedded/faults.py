@@ -1,11 +1,11 @@
-"""What may go wrong with a teacher, committed on purpose: ``distill.teacher.faults: {rate_limit: 0.1}``.
+"""Faults of a teacher, simulated: ``distill.teacher.faults: {rate_limit: 0.1}``.
 
-Which question is struck by which fault is a hash of the question and the seed. Two kinds:
+A hash of the question and the seed decides which question meets which fault. Two kinds:
 
-    passing   a question's first attempt is struck, the next is answered: rate limits, broken servers and connections
-    staying   every attempt is struck: the answer is cut off, empty or refused
+    transient   the first attempt at a question fails, the next is answered: rate limits, broken servers and connections
+    permanent   every attempt fails: the answer is cut off, empty or refused
 
-``Faults.strike`` says which fault an attempt meets; ``shaped`` spoils the answer, ``spoilt`` what goes over the wire.
+``Faults.for_attempt`` gives the fault of an attempt; ``shaped`` applies it to the answer, ``damaged`` to its bytes.
 Streamed answers break off midway.
 """
 
@@ -19,8 +19,8 @@ from stages.lib.teacher.backends.embedded import protocol
 from stages.lib.teacher.backends.embedded.protocol import EVENTS, KEEP_ALIVE, Reply
 from stages.lib.teacher.backends.embedded.solver import Worked
 
-STAYING: tuple[Fault, ...] = ("length", "empty_content", "empty_reasoning", "content_filter")
-PASSING: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in STAYING)
+PERMANENT: tuple[Fault, ...] = ("length", "empty_content", "empty_reasoning", "content_filter")
+TRANSIENT: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in PERMANENT)
 
 RATE_LIMIT = protocol.error(429, "rate_limit_exceeded", "Requests come too fast.")
 OVERLOADED = protocol.error_object("internal_error", "The model is overloaded.")
@@ -31,22 +31,22 @@ BLANK_LINE_EVERY_S = 0.05
 
 @dataclass
 class Faults:
-    """Shares of faults, and the memory of the questions that were struck already."""
+    """Shares of faults, and the questions that have met theirs."""
 
     shares: dict[Fault, float]
     seed: int
-    _struck: set[str] = field(default_factory=set)
+    _met: set[str] = field(default_factory=set)
 
-    def strike(self, question: str) -> Fault | None:
+    def for_attempt(self, question: str) -> Fault | None:
         """The fault that this attempt at the question meets."""
-        fault = self.meant_for(question)
-        if fault in PASSING:
-            if question in self._struck:
+        fault = self.of(question)
+        if fault in TRANSIENT:
+            if question in self._met:
                 return None
-            self._struck.add(question)
+            self._met.add(question)
         return fault
 
-    def meant_for(self, question: str) -> Fault | None:
+    def of(self, question: str) -> Fault | None:
         """The fault of this question: each takes its share of all hashes, in the order of their names."""
         digest = hashlib.sha256(f"fault:{self.seed}:{question}".encode()).digest()
         place, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
@@ -68,11 +68,11 @@ def shaped(worked: Worked, fault: Fault | None) -> Worked:
     return worked
 
 
-def spoilt(reply: Reply, fault: Fault | None, question: str) -> Reply:
+def damaged(reply: Reply, fault: Fault | None, question: str) -> Reply:
     """The reply after a fault of the server or of the way to it."""
     if fault == "content_filter":
         return _refusal(question)
-    return SPOILING[fault](reply) if fault in SPOILING else reply
+    return DAMAGES[fault](reply) if fault in DAMAGES else reply
 
 
 def _page(status: int, title: str) -> Reply:
@@ -119,7 +119,7 @@ def _instead(reply: Reply, value: dict[str, Any]) -> Reply:
     return protocol.plain(protocol.as_json(value))
 
 
-SPOILING: dict[Fault, Callable[[Reply], Reply]] = {
+DAMAGES: dict[Fault, Callable[[Reply], Reply]] = {
     "rate_limit": lambda _: RATE_LIMIT,
     "rate_limit_retry_after": lambda _: replace(RATE_LIMIT, headers={"Retry-After": "1"}),
     "server_error": lambda _: _page(500, "Internal Server Error"),

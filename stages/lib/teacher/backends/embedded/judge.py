@@ -39,13 +39,14 @@ def mark(response: str, gold: str, slip_share: float, seed: int) -> Worked:
     """Do both end in the same number? Which material is marked wrongly, and the reply's form, is a hash of it."""
     digest = hashlib.sha256(f"mark:{seed}:{response}{BETWEEN}{gold}".encode()).digest()
     slips = int.from_bytes(digest[:8], "big") < slip_share * 2**64
-    found, wanted = _last_number(response), _last_number(gold)
+    found, wanted = last_number(response), last_number(gold)
     same = (found is not None and found == wanted) != slips
     reply = FORMS[digest[8] % len(FORMS)].format(found=_said(found), gold=_said(wanted), verdict="是" if same else "否")
     return Worked(f"第一段{_said(found)},标准答案{_said(wanted)},{'一致' if same else '不一致'}。", reply)
 
 
-def _last_number(text: str) -> Decimal | None:
+def last_number(text: str) -> Decimal | None:
+    """The last number of a text; None where there is none."""
     numbers = NUMBER.findall(text)
     return Decimal(numbers[-1].replace(",", "")) if numbers else None
 

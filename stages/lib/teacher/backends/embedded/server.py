@@ -3,7 +3,8 @@
     python -m stages.lib.teacher.backends.embedded.server --port 8000 --slip-share 0.3 --seed 3 --latency-s 0.05 \\
         --faults '{"rate_limit": 0.1, "reset": 0.05}'
 
-Asked with the strict teacher's marking prompt it marks instead (judge.py). It streams where it is asked to.
+Asked with the strict teacher's marking prompt it marks instead (judge.py), with a pairwise one it prefers one of two
+answers (preference.py). It streams where it is asked to.
 It prints its port when it listens and ends when its standard input is closed, so it never outlives who started it.
 ``--requests FILE`` appends the body of every request that it was sent.
 """
@@ -22,13 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.params import Fault, Share
-from stages.lib.teacher.backends.embedded import judge, protocol
-from stages.lib.teacher.backends.embedded.faults import Faults, shaped, spoilt
+from stages.lib.teacher.backends.embedded import grader, judge, preference, protocol
+from stages.lib.teacher.backends.embedded.faults import Faults, damaged, shaped
 from stages.lib.teacher.backends.embedded.protocol import Reply
 from stages.lib.teacher.backends.embedded.solver import Worked, solve
 
-LINGER_NOT = struct.pack("ii", 1, 0)  # closing such a socket resets the connection
-A_DAY_S = 86_400.0
+NO_LINGER = struct.pack("ii", 1, 0)  # closing such a socket resets the connection
+HANG_S = 86_400.0
 ARRIVE_S = 0.05  # what was sent before a connection breaks is to be read by then
 
 
@@ -53,13 +54,14 @@ class _ChatRequest(BaseModel):
     messages: list[_Message]
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0  # another seed: another sample of the answer
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
 
 
 @dataclass
-class Classroom:
-    """The routes of the protocol, and who answers there."""
+class ChatServer:
+    """The routes of the protocol and their answers."""
 
     model: str
     slip_share: float
@@ -107,21 +109,24 @@ class Classroom:
 
     def answer(self, question: str, body: _ChatRequest) -> Reply:
         """The reply to a question that can be answered."""
-        fault = self.faults.strike(question)
-        worked = protocol.cut(shaped(self.work(question), fault), body.max_tokens or sys.maxsize)
+        fault = self.faults.for_attempt(question)
+        worked = protocol.cut(shaped(self.work(question, body.seed), fault), body.max_tokens or sys.maxsize)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             reply = protocol.streamed(self.model, question, worked, with_usage)
         else:
             reply = protocol.whole(self.model, question, worked)
-        return spoilt(reply, fault, question)
+        return damaged(reply, fault, question)
 
-    def work(self, question: str) -> Worked:
+    def work(self, question: str, sample: int) -> Worked:
         """Mark what is to be marked, work out what is to be worked out."""
-        material = judge.material(question)
-        if material:
+        if material := judge.material(question):
             return judge.mark(*material, self.slip_share, self.seed)
-        return solve(question, self.slip_share, self.seed)
+        if rubric := grader.material(question):
+            return grader.grade(rubric, self.slip_share, self.seed)
+        if compared := preference.answers(question):
+            return preference.prefer(*compared, self.slip_share, self.seed)
+        return solve(question, self.slip_share, self.seed, sample)
 
 
 async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
@@ -137,7 +142,7 @@ async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.ending == "whole":
         await response.write_eof()
     else:
-        await asyncio.sleep(A_DAY_S if reply.ending == "hang" else ARRIVE_S)
+        await asyncio.sleep(HANG_S if reply.ending == "hang" else ARRIVE_S)
         break_off(request, reset=reply.ending == "reset")
     return response
 
@@ -146,16 +151,16 @@ def break_off(request: web.Request, reset: bool) -> None:
     """Close the connection before the answer is whole, by a reset where that is asked for."""
     transport = request.transport
     if transport and reset:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         transport.abort()
     elif transport:
         transport.close()
 
 
-async def serve(classroom: Classroom, port: int) -> None:
-    """Listen, say where, and go on until standard input is closed."""
+async def serve(server: ChatServer, port: int) -> None:
+    """Listen, say where, and run until standard input is closed."""
     # whoever closed standard input waits for no answer any more; 0 would mean no limit
-    runner = web.AppRunner(classroom.application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -196,7 +201,7 @@ def main(
     faults: dict[Fault, float],
     requests: Path | None,
 ) -> None:
-    asyncio.run(serve(Classroom(model, slip_share, seed, latency_s, Faults(faults, seed), requests), port))
+    asyncio.run(serve(ChatServer(model, slip_share, seed, latency_s, Faults(faults, seed), requests), port))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,137 @@
+"""Write what LLaMA-Factory and openMind read: the training YAML, the dataset and dataset_info.json.
+
+keys = yaml_keys(job, scratch) | {…}                    the keys that both have, and a trainer's own
+write_inputs(job, rows, scratch, completed(job, keys))  → scratch/train.yaml, DATASET.json, dataset_info.json
+"""
+
+import json
+from io import StringIO
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.lib.chat_template import SEPARATOR
+from stages.lib.params import ExternalTrainer, Lora, SystemPrompt
+from stages.lib.rows import writing
+from stages.lib.training import Job, TrainingError
+from stages.lib.training.launching import deepspeed_file
+from stages.lib.training.portable import readable_by_4
+
+TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
+
+
+def settings_of(job: Job) -> ExternalTrainer:
+    """The settings of a trainer in its own environment."""
+    assert isinstance(job.train.trainer, ExternalTrainer)  # its kind selects the package that calls this
+    return job.train.trainer
+
+
+def write_inputs(job: Job, samples: list[dict[str, Any]], scratch: Path, keys: dict[str, Any], **entry: str) -> None:
+    """Write train.yaml, the dataset and its description; ``entry`` is what a trainer's own description has more."""
+    files = {
+        "train.yaml": yaml_text(keys),
+        f"{job.arm.dataset}.json": json.dumps(samples, ensure_ascii=False, indent=1),
+        "dataset_info.json": json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1),
+    }
+    for name, content in files.items():
+        with writing(scratch / name) as file:
+            file.write(content.encode())
+
+
+def sharegpt(system: str, turns: list[str], system_prompt: SystemPrompt) -> dict[str, Any]:
+    """A ShareGPT sample of these turns, questions and answers, with the system text where ``system_prompt`` puts it."""
+    first, *others = turns
+    if system_prompt == "in_user_turn" and system:
+        first = system + SEPARATOR + first
+    names = cycle((TAGS["user_tag"], TAGS["assistant_tag"]))
+    named = [{"from": name, "value": text} for name, text in zip(names, [first, *others], strict=False)]
+    return {"conversations": named} if system_prompt == "in_user_turn" else {"system": system, "conversations": named}
+
+
+def dataset_info(job: Job, **entry: str) -> dict[str, Any]:
+    """The entry by which the trainer finds the dataset and its fields."""
+    columns = {"messages": "conversations"}
+    if job.train.system_prompt == "as_system":
+        columns["system"] = "system"
+    usual = {
+        "file_name": f"{job.arm.dataset}.json",
+        "formatting": "sharegpt",
+        "columns": columns,
+        "tags": TAGS | {"system_tag": "system"},
+    }
+    return {job.arm.dataset: entry | usual}
+
+
+def yaml_keys(job: Job, scratch: Path) -> dict[str, Any]:
+    """The keys that both trainers have. A key with its default value is None: one left out cannot be unknown."""
+    params, arm, settings, run = job.train, job.arm, settings_of(job), job.run
+    keys: dict[str, Any] = {
+        "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": params.finetuning.kind,
+        "deepspeed": deepspeed_file(params.deepspeed),
+        "dataset": arm.dataset,
+        "cutoff_len": arm.cutoff_len,
+        "output_dir": str(scratch / "output"),
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # the Trainer would log 0.0
+        "save_steps": run.checkpoint_steps,
+        "overwrite_output_dir": not run.resume,
+        "per_device_train_batch_size": params.per_device_train_batch_size,
+        "learning_rate": arm.learning_rate,
+        "lr_scheduler_type": params.lr_scheduler_type,
+        "warmup_ratio": params.warmup_ratio,
+        "bf16": params.bf16,
+        "max_steps": arm.max_steps,
+        "num_train_epochs": None if arm.max_steps else arm.num_train_epochs,
+        "gradient_accumulation_steps": unless(1, params.gradient_accumulation_steps),
+        "weight_decay": unless(0.0, params.weight_decay),
+        "use_cpu": unless(False, job.run.device == "cpu"),
+        "seed": params.seed,
+    }
+    if run.checkpoint_steps is None:
+        keys["save_strategy"] = "no"  # the Trainer's default is one every 500 steps
+    elif run.resume and "save_total_limit" not in settings.extra:
+        keys["save_total_limit"] = 1  # to resume, the last one is enough
+    return keys
+
+
+def lora_keys(lora: Lora | None, modules_key: str) -> dict[str, Any]:
+    """The adapters' settings; ``modules_key`` is the trainer's name for the modules that get one."""
+    if lora is None:
+        return {}
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+    return {
+        "lora_rank": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        modules_key: "all" if modules == "all-linear" else modules,
+    }
+
+
+def completed(job: Job, keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys without the null ones, and ``extra``; TrainingError if ``extra`` has one of them."""
+    extra = settings_of(job).extra
+    if twice := sorted(keys.keys() & extra):
+        raise TrainingError(
+            f"train.trainer.extra: {', '.join(twice)}: set by other keys of params.yaml. Remove it here."
+        )
+    return {key: value for key, value in keys.items() if value is not None} | extra
+
+
+def unless(default: Any, value: Any) -> Any:
+    """None for the trainer's default value: a key that is not written cannot be unknown to a release."""
+    return None if value == default else value
+
+
+def yaml_text(keys: dict[str, Any]) -> str:
+    """YAML 1.1, as the trainer's PyYAML reads it: a learning rate written 1e-05 would be a text there."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.version = (1, 1)
+    yaml.default_flow_style = False
+    text = StringIO()
+    yaml.dump(keys, text)
+    return text.getvalue()

@@ -1,0 +1,368 @@
+"""The LLaMA-Factory trainer: what it writes, how it starts it, and what LLaMA-Factory trains on.
+
+The tests marked ``llamafactory`` use the real release 0.9.5 on the CPU (``make test-llamafactory``). The others need no
+LLaMA-Factory. What all trainers in their own environment share is tested in test_train_openmind.py.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from stages.lib.command import project_root
+from stages.lib.params import ParamsError, load_params, prompt_text
+from stages.lib.trainers import llamafactory
+from stages.lib.trainers.llamafactory import inputs
+from stages.lib.trainers.llamafactory import tokens as llamafactory_tokens
+from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training.checkpoints import last_checkpoint
+from stages.lib.training.external_inputs import write_inputs
+from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
+from stages.train import main as train
+from tests.test_train_openmind import (
+    FOUR_EPOCHS,
+    SYSTEM,
+    ZERO2,
+    error_of,
+    found_of,
+    kill_all,
+    sums,
+    train_options,
+)
+from tests.workspace import ROOT, write_changed_params
+
+PROGRAM = ROOT / ".venv-llamafactory" / "bin" / "llamafactory-cli"
+# LLaMA-Factory's training, for DeepSpeed on a CPU: it would compile C++ to share memory between ranks
+UNCOMPILED = """
+from deepspeed import ops
+
+ops.__compatible_ops__["deepspeed_shm_comm"] = False
+from llamafactory.train.tuner import run_exp
+
+run_exp()
+"""
+# what LLaMA-Factory itself makes of a YAML: its arguments and the rows that it would train on
+READ = """
+import json, sys
+from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+from llamafactory.hparams import get_train_args
+from llamafactory.model import load_tokenizer
+model_args, data_args, training_args, finetuning_args, _ = get_train_args()
+loaded = load_tokenizer(model_args)
+template = get_template_and_fix_tokenizer(loaded["tokenizer"], data_args)
+rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **loaded)["train_dataset"]
+arguments = {name: str(value) for each in (model_args, data_args, training_args, finetuning_args)
+             for name, value in vars(each).items()}
+print("\\n" + json.dumps({"rows": [{"ids": r["input_ids"], "labels": r["labels"]} for r in rows], "read": arguments}))
+"""
+Params = Callable[..., Path]
+
+
+def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
+    """params.yaml with LLaMA-Factory on the tiny student, and these values."""
+    ours = {
+        "train.trainer.kind": "llamafactory",
+        "train.finetuning.kind": "full",
+        "train.student.kind": "path",
+        "train.student.name": str(student),
+        "train.system_prompt": "as_system",
+        "run.threads": 1,
+        "run.checkpoint_steps": None,
+        "run.resume": False,
+    }
+    write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project's folder is tmp_path, as it is the repository where dvc runs the stage."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for name in ("LLAMAFACTORY_CLI", "OPENMIND_SRC", "FORCE_TORCHRUN", "NPROC_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def params(tmp_path: Path, older_student: Path) -> Params:
+    return lambda changes=None: changed_params(tmp_path / "params.yaml", older_student, changes)
+
+
+@pytest.fixture
+def job(tmp_path: Path, params: Params) -> Callable[..., Job]:
+    """``job({"train.bf16": True}, rows=sums(3))``: a training of the arm 'filtered', not begun."""
+
+    def make(changes: dict[str, Any] | None = None, rows: list[Conversation] | None = None) -> Job:
+        read = load_params(params(changes))
+        student = Path(read.train.student.name)
+        arm, markers = read.arms["filtered"], read.convert.markers
+        return Job("filtered", rows or sums(10), student, read.train, arm, read.run, markers, tmp_path / "model")
+
+    return make
+
+
+def yaml_of(job: Job) -> dict[str, Any]:
+    return inputs.training_yaml(job, project_root() / ".cache" / "training" / job.name)
+
+
+# --- what LLaMA-Factory is asked
+
+
+def test_the_yaml_names_the_dataset_the_template_and_the_params(job: Callable[..., Job]) -> None:
+    changes = {"train.finetuning.kind": "lora", "train.gradient_checkpointing": False, "arms.filtered.max_steps": 7}
+    keys = yaml_of(job(changes))
+    scratch = project_root() / ".cache" / "training" / "filtered"
+    assert keys["dataset_dir"] == str(scratch)
+    assert (keys["template"], keys["lora_target"], keys["max_steps"]) == ("chatml", "all", 7)
+    assert keys["disable_gradient_checkpointing"] is True
+    assert (keys["report_to"], keys["save_strategy"]) == ("none", "no")
+    assert not keys.keys() & {"num_train_epochs", "use_gradient_checkpointing", "lora_target_modules"}
+    assert yaml_of(job({"train.trainer.extra": {"report_to": "tensorboard"}}))["report_to"] == "tensorboard"
+
+
+def test_keys_that_choose_other_rows_are_refused(params: Params) -> None:
+    with pytest.raises(ParamsError, match="extra: packing: changes which rows or tokens are trained on"):
+        load_params(params({"train.trainer.extra": {"packing": True}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables", "expected"),
+    [
+        ({}, {}, (None, None, 1)),
+        ({}, {"NPROC_PER_NODE": "2"}, (None, "2", 1)),
+        ({}, {"NPROC_PER_NODE": "2", "FORCE_TORCHRUN": "1"}, ("1", "2", 2)),
+        ({"train.deepspeed": ZERO2}, {}, ("1", "1", 1)),
+        ({"train.deepspeed": ZERO2}, {"NPROC_PER_NODE": "2"}, ("1", "2", 2)),
+        ({"train.deepspeed": ZERO2, "run.device": "npu"}, {}, ("1", None, 1)),
+    ],
+)
+def test_torchrun_is_asked_for_where_deepspeed_needs_it(
+    job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    variables: dict[str, str],
+    expected: tuple[str | None, str | None, int],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = job(changes)
+    found = llamafactory.environment(asked, "/nowhere/bin/llamafactory-cli", Path("/nowhere"))
+    processes = llamafactory.processes_on_cpu(asked)
+    assert (found.get("FORCE_TORCHRUN"), found.get("NPROC_PER_NODE"), processes) == expected
+
+
+def test_a_program_that_is_not_there_is_told_in_one_line(
+    tmp_path: Path, params: Params, refuses: Callable[..., str]
+) -> None:
+    line = refuses(train, *train_options(tmp_path, params({"train.trainer.command": "no-such-factory"})))
+    assert "train.trainer.kind: llamafactory: no program 'no-such-factory'" in line
+    assert "make llamafactory-env" in line
+
+
+def test_a_program_without_its_python_is_refused(
+    tmp_path: Path, params: Params, refuses: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMAFACTORY_CLI", shutil.which("true") or "true")
+    alone = tmp_path / "bin" / "llamafactory-cli"
+    alone.parent.mkdir()
+    alone.write_text("#!/bin/sh\nexit 0\n")
+    alone.chmod(0o755)
+    line = refuses(train, *train_options(tmp_path, params({"train.trainer.command": str(alone)})))
+    assert f"no python beside {alone}" in line
+
+
+# --- the real LLaMA-Factory
+
+
+@pytest.fixture(scope="session")
+def real_program() -> Path:
+    """LLaMA-Factory's own program; without it the tests are skipped, but never where CI=true."""
+    if not PROGRAM.is_file():
+        missing = f"no {PROGRAM.relative_to(ROOT)}: 'make llamafactory-env' makes it"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return PROGRAM
+
+
+@pytest.fixture
+def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMAFACTORY_CLI", str(real_program))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Result]]:
+    """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
+    folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
+    folder.mkdir()
+    rows = sums(10)
+    rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
+    params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.setenv("LLAMAFACTORY_CLI", str(real_program))
+        yield folder, CliRunner().invoke(train, train_options(folder, params, rows))
+
+
+@pytest.mark.llamafactory
+def test_llamafactory_trains_and_its_weights_load_and_answer(trained: tuple[Path, Result], older_student: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, result = trained
+    assert result.exit_code == 0, result.output
+    saved = folder / "model"
+    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (saved, older_student))
+    weights, before = model.state_dict(), student.state_dict()
+    assert weights.keys() == before.keys()
+    assert any(not weights[name].equal(before[name]) for name in weights)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    prompt = tokenizer.apply_chat_template(sums(1)[0].messages()[:-1], add_generation_prompt=True, return_tensors="pt")
+    answer = model.generate(**prompt, max_new_tokens=4, do_sample=False)
+    assert answer.shape[1] > prompt["input_ids"].shape[1]
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(older_student).chat_template
+
+
+@pytest.mark.llamafactory
+def test_llamafactorys_training_is_counted(trained: tuple[Path, Result]) -> None:
+    folder, _ = trained
+    metrics = json.loads((folder / "model.json").read_text())
+    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
+    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (20, 4.0, 2)
+    assert metrics["last_loss"] < metrics["first_loss"]
+    points = (folder / "model.csv").read_text().splitlines()[1:]
+    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 21)]
+    assert metrics["tokens_trained"] < metrics["tokens_seen"]
+    took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert (took["versions"]["llamafactory"], took["versions"]["transformers"]) == ("0.9.5", "5.6.0")
+    assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
+
+
+@pytest.mark.llamafactory
+@pytest.mark.usefixtures("real")
+def test_a_killed_llamafactory_resumes_and_ends_with_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path, trained: tuple[Path, Result], older_student: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tolerance is none, as long as it is one machine's CPU: weights, metrics and loss curve are the same bytes."""
+    undisturbed, _ = trained
+    changes = FOUR_EPOCHS | {"run.resume": True, "run.checkpoint_steps": 2}
+    params = changed_params(tmp_path / "params.yaml", older_student, changes)
+    shutil.copytree(undisturbed / "sums", tmp_path / "sums")
+    arguments = train_options(tmp_path, params)
+    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    output = found_of(stage, tmp_path, "*/output/checkpoint-4").parent  # then the one before is whole
+    kill_all(stage)
+    assert not (tmp_path / "model").exists()
+    newest = last_checkpoint(output)
+    assert newest is not None
+    caplog.set_level("INFO", "distillery")
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
+    for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
+        assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
+    runs = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    assert runs["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
+
+
+def read_by_llamafactory(job: Job, rows: list[Conversation]) -> dict[str, Any]:
+    """The tokens, labels and arguments that LLaMA-Factory's own code makes of what we write for it."""
+    scratch = project_root() / ".cache" / "training" / job.name
+    write_inputs(job, inputs.samples(job, rows), scratch, inputs.training_yaml(job, scratch))
+    command = [str(PROGRAM.parent / "python"), "-c", READ, str(scratch / "train.yaml")]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.llamafactory
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(("system_prompt", "loss_on"), [("as_system", "every"), ("in_user_turn", "last")])
+def test_llamafactory_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
+    job: Callable[..., Job], system_prompt: str, loss_on: str
+) -> None:
+    long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
+    several = Conversation(SYSTEM, "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。")))
+    rows = [*sums(2), long, several]
+    changes = {"arms.filtered.cutoff_len": 4096, "train.seed": 7, "train.loss_on": loss_on}
+    asked = job(changes | {"train.system_prompt": system_prompt}, rows)
+    read = read_by_llamafactory(asked, rows)
+    tokenizer = aligned_tokenizer(asked)
+    tokenizer.eos_token = end_of_turn(asked, tokenizer)
+    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    for row, seen in zip(rows, read["rows"], strict=True):
+        answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] + newline
+        prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
+        assert seen["ids"] == prompt + answer
+        assert seen["labels"][len(prompt) :] == answer
+        earlier = [label for label in seen["labels"][: len(prompt)] if label != -100]
+        texts = [f"{text}<|im_end|>\n" for text in row.answers[:-1]] if loss_on == "every" else []
+        assert tokenizer.decode(earlier) == "".join(texts)
+        assert row.system in tokenizer.decode(seen["ids"])
+    # each key is an argument of LLaMA-Factory's own, with our value
+    keys = yaml_of(asked)
+    assert keys.keys() <= read["read"].keys()
+    for name in ("learning_rate", "seed", "cutoff_len", "per_device_train_batch_size", "bf16", "logging_steps"):
+        assert read["read"][name] == str(keys[name]), name
+    measured = llamafactory_tokens.measured_rows(asked, str(PROGRAM), tokenizer)
+    assert [each.tokens for each in measured.rows] == [len(each["ids"]) for each in read["rows"]]
+
+
+@pytest.mark.llamafactory
+@pytest.mark.usefixtures("real")
+def test_llamafactory_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job]) -> None:
+    row = sums(1)[0]
+    tokenizer = aligned_tokenizer(job())
+    tokens = llamafactory_tokens.measured_rows(job(), str(PROGRAM), tokenizer).rows[0].tokens
+    exact = job({"arms.filtered.cutoff_len": tokens}, [row])
+    assert len(llamafactory_tokens.measured_rows(exact, str(PROGRAM), tokenizer).rows) == 1
+    shorter = job({"arms.filtered.cutoff_len": tokens - 1}, [row])
+    with pytest.raises(TrainingError, match="all 1 conversations are longer"):
+        llamafactory_tokens.measured_rows(shorter, str(PROGRAM), tokenizer)
+
+
+@pytest.mark.llamafactory
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train.trainer.template": "ernie"}, "train.trainer.template: ernie: LLaMA-Factory would train on '"),
+        ({"train.trainer.template": "no_such"}, "Template no_such does not exist."),
+        ({"train.trainer.extra": {"no_such_key": 1}}, "no_such_key"),
+    ],
+)
+def test_what_llamafactory_cannot_train_on_fails_with_its_reason(
+    tmp_path: Path, params: Params, changes: dict[str, Any], reason: str
+) -> None:
+    assert reason in error_of(CliRunner().invoke(train, train_options(tmp_path, params(changes))), tmp_path)
+
+
+@pytest.mark.llamafactory
+@pytest.mark.usefixtures("real")
+def test_llamafactorys_adapter_is_merged_and_trained_with_zero_2_on_two_processes(
+    tmp_path: Path, params: Params, older_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
+    (tmp_path / "uncompiled.py").write_text(UNCOMPILED)
+    torchrun = f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 '{tmp_path / 'uncompiled.py'}' {{yaml}}"
+    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.trainer.command": torchrun}
+    changes |= {"train.finetuning.kind": "lora", "arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
+    result = CliRunner().invoke(train, train_options(tmp_path, params(changes)))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["steps"], metrics["effective_batch"]) == (4, 2)
+    assert "zero" in (tmp_path / ".cache" / "training" / "filtered.log").read_text().lower()
+    assert not list((tmp_path / "model").glob("adapter*"))
+    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (tmp_path / "model", older_student))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not model.state_dict()[name].equal(student.state_dict()[name])
