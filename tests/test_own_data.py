@@ -55,10 +55,10 @@ def test_questions_without_gold_answers_go_through_the_whole_chain(workspace: Wo
     assert {row["id"] for row in kept} == right
     assert {row["decided_by"] for row in kept} == {"rubric"}
     compared = json.loads((workspace.folder / "metrics" / "prefer.json").read_bytes())
-    assert {(pair["first"], pair["second"]) for pair in compared["pairs"]} == {
+    assert {(pair["first"], pair["second"]) for pair in compared["pairs"].values()} == {
         ("filtered", "base"),
         ("unfiltered", "base"),
         ("filtered", "unfiltered"),
     }
-    assert all(pair["wins"] + pair["losses"] + pair["ties"] == 10 for pair in compared["pairs"])
+    assert all(pair["wins"] + pair["losses"] + pair["ties"] == 10 for pair in compared["pairs"].values())
     assert "preference" in (workspace.folder / "report" / "index.html").read_text(encoding="utf-8")
