@@ -191,7 +191,7 @@ def test_the_committed_profile_needs_nothing_that_is_not_here(machine: Machine) 
     machine.environment["PYTHONPATH"] = str(ROOT)  # the real torch
     said = machine.doctor_on(ROOT / "params.yaml")
     assert said.code == 0, said.text
-    assert said.rows["API key"] == Row("ok", "not needed: embedded teacher", "")
+    assert said.rows["API key"] == Row("ok", "not needed: embedded", "")
     assert said.rows["downloads"] == Row("ok", "not needed", "")
     assert said.rows["device"].found.startswith("cpu, ")
 

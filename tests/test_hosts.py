@@ -106,7 +106,7 @@ def test_the_answers_travel_as_a_file_and_the_other_host_asks_for_none(workspace
     second = workspace.clone(tmp_path / "second")
     second.make("store-import", f"FILE={tmp_path / 'the answers.jsonl'}")
     second.change({"distill.samples_per_question": 2})
-    assert second.repro("distill") == {"collect", "difficulty", "distill"}
+    assert second.repro("distill") == {"eval-data", "collect", "difficulty", "distill"}
     assert second.asked() == 12, "the second samples only"
 
     second.make("store-export", f"FILE={tmp_path / 'the answers.jsonl'}")
@@ -142,7 +142,8 @@ def test_two_commits_that_meet_in_dvc_lock_are_merged_as_the_page_says(
     executed = merged_by(page_block("When both hosts have committed"), second)
     assert executed == {"prefer", "compare", "report"}, "each arm was trained once, on its own host"
     assert second.try_to_run("git", "grep", "-n", "^<<<<<<<").stdout == ""
-    assert {path.split("/")[-1] for path in second.run("git", "ls-files", "models", "data").split()} == {".gitignore"}
+    kept = {path.split("/")[-1] for path in second.run("git", "ls-files", "models", "data").split()}
+    assert kept == {".gitignore", "README.md", "reviews.jsonl"}
     assert second.repro() == set()
     assert second.asked() == first.asked() - 12 == 0
     first.run("git", "pull", "-q")

@@ -180,7 +180,7 @@ def test_a_worktree_asks_for_nothing_that_the_main_one_has_received(workspace: W
     done = subprocess.run(
         ["dvc", "repro", "distill"], cwd=tmp_path / "another", env=environment, capture_output=True, text=True
     )
-    assert stages_in(done.stdout) == {"collect", "difficulty", "distill"}, done.stderr
+    assert stages_in(done.stdout) == {"eval-data", "collect", "difficulty", "distill"}, done.stderr
     assert workspace.asked() == asked
     assert not (tmp_path / "another" / "data" / "store").exists()
 

@@ -58,7 +58,7 @@ def test_a_full_disk_loses_no_answer_that_was_stored(workspace: Workspace, mount
 
 def test_a_full_disk_under_the_cache_of_dvc_costs_no_request(workspace: Workspace, mounting: Mounting) -> None:
     workspace.change({"collect.train_size": 96})
-    done = mounting("mount -t tmpfs -o size=48k tmpfs .dvc/cache && dvc repro distill")
+    done = mounting("mount -t tmpfs -o size=64k tmpfs .dvc/cache && dvc repro distill")
     assert done.returncode != 0
     assert "failed to reproduce 'distill': [Errno 28] No space left on device" in done.stderr
     assert workspace.asked() == 96

@@ -24,7 +24,7 @@ def ending_with_distill(folder: Path) -> Workspace:
     workspace = Workspace.of_the_repository(folder, folder / "no student")
     path = workspace.folder / "dvc.yaml"
     stages = YAML().load(path)["stages"]
-    YAML().dump({"stages": {name: stages[name] for name in ("collect", "difficulty", "distill")}}, path)
+    YAML().dump({"stages": {name: stages[name] for name in ("eval-data", "collect", "difficulty", "distill")}}, path)
     workspace.commit()
     return workspace
 
@@ -37,7 +37,7 @@ def with_failures(built_once: Callable[..., Path], tmp_path: Path) -> Workspace:
         asking = ending_with_distill(folder)
         faults = {"empty_content": 0.4}
         asking.change({"distill.teacher.faults": faults, "distill.max_failed_share": 0.9})
-        assert asking.repro() == {"collect", "difficulty", "distill"}
+        assert asking.repro() == {"eval-data", "collect", "difficulty", "distill"}
         assert {row["reason"] for row in failures(asking)} == {"empty_response"}
         assert {row["attempts"] for row in failures(asking)} == {1}
 

@@ -26,8 +26,9 @@ def _rows(hub: str, path: str, key: str, load: Callable[[], Iterable[Mapping[str
     try:
         rows = load()
     except Exception as error:  # the clients raise their own, requests' and datasets' errors alike
+        cause = error.__cause__ or error
         raise DataError(
-            f"{key}: {hub} gave no '{path}' ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
+            f"{key}: {hub} gave no '{path}' ({type(cause).__name__}: {' '.join(str(cause).split())[:200]}). "
             "Check the id, the subset and the split; without a network, take a file or a folder of it."
         ) from error
     for number, row in enumerate(rows):
