@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.lib.params import Collect, Params, Section
+from tests.workspace import stages_in
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -242,4 +243,5 @@ def test_the_committed_run_is_up_to_date_with_the_code(tmp_path: Path) -> None:
         cwd = clone if clone.exists() else ROOT
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("Data and pipelines are up to date."), done.stdout
+    # prefer reads data/eval, a folder of several outputs, which DVC cannot know to be unchanged where it is missing
+    assert stages_in(done.stdout) <= {"prefer"}, done.stdout
