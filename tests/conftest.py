@@ -6,7 +6,10 @@ writes to its tmp_path alone, and listens on a port that is free.
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from filelock import FileLock
 from tests import public_data
 from tests.distill_runner import KEY, DistillRunner, Route, Serve, Server
 from tests.tiny_student import build_tiny_student
-from tests.workspace import ALL, Workspace, write_changed_params
+from tests.workspace import ALL, Workspace, wait_until, write_changed_params
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
@@ -223,3 +226,18 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[str]:
+    """The address of a local S3 server without a bucket."""
+    said = tmp_path / "what the server said"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with said.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            wait_until(lambda: server.poll() is not None or "Running on" in said.read_text())
+            found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
+            assert found, said.read_text()
+            yield found[1]
+        finally:
+            server.terminate()

@@ -2,16 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
 from tests.test_teacher_transfer import bodies
-from tests.workspace import ALL, ROOT, Workspace, stages_in, wait_until
+from tests.workspace import ALL, ROOT, Workspace, stages_in
 
 pytestmark = pytest.mark.heavy
 
@@ -38,23 +35,8 @@ def test_what_one_host_pushed_the_other_does_not_compute(two_hosts: tuple[Worksp
     assert not second.run("git", "status", "--short"), "pulling left nothing to commit"
 
 
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[str]:
-    """The address of a local S3 server with an empty bucket, ``distillery``."""
-    said = tmp_path / "what the server said"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with said.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            wait_until(lambda: server.poll() is not None or "Running on" in said.read_text())
-            found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
-            assert found, said.read_text()
-            build_opener(ProxyHandler({})).open(Request(f"{found[1]}/distillery", method="PUT")).close()
-            yield found[1]
-        finally:
-            server.terminate()
-
-
 def test_what_one_host_pushed_to_s3_the_other_does_not_compute(workspace: Workspace, tmp_path: Path, s3: str) -> None:
+    build_opener(ProxyHandler({})).open(Request(f"{s3}/distillery", method="PUT")).close()
     second = workspace.clone(tmp_path / "second host")
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     for host in (workspace, second):

@@ -4,9 +4,7 @@ import csv
 import gzip
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
@@ -21,7 +19,6 @@ from stages.lib.params.presets import preset_named, preset_names
 from stages.lib.tables.columns import fits, value_at
 from stages.lib.tables.gold import READERS
 from tests.test_collect import OUTPUTS, arguments, rows, texts
-from tests.workspace import wait_until
 
 ROWS = [
     {"q": "Ann has 3 hens, Bob 4. How many?", "a": "7", "level": "1"},
@@ -164,21 +161,6 @@ class TestFiles:
         for name, value in keys.items():
             monkeypatch.setenv(name, value)
         assert texts(collect(table("s3://own/sets/*.csv")) / "questions") == [row["q"] for row in ROWS[:3]]
-
-
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[str]:
-    """The address of a local S3 server."""
-    said = tmp_path / "what the server said"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with said.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            wait_until(lambda: server.poll() is not None or "Running on" in said.read_text())
-            found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", said.read_text())
-            assert found, said.read_text()
-            yield found[1]
-        finally:
-            server.terminate()
 
 
 class TestRows:
