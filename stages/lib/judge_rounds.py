@@ -10,20 +10,18 @@ because a time-out must not decide. The replies that were received are in the st
 """
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from stages.lib.params import Run
-from stages.lib.replies.errors import Subject
+from stages.lib.received import refused_for_its_content, require_received
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.asking import AskResult, Requests, Respondent, ask_missing, chat_request, price_of
-from stages.lib.teacher.client import CallFailed, TeacherError
+from stages.lib.teacher.client import CallFailed
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import body_cost
 
-ROW_SUBJECTS = (Subject.CONTENT, Subject.LENGTH)  # refused because of the row's content, which a retry cannot change
 UNUSABLE = ("cut_off", "refused", "not_finished")  # an answer without reasoning may still hold a judgement
 
 T = TypeVar("T")
@@ -102,26 +100,12 @@ class JudgeRounds(Generic[T]):
             self.counts.bought += result.counts.bought
             self.counts.cost += result.counts.cost
             self.latencies.extend(result.latencies)
-        if self._run.offline and result.counts.failed:
-            raise TeacherError(
-                f"{stage}: run.offline is true, and {result.counts.failed} {self._what} of the judge are not in the "
-                f"store. Set it to false, or {self._without}."
-            )
         some_received = result.counts.bought + result.counts.from_store > 0
-        missing = [failed for failed in result.failed.values() if not _is_permanent(failed, some_received)]
-        if missing:
-            kinds = ", ".join(f"{n} {reason}" for reason, n in Counter(each.reason for each in missing).most_common())
-            words = next((f': "{each.message}"' for each in missing if each.message), "")
-            raise TeacherError(
-                f"{stage}: {len(missing)} {self._what} of the judge were not received ({kinds}{words}). The received "
-                "ones are kept. Run the stage again to ask for the rest."
-            )
+
+        def is_permanent(failed: CallFailed) -> bool:
+            # where all rows were refused without a known reason, the cause is not the rows
+            return refused_for_its_content(failed) or (some_received and failed.reason == "refused")
+
+        what = f"{self._what} of the judge"
+        require_received(stage, what, result, self._run.offline, self._without, is_permanent)
         return result.counts
-
-
-def _is_permanent(failed: CallFailed, some_received: bool) -> bool:
-    """Whether a retry cannot help: the row's content was refused.
-
-    Where all rows were refused without a known reason, the cause is not the rows.
-    """
-    return failed.reason == "refused" and (some_received or failed.subject in ROW_SUBJECTS)
