@@ -272,15 +272,6 @@ class Tally:
         self._of_question.clear()
 
 
-def _by_majority(row: Filtered) -> str:
-    """The majority's verdict, whatever a person said afterwards."""
-    if row.decided_by != DECIDED_BY or row.majority is None:
-        return row.verdict
-    if row.majority.value is None or row.prediction is None:
-        return "unsure"
-    return "right" if row.prediction == row.majority.value else "wrong"
-
-
 class MajorityTally:
     """The counts of the strategy ``majority``, by question and by answer."""
 
@@ -298,8 +289,8 @@ class MajorityTally:
             self._last = row.id
             self._decided += row.majority.value is not None
             self._shares[f"{row.majority.share:.2f}"] += 1
-        if row.rule_verdict:
-            self._table[_by_majority(row), row.rule_verdict] += 1
+        if row.rule_verdict and row.decided_by == "majority":  # and no person decided
+            self._table[row.verdict, row.rule_verdict] += 1
 
     def metrics(self) -> dict[str, Any]:
         """Nothing without the strategy. ``by_gold["right"]["wrong"]``: in the majority, wrong by the gold answer."""
