@@ -16,7 +16,7 @@ from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with
 from stages.lib.training import Conversation, Job
 from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.train import main as train
-from tests.test_train_openmind import write_sharegpt
+from tests.trainings import write_sharegpt
 
 Params = Callable[..., Path]
 

@@ -5,10 +5,8 @@ LLaMA-Factory. What all trainers in their own environment share is tested in tes
 """
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,20 @@ from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory import inputs
 from stages.lib.trainers.llamafactory import tokens as llamafactory_tokens
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.checkpoints import last_checkpoint
 from stages.lib.training.external_inputs import write_inputs
 from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 from stages.train import main as train
-from tests.test_train_openmind import (
+from tests.trainings import (
     FOUR_EPOCHS,
     SYSTEM,
     ZERO2,
+    assert_loads_and_answers,
+    assert_resumes_to_the_same_bytes,
+    counted,
     error_of,
-    found_of,
-    kill_all,
+    installed,
+    killed_after_a_checkpoint,
+    rows_of_which_one_is_too_long,
     sums,
     train_options,
 )
@@ -183,10 +184,7 @@ def test_a_program_without_its_python_is_refused(
 @pytest.fixture(scope="session")
 def real_program() -> Path:
     """LLaMA-Factory's own program; without it the tests are skipped, but never where CI=true."""
-    if not PROGRAM.is_file():
-        missing = f"no {PROGRAM.relative_to(ROOT)}: 'make llamafactory-env' makes it"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return PROGRAM
+    return installed(PROGRAM, "llamafactory-env")
 
 
 @pytest.fixture
@@ -201,44 +199,27 @@ def trained(
     """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
     folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
     folder.mkdir()
-    rows = sums(10)
-    rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
     params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("LLAMAFACTORY_CLI", str(real_program))
-        yield folder, CliRunner().invoke(train, train_options(folder, params, rows))
+        yield folder, CliRunner().invoke(train, train_options(folder, params, rows_of_which_one_is_too_long()))
 
 
 @pytest.mark.llamafactory
 def test_llamafactory_trains_and_its_weights_load_and_answer(trained: tuple[Path, Result], older_student: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     folder, result = trained
     assert result.exit_code == 0, result.output
-    saved = folder / "model"
-    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (saved, older_student))
-    weights, before = model.state_dict(), student.state_dict()
-    assert weights.keys() == before.keys()
-    assert any(not weights[name].equal(before[name]) for name in weights)
-    tokenizer = AutoTokenizer.from_pretrained(saved)
-    prompt = tokenizer.apply_chat_template(sums(1)[0].messages()[:-1], add_generation_prompt=True, return_tensors="pt")
-    answer = model.generate(**prompt, max_new_tokens=4, do_sample=False)
-    assert answer.shape[1] > prompt["input_ids"].shape[1]
+    tokenizer = assert_loads_and_answers(folder / "model", older_student)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(older_student).chat_template
 
 
 @pytest.mark.llamafactory
 def test_llamafactorys_training_is_counted(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
-    metrics = json.loads((folder / "model.json").read_text())
-    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
-    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (20, 4.0, 2)
-    assert metrics["last_loss"] < metrics["first_loss"]
-    points = (folder / "model.csv").read_text().splitlines()[1:]
-    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 21)]
-    assert metrics["tokens_trained"] < metrics["tokens_seen"]
-    took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
+    _, took = counted(folder)
     assert (took["versions"]["llamafactory"], took["versions"]["transformers"]) == ("0.9.5", "5.6.0")
     assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
 
@@ -254,20 +235,8 @@ def test_a_killed_llamafactory_resumes_and_ends_with_the_bytes_of_an_undisturbed
     params = changed_params(tmp_path / "params.yaml", older_student, changes)
     shutil.copytree(undisturbed / "sums", tmp_path / "sums")
     arguments = train_options(tmp_path, params)
-    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
-    output = found_of(stage, tmp_path, "*/output/checkpoint-4").parent  # then the one before is whole
-    kill_all(stage)
-    assert not (tmp_path / "model").exists()
-    newest = last_checkpoint(output)
-    assert newest is not None
-    caplog.set_level("INFO", "distillery")
-    result = CliRunner().invoke(train, arguments)
-    assert result.exit_code == 0, result.output
-    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
-    for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
-        assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
-    runs = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
-    assert runs["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
+    newest = killed_after_a_checkpoint(tmp_path, arguments)
+    assert_resumes_to_the_same_bytes(tmp_path, arguments, newest, undisturbed, caplog)
 
 
 def read_by_llamafactory(job: Job, rows: list[Conversation]) -> dict[str, Any]:

@@ -27,18 +27,28 @@ from stages.lib.params import OpenMind, ParamsError, load_params, prompt_text
 from stages.lib.trainers.openmind import inputs
 from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError, external, external_inputs, external_plan
-from stages.lib.training.checkpoints import last_checkpoint
 from stages.lib.training.resources import Sharing, Size, stored_size
 from stages.train import main as train
 from tests.public_data import ARTICLE
+from tests.trainings import (
+    FOUR_EPOCHS,
+    SYSTEM,
+    ZERO2,
+    assert_loads_and_answers,
+    assert_resumes_to_the_same_bytes,
+    counted,
+    error_of,
+    installed,
+    killed_after_a_checkpoint,
+    rows_of_which_one_is_too_long,
+    sums,
+    train_options,
+)
 from tests.workspace import ROOT, Workspace, write_changed_params
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
-SYSTEM = "Think first. 先想。"
-FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
 # in a script in openMind's place: the folder that its YAML names
 OUTPUT = "out=$(dirname $2)/output"
-ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 # openMind's training, for DeepSpeed on a CPU: it would compile C++ to share memory between ranks; gloo does without
 UNCOMPILED = """
 import runpy
@@ -63,32 +73,6 @@ template = TEMPLATES[get_template_type(model_args)]
 rows = get_dataset(dataset_args, training_args, finetune_args, tokenizer, template)
 print(json.dumps([{"ids": row["input_ids"], "labels": row["labels"]} for row in rows]))
 """
-
-
-def sums(count: int) -> list[Conversation]:
-    return [
-        Conversation(
-            SYSTEM, f"What is {n} + 5?", f"<think>\n\n{n} + 5 = {n + 5}</think>\n\n<answer>\n\n{n + 5}</answer>"
-        )
-        for n in range(count)
-    ]
-
-
-def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
-    """A dataset's folder as convert writes it."""
-    folder.mkdir()
-    samples = [
-        {
-            "system": row.system,
-            "conversations": [{"from": "user", "value": row.user}, {"from": "assistant", "value": row.assistant}],
-        }
-        for row in rows
-    ]
-    (folder / f"{folder.name}.json").write_text(json.dumps(samples))
-    (folder / "dataset_info.json").write_text(
-        json.dumps({folder.name: {"tags": external_inputs.TAGS | {"system_tag": "s"}}})
-    )
-    return folder
 
 
 def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
@@ -279,63 +263,6 @@ def test_a_student_whose_text_openmind_would_split_otherwise_is_refused(
 
 
 # --- how it is started, and what is believed of it
-
-
-def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None = None) -> list[str]:
-    dataset = tmp_path / "sums"
-    if not dataset.exists():
-        write_sharegpt(dataset, rows or sums(10))
-    options = {"dataset": dataset, "model": tmp_path / "model", "metrics": tmp_path / "model.json"}
-    options |= {"left-out": tmp_path / "model.left_out.jsonl", "loss": tmp_path / "model.csv", "params": params}
-    return ["--arm", "filtered", *(text for name, path in options.items() for text in (f"--{name}", str(path)))]
-
-
-def found_of(stage: subprocess.Popen[Any], tmp_path: Path, pattern: str) -> Path:
-    """What a running stage writes in its scratch folder, as soon as it is there."""
-    deadline = time.monotonic() + 120
-    while not (found := sorted((tmp_path / ".cache" / "training" / "filtered").glob(pattern))):
-        assert stage.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    return found[0]
-
-
-def kill_all(stage: subprocess.Popen[Any]) -> None:
-    """Kill a stage and all that it started, as a machine that goes down does."""
-    started = descendants(stage.pid)
-    assert started
-    for pid in [stage.pid, *started]:
-        os.kill(pid, signal.SIGKILL)
-    stage.wait()
-    for pid in started:  # until the last of its threads is dead it holds the lock
-        while not is_dead(pid):
-            time.sleep(0.01)
-
-
-def is_dead(pid: int) -> bool:
-    """Whether no thread of a process is left, or none but its first, which waits to be told of (Linux)."""
-    try:
-        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-    except (FileNotFoundError, ProcessLookupError):  # a thread ended meanwhile: look again
-        return False
-    return all("State:\tZ" in text for text in texts)
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they started (Linux)."""
-    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    children = [int(child) for text in texts for child in text.split()]
-    return [each for child in children for each in (child, *descendants(child))]
-
-
-def error_of(result: Result, tmp_path: Path) -> str:
-    """The error of a training that failed, the last line on stderr; no model may be left."""
-    assert isinstance(result.exception, SystemExit), repr(result.exception)
-    assert result.exit_code == 1, result.output
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("Error: ")
-    assert not (tmp_path / "model").exists()
-    return line.removeprefix("Error: ")
 
 
 def test_a_program_that_ends_with_0_and_wrote_nothing_has_failed_and_is_quoted(
@@ -828,10 +755,7 @@ def test_a_few_shot_prompt_has_the_system_text_once_before_its_first_question(
 @pytest.fixture(scope="session")
 def real_program() -> Path:
     """openMind's own program; without it the tests are skipped, but never where CI=true."""
-    if not PROGRAM.is_file():
-        missing = f"no {PROGRAM.relative_to(ROOT)}: 'make openmind-env' makes it"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return PROGRAM
+    return installed(PROGRAM, "openmind-env")
 
 
 @pytest.fixture
@@ -846,30 +770,19 @@ def trained(
     """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
     folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
     folder.mkdir()
-    rows = sums(10)
-    rows[3] = Conversation(SYSTEM, "Why?", "so " * 2000)
     params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.setenv("OPENMIND_CLI", str(real_program))
-        yield folder, CliRunner().invoke(train, train_options(folder, params, rows))
+        yield folder, CliRunner().invoke(train, train_options(folder, params, rows_of_which_one_is_too_long()))
 
 
 @pytest.mark.openmind
 def test_openmind_trains_and_its_weights_load_and_answer(trained: tuple[Path, Result], older_student: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder, result = trained
     assert result.exit_code == 0, result.output
     saved = folder / "model"
-    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (saved, older_student))
-    weights, before = model.state_dict(), student.state_dict()
-    assert weights.keys() == before.keys()
-    assert any(not weights[name].equal(before[name]) for name in weights)
-    tokenizer = AutoTokenizer.from_pretrained(saved)
-    prompt = tokenizer.apply_chat_template(sums(1)[0].messages()[:-1], add_generation_prompt=True, return_tensors="pt")
-    answer = model.generate(**prompt, max_new_tokens=4, do_sample=False)
-    assert answer.shape[1] > prompt["input_ids"].shape[1]
+    assert_loads_and_answers(saved, older_student)
     assert str(older_student) not in (saved / "config.json").read_text(), "a path of the machine"
     assert {path.name for path in saved.iterdir()} <= {
         *("model.safetensors", "config.json", "generation_config.json"),
@@ -880,15 +793,8 @@ def test_openmind_trains_and_its_weights_load_and_answer(trained: tuple[Path, Re
 @pytest.mark.openmind
 def test_openminds_training_is_counted(trained: tuple[Path, Result]) -> None:
     folder, _ = trained
-    metrics = json.loads((folder / "model.json").read_text())
-    assert (metrics["rows"], metrics["rows_too_long"], metrics["share_over_cutoff_len"]) == (9, 1, 0.1)
-    assert (metrics["steps"], metrics["epochs"], metrics["effective_batch"]) == (20, 4.0, 2)
-    assert metrics["last_loss"] < metrics["first_loss"]
-    points = (folder / "model.csv").read_text().splitlines()[1:]
-    assert [point.split(",")[0] for point in points] == [str(step) for step in range(1, 21)]
-    assert metrics["tokens_trained"] < metrics["tokens_seen"]
+    metrics, took = counted(folder)
     assert metrics["student"]["name"] == "student"
-    took = json.loads((folder / "metrics" / "runs" / "train-filtered.json").read_bytes())
     assert took["versions"]["openmind"] == "1.0.0"
     assert took["versions"]["transformers"] == "4.45.2", "openMind's and not ours"
     assert took["peak_memory_mib"] > 100
@@ -913,24 +819,12 @@ def test_a_killed_openmind_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     params = changed_params(tmp_path / "params.yaml", older_student, changes)
     shutil.copytree(undisturbed / "sums", tmp_path / "sums")
     arguments = train_options(tmp_path, params)
-    stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
-    output = found_of(stage, tmp_path, "*/output/checkpoint-4").parent  # then the one before is whole
-    kill_all(stage)
-    assert not (tmp_path / "model").exists()
-    newest = last_checkpoint(output)
-    assert newest is not None
-    torn = output / "checkpoint-99"  # as where it is killed while it writes one
+    newest = killed_after_a_checkpoint(tmp_path, arguments)
+    torn = newest.parent / "checkpoint-99"  # as where it is killed while it writes one
     shutil.copytree(newest, torn)
     (torn / "trainer_state.json").unlink()
-    caplog.set_level("INFO", "distillery")
-    result = CliRunner().invoke(train, arguments)
-    assert result.exit_code == 0, result.output
-    assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
-    for path in [*(undisturbed / "model").iterdir(), *undisturbed.glob("model.*")]:
-        assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
+    assert_resumes_to_the_same_bytes(tmp_path, arguments, newest, undisturbed, caplog)
     assert [path.name for path in (tmp_path / ".cache" / "training").iterdir()] == ["filtered.log"]
-    runs = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
-    assert runs["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
 
 
 @pytest.mark.openmind

@@ -23,7 +23,7 @@ from stages.lib.training import Job
 from stages.lib.training.launching import launch
 from stages.train import main as train
 from tests.test_train_batches import uneven
-from tests.test_train_openmind import write_sharegpt
+from tests.trainings import write_sharegpt
 from tests.workspace import ROOT, write_changed_params
 
 Params = Callable[..., Path]

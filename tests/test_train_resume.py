@@ -24,7 +24,7 @@ from stages.lib.training.checkpoints import digest, last_checkpoint
 from stages.lib.training.identity import student_identity
 from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, explain_out_of_memory
 from stages.train import main as train
-from tests.test_train_openmind import sums, write_sharegpt
+from tests.trainings import sums, write_sharegpt
 from tests.workspace import ROOT
 
 Params = Callable[..., Path]
