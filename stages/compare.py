@@ -45,7 +45,7 @@ def main(
     eval_path: Path, train_path: Path, prefer_path: Path, out_path: Path, table_path: Path, params_path: Path
 ) -> None:
     params = load_params(params_path)
-    evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
+    evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.trained_arms]}
     comparison = compare(evaluations, read_preferences(prefer_path), params.compare)
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)

@@ -105,10 +105,10 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
     check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
     check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
-    comparison = read_comparison(inputs.comparison, list(params.arms))
-    trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.arms}
+    comparison = read_comparison(inputs.comparison, list(params.trained_arms))
+    trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
     answers = {name: read_answers(inputs.answers, name, comparison, params) for name in comparison.arms}
-    files = hash_files(input_files(inputs, list(params.arms)))
+    files = hash_files(input_files(inputs, list(params.trained_arms)))
     return Page(
         teachers=sorted({row.model for row in distilled}),
         student=PurePath(params.train.student.name).name,
@@ -240,7 +240,7 @@ def read_training(folder: Path, name: str, params: Params) -> Training:
     """An arm's training: its settings, its counts and its losses."""
     advice = rebuild(f"train@{name}")
     seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
-    return Training(params.arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
+    return Training(params.trained_arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
 
 
 def read_answers(folder: Path, name: str, comparison: Comparison, params: Params) -> Answers:

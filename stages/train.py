@@ -1,11 +1,13 @@
-"""Train one arm: the student on one dataset.
+"""Train one arm: the student on one dataset, or on-policy from another arm towards a teacher.
 
 In:   data/sharegpt/DATASET, the student's weights
+      models/START and models/TEACHER of an on-policy arm; a teacher's may be a file that names it (teachers)
 Out:  models/ARM/                     merged weights (safetensors), tokenizer and the chat template of the training
       data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, with the reason:
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
       metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
                                       and last loss: the same on every machine whose arithmetic is the same
+                                      of an on-policy arm also start_from, teacher, and on_policy (its answers)
       metrics/train/ARM.loss.csv      step,loss,learning_rate
       metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
 
@@ -21,7 +23,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,15 +31,30 @@ import click
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Params, ParamsError, Tags, load_params
+from stages.lib.params import OnPolicyArm, Params, ParamsError, Tags, load_params
 from stages.lib.rows import DataError, read_json, write_json, write_rows, writing
 from stages.lib.students import student_folder
+from stages.lib.token_teacher import teacher_folder, teacher_identity
 from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
 from stages.lib.training.identity import student_identity
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
 
 log = logging.getLogger("distillery.train")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The folders that an on-policy arm needs: the arm that it starts from, and its teacher."""
+
+    start: Path | None = None
+    teacher: Path | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Both, for the metrics; empty without a teacher."""
+        if not (self.start and self.teacher):
+            return {}
+        return {"start_from": self.start.name, "teacher": teacher_identity(self.teacher)}
 
 
 class _Sample(BaseModel):
@@ -56,6 +73,8 @@ class _Entry(BaseModel):
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
+@click.option("--start-from", "start_path", type=READ, help="An on-policy arm's first weights, read.")
+@click.option("--teacher", "teacher_path", type=READ, help="An on-policy arm's teacher, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Rows, steps, tokens and losses, written.")
@@ -65,6 +84,8 @@ class _Entry(BaseModel):
 def main(
     arm_name: str,
     dataset_path: Path,
+    start_path: Path | None,
+    teacher_path: Path | None,
     model_path: Path,
     left_out_path: Path,
     metrics_path: Path,
@@ -77,11 +98,13 @@ def main(
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path)
+    given = Given(start_path, teacher_path)
+    trained = train_arm(arm_name, conversations, params, model_path, given)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
-    write_json(metrics_path, {"student": identity} | summary(trained, len(conversations)))
+    facts = {"student": identity} | given.identity() | summary(trained, len(conversations))
+    write_json(metrics_path, facts)
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
         "train: %s: %d rows, %d steps, loss %.3f → %.3f",
@@ -129,22 +152,29 @@ def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
     return Conversation(sample.system, user, assistant, tuple(history))
 
 
-def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
+def train_arm(
+    name: str, conversations: list[Conversation], params: Params, out: Path, given: Given = Given()
+) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete."""
-    if name not in params.arms:
-        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    if name not in params.trained_arms:
+        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.trained_arms)}.")
+    arm = params.trained_arms[name]
+    if isinstance(arm, OnPolicyArm) != bool(given.start and given.teacher):
+        raise ParamsError(f"train: --start-from and --teacher are for arms of on_policy, and only for them ({name}).")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
+    kind = "on_policy" if isinstance(arm, OnPolicyArm) else params.train.trainer.kind
+    trainer = importlib.import_module(f"stages.lib.trainers.{kind}")
     job = Job(
         name=name,
         conversations=conversations,
-        student=student_folder(params.train.student),
+        student=given.start or student_folder(params.train.student),
         train=params.train,
-        arm=params.arms[name],
+        arm=arm,
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
+        teacher=teacher_folder(given.teacher) if given.teacher else None,
     )
     try:
         trained: Trained = trainer.train(job)
@@ -191,7 +221,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
     if conversations != trained.rows + left_out:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
-    losses = facts.pop("losses")
+    losses, rollouts = facts.pop("losses"), facts.pop("rollouts")
     for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
         del facts[name]
     return {
@@ -201,6 +231,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         "rows_too_long": left_out,
         "left_out": by_reason(trained.left_out),
         **facts,
+        **({"on_policy": rollouts} if rollouts else {}),
         "share_over_cutoff_len": round((left_out + trained.rows_shortened) / conversations, 4),
         "first_loss": round(losses[0]["loss"], 4),
         "last_loss": round(losses[-1]["loss"], 4),

@@ -63,6 +63,7 @@ def _rearrange(tree: Document) -> None:
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
     _prefer(tree.root)
+    _on_policy(tree.root)
     _run(section("run"), section)
 
 
@@ -194,6 +195,13 @@ def _prefer(root: Entry) -> None:
     """No judge compared the arms' answers."""
     if (evaluate := root.at("evaluate")) and root.entries and not root.at("prefer"):
         root.put(Entry("prefer", None, above=[""]), root.entries.index(evaluate) + 1)
+
+
+def _on_policy(root: Entry) -> None:
+    """Every arm was trained on a dataset's answers."""
+    for before, name in (("arms", "on_policy"), ("on_policy", "teachers")):
+        if (above := root.at(before)) and root.entries and not root.at(name):
+            root.put(Entry(name, {}, above=[""] if name == "on_policy" else []), root.entries.index(above) + 1)
 
 
 def _run(run: Entry, section: Any) -> None:

@@ -26,7 +26,7 @@ from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.trainers.trl.prompts import tokens_of
-from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.training import Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.training.length import FittingRows, fitting_rows
@@ -63,12 +63,16 @@ class _Row:
 
 @dataclass(frozen=True)
 class Work:
-    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent."""
+    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent.
+
+    ``trainer``: the package of trainers/ whose ``run_trainer`` trains.
+    """
 
     job: Job
     scratch: Path
     checkpoint: Path | None
     stage_pid: int
+    trainer: str = "trl"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class TrainerResult:
     tokens_trained: int
     losses: list[LossPoint]
     measured: dict[str, float]
+    rollouts: Rollouts | None = None
 
 
 def train(job: Job) -> Trained:
@@ -97,7 +102,7 @@ def train(job: Job) -> Trained:
     with scratch_folder(job, rows) as scratch:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
         here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
-        result = run_trainer(work) if here else _run_workers(work)
+        result = run_trainer(work) if here else run_workers(work)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
@@ -117,7 +122,7 @@ def check_shares(job: Job) -> None:
         )
 
 
-def _run_workers(work: Work) -> TrainerResult:
+def run_workers(work: Work) -> TrainerResult:
     """Train in separate processes, each with its share of the cards or threads."""
     job, scratch = work.job, work.scratch
     count = job.run.processes
@@ -196,7 +201,7 @@ def run_trainer(work: Work) -> TrainerResult:
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         if trainer.is_world_process_zero():
-            _save(trainer, tokenizer, job)
+            save_trained(trainer, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
     return _trainer_result(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
@@ -248,14 +253,14 @@ def estimated_size(job: Job) -> Size:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
         if job.train.lora:
-            with _refused_by_trl():
-                model = get_peft_model(model, _adapter(job.train.lora))
+            with refused_by_trl():
+                model = get_peft_model(model, adapter(job.train.lora))
     numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
 
 
 @contextmanager
-def _refused_by_trl() -> Iterator[None]:
+def refused_by_trl() -> Iterator[None]:
     """Turn errors of TRL and peft into a TrainingError, such as for target modules that the student does not have."""
     try:
         yield
@@ -307,19 +312,19 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         dataloader_pin_memory=False,
     )
     rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
-    with _refused_by_trl():
+    with refused_by_trl():
         trainer = SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_adapter(params.lora) if params.lora else None,
+            peft_config=adapter(params.lora) if params.lora else None,
         )
-    trainer.add_callback(_stop_at_non_finite_loss(job))
+    trainer.add_callback(stop_at_non_finite_loss(job))
     return trainer
 
 
-def _stop_at_non_finite_loss(job: Job) -> Any:
+def stop_at_non_finite_loss(job: Job) -> Any:
     """A callback that stops the training at the first loss that is nan or inf."""
     from transformers import TrainerCallback
 
@@ -338,7 +343,7 @@ def optimizer(device: str) -> dict[str, str]:
     return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
-def _adapter(lora: Lora) -> Any:
+def adapter(lora: Lora) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -350,11 +355,11 @@ def _adapter(lora: Lora) -> Any:
     )
 
 
-def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
+def save_trained(trainer: Any, tokenizer: Any, job: Job) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if job.train.lora:
         if job.train.lora.keep_adapter:
-            model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
+            model.peft_config["default"].base_model_name_or_path = job.base_name  # not a path of this machine
             model.save_pretrained(job.out / "adapter")
         model = model.merge_and_unload()
     save_model(model, tokenizer, job)
