@@ -18,6 +18,7 @@ from stages.lib.trainers.on_policy.worked import with_examples
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.train import main as train
 from tests.trainings import SYSTEM, sums, write_sharegpt
+from tests.workspace import ROOT
 
 ARM: dict[str, Any] = {
     "dataset": "filtered",
@@ -32,7 +33,7 @@ ARM: dict[str, Any] = {
     "top_k": 0,
     "beta": 1.0,
 }
-SHARED = {"train.per_device_train_batch_size": 2, "train.gradient_accumulation_steps": 2}
+SHARED: dict[str, Any] = {"train.per_device_train_batch_size": 2, "train.gradient_accumulation_steps": 2}
 SHARED |= {"on_policy": {"polished": ARM}}
 
 Params = Callable[..., Path]
@@ -187,3 +188,26 @@ def test_its_settings_are_those_of_params(tiny_params: Params) -> None:
     arm = load_params(tiny_params(SHARED)).trained_arms["polished"]
     assert isinstance(arm, OnPolicyArm)
     assert arm.model_dump() == ARM
+
+
+def test_dvc_trains_the_arms_that_it_starts_from_and_learns_from_first(
+    tmp_path: Path, project_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.repo import Repo
+    from networkx import descendants
+
+    arms = {"polished": ARM, "nearer": ARM | {"teacher": {"source": "big", "worked_examples": 0}}}
+    model = {"kind": "path", "name": "somewhere"}
+    project_params({"on_policy": arms, "teachers": {"big": model}})
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with Repo.init(no_scm=True) as repo:
+        graph = repo.index.graph
+        needed = {
+            stage.addressing: {each.addressing for each in descendants(graph, stage)} for stage in repo.index.stages
+        }
+    assert {"train@filtered", "train@unfiltered", "convert@filtered"} <= needed["train-on-policy@polished"]
+    assert {"train@filtered", "teachers@big"} <= needed["train-on-policy@nearer"]
+    assert not {"train@unfiltered", "train-on-policy@polished"} & needed["train-on-policy@nearer"]
+    assert "train-on-policy@polished" in needed["evaluate-on-policy@polished"]
+    assert {"evaluate-on-policy@polished", "evaluate-on-policy@nearer", "train@filtered"} <= needed["compare"]
