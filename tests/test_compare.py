@@ -65,6 +65,7 @@ class Run:
         for name in ("eval", "train"):
             (folder / name).mkdir()
         self.preferences({})
+        shutil.copy(ROOT / "metrics" / "seeds.json", folder)
 
     def preferences(self, pairs: dict[str, dict[str, Any]]) -> None:
         judge = {"model": "judge", "prompt": "impartial"} if pairs else None
@@ -93,7 +94,7 @@ class Run:
     def arguments(self) -> list[object]:
         return [
             *("--eval", self.folder / "eval", "--train", self.folder / "train"),
-            *("--prefer", self.folder / "prefer.json"),
+            *("--prefer", self.folder / "prefer.json", "--seeds", self.folder / "seeds.json"),
             *("--out", self.folder / "compare.json", "--table", self.folder / "compare.csv"),
         ]
 

@@ -239,7 +239,7 @@ def made_run(
         params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
         write_preferences(folder, benchmarks)
         folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
-        folders += ["--prefer", folder / "metrics/prefer.json"]
+        folders += ["--prefer", folder / "metrics/prefer.json", "--seeds", ROOT / "metrics/seeds.json"]
         out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
         runs(compare, *folders, *out, "--params", params)
 
