@@ -13,6 +13,10 @@ PARAMS ?=
 FULL ?=
 STAGE ?=
 PLATFORM ?=
+SEEDS ?=
+ARMS ?=
+PROFILE ?=
+EQUAL_STEPS ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
 REQUIREMENTS ?= requirements.txt
@@ -97,8 +101,8 @@ why: setup ## say which stages would run, and why; STAGE=train for one; FILE=sta
 profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
-seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
-	python -m benchmarks.seeds --seeds 3,4,5
+seeds: setup ## train and evaluate the arms again on SEEDS=3,4,5; ARMS=a,b PROFILE=ascend EQUAL_STEPS=a: docs/seeds.md
+	python -m benchmarks.seeds --seeds "$(or $(SEEDS),3,4,5)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
 	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
 

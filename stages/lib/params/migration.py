@@ -188,6 +188,8 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
 def _evaluate(evaluate: Entry) -> None:
     keys = {"backend": "kind", "batch_size": "batch_size", "dtype": "dtype", "backend_args": "args"}
     _group(evaluate, "backend", keys)
+    if (limit := evaluate.at("limit")) and evaluate.entries and not evaluate.at("churn"):
+        evaluate.put(Entry("churn", None), evaluate.entries.index(limit) + 1)
 
 
 def _prefer(root: Entry) -> None:
