@@ -21,6 +21,7 @@ from stages.lib.trainers import trl
 from stages.lib.trainers.trl.worker import fail
 from stages.lib.training import Job
 from stages.lib.training.launching import launch
+from stages.lib.training.nodes import Group
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.trainings import write_sharegpt
@@ -236,7 +237,7 @@ def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_by
         patch.delenv("WORLD_SIZE")
         here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
-    assert "torch.distributed.run" not in trl.command_line(work)
-    apart = trl._run_workers(work)
+    assert "torch.distributed.run" not in trl.command_line(work.job, work.scratch / "work.json", 0)
+    apart = trl._run_workers(work, Group(work.job))
     assert (apart.steps, apart.losses, apart.tokens_trained) == (here.steps, here.losses, here.tokens_trained)
     assert difference(tmp_path / "here", tmp_path / "apart") == 0
