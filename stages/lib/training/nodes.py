@@ -6,7 +6,8 @@ nodes_of(os.environ)                    → Nodes(count=2, rank=0, address="10.0
     SLURM_*                                        under srun: nodes, their list, this node's number, the job's id
 
 with meeting(job) as group:             node 0 listens on its port, the others connect; alone: nothing happens
-    plan = group.agree(facts, plan)     node 0's plan, on every node; TrainingError if a node's facts differ
+    port = lead(group, facts, …)        node 0, before the training; TrainingError if a node's facts differ
+    with joined(group, facts) as …:     the others
     launch(…, beside=group.watching)    stops this node's processes when another node failed or is gone
 
 Node 0 trains and saves; the others run ``make join ARM=…`` (join.py) and write no outputs. All end with one line, that
@@ -22,9 +23,10 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -137,23 +139,58 @@ def _code_of(kind: str) -> dict[str, str]:
     return {str(path.relative_to(lib)): path.read_text() for path in sorted(files)}
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The training that node 0 began, as another node sees it.
+
+    ``scratch``: its scratch folder, which nodes may share. ``own``: this node's folder in it. ``port``: of node 0, for
+    the processes of the training.
+    """
+
+    scratch: Path
+    own: Path
+    checkpoint: Path | None
+    port: int
+
+
+def lead(group: "Group", facts: dict[str, str], scratch: Path, checkpoint: Path | None) -> int:
+    """Begin the training on node 0: the port of its processes. TrainingError if a node has other facts."""
+    port, mark = _free_port(), f"mark-{uuid.uuid4().hex}"
+    if group.nodes.count > 1:
+        (scratch / mark).touch()
+        plan = {"digest": scratch.name, "checkpoint": checkpoint and checkpoint.name, "mark": mark, "port": port}
+        group.agree(facts, plan)
+        group.check_shared(scratch, plan)
+    return port
+
+
 @contextmanager
-def joined_folder(job: Job, digest: str) -> Iterator[tuple[Path, Path]]:
-    """The scratch folder of the training, which nodes may share, and this node's own one in it, removed afterwards."""
-    scratch = project_root() / ".cache" / "training" / job.name / digest
+def joined(group: "Group", facts: dict[str, str]) -> Iterator[Joined | None]:
+    """The training that node 0 begins; None if nothing was left to train. This node's folder is removed afterwards."""
+    if not (plan := group.agree(facts, {})):
+        yield None
+        return
+    job = group.job
+    scratch = project_root() / ".cache" / "training" / job.name / plan["digest"]
     own = scratch / f"node-{job.nodes.rank}"
     own.mkdir(parents=True, exist_ok=True)
     try:
-        yield scratch, own
+        group.check_shared(scratch, plan)
+        yield Joined(scratch, own, scratch / plan["checkpoint"] if plan["checkpoint"] else None, plan["port"])
     finally:
         shutil.rmtree(own, ignore_errors=True)
-        for folder in (scratch, scratch.parent):
+        for folder in (scratch / "output", scratch, scratch.parent):
             with suppress(OSError):  # node 0's files are there, or it removes them now
                 folder.rmdir()
 
 
-def free_port() -> int:
-    """A free port of this host, for the processes of the training."""
+def variables_of(nodes: Nodes, port: int) -> dict[str, str]:
+    """The variables for a program that starts torchrun itself; none for one node."""
+    values = (nodes.count, nodes.rank, nodes.address, port)
+    return dict(zip(NAMES, map(str, values), strict=True)) if nodes.count > 1 else {}
+
+
+def _free_port() -> int:
     with socket.create_server(("", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -188,8 +225,8 @@ class Group:
         """Compare the facts; node 0's plan."""
         return plan
 
-    def check_shared(self, _folder: Path, _mark: str) -> None:
-        """TrainingError on node 0 if a node does not see the file MARK in node 0's folder."""
+    def check_shared(self, _scratch: Path, _plan: dict[str, Any]) -> None:
+        """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""
 
     @contextmanager
     def watching(self, _pid: int) -> Iterator[None]:
@@ -283,7 +320,7 @@ class _Connected(Group):
         self.store.set(f"facts/{self.nodes.rank}", json.dumps(mine))
         if self.nodes.rank:
             log.info("train: %s: node %d has joined %s", self.job.name, self.nodes.rank, self.where)
-            self._wait_for(lambda: self._failed() or self._read("plan"), "node 0 did not start", "See its log")
+            self._wait_for(self._knows_the_plan, "node 0 did not start", "See its log")
             if error := self._failed():
                 raise TrainingError(error)
             agreed: dict[str, Any] = json.loads(self._read("plan") or "{}")
@@ -302,17 +339,22 @@ class _Connected(Group):
         self.store.set("plan", json.dumps(plan))
         return plan
 
+    def _knows_the_plan(self) -> bool:
+        return bool(self._failed()) or self.store.check(["plan"]) or self.store.check(["verdict"])
+
     def _has_said(self, what: str, rank: int) -> Callable[[], bool]:
         return lambda: self.store.check([f"{what}/{rank}"]) or self.store.check([f"ended/{rank}"])
 
     def _failed_node(self, rank: int) -> str:
         raise TrainingError(f"{self._named(rank)}: {self._read(f'ended/{rank}')}")
 
-    def check_shared(self, folder: Path, mark: str) -> None:
-        """TrainingError on node 0 if a node does not see the file MARK in node 0's folder."""
+    def check_shared(self, scratch: Path, plan: dict[str, Any]) -> None:
+        """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""
+        if not (self.job.run.checkpoint_steps or plan["checkpoint"]):
+            return
         if self.nodes.rank:
             deadline = time.monotonic() + SHARED_S
-            while not (sees := (folder / mark).is_file()) and time.monotonic() < deadline:
+            while not (sees := (scratch / plan["mark"]).is_file()) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
             self.store.set(f"sees/{self.nodes.rank}", str(int(sees)))
             return
@@ -320,7 +362,7 @@ class _Connected(Group):
             self._wait_for(self._has_said("sees", rank), f"{self._named(rank)} did not go on", "See its log")
             if (self._read(f"sees/{rank}") or self._failed_node(rank)) != "1":
                 raise TrainingError(
-                    f"run.checkpoint_steps: {self._named(rank)} does not see {folder}, and each node writes a part of "
+                    f"run.checkpoint_steps: {self._named(rank)} does not see {scratch}, and each node writes a part of "
                     "a checkpoint. Put the project on a disk that all nodes share, or set it to null."
                 )
 

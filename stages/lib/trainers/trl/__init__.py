@@ -14,7 +14,6 @@ import math
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
-from stages.lib.training.nodes import Group, facts_of, free_port, joined_folder, meeting
+from stages.lib.training.nodes import Group, facts_of, joined, lead, meeting
 from stages.lib.training.resources import (
     Sharing,
     Size,
@@ -107,12 +106,10 @@ def join(job: Job) -> None:
     """Train as one of several nodes but node 0, which saves the student."""
     with meeting(job) as group:
         rows = [row.conversation for row in _dataset(job).rows]
-        plan = group.agree(facts_of(job, rows, versions(LIBRARIES)), {})
-        with joined_folder(job, plan["digest"]) as (scratch, own):
-            _check_checkpoints(group, scratch, plan)
-            checkpoint = scratch / plan["checkpoint"] if plan["checkpoint"] else None
-            work = Work(replace(job, conversations=rows), scratch, checkpoint, os.getpid())
-            _launch_workers(work, own, group, plan["port"])
+        with joined(group, facts_of(job, rows, versions(LIBRARIES))) as training:
+            if training:
+                work = Work(replace(job, conversations=rows), training.scratch, training.checkpoint, os.getpid())
+                _launch_workers(work, training.own, group, training.port)
 
 
 def _dataset(job: Job) -> FittingRows[_Row]:
@@ -144,25 +141,11 @@ def check_shares(job: Job) -> None:
 
 def _run_workers(work: Work, group: Group) -> TrainerResult:
     """Train in separate processes on all nodes; the result of the first of them."""
-    plan: dict[str, Any] = {
-        "digest": work.scratch.name,
-        "checkpoint": work.checkpoint.name if work.checkpoint else None,
-        "mark": f"mark-{uuid.uuid4().hex}",
-        "port": free_port(),
-    }
-    if work.job.nodes.count > 1:
-        (work.scratch / plan["mark"]).touch()
-        group.agree(facts_of(work.job, work.job.conversations, versions(LIBRARIES)), plan)
-        _check_checkpoints(group, work.scratch, plan)
-    result = _launch_workers(work, work.scratch, group, plan["port"])
+    facts = facts_of(work.job, work.job.conversations, versions(LIBRARIES)) if work.job.nodes.count > 1 else {}
+    port = lead(group, facts, work.scratch, work.checkpoint)
+    result = _launch_workers(work, work.scratch, group, port)
     assert result  # node 0 has the first process
     return result
-
-
-def _check_checkpoints(group: Group, scratch: Path, plan: dict[str, Any]) -> None:
-    """TrainingError if there will be checkpoints, or is one, and a node does not see their folder."""
-    if group.job.run.checkpoint_steps or plan["checkpoint"]:
-        group.check_shared(scratch, plan["mark"])
 
 
 def _launch_workers(work: Work, folder: Path, group: Group, port: int) -> TrainerResult | None:
