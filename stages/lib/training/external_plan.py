@@ -61,9 +61,8 @@ def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
     settings = deepspeed_file(job.train.deepspeed)
     sharing = Sharing(cards.count, zero_stage(settings) if settings else None, job.train.bf16)
     # on a CPU all ranks of a host share its memory
-    there = (
-        cards.memory // (cards.count // job.nodes.count) if cards.memory and job.run.device == "cpu" else cards.memory
-    )
+    here = cards.count // job.nodes.count if job.run.device == "cpu" else 1
+    there = cards.memory // here if cards.memory else None
     check_cards(job, size, sharing, there)
 
 

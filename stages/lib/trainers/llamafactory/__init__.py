@@ -81,11 +81,8 @@ def environment(job: Job, program: str, scratch: Path) -> dict[str, str]:
 
 def starts_torchrun(job: Job) -> bool:
     """Whether it starts torchrun whatever cards it sees."""
-    return (
-        job.nodes.count > 1
-        or bool(job.train.deepspeed)
-        or os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
-    )
+    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
+    return forced or bool(job.train.deepspeed) or job.nodes.count > 1
 
 
 def processes_on_cpu(job: Job) -> int:
