@@ -295,9 +295,10 @@ class _Connected(Group):
     def _beat(self) -> None:
         count = 0
         with suppress(RuntimeError):  # node 0 is gone: ``_gone`` finds that out
-            while not self._stop.wait(BEAT_S):
+            while not self._stop.is_set():
                 count += 1
                 self.store.set(f"beat/{self.nodes.rank}", str(count))
+                self._stop.wait(BEAT_S)
 
     def _read(self, key: str) -> str | None:
         """A key's value; None if it is not there."""
