@@ -51,7 +51,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train join evaluate compare \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -79,6 +79,8 @@ repro: checkout setup ## run what changed, and nothing else
 	dvc repro
 train: setup ## the trainings and what they need; ARM=filtered for one of them
 	dvc repro train$(if $(ARM),@$(ARM))
+join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
+	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them

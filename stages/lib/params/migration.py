@@ -158,6 +158,9 @@ def _train(train: Entry, run: Entry) -> None:
         _group(train, "trainer", {"backend": "kind"})
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
+        trainer = train.at("trainer")
+        if trainer and (chosen := trainer.at("kind")) and chosen.value == "trl":
+            trainer.put(Entry("fsdp2", False))
         _put_in_run(run, own["save_steps"], own["resume"])
     if (placed := train.at("system_prompt")) and train.entries:
         train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)

@@ -12,8 +12,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,24 @@ def zero_stage(path: str) -> int:
         raise TrainingError(f"{path}: not a DeepSpeed settings file ({error}). Fix it or name another one.") from error
 
 
+def zero_of(name: str | None) -> int | None:
+    """The ZeRO stage of the settings that ``train.deepspeed`` names; None without DeepSpeed."""
+    settings = deepspeed_file(name)
+    return zero_stage(settings) if settings else None
+
+
 def launch(
     command: list[str],
     environment: Mapping[str, str],
     log_path: Path,
     cwd: Path | None = None,
     holds: tuple[int, ...] = (),
+    beside: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> int:
-    """Run a command, with output on stderr and in the log; return its exit code. ``holds``: descriptors to inherit."""
+    """Run a command, with output on stderr and in the log; return its exit code.
+
+    ``holds``: descriptors to inherit. ``beside`` is entered with the process id while the command runs.
+    """
     log.info("train: %s (log: %s)", shlex.join(command), log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -72,6 +82,7 @@ def launch(
             pass_fds=holds,
         ) as process,
         _stopped_with_parent(process),
+        beside(process.pid),
     ):
         assert process.stdout is not None
         while chunk := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
