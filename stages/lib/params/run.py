@@ -1,8 +1,9 @@
 """``run``: what affects speed and cost, but no result. No stage depends on it."""
 
+import shlex
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable
 
@@ -47,6 +48,22 @@ class ApiKeyVariables(Section):
     student: Variable | None = None
 
 
+class Launcher(Section):
+    """A command in front of a stage's own, such as ``srun -N1 --gres=npu:8``; null: none."""
+
+    train: Text | None
+    evaluate: Text | None
+
+    @field_validator("train", "evaluate")
+    @classmethod
+    def _words(cls, command: str | None) -> str | None:
+        try:
+            shlex.split(command or "")
+        except ValueError as error:
+            raise ValueError(f"not a command line ({error})") from error
+        return command
+
+
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
@@ -74,6 +91,7 @@ class Run(Section):
     processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
+    launcher: Launcher
     checkpoint_steps: Count | None
     resume: bool
 
