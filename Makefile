@@ -10,6 +10,8 @@ VERDICT ?=
 DRY_RUN ?=
 N ?=
 PARAMS ?=
+JOBS ?=
+DEVICES ?=
 FULL ?=
 STAGE ?=
 PLATFORM ?=
@@ -31,6 +33,7 @@ export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafact
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
 PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
@@ -75,16 +78,16 @@ check: setup ## validate params.yaml
 demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
 valid: setup
 	@python -m stages.lib.params params.yaml > /dev/null
-repro: checkout setup ## run what changed, and nothing else
-	dvc repro
-train: setup ## the trainings and what they need; ARM=filtered for one of them
-	dvc repro train$(if $(ARM),@$(ARM))
+repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
+	$(REPRO)
+train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
+	$(REPRO) train$(if $(ARM),@$(ARM))
 join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
 	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
-evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
-	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
+evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
+	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html

@@ -28,7 +28,7 @@ from typing import Any, get_args
 
 import click
 
-from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
 from stages.lib.params import Params, ParamsError, load_params
 from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder
@@ -61,6 +61,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
+    run_under(params.run.launcher.train, "train")
     conversations = read_dataset(dataset_path)
     if several := sum(bool(each.history) for each in conversations):
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]

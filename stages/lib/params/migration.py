@@ -213,6 +213,8 @@ def _run(run: Entry, section: Any) -> None:
     _group(
         run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values()
     )
+    if (device := run.at("device")) and run.entries and not run.at("launcher"):
+        run.put(Entry("launcher", {"train": None, "evaluate": None}), run.entries.index(device) + 1)
     backend = section("evaluate", "backend").at("kind")
     keys = {"served_base_url": "base_url", "served_model": "model", "served_api_key_variable": "api_key_variable"}
     _group(run, "served", keys, read=bool(backend and str(backend.value).startswith("local-")))
