@@ -6,16 +6,14 @@ Out:  models/ARM/                     merged weights (safetensors), tokenizer an
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
       metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
                                       and last loss: the same on every machine whose arithmetic is the same
-      metrics/train/ARM.loss.csv      step,loss,learning_rate
+      metrics/train/ARM.loss.csv      step,loss,learning_rate; it grows while the student is trained
       metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
         --loss L.csv
 """
 
-import csv
 import importlib
-import io
 import json
 import logging
 import shutil
@@ -34,6 +32,7 @@ from stages.lib.rows import DataError, read_json, write_json, write_rows, writin
 from stages.lib.students import student_folder
 from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
 from stages.lib.training.identity import student_identity
+from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
 
@@ -77,7 +76,7 @@ def main(
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path)
+    trained = train_arm(arm_name, conversations, params, model_path, loss_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
@@ -129,8 +128,8 @@ def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
     return Conversation(sample.system, user, assistant, tuple(history))
 
 
-def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
-    """Train in a temporary folder, and rename it to ``out`` when the weights are complete."""
+def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path) -> Trained:
+    """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
     unfinished = out.with_name(f".{out.name}.tmp")
@@ -145,6 +144,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
+        loss=loss.absolute(),
     )
     try:
         trained: Trained = trainer.train(job)
@@ -173,13 +173,9 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def write_loss(path: Path, trained: Trained) -> None:
-    """Write the loss curve, for ``dvc plots`` and the page."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "loss", "learning_rate"])
-    rows.writerows((point.step, f"{point.loss:.4f}", f"{point.learning_rate:.3g}") for point in trained.losses)
+    """Write the whole loss curve."""
     with writing(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(curve(trained.losses).encode())
 
 
 def summary(trained: Trained, conversations: int) -> dict[str, Any]:

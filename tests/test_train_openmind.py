@@ -806,6 +806,8 @@ def test_openminds_log_stays_and_its_scratch_folder_goes(trained: tuple[Path, Re
     assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
     assert "***** Running training *****" in (folder / ".cache" / "training" / "filtered.log").read_text()
     assert "***** Running training *****" in result.stderr
+    assert "{'loss': " in (folder / ".cache" / "training" / "filtered.log").read_text()
+    assert "{'" not in result.stderr
 
 
 @pytest.mark.openmind

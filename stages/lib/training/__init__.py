@@ -61,7 +61,10 @@ class TooLong(Row):
 
 @dataclass(frozen=True)
 class Job:
-    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning."""
+    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
+
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    """
 
     name: str
     conversations: list[Conversation]
@@ -71,6 +74,7 @@ class Job:
     run: Run
     markers: Markers
     out: Path
+    loss: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from stages.lib.training.external_inputs import settings_of, write_inputs
 from stages.lib.training.resources import check_weights_there
 from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 
-PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli")
+PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
 
 
 def train(job: Job) -> Trained:

@@ -30,6 +30,7 @@ from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingE
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
 from stages.lib.training.length import FittingRows, fitting_rows
+from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     Sharing,
     Size,
@@ -271,6 +272,7 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> li
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     params, arm = job.train, job.arm
@@ -297,7 +299,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         packing_strategy="bfd",  # does not split rows
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress.py shows it
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
@@ -315,8 +317,35 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             processing_class=tokenizer,
             peft_config=_adapter(params.lora) if params.lora else None,
         )
+    steps_per_epoch = len(trainer.train_dataset) / (
+        params.per_device_train_batch_size * params.gradient_accumulation_steps
+    )
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
     trainer.add_callback(_stop_at_non_finite_loss(job))
     return trainer
+
+
+def _show_progress(progress: Progress) -> Any:
+    """A callback with which the first process shows the progress of the training."""
+    from transformers import TrainerCallback
+
+    class ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.start(state.max_steps, _points(state))
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                for point in _points(state)[-1:]:
+                    progress.add(point)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.end()
+
+    return ShowProgress()
 
 
 def _stop_at_non_finite_loss(job: Job) -> Any:
@@ -362,15 +391,19 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
 
 def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
     state = trainer.state
-    logs = [entry for entry in state.log_history if "loss" in entry]
     return TrainerResult(
         steps=state.global_step,
         epochs=float(state.epoch),
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
-        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        losses=_points(state),
         measured=measured,
     )
+
+
+def _points(state: Any) -> list[LossPoint]:
+    logs = [entry for entry in state.log_history if "loss" in entry]
+    return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 
 
 def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
