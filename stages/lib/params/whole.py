@@ -95,6 +95,11 @@ def _traces(params: Params) -> Iterator[str]:
             yield f"filter_traces: no traces '{name}'.{nearest(name, list(params.traces))}"
         elif params.filter_traces.count(name) > 1:
             yield f"filter_traces: '{name}' is listed twice. Remove one."
+        elif isinstance(params.filter, MajorityFilter) and params.traces[name].samples_per_question == 1:
+            yield (
+                f"filter_traces: majority compares several answers to a question, and traces.{name} keeps one. Raise "
+                f"traces.{name}.samples_per_question, or take '{name}' out of the list."
+            )
     files = {f"{name}_{kind}": name for name in params.traces for kind in TRACE_FILES}
     for name in params.traces:
         if name in DATA_FILES or name in files:
