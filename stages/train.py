@@ -35,6 +35,7 @@ from stages.lib.training.identity import student_identity
 from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
+from stages.lib.training.trackers import reporting
 
 log = logging.getLogger("distillery.train")
 
@@ -147,7 +148,8 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         loss=loss.absolute(),
     )
     try:
-        trained: Trained = trainer.train(job)
+        with reporting(job):
+            trained: Trained = trainer.train(job)
         check_weights(unfinished)
         if not trained.losses:
             raise TrainingError(f"train: {name} had no training step. Raise arms.{name}.num_train_epochs.")

@@ -47,6 +47,10 @@ class ApiKeyVariables(Section):
     student: Variable | None = None
 
 
+# by their names in transformers
+Tracker = Literal["swanlab", "tensorboard", "mlflow", "wandb", "dvclive"]
+
+
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
@@ -76,6 +80,7 @@ class Run(Section):
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
     checkpoint_steps: Count | None
     resume: bool
+    report_to: list[Tracker]
 
     @property
     def currency(self) -> str:

@@ -33,6 +33,7 @@ from stages.lib.training.length import FittingRows, Measured
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model
+from stages.lib.training.trackers import check_installed
 
 log = logging.getLogger("distillery.train")
 
@@ -111,6 +112,13 @@ class Program:
                 "train.trainer.command."
             )
         return str(Path(program).absolute()), words[1:]
+
+    def check_trackers(self, job: Job, program: str) -> None:
+        """TrainingError if a tracker is not in the program's environment; nothing is known of a wrapper's."""
+        if folders := list(Path(program).parents[1].glob("lib/python*/site-packages")):
+            python = Path(program).with_name("python")
+            install = f"{python} -m pip install {' '.join(job.run.report_to)}"
+            check_installed(job, lambda tracker: any((folder / tracker).is_dir() for folder in folders), install)
 
     def command_line(self, settings: ExternalTrainer, yaml_path: Path) -> list[str]:
         """The command that trains by a YAML. Its path replaces ``{yaml}``, else ``train PATH`` is appended."""

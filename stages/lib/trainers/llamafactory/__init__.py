@@ -42,6 +42,7 @@ PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafac
 def train(job: Job) -> Trained:
     """Train with LLaMA-Factory and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
     program, _ = PROGRAM.find(settings_of(job))
+    PROGRAM.check_trackers(job, program)
     check_weights_there(job.student)
     tokenizer = aligned_tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)

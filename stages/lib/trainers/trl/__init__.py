@@ -44,6 +44,7 @@ from stages.lib.training.resources import (
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
 from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
+from stages.lib.training.trackers import check_installed, log_folder
 
 log = logging.getLogger("distillery.train")
 
@@ -92,6 +93,7 @@ def train(job: Job) -> Trained:
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
+    check_installed(job)
     tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
@@ -303,7 +305,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
-        report_to="none",
+        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
+        run_name=job.name,
         deepspeed=deepspeed_file(params.deepspeed),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
@@ -322,9 +325,19 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     )
     tokens = sum(len(row["input_ids"]) for row in rows)
     trainer.remove_callback(PrinterCallback)
+    if "dvclive" in job.run.report_to and trainer.is_world_process_zero():
+        trainer.add_callback(_report_to_dvclive(job))
     trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
     trainer.add_callback(_stop_at_non_finite_loss(job))
     return trainer
+
+
+def _report_to_dvclive(job: Job) -> Any:
+    """transformers' callback with a folder for each arm; no variable names DVCLive's folder."""
+    from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
+
+    return DVCLiveCallback(live=Live(str(log_folder(job, "dvclive") / job.name), save_dvc_exp=False, dvcyaml=None))
 
 
 def _show_progress(progress: Progress) -> Any:
