@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -60,9 +59,7 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_loaded(
     (site / "tensorboard").mkdir(parents=True)
     program = tmp_path / "env" / "bin" / "llamafactory-cli"
     LLAMAFACTORY.check_trackers(job(["tensorboard"]), str(program))
-    with pytest.raises(
-        TrainingError, match=r"swanlab: not installed. Run '.*env/bin/python -m pip install tensorboard"
-    ):
+    with pytest.raises(TrainingError, match=r"swanlab: not installed. Run '.*python -m pip install tensorboard"):
         LLAMAFACTORY.check_trackers(job(["tensorboard", "swanlab"]), str(program))
     LLAMAFACTORY.check_trackers(job(["swanlab"]), "/nowhere/a-wrapper")
 
@@ -122,6 +119,7 @@ def test_the_other_trackers_keep_the_losses_in_files(
     """One training reports to all of them, with no key and no server."""
     if missing := [tracker for tracker in OTHERS if not is_importable(tracker)]:
         pytest.fail(f"not installed: {missing}: 'make trackers'")
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     runs(train, *train_options(tmp_path, tiny_params(STEPS | {"run.report_to": OTHERS})))
     logs = tmp_path / ".cache" / "trackers"
