@@ -7,6 +7,7 @@ Out:  models/ARM/                     merged weights (safetensors), tokenizer an
       metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
                                       and last loss: the same on every machine whose arithmetic is the same
       metrics/train/ARM.loss.csv      step,loss,learning_rate; it grows while the student is trained
+      metrics/dvc.yaml                two plots: the losses of all arms, the lengths of their datasets
       metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
@@ -14,6 +15,7 @@ Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT
 """
 
 import importlib
+import io
 import json
 import logging
 import shutil
@@ -25,6 +27,7 @@ from typing import Any, get_args
 
 import click
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Params, ParamsError, Tags, load_params
@@ -76,6 +79,7 @@ def main(
     if several := sum(bool(each.history) for each in conversations):
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
+    write_plots(params)
     started = time.monotonic()
     trained = train_arm(arm_name, conversations, params, model_path, loss_path)
     write_rows(left_out_path, trained.left_out)
@@ -178,6 +182,23 @@ def write_loss(path: Path, trained: Trained) -> None:
     """Write the whole loss curve."""
     with writing(path) as file:
         file.write(curve(trained.losses).encode())
+
+
+def write_plots(params: Params) -> None:
+    """Write the plots that lay all arms over each other: DVC's own dvc.yaml cannot list the arms of params.yaml."""
+    losses = {f"train/{arm}.loss.csv": "loss" for arm in params.arms}
+    lengths = {f"convert/{arm.dataset}.lengths.csv": "share" for arm in params.arms.values()}
+    plots = [
+        {"losses": {"title": "Training loss of all arms", "x": "step", "y": losses}},
+        {"lengths": {"title": "Conversations of at most so many tokens", "x": "tokens", "y": lengths}},
+    ]
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = io.StringIO("# Written by train: the arms of params.yaml and their datasets.\n")
+    text.seek(0, io.SEEK_END)
+    yaml.dump({"plots": plots}, text)
+    with writing(project_root() / "metrics" / "dvc.yaml") as file:
+        file.write(text.getvalue().encode())
 
 
 def summary(trained: Trained, conversations: int) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def makers(stages: dict[str, Any], file: str) -> list[dict[str, Any]]:
 
 def distill(params: Params, questions_path: Path, count: int, store_path: Path, folder: Path) -> Preview:
     """Ask for the answers to ``count`` questions that the store lacks; TeacherError where none can have an answer."""
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     price = price_of(teacher, params.run)
     whole = PlannedCalls(questions_path, params.distill, teacher.identity)
     total, chosen = sample(questions_path, count, stored_ids(whole, store_path) if params.run.offline else None)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share
+from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share, holds_no_secret
 
 # faults of a server: first those that a retry may fix, then the permanent ones (embedded/faults.py)
 Fault = Literal[
@@ -41,13 +41,6 @@ RESERVED_KEYS = {
 }
 
 
-def _holds_no_secret(text: str) -> str:
-    url = AnyHttpUrl(text)
-    if url.username or url.password or url.query:
-        raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
-    return text
-
-
 class EmbeddedTeacher(Section):
     """The model in this project: its share of wrong answers, the seed for them, and the share of each fault."""
 
@@ -73,7 +66,7 @@ class ServedTeacher(Section):
     """
 
     kind: Literal["openai_compatible"]
-    base_url: Annotated[str, AfterValidator(_holds_no_secret)]
+    base_url: Annotated[str, AfterValidator(holds_no_secret)]
     model: str
     temperature: NotNegative | None
     top_p: Share | None

@@ -189,10 +189,15 @@ def _run(params: Params) -> Iterator[str]:
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
+    served = {"teacher": teacher_kind, "judge": judge_kind, "prefer": prefer_kind, "student": student_kind}
+    for role in run.endpoints.model_fields_set if run.endpoints else ():
+        if served[role] != "openai_compatible":
+            reader, _ = READERS[f"run.api_key_variables.{role}"]
+            yield f"run.endpoints.{role}: only {reader} reads it. Remove the key."
     if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
-    for name in ("api_key_variables", "embedded", "served", "prices"):
+    for name in ("api_key_variables", "endpoints", "embedded", "served", "prices"):
         if name in run.model_fields_set and getattr(run, name) is None:
             yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
     if run.prices and "budget" not in run.model_fields_set:
