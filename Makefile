@@ -54,7 +54,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train join evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -67,6 +67,8 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
+trackers: setup ## install the trackers that run.report_to can name into .venv (docs/watching.md)
+	.venv/bin/pip install -c $(LOCK) -c requirements-trackers.lock -r requirements-trackers.txt
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
@@ -149,6 +151,8 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
+test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
+	python -m pytest -m trackers
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)

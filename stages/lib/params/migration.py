@@ -205,6 +205,8 @@ def _run(run: Entry, section: Any) -> None:
     """``section`` returns the teacher, the judge and evaluate.backend, already in the new format."""
     models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
     kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
+    if run.entries and not run.at("report_to"):
+        run.put(Entry("report_to", []))
     served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
     for old, name in served.items():
         if kinds.get(name) != "openai_compatible":

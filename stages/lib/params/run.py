@@ -50,6 +50,10 @@ class ApiKeyVariables(Section):
     student: Variable | None = None
 
 
+# by their names in transformers
+Tracker = Literal["swanlab", "tensorboard", "mlflow", "wandb", "dvclive"]
+
+
 class Server(Section):
     """One of several servers of a model: its share of the calls in flight is by ``weight``.
 
@@ -132,6 +136,7 @@ class Run(Section):
     launcher: Launcher
     checkpoint_steps: Count | None
     resume: bool
+    report_to: list[Tracker]
 
     @property
     def currency(self) -> str:
