@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Params, ParamsError, Tags, load_params
-from stages.lib.rows import DataError, read_json, write_json, write_rows, writing
+from stages.lib.params import Params, ParamsError, load_params
+from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder
 from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
@@ -40,23 +40,11 @@ from stages.lib.training.saving import check_finite, check_losses
 log = logging.getLogger("distillery.train")
 
 
-class _Sample(BaseModel):
-    """One ShareGPT sample: a system text, and turns of a user and an assistant."""
-
-    system: str = ""
-    conversations: list[dict[str, str]] = Field(min_length=2)
-
-
-class _Entry(BaseModel):
-    """A dataset's entry in dataset_info.json: how its turns are named."""
-
-    tags: Tags
-
-
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
+@click.option("--scores", "scores_path", type=READ, help="The teacher's probabilities, read where alpha is above 0.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Rows, steps, tokens and losses, written.")
 @click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
@@ -66,6 +54,7 @@ def main(
     arm_name: str,
     dataset_path: Path,
     model_path: Path,
+    scores_path: Path | None,
     left_out_path: Path,
     metrics_path: Path,
     loss_path: Path,
@@ -77,7 +66,7 @@ def main(
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path)
+    trained = train_arm(arm_name, conversations, params, model_path, scores_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
@@ -93,46 +82,14 @@ def main(
     )
 
 
-def read_dataset(folder: Path) -> list[Conversation]:
-    """The conversations of a ShareGPT folder, in order."""
-    path = folder / f"{folder.name}.json"
-    advice = f"Run 'dvc repro convert@{folder.name}' to rebuild it."
-    try:
-        samples = TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {advice}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
-    if not samples:
-        raise DataError(f"{path}: there is nothing in it. {advice}")
-    tags = read_tags(folder, advice)
-    return [_conversation(sample, tags, f"{path}: sample {index}") for index, sample in enumerate(samples)]
-
-
-def read_tags(folder: Path, advice: str) -> Tags:
-    """The tags of a dataset's turns, from its dataset_info.json."""
-    path = folder / "dataset_info.json"
-    try:
-        return TypeAdapter(dict[str, _Entry]).validate_python(read_json(path, advice))[folder.name].tags
-    except (KeyError, ValidationError) as error:
-        raise DataError(f"{path}: no entry '{folder.name}' with its tags. {advice}") from error
-
-
-def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
-    speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
-    texts = [turn.get(tags.content_tag) or "" for turn in sample.conversations]
-    if speakers != [tags.user_tag, tags.assistant_tag] * (len(texts) // 2) or not all(text.strip() for text in texts):
-        raise DataError(f"{where}: not user turns and assistant turns in alternation, with text. Fix or remove it.")
-    *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
-    return Conversation(sample.system, user, assistant, tuple(history))
-
-
-def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
+def train_arm(
+    name: str, conversations: list[Conversation], params: Params, out: Path, scores: Path | None = None
+) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    if params.arms[name].alpha and scores is None:
+        raise ParamsError(f"arms.{name}.alpha: no file of probabilities. Name the one of 'score' with --scores.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
@@ -145,6 +102,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
+        scores=scores or Path(),
     )
     try:
         trained: Trained = trainer.train(job)
@@ -192,6 +150,8 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
+    if facts["tokens_with_teacher"] is None:
+        del facts["tokens_with_teacher"]
     for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
         del facts[name]
     return {

@@ -52,7 +52,7 @@ ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "served", 
 # and the columns that a table does not have
 ABSENT |= {f"Columns.{name}" for name in ("question", "answer", "solution", "id", "history", "system")}
 ABSENT |= {f"_Columns.{name}" for name in ("answer", "solution", "id", "model")}
-ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "student")}
+ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "score", "student")}
 
 
 def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
@@ -328,7 +328,14 @@ def test_every_strategy_of_the_filter_is_built(strategy: str, project_params: Ca
 
 
 def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> None:
-    arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.1, "cutoff_len": 8}
+    arm = {
+        "dataset": "filtered",
+        "num_train_epochs": 1.0,
+        "max_steps": None,
+        "learning_rate": 0.1,
+        "cutoff_len": 8,
+        "alpha": 0.0,
+    }
     assert complaint(project_params({"arms.base": arm})).startswith(": arms.base: 'base' is the untrained student")
 
 

@@ -35,7 +35,7 @@ def test_a_token_more_is_another_vocabulary(tiny_student: Path, tmp_path: Path) 
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     tokenizer.add_tokens(["<think>"])
     tokenizer.save_pretrained(tmp_path / "teacher")
-    with pytest.raises(StudentError, match="1 of .* '<think>' instead of 'none'"):
+    with pytest.raises(StudentError, match=r"1 of .* '<think>' instead of 'none'"):
         check_same_vocabulary(tiny_student, tmp_path / "teacher")
 
 

@@ -44,14 +44,15 @@ class ApiKeyVariables(Section):
     teacher: Variable | None = None
     judge: Variable | None = None
     prefer: Variable | None = None
+    score: Variable | None = None
     student: Variable | None = None
 
 
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
-    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, or student of
-    collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
+    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
+    of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
     costs, ``prices`` and ``budget`` are absent.
     """
 
@@ -82,7 +83,7 @@ class Run(Section):
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Literal["teacher", "judge", "prefer", "student"]) -> str | None:
+    def key_variable(self, of: Literal["teacher", "judge", "prefer", "score", "student"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
         variable: str | None = getattr(self.api_key_variables or ApiKeyVariables(), of)
         return variable

@@ -41,7 +41,8 @@ RESERVED_KEYS = {
 }
 
 
-def _holds_no_secret(text: str) -> str:
+def holds_no_secret(text: str) -> str:
+    """A base_url; ValueError if it may hold a key."""
     url = AnyHttpUrl(text)
     if url.username or url.password or url.query:
         raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
@@ -73,7 +74,7 @@ class ServedTeacher(Section):
     """
 
     kind: Literal["openai_compatible"]
-    base_url: Annotated[str, AfterValidator(_holds_no_secret)]
+    base_url: Annotated[str, AfterValidator(holds_no_secret)]
     model: str
     temperature: NotNegative | None
     top_p: Share | None
@@ -92,9 +93,23 @@ Teacher = Annotated[EmbeddedTeacher | ServedTeacher, Field(discriminator="kind")
 
 
 class Distill(Section):
-    """The prompt, the samples per question, and the share of failed rows above which the stage fails."""
+    """The prompt, the samples per question, and the share of failed rows above which the stage fails.
+
+    ``logprobs``: how many of the likeliest tokens the teacher is asked for at each place of its answer; null: none.
+    """
 
     prompt: Name
     samples_per_question: Count
     max_failed_share: Share
+    logprobs: Count | None
     teacher: Teacher
+
+    @model_validator(mode="after")
+    def _teacher_has_them(self) -> "Distill":
+        if self.logprobs is None:
+            return self
+        if not isinstance(self.teacher, ServedTeacher):
+            raise ValueError("logprobs: the embedded teacher has no probabilities. Set it to null, and use score")
+        if taken := sorted({"logprobs", "top_logprobs"} & set(self.teacher.extra_body)):
+            raise ValueError(f"teacher.extra_body contains {taken[0]!r}, which logprobs sets. Remove it there")
+        return self

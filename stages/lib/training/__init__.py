@@ -61,7 +61,10 @@ class TooLong(Row):
 
 @dataclass(frozen=True)
 class Job:
-    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning."""
+    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
+
+    ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
+    """
 
     name: str
     conversations: list[Conversation]
@@ -71,6 +74,7 @@ class Job:
     run: Run
     markers: Markers
     out: Path
+    scores: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class LossPoint:
 class Trained:
     """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
+    ``tokens_with_teacher`` are those that have the teacher's probabilities; None for an arm without ``alpha``.
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
     fields describe the run, not what was learned:
 
@@ -103,6 +108,7 @@ class Trained:
     tokens_trained: int
     effective_batch: int
     losses: list[LossPoint]
+    tokens_with_teacher: int | None = None
     resumed_at: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions(LIBRARIES))

@@ -21,11 +21,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.params import Lora
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.trainers.trl.prompts import tokens_of
+from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
 from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
@@ -46,6 +48,7 @@ from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_traine
 
 log = logging.getLogger("distillery.train")
 
+TARGETS = "targets.arrow"  # in the scratch folder: the teacher's probabilities, which all processes read
 WORKER = "stages.lib.trainers.trl.worker"
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -84,6 +87,7 @@ class TrainerResult:
     tokens_trained: int
     losses: list[LossPoint]
     measured: dict[str, float]
+    tokens_with_teacher: int | None
 
 
 def train(job: Job) -> Trained:
@@ -92,9 +96,13 @@ def train(job: Job) -> Trained:
     check_weights_there(job.student)
     check_shares(job)
     tokenizer = aligned_tokenizer(job)
-    dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
+    dataset = fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
     with scratch_folder(job, rows) as scratch:
+        if job.arm.alpha:
+            uncompressed(job.scores, scratch / TARGETS)
+            if not Targets(scratch / TARGETS).tokens:
+                raise _no_targets(job)
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
         here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
         result = run_trainer(work) if here else _run_workers(work)
@@ -193,13 +201,15 @@ def run_trainer(work: Work) -> TrainerResult:
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
         packs = len(trainer.train_dataset)
+        with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         if trainer.is_world_process_zero():
             _save(trainer, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
-    return _trainer_result(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
+    trained = sum(label != -100 for row in labels for label in row)
+    return _trainer_result(trainer, packs, measured, trained, with_teacher)
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -216,6 +226,23 @@ def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> No
         order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
         trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = CountingCollator(trainer.data_collator)
+
+
+def _follow_teacher(trainer: Any, work: Work) -> int:
+    """Train on the teacher's probabilities too; the tokens of an epoch that have them, at least one."""
+    targets = Targets(work.scratch / TARGETS)
+    count = sum(len(targets.of(ids).positions) for row in trainer.train_dataset for ids in rows_in(row))
+    if not count:
+        raise _no_targets(work.job)
+    follow_teacher(trainer, targets, work.job.arm.alpha)
+    return count
+
+
+def _no_targets(job: Job) -> TrainingError:
+    return TrainingError(
+        f"arms.{job.name}.alpha: no token of its rows has the teacher's probabilities. metrics/score/{job.name}.json "
+        "says why; fix score, or set alpha: 0.0."
+    )
 
 
 def _log_batches(trainer: Any, job: Job) -> None:
@@ -263,7 +290,7 @@ def _refused_by_trl() -> Iterator[None]:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
-def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
+def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
     rows = tokens_of(job, conversations, tokenizer)
     return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
@@ -360,7 +387,9 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     save_model(model, tokenizer, job)
 
 
-def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
+def _trainer_result(
+    trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int, with_teacher: int | None
+) -> TrainerResult:
     state = trainer.state
     logs = [entry for entry in state.log_history if "loss" in entry]
     return TrainerResult(
@@ -370,6 +399,7 @@ def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens
         tokens_trained=round(tokens_trained * state.epoch),
         losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
         measured=measured,
+        tokens_with_teacher=None if with_teacher is None else round(with_teacher * state.epoch),
     )
 
 
@@ -386,5 +416,6 @@ def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Tra
         tokens_trained=result.tokens_trained,
         effective_batch=round(packs_a_step * rows / result.packs),  # the mean number, if rows are packed
         losses=result.losses,
+        tokens_with_teacher=result.tokens_with_teacher,
         measured=result.measured,
     )

@@ -18,7 +18,12 @@ def identity(teacher: ServedTeacher) -> str:
 
 @contextmanager
 def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
-    """The endpoint named in params, with the key from the environment or from .env."""
+    """The endpoint named in params, with its key."""
+    yield endpoint_at(identity(teacher), key_variable)
+
+
+def endpoint_at(base_url: str, key_variable: str | None) -> Endpoint:
+    """The endpoint with the key from the environment or from .env; DistilleryError where there is none."""
     assert key_variable  # params are valid
     key = os.environ.get(key_variable) or dotenv_values(project_root() / ".env").get(key_variable)
     if not key:
@@ -30,4 +35,4 @@ def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Itera
         raise DistilleryError(
             f"{key_variable}: holds a line end or a character outside ASCII, which no key has. Copy the key again."
         )
-    yield Endpoint(identity(teacher), key, key_variable)
+    return Endpoint(base_url.rstrip("/"), key, key_variable)
