@@ -81,7 +81,7 @@ def main(
 ) -> None:
     params = load_params(params_path)
     run = params.run
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, run.key_variable("teacher"))
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
     store_path = store_path or default_path()
     if dry_run:
@@ -390,6 +390,7 @@ def write_run_facts(result: AskResult, tally: Tally, run: Run) -> None:
     """Write the facts that differ between runs; no stage depends on them. Nothing where no call was planned."""
     if result.counts.total:
         facts = result.counts.facts(tally.full_cost, run.currency) | {"seconds": round(result.seconds, 3)}
+        facts |= {"servers": result.servers} if result.servers else {}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

@@ -262,6 +262,16 @@ def test_a_name_of_nothing_is_told_with_the_nearest_one(
             {"traces.a": S1K, "traces.a_filtered": S1K},
             "traces.a_filtered: data/a_filtered.jsonl is another file of the pipeline.",
         ),
+        (
+            {
+                "filter.strategy": "majority",
+                "filter.min_share": 0.5,
+                "distill.samples_per_question": 4,
+                "traces.s1k": S1K | {"samples_per_question": 1},
+                "filter_traces": ["s1k"],
+            },
+            "filter_traces: majority compares several answers to a question, and traces.s1k keeps one.",
+        ),
     ],
 )
 def test_a_name_that_is_taken_already_is_refused(
@@ -309,6 +319,12 @@ def test_a_key_that_nobody_knows_is_refused(project_params: Callable[..., Path])
 )
 def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:
     assert complaint(edited(tmp_path, line, "")).startswith(f": {key}: missing. ")
+
+
+def test_all_missing_keys_are_named(tmp_path: Path) -> None:
+    path = edited(tmp_path, "  control_seed: 3\n", "")
+    path.write_text(path.read_text().replace(", confidence: 0.95", ""))
+    assert complaint(path).startswith(": filter.control_seed, compare.confidence: missing. ")
 
 
 @pytest.mark.parametrize(

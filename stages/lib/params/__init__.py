@@ -72,8 +72,10 @@ from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Price as Price
 from stages.lib.params.run import Prices as Prices
+from stages.lib.params.run import Role as Role
 from stages.lib.params.run import Run as Run
 from stages.lib.params.run import ServedModels as ServedModels
+from stages.lib.params.run import Server as Server
 from stages.lib.params.score import FromAnswers as FromAnswers
 from stages.lib.params.score import FromTeacher as FromTeacher
 from stages.lib.params.score import Score as Score

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from stages.lib.params.base import Count, Section, Text
-from stages.lib.params.teacher import holds_no_secret
+from stages.lib.params.base import Count, Section, Text, holds_no_secret
 from stages.lib.params.train import Student
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share
+from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share, holds_no_secret
 
 # faults of a server: first those that a retry may fix, then the permanent ones (embedded/faults.py)
 Fault = Literal[
@@ -39,14 +39,6 @@ RESERVED_KEYS = {
     "stream",
     "stream_options",
 }
-
-
-def holds_no_secret(text: str) -> str:
-    """A base_url; ValueError if it may hold a key."""
-    url = AnyHttpUrl(text)
-    if url.username or url.password or url.query:
-        raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
-    return text
 
 
 class EmbeddedTeacher(Section):

@@ -99,6 +99,11 @@ def _traces(params: Params) -> Iterator[str]:
             yield f"filter_traces: no traces '{name}'.{nearest(name, list(params.traces))}"
         elif params.filter_traces.count(name) > 1:
             yield f"filter_traces: '{name}' is listed twice. Remove one."
+        elif isinstance(params.filter, MajorityFilter) and params.traces[name].samples_per_question == 1:
+            yield (
+                f"filter_traces: majority compares several answers to a question, and traces.{name} keeps one. Raise "
+                f"traces.{name}.samples_per_question, or take '{name}' out of the list."
+            )
     files = {f"{name}_{kind}": name for name in params.traces for kind in TRACE_FILES}
     for name in params.traces:
         if name in DATA_FILES or name in files:
@@ -201,13 +206,18 @@ def _run(params: Params) -> Iterator[str]:
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
-    served = isinstance(params.score, FromTeacher) and params.score.served is not None
-    yield from _presence("run.api_key_variables.score", keys.score, served)
+    scorer = isinstance(params.score, FromTeacher) and params.score.served is not None
+    yield from _presence("run.api_key_variables.score", keys.score, scorer)
     yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
+    served = {"teacher": teacher_kind, "judge": judge_kind, "prefer": prefer_kind, "student": student_kind}
+    for role in run.endpoints.model_fields_set if run.endpoints else ():
+        if served[role] != "openai_compatible":
+            reader, _ = READERS[f"run.api_key_variables.{role}"]
+            yield f"run.endpoints.{role}: only {reader} reads it. Remove the key."
     if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.score or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
-    for name in ("api_key_variables", "embedded", "served", "prices"):
+    for name in ("api_key_variables", "endpoints", "embedded", "served", "prices"):
         if name in run.model_fields_set and getattr(run, name) is None:
             yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
     if run.prices and "budget" not in run.model_fields_set:

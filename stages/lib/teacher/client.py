@@ -43,6 +43,10 @@ NOT_SENT = ("endpoint", "sample", "draw")  # fields of a request that only ident
 KeepUnread = Callable[[str, dict[str, Any], str, bytes], None]  # key, request, reason, body
 
 
+class ServerGone(TeacherError):
+    """A server cannot be reached, and was waited for as long as params allow."""
+
+
 class _Unreached(Exception):
     """No connection was made: the server has not seen the call."""
 
@@ -147,7 +151,7 @@ class TeacherClient:
         # an address that never answered is probably wrong, not temporarily down
         limit_s = self._run.outage_s if self._has_answered else min(self._run.outage_s, 3 * self._run.backoff_s)
         if outage_s >= limit_s:
-            raise TeacherError(
+            raise ServerGone(
                 f"{self._endpoint.base_url}: no server has answered for {outage_s:.0f} s ({error}). Check "
                 f"{self._section}.base_url in params.yaml and the network; {KEPT}"
             ) from error
