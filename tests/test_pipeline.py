@@ -154,8 +154,9 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
         "run"
     }
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
-    sections = {"evaluate": {"train"}}.get(stage, set())  # train.student is the base arm's
     others = {"compare": {*SECTIONS} - {"arms", "datasets"}}.get(stage, set())  # read through model_dump
+    # train.student is the base arm's; a rubric's score is a field of filter's rows
+    sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}.get(stage, set())
     assert listed - others == read - sections
     assert others <= listed
 

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = "metrics/seeds.json"  # no stage writes it
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
-ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
+ARMS = {f"{stage}@{arm}" for stage in ("score", "train", "evaluate") for arm in ("filtered", "unfiltered")}
 ALL = (
     {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "prefer", "compare", "report"}
     | DATASETS
@@ -82,6 +82,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "openmind": OPENMIND,
         "llamafactory": LLAMAFACTORY,
     },
+    "score": {"answers": {}, "teacher": {"served": None, "top_k": 20, "dtype": "float32"}},
     "train.finetuning": {"full": {}, "lora": LORA},
 }
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
@@ -138,6 +139,7 @@ def fit_run(params: Any) -> None:
     models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
     models["prefer"] = (params.get("prefer") or {}).get("judge")
     models["student"] = (params["collect"].get("keep_hard") or {}).get("backend")
+    models["score"] = {"kind": "openai_compatible"} if (params.get("score") or {}).get("served") else None
     kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
     keys = run.setdefault("api_key_variables", {})
     for name in models:
