@@ -4,7 +4,7 @@ On a CPU with one process, this process trains. On cards, with ``run.processes``
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
-    .cache/training/ARM.log                 all their output; it streams to stderr too
+    .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
 
 import json
