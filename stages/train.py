@@ -18,6 +18,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -26,34 +27,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Params, ParamsError, Tags, load_params
-from stages.lib.rows import DataError, read_json, write_json, write_rows, writing
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
+from stages.lib.params import Params, ParamsError, load_params
+from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder
-from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.training import Conversation, Job, Nodes, TooLong, Trained, TrainingError
+from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
+from stages.lib.training.nodes import KINDS, nodes_of
 from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
 from stages.lib.training.trackers import reporting
 
 log = logging.getLogger("distillery.train")
-
-
-class _Sample(BaseModel):
-    """One ShareGPT sample: a system text, and turns of a user and an assistant."""
-
-    system: str = ""
-    conversations: list[dict[str, str]] = Field(min_length=2)
-
-
-class _Entry(BaseModel):
-    """A dataset's entry in dataset_info.json: how its turns are named."""
-
-    tags: Tags
 
 
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
@@ -75,6 +64,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
+    run_under(params.run.launcher.train, "train")
     conversations = read_dataset(dataset_path)
     if several := sum(bool(each.history) for each in conversations):
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
@@ -97,46 +87,13 @@ def main(
     )
 
 
-def read_dataset(folder: Path) -> list[Conversation]:
-    """The conversations of a ShareGPT folder, in order."""
-    path = folder / f"{folder.name}.json"
-    advice = f"Run 'dvc repro convert@{folder.name}' to rebuild it."
-    try:
-        samples = TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {advice}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
-    if not samples:
-        raise DataError(f"{path}: there is nothing in it. {advice}")
-    tags = read_tags(folder, advice)
-    return [_conversation(sample, tags, f"{path}: sample {index}") for index, sample in enumerate(samples)]
-
-
-def read_tags(folder: Path, advice: str) -> Tags:
-    """The tags of a dataset's turns, from its dataset_info.json."""
-    path = folder / "dataset_info.json"
-    try:
-        return TypeAdapter(dict[str, _Entry]).validate_python(read_json(path, advice))[folder.name].tags
-    except (KeyError, ValidationError) as error:
-        raise DataError(f"{path}: no entry '{folder.name}' with its tags. {advice}") from error
-
-
-def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
-    speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
-    texts = [turn.get(tags.content_tag) or "" for turn in sample.conversations]
-    if speakers != [tags.user_tag, tags.assistant_tag] * (len(texts) // 2) or not all(text.strip() for text in texts):
-        raise DataError(f"{where}: not user turns and assistant turns in alternation, with text. Fix or remove it.")
-    *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
-    return Conversation(sample.system, user, assistant, tuple(history))
-
-
 def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
+    if nodes.rank:
+        raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
@@ -149,6 +106,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
+        nodes=nodes,
         loss=loss.absolute(),
     )
     try:

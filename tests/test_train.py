@@ -150,7 +150,7 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _trainer
     from stages.lib.training import Job
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     params = load_params(Path("params.yaml"))
     rows = read_dataset(dataset)
@@ -218,7 +218,7 @@ def test_a_broken_dataset_is_refused(
 def test_other_tags_train_the_same_conversations(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs
 ) -> None:
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "human", "assistant_tag": "gpt"}
     params = tiny_params({f"convert.tags.{name}": text for name, text in tags.items()})
@@ -308,7 +308,7 @@ def test_a_trained_student_gives_its_answer_and_stops(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     student = changed_student(tiny_student, tmp_path / "student", **tokens)
     samples = json.loads((dataset / "sums.json").read_bytes())
@@ -337,7 +337,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _trainer
     from stages.lib.training import Job
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
     params, rows = load_params(tiny_params()), read_dataset(dataset)
@@ -377,7 +377,7 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     params = {"arms.filtered.num_train_epochs": 2.0, "train.gradient_accumulation_steps": 2}
     runs(train, *train_options(tmp_path, dataset, tiny_params(params)))

@@ -30,6 +30,7 @@ from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
 from stages.lib.training.length import FittingRows, Measured
+from stages.lib.training.nodes import facts_of, joined, lead, meeting, variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model
@@ -158,13 +159,52 @@ def run(
             if checkpoint is None:  # such trainers refuse a folder that holds anything but checkpoints
                 shutil.rmtree(output, ignore_errors=True)
             command = own.command_line(settings, held.folder / "train.yaml")
-            with prepared(rows, held.folder), _progress(own, job, dataset, cards, checkpoint, output) as follow:
-                environment = variables(program, held.folder)
+            with (
+                prepared(rows, held.folder),
+                meeting(job) as group,
+                _progress(own, job, dataset, cards, checkpoint, output) as follow,
+            ):
+                port = lead(group, facts(job, rows, cards, versions), held.folder, checkpoint)
+                environment = variables(program, held.folder) | variables_of(job.nodes, port)
                 # if only this process is killed, the program still holds the lock, and no other training starts there
-                launch(command, environment, log_path, project_root(), holds=(held.lock,), follow=follow)
-        state = check_written(own.name, job, len(rows), ended or output, log_path)
+                launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
+                state = check_written(own.name, job, len(rows), output, log_path)
+        else:
+            state = check_written(own.name, job, len(rows), ended, log_path)
         save(job, ended or output, tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
+
+
+def join(
+    own: Program,
+    job: Job,
+    dataset: FittingRows[T],
+    prepared: Prepared,
+    variables: Callable[[str, Path], dict[str, str]],
+    on_cpu: int = 1,
+) -> None:
+    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``."""
+    settings = settings_of(job)
+    program, words = own.find(settings)
+    rows = [row.conversation for row in dataset.rows]
+    same = facts(job, rows, cards_of(job, program, words, on_cpu), releases(program, own.package))
+    log_path = project_root() / ".cache" / "training" / f"{job.name}.node-{job.nodes.rank}.log"
+    with meeting(job) as group, joined(group, same) as training:
+        if training is None:
+            return
+        (training.scratch / "output").mkdir(exist_ok=True)
+        (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
+        command = own.command_line(settings, training.own / "train.yaml")
+        with prepared(rows, training.own):
+            environment = variables(program, training.own) | variables_of(job.nodes, training.port)
+            code = launch(command, environment, log_path, project_root(), beside=group.watching)
+        if code:
+            raise failure(own.name, job, f"{own.name} did not finish", log_path)
+
+
+def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:
+    """What all nodes must have alike; nothing for one node."""
+    return facts_of(job, rows, versions | {"cards of all nodes": str(cards.count)}) if job.nodes.count > 1 else {}
 
 
 @contextmanager
@@ -216,9 +256,9 @@ def cards_of(job: Job, program: str, words: list[str], on_cpu: int = 1) -> Cards
     kind = job.run.device.partition(":")[0]
     option = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
     here = option[1] if option else os.environ.get("NPROC_PER_NODE")
-    nodes = int(os.environ.get("NNODES") or 1)
+    nodes = job.nodes.count if job.nodes.count > 1 else int(os.environ.get("NNODES") or 1)
     if kind == "cpu":
-        return Cards(int(option[1]) if option else on_cpu, device_memory("cpu"))
+        return Cards((int(option[1]) if option else on_cpu) * job.nodes.count, device_memory("cpu"))
     visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES" if kind == "npu" else "CUDA_VISIBLE_DEVICES")
     seen, memory = probed(program, kind)
     count = int(here) if here else seen or len((visible or "0").split(","))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,25 @@ def zero_stage(path: str) -> int:
         raise TrainingError(f"{path}: not a DeepSpeed settings file ({error}). Fix it or name another one.") from error
 
 
+def zero_of(name: str | None) -> int | None:
+    """The ZeRO stage of the settings that ``train.deepspeed`` names; None without DeepSpeed."""
+    settings = deepspeed_file(name)
+    return zero_stage(settings) if settings else None
+
+
 def launch(
     command: list[str],
     environment: Mapping[str, str],
     log_path: Path,
     cwd: Path | None = None,
     holds: tuple[int, ...] = (),
+    beside: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     follow: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Run a command, with all output in the log; return its exit code. ``holds``: descriptors to inherit.
+    """Run a command, with all output in the log; return its exit code.
 
-    Its lines are on stderr too, but for the bars and dictionaries of its steps. ``follow`` is called with each line.
+    Its lines are on stderr too, but for the bars and dictionaries of its steps. ``holds``: descriptors to inherit.
+    ``beside`` is entered with the process id while the command runs. ``follow`` is called with each line.
     """
     log.info("train: %s (log: %s)", shlex.join(command), log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +85,7 @@ def launch(
             pass_fds=holds,
         ) as process,
         _stopped_with_parent(process),
+        beside(process.pid),
     ):
         assert process.stdout is not None
         begun = b""
