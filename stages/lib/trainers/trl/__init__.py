@@ -5,7 +5,7 @@ processes of worker.py train. This process writes the job for them, waits, and r
 several nodes (training/nodes.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
-    .cache/training/ARM.log                 all their output; it streams to stderr too
+    .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
 
 import json
