@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
+SEEDS = "metrics/seeds.json"  # no stage writes it
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
 ALL = (
@@ -198,7 +199,7 @@ class Workspace:
             check=True,
         )
         for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+            if (ROOT / name).is_file() and (name == SEEDS or not name.startswith(("metrics/", "dvc.lock"))):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         workspace.change(

@@ -71,7 +71,10 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Job:
-    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning."""
+    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
+
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    """
 
     name: str
     conversations: list[Conversation]
@@ -81,6 +84,7 @@ class Job:
     run: Run
     markers: Markers
     out: Path
+    loss: Path | None = None
     nodes: Nodes = Nodes()
 
     @property

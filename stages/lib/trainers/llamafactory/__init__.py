@@ -39,7 +39,7 @@ from stages.lib.training.length import FittingRows
 from stages.lib.training.resources import check_weights_there
 from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 
-PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli")
+PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
 
 
 def train(job: Job) -> Trained:
@@ -58,6 +58,7 @@ def join(job: Job) -> None:
 def measured(job: Job) -> tuple[FittingRows[Row], Any]:
     """The rows that LLaMA-Factory leaves uncut, and the tokenizer with the chat template of the training."""
     program, _ = PROGRAM.find(settings_of(job))
+    PROGRAM.check_trackers(job, program)
     check_weights_there(job.student)
     tokenizer = aligned_tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)

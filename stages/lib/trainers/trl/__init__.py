@@ -34,6 +34,7 @@ from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, ste
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.nodes import Group, facts_of, joined, lead, meeting
+from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     Sharing,
     Size,
@@ -47,6 +48,7 @@ from stages.lib.training.resources import (
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
 from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
+from stages.lib.training.trackers import check_installed, log_folder
 
 log = logging.getLogger("distillery.train")
 
@@ -117,6 +119,7 @@ def _dataset(job: Job) -> FittingRows[_Row]:
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
+    check_installed(job)
     tokenizer = aligned_tokenizer(job)
     return fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
 
@@ -335,11 +338,12 @@ def _config(job: Job, scratch: str) -> Any:
         packing_strategy="bfd",  # does not split rows
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress.py shows it
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
-        report_to="none",
+        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
+        run_name=job.name,
         deepspeed=deepspeed_file(params.deepspeed),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
@@ -351,6 +355,7 @@ def _config(job: Job, scratch: str) -> Any:
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], config: Any) -> Any:
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     if config.packing and leaks(model):
@@ -365,8 +370,44 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             processing_class=tokenizer,
             peft_config=_adapter(job),
         )
+    batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
+    steps_per_epoch = len(trainer.train_dataset) / batch
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    trainer.remove_callback(PrinterCallback)
+    if "dvclive" in job.run.report_to and trainer.is_world_process_zero():
+        trainer.add_callback(_report_to_dvclive(job))
+    trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
     trainer.add_callback(_stop_at_non_finite_loss(job))
     return trainer
+
+
+def _report_to_dvclive(job: Job) -> Any:
+    """transformers' callback with a folder for each arm; no variable names DVCLive's folder."""
+    from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
+
+    return DVCLiveCallback(live=Live(str(log_folder(job, "dvclive") / job.name), save_dvc_exp=False, dvcyaml=None))
+
+
+def _show_progress(progress: Progress) -> Any:
+    """A callback with which the first process shows the progress of the training."""
+    from transformers import TrainerCallback
+
+    class ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.start(state.max_steps, _points(state))
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                for point in _points(state)[-1:]:
+                    progress.add(point)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.end()
+
+    return ShowProgress()
 
 
 def _stop_at_non_finite_loss(job: Job) -> Any:
@@ -414,15 +455,19 @@ def _save(model: Any, tokenizer: Any, job: Job) -> None:
 
 def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
     state = trainer.state
-    logs = [entry for entry in state.log_history if "loss" in entry]
     return TrainerResult(
         steps=state.global_step,
         epochs=float(state.epoch),
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
-        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        losses=_points(state),
         measured=measured,
     )
+
+
+def _points(state: Any) -> list[LossPoint]:
+    logs = [entry for entry in state.log_history if "loss" in entry]
+    return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 
 
 def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
