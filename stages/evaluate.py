@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 
-from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
 from stages.lib.evaluation.audit import examples
 from stages.lib.evaluation.backends import Asking
 from stages.lib.evaluation.churn import churn, with_second_answers
@@ -71,6 +71,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
+    run_under(params.run.launcher.evaluate, "evaluate")
     questions = read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
     refuse_missing_gold(params.evaluate.benchmarks, questions, heldout_path)
     if needs_several_processes(params.evaluate, params.run):

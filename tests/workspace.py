@@ -78,7 +78,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
     },
     "train.trainer": {
-        "trl": {"group_by_length": False, "packing": False},
+        "trl": {"group_by_length": False, "packing": False, "fsdp2": False},
         "openmind": OPENMIND,
         "llamafactory": LLAMAFACTORY,
     },
