@@ -253,6 +253,7 @@ def converted(tmp_path: Path, tiny_params: Params, runs: Runs) -> Callable[..., 
     def run(*rows: Distilled, **changes: Any) -> Path:
         write_rows(tmp_path / "rows.jsonl", rows)
         paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "sums", "--metrics", tmp_path / "convert.json"]
+        paths += ["--lengths", tmp_path / "lengths.csv"]
         runs(convert, *paths, "--params", tiny_params(changes))
         return tmp_path / "sums"
 

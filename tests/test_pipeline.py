@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.lib.params import Collect, Params, Section
+from stages.lib.statistics.trainings import SECTIONS
 from tests.workspace import stages_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,9 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
     # train.student is the base arm's; a rubric's score is a field of filter's rows
     sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}.get(stage, set())
-    assert listed == read - sections
+    others = {"compare": {*SECTIONS} - {"arms", "datasets"}}.get(stage, set())  # read through model_dump
+    assert listed - others == read - sections
+    assert others <= listed
 
 
 def test_collect_and_difficulty_share_the_section_of_collect() -> None:

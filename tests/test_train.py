@@ -52,6 +52,8 @@ def dataset(tmp_path: Path, tiny_params: Params, runs: Runs) -> Path:
         folder,
         "--metrics",
         tmp_path / "c.json",
+        "--lengths",
+        tmp_path / "c.csv",
         "--params",
         params,
     )
@@ -170,6 +172,7 @@ def test_rows_over_cutoff_len_are_left_out_and_counted(tmp_path: Path, tiny_para
     rows[3] = rows[3].model_copy(update={"reasoning": "so " * 2000})
     write_rows(tmp_path / "rows.jsonl", rows)
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     runs(convert, *paths, "--params", tiny_params())
     runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
     metrics = json.loads((tmp_path / "model.json").read_text())
@@ -221,6 +224,7 @@ def test_other_tags_train_the_same_conversations(
     params = tiny_params({f"convert.tags.{name}": text for name, text in tags.items()})
     other = tmp_path / "other"
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", other, "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     runs(convert, *paths, "--params", params)
     assert read_dataset(other) == read_dataset(dataset)
 
@@ -257,6 +261,7 @@ def test_shortened_rows_are_trained_on_and_counted_apart(tmp_path: Path, tiny_pa
     rows[4] = rows[4].model_copy(update={"reasoning": "so " * 2000})
     write_rows(tmp_path / "rows.jsonl", rows)
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     params = tiny_params({"train.on_too_long": "shorten_reasoning"})
     runs(convert, *paths, "--params", params)
     runs(train, *train_options(tmp_path, tmp_path / "long", params))

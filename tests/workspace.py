@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
+SEEDS = "metrics/seeds.json"  # no stage writes it
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
 ARMS = {f"{stage}@{arm}" for stage in ("score", "train", "evaluate") for arm in ("filtered", "unfiltered")}
 ALL = (
@@ -77,7 +78,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         **{kind: {"name": "someone/tiny", "revision": None} for kind in ("modelscope", "modelers", "hub")},
     },
     "train.trainer": {
-        "trl": {"group_by_length": False, "packing": False},
+        "trl": {"group_by_length": False, "packing": False, "fsdp2": False},
         "openmind": OPENMIND,
         "llamafactory": LLAMAFACTORY,
     },
@@ -200,7 +201,7 @@ class Workspace:
             check=True,
         )
         for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+            if (ROOT / name).is_file() and (name == SEEDS or not name.startswith(("metrics/", "dvc.lock"))):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         workspace.change(

@@ -44,6 +44,7 @@ from stages.lib.params.convert import Tags as Tags
 from stages.lib.params.evaluate import HELDOUT as HELDOUT
 from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
 from stages.lib.params.evaluate import PREFERENCE as PREFERENCE
+from stages.lib.params.evaluate import Churn as Churn
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
 from stages.lib.params.evaluate import LoadedBackend as LoadedBackend

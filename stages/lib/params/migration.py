@@ -175,6 +175,9 @@ def _train(train: Entry, run: Entry) -> None:
         _group(train, "trainer", {"backend": "kind"})
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
+        trainer = train.at("trainer")
+        if trainer and (chosen := trainer.at("kind")) and chosen.value == "trl":
+            trainer.put(Entry("fsdp2", False))
         _put_in_run(run, own["save_steps"], own["resume"])
     if (placed := train.at("system_prompt")) and train.entries:
         train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)
@@ -205,6 +208,8 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
 def _evaluate(evaluate: Entry) -> None:
     keys = {"backend": "kind", "batch_size": "batch_size", "dtype": "dtype", "backend_args": "args"}
     _group(evaluate, "backend", keys)
+    if (limit := evaluate.at("limit")) and evaluate.entries and not evaluate.at("churn"):
+        evaluate.put(Entry("churn", None), evaluate.entries.index(limit) + 1)
 
 
 def _prefer(root: Entry) -> None:
@@ -217,6 +222,8 @@ def _run(run: Entry, section: Any) -> None:
     """``section`` returns the teacher, the judge and evaluate.backend, already in the new format."""
     models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
     kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
+    if run.entries and not run.at("report_to"):
+        run.put(Entry("report_to", []))
     served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
     for old, name in served.items():
         if kinds.get(name) != "openai_compatible":
@@ -225,6 +232,8 @@ def _run(run: Entry, section: Any) -> None:
     _group(
         run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values()
     )
+    if (device := run.at("device")) and run.entries and not run.at("launcher"):
+        run.put(Entry("launcher", {"train": None, "evaluate": None}), run.entries.index(device) + 1)
     backend = section("evaluate", "backend").at("kind")
     keys = {"served_base_url": "base_url", "served_model": "model", "served_api_key_variable": "api_key_variable"}
     _group(run, "served", keys, read=bool(backend and str(backend.value).startswith("local-")))

@@ -1,8 +1,9 @@
 """``run``: what affects speed and cost, but no result. No stage depends on it."""
 
+import shlex
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable, holds_no_secret
 
@@ -50,6 +51,10 @@ class ApiKeyVariables(Section):
     student: Variable | None = None
 
 
+# by their names in transformers
+Tracker = Literal["swanlab", "tensorboard", "mlflow", "wandb", "dvclive"]
+
+
 class Server(Section):
     """One of several servers of a model: its share of the calls in flight is by ``weight``.
 
@@ -85,6 +90,22 @@ class Endpoints(Section):
         return self
 
 
+class Launcher(Section):
+    """A command in front of a stage's own, such as ``srun -N1 --gres=npu:8``; null: none."""
+
+    train: Text | None
+    evaluate: Text | None
+
+    @field_validator("train", "evaluate")
+    @classmethod
+    def _words(cls, command: str | None) -> str | None:
+        try:
+            shlex.split(command or "")
+        except ValueError as error:
+            raise ValueError(f"not a command line ({error})") from error
+        return command
+
+
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
@@ -113,8 +134,10 @@ class Run(Section):
     processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
+    launcher: Launcher
     checkpoint_steps: Count | None
     resume: bool
+    report_to: list[Tracker]
 
     @property
     def currency(self) -> str:

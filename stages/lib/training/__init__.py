@@ -60,9 +60,20 @@ class TooLong(Row):
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """The hosts that train together: how many, which of them this is, and the address and port of node 0."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
 
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
     ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
     """
 
@@ -74,7 +85,14 @@ class Job:
     run: Run
     markers: Markers
     out: Path
+    loss: Path | None = None
+    nodes: Nodes = Nodes()
     scores: Path = Path()
+
+    @property
+    def processes(self) -> int:
+        """How many processes train, on all nodes."""
+        return self.run.processes * self.nodes.count
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def digest(job: Job, rows: list[Conversation]) -> str:
         "arm": job.arm.model_dump(exclude={"dataset", "alpha"} | (set() if job.train.packing else {"cutoff_len"})),
         "student": files_of(job.student),
         "device": job.run.device,
-        "processes": job.run.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
+        "processes": job.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
         "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,
         "versions": versions(LIBRARIES),
     }

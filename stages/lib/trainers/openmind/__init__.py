@@ -41,7 +41,8 @@ def train(job: Job) -> Trained:
     """Train with openMind and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
     from transformers import AutoTokenizer
 
-    find_openmind(settings_of(job))
+    program, _ = find_openmind(settings_of(job))
+    PROGRAM.check_trackers(job, program)
     check_student(job)
     check_loss_on(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)
