@@ -100,8 +100,6 @@ def train_arm(
     nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
     if nodes.rank:
         raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")
-    if nodes.count > 1 and params.arms[name].alpha:
-        raise TrainingError(f"arms.{name}.alpha: it needs one node. Unset NNODES, or set alpha: 0.0.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.params import load_params
-from stages.lib.trainers.trl import _trainer
+from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.teacher import FIELDS, follow_teacher, kl_with_rest, mixed_loss
 from stages.lib.training import Job
 from stages.lib.training.checkpoints import digest
@@ -150,7 +150,7 @@ def test_each_batch_has_the_targets_of_its_rows(
     arm, markers = params.arms["filtered"], params.convert.markers
     job = Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float32)
-    trainer = _trainer(job, model, aligned_tokenizer(job), ROWS, str(tmp_path / "scratch"))
+    trainer = _trainer(job, model, aligned_tokenizer(job), ROWS, _config(job, str(tmp_path / "scratch")))
     follow_teacher(trainer, Targets(tmp_path / "targets"), 1.0)
     rows, seen = [dict(row) for row in trainer.train_dataset], 0
     assert (len(rows) < len(ROWS)) == bool(way)
@@ -217,7 +217,9 @@ def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(
         arm, markers = params.arms["filtered"], params.convert.markers
         out, scores = tmp_path / "model", tmp_path / "scores"
         found.append(
-            digest(Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, out, scores), ROWS)
+            digest(
+                Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, out, scores=scores), ROWS
+            )
         )
     assert found[0] == found[1]
     assert len(set(found)) == 4

@@ -73,8 +73,8 @@ class Nodes:
 class Job:
     """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
 
-    ``loss`` is the file of the loss curve, which grows while it trains (progress.py). ``scores`` is the file with the
-    teacher's probabilities, which an arm with ``alpha`` reads.
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
     """
 
     name: str

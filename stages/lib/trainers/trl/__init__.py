@@ -103,9 +103,7 @@ def train(job: Job) -> Trained:
         rows = [row.conversation for row in dataset.rows]
         with scratch_folder(job, rows) as scratch:
             if job.arm.alpha:
-                uncompressed(job.scores, scratch / TARGETS)
-                if not Targets(scratch / TARGETS).tokens:
-                    raise _no_targets(job)
+                _write_targets(job, scratch)
             work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
             here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
             result = run_trainer(work) if here else _run_workers(work, group)
@@ -141,6 +139,10 @@ def check_shares(job: Job) -> None:
         raise TrainingError(
             f"run.processes: {processes} processes{nodes} cannot split the {batches} batches of a step evenly. Set "
             "train.gradient_accumulation_steps to a multiple of them: the rows of a step stay the same."
+        )
+    if job.arm.alpha and job.nodes.count > 1:
+        raise TrainingError(
+            f"arms.{job.name}.alpha: only node 0 has the teacher's probabilities. Train on one node, or set alpha: 0.0."
         )
     if job.train.fsdp2 and processes == 1:
         raise TrainingError("train.trainer.fsdp2: one process has nobody to share with. Raise run.processes.")
@@ -270,6 +272,13 @@ def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> No
         order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
         trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = CountingCollator(trainer.data_collator)
+
+
+def _write_targets(job: Job, scratch: Path) -> None:
+    """The teacher's probabilities where all processes read them."""
+    uncompressed(job.scores, scratch / TARGETS)
+    if not Targets(scratch / TARGETS).tokens:
+        raise _no_targets(job)
 
 
 def _follow_teacher(trainer: Any, work: Work) -> int:
