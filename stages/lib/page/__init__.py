@@ -23,6 +23,7 @@ from stages.lib.comparison.table import (
     comparison_table,
     if_unsure,
     judged_by,
+    noise_line,
     p_value,
     points,
     preference_cells,
@@ -32,7 +33,7 @@ from stages.lib.comparison.table import (
 )
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
 from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
-from stages.lib.params import Arm
+from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
 
@@ -89,7 +90,7 @@ class PassRates:
 class Training:
     """An arm's training: its settings, its counts and its losses."""
 
-    asked: Arm
+    asked: Arm | OnPolicyArm
     seen: TrainCounts
     losses: list[LossPoint]
 
@@ -188,6 +189,7 @@ def render(page: Page) -> str:
         "audit_cells": audit_cells,
         "if_unsure": if_unsure,
         "preference_cells": preference_cells,
+        "noise_line": noise_line,
     }
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)

@@ -1,8 +1,9 @@
 """``run``: what affects speed and cost, but no result. No stage depends on it."""
 
+import shlex
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable, holds_no_secret
 
@@ -46,7 +47,12 @@ class ApiKeyVariables(Section):
     teacher: Variable | None = None
     judge: Variable | None = None
     prefer: Variable | None = None
+    score: Variable | None = None
     student: Variable | None = None
+
+
+# by their names in transformers
+Tracker = Literal["swanlab", "tensorboard", "mlflow", "wandb", "dvclive"]
 
 
 class Server(Section):
@@ -84,11 +90,27 @@ class Endpoints(Section):
         return self
 
 
+class Launcher(Section):
+    """A command in front of a stage's own, such as ``srun -N1 --gres=npu:8``; null: none."""
+
+    train: Text | None
+    evaluate: Text | None
+
+    @field_validator("train", "evaluate")
+    @classmethod
+    def _words(cls, command: str | None) -> str | None:
+        try:
+            shlex.split(command or "")
+        except ValueError as error:
+            raise ValueError(f"not a command line ({error})") from error
+        return command
+
+
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
-    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, or student of
-    collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
+    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
+    of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
     costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is.
     """
 
@@ -112,15 +134,17 @@ class Run(Section):
     processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
+    launcher: Launcher
     checkpoint_steps: Count | None
     resume: bool
+    report_to: list[Tracker]
 
     @property
     def currency(self) -> str:
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Role) -> str | None:
+    def key_variable(self, of: Role | Literal["score"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
         variable: str | None = getattr(self.api_key_variables or ApiKeyVariables(), of)
         return variable

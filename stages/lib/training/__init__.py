@@ -60,9 +60,21 @@ class TooLong(Row):
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """The hosts that train together: how many, which of them this is, and the address and port of node 0."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
 
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
     ``teacher`` has the weights of an on-policy arm's teacher; ``student`` is then the arm that it starts from.
     """
 
@@ -80,6 +92,15 @@ class Job:
     def base_name(self) -> str:
         """The name of the initial weights: the published student's, or an arm's."""
         return self.arm.start_from if isinstance(self.arm, OnPolicyArm) else self.train.student.name
+
+    loss: Path | None = None
+    scores: Path = Path()
+    nodes: Nodes = Nodes()
+
+    @property
+    def processes(self) -> int:
+        """How many processes train, on all nodes."""
+        return self.run.processes * self.nodes.count
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,7 @@ class Trained:
     """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
     ``rollouts`` are an on-policy arm's; its losses are divergences from the teacher.
+    ``tokens_with_teacher`` are those that have the teacher's probabilities; None for an arm without ``alpha``.
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
     fields describe the run, not what was learned:
 
@@ -129,6 +151,7 @@ class Trained:
     tokens_trained: int
     effective_batch: int
     losses: list[LossPoint]
+    tokens_with_teacher: int | None = None
     rollouts: Rollouts | None = None
     resumed_at: int = 0
     measured: dict[str, float] = field(default_factory=dict)

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import random
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,16 @@ from stages.lib.trainers.trl import (
     refused_by_trl,
     run_workers,
     save_trained,
+    show_progress,
     stop_at_non_finite_loss,
 )
+from stages.lib.trainers.trl.sharding import shards_weights, trained_model
 from stages.lib.training import Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.length import FittingRows, fitting_rows
+from stages.lib.training.nodes import meeting
+from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     GIB,
     STATE,
@@ -70,14 +73,19 @@ def train(job: Job) -> Trained:
     """Train, merge, save. A prompt that leaves no room for ``max_new_tokens`` in ``cutoff_len`` is left out."""
     check_device(job.run.device, job.run.processes)
     check_shares(job)
+    if job.nodes.count > 1 or shards_weights(job):
+        raise TrainingError(
+            f"train: {job.name}: an on-policy arm is trained on one node, and each process holds all weights. Unset "
+            "NODE_COUNT, and set train.trainer.fsdp2: false and train.deepspeed to null or to a ZeRO-2 file."
+        )
     check_teacher(job)
     tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
-    with scratch_folder(job, rows) as scratch:
+    with meeting(job) as group, scratch_folder(job, rows) as scratch:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), "on_policy")
-        here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
-        result = run_trainer(work) if here else run_workers(work)
+        here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
+        result = run_trainer(work) if here else run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
@@ -157,8 +165,9 @@ def run_trainer(work: Work) -> TrainerResult:
         ids = prompt_ids(tokenizer, prompts)
         trainer.longer_prompts = {tuple(own): shown for own, shown in zip(ids, longer, strict=True)} if longer else {}
         trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+        model = trained_model(trainer, job, adapter(job))
         if trainer.is_world_process_zero():
-            save_trained(trainer, tokenizer, job)
+            save_trained(model, tokenizer, job)
     return _result(trainer, job, sum(len(longer[each]) - len(ids[each]) for each in order) if longer else 0)
 
 
@@ -180,13 +189,14 @@ def check_needs(job: Job, scratch: Path) -> None:
 
 def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[Any], scratch: str) -> Any:
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import DistillationConfig
 
     params, arm = job.train, asked(job)
     config = DistillationConfig(
         output_dir=scratch,
         per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps // job.run.processes,
+        gradient_accumulation_steps=params.gradient_accumulation_steps // job.processes,
         gradient_checkpointing=params.gradient_checkpointing,
         max_steps=steps_of(job),
         learning_rate=arm.learning_rate,
@@ -204,7 +214,7 @@ def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[An
         shuffle_dataset=False,  # prompt_order did
         logging_steps=1,
         logging_nan_inf_filter=False,
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress.py shows it
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
@@ -221,8 +231,11 @@ def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[An
             args=config,
             train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
             processing_class=tokenizer,
-            peft_config=adapter(params.lora) if params.lora else None,
+            peft_config=adapter(job),
         )
+    trainer.remove_callback(PrinterCallback)
+    tokens = batch_of(job) * arm.max_new_tokens * steps_of(job)
+    trainer.add_callback(show_progress(Progress(job.name, job.loss, tokens / steps_of(job))))
     trainer.add_callback(stop_at_non_finite_loss(job))
     return trainer
 
@@ -237,6 +250,7 @@ def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
         epochs=trainer.state.global_step * batch / len(job.conversations),
         packs=len(job.conversations),
         tokens_trained=rolled_out,
+        tokens_with_teacher=None,
         losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in steps],
         measured=peak_card_memory(job.run.device),
         rollouts=Rollouts(
