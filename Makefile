@@ -33,7 +33,7 @@ export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafact
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
-REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
+REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro$(if $(filter train evaluate,$@), --glob))
 PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
@@ -83,13 +83,13 @@ valid: setup
 repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
 	$(REPRO)
 train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
-	$(REPRO) --glob "train*@$(or $(ARM),*)"
+	$(REPRO) "train*@$(or $(ARM),*)"
 join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
 	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
-	$(REPRO) --glob $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
+	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
