@@ -23,6 +23,7 @@ from stages.lib.comparison.table import (
     comparison_table,
     if_unsure,
     judged_by,
+    noise_line,
     p_value,
     points,
     preference_cells,
@@ -188,6 +189,7 @@ def render(page: Page) -> str:
         "audit_cells": audit_cells,
         "if_unsure": if_unsure,
         "preference_cells": preference_cells,
+        "noise_line": noise_line,
     }
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
