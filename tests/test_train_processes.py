@@ -21,7 +21,7 @@ from stages.lib.trainers import trl
 from stages.lib.trainers.trl.worker import fail
 from stages.lib.training import Job
 from stages.lib.training.launching import launch
-from stages.lib.training.nodes import Group
+from stages.lib.training.meeting import Group
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.trainings import write_sharegpt
