@@ -373,7 +373,7 @@ class _Connected(Group):
                 return self._lost(0)
             time.sleep(POLL_S)
         self.store.set(f"left/{self.nodes.rank}", "1")
-        return own if own and own in line else line
+        return own if not line or (own and own in line) else line
 
     def _let_go(self) -> None:
         """Serve the store until each node has read the verdict, or does not any more."""
