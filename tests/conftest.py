@@ -147,6 +147,24 @@ def tiny_student(built_once: Callable[[str, Build], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_teacher(built_once: Callable[[str, Build], Path], tiny_student: Path) -> Path:
+    """Other random weights with the student's tokenizer, and sharper: a likeliest token has some tenths."""
+
+    def build(folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        shutil.copytree(tiny_student, folder)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        torch.manual_seed(7)
+        for each in model.parameters():
+            each.data += 0.2 * torch.randn_like(each)
+        model.save_pretrained(folder)
+
+    return built_once("teacher", build)
+
+
+@pytest.fixture(scope="session")
 def older_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny student in the form in which Qwen2.5 is published: its normalizer, its way of splitting, its class."""
     from tokenizers import Tokenizer, models, trainers

@@ -32,7 +32,14 @@ from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
 ARMS = {
-    name: {"dataset": name, "num_train_epochs": 1.0, "max_steps": steps, "learning_rate": 0.001, "cutoff_len": 512}
+    name: {
+        "dataset": name,
+        "num_train_epochs": 1.0,
+        "max_steps": steps,
+        "learning_rate": 0.001,
+        "cutoff_len": 512,
+        "alpha": 0.0,
+    }
     for name, steps in (("unfiltered", None), ("filtered", 22))
 }
 PAIRS = [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = "metrics/seeds.json"  # no stage writes it
 DATASETS = {"convert@control", "convert@filtered", "convert@unfiltered"}
-ARMS = {"train@filtered", "train@unfiltered", "evaluate@filtered", "evaluate@unfiltered"}
+ARMS = {f"{stage}@{arm}" for stage in ("score", "train", "evaluate") for arm in ("filtered", "unfiltered")}
 ALL = (
     {"collect", "difficulty", "distill", "filter", "eval-data", "evaluate-base", "prefer", "compare", "report"}
     | DATASETS
@@ -82,6 +82,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "openmind": OPENMIND,
         "llamafactory": LLAMAFACTORY,
     },
+    "score": {"answers": {}, "teacher": {"served": None, "top_k": 20, "dtype": "float32"}},
     "train.finetuning": {"full": {}, "lora": LORA},
 }
 SERVED_MODELS = {"base_url": "http://127.0.0.1:9/v1", "model": "{arm}", "api_key_variable": "OPENAI_API_KEY"}
@@ -116,7 +117,8 @@ def write_plain_params(source: Path, changes: dict[str, Any], out: Path) -> None
     """The same as JSON, which is YAML too: without comments, in a tenth of the time."""
     params = deepcopy(plain(source.read_bytes()))
     put_changes(params, changes)
-    out.write_text(json.dumps(params, ensure_ascii=False, indent=1), encoding="utf-8")
+    text = json.dumps(params, ensure_ascii=False, indent=1).replace(": Infinity", ": .inf")  # YAML's word for it
+    out.write_text(text, encoding="utf-8")
 
 
 def put_changes(params: Any, changes: dict[str, Any]) -> None:
@@ -156,6 +158,7 @@ def fit_run(params: Any) -> None:
     models = {"teacher": params["distill"].get("teacher"), "judge": params["filter"].get("judge")}
     models["prefer"] = (params.get("prefer") or {}).get("judge")
     models["student"] = (params["collect"].get("keep_hard") or {}).get("backend")
+    models["score"] = {"kind": "openai_compatible"} if (params.get("score") or {}).get("served") else None
     kinds = {name: model.get("kind") for name, model in models.items() if isinstance(model, dict)}
     keys = run.setdefault("api_key_variables", {})
     for name in models:
