@@ -73,7 +73,7 @@ def profile(path: Path) -> tuple[Params | None, list[Finding]]:
 
 def check_profile(params: Params) -> Iterator[Finding]:
     """What this profile needs from the machine."""
-    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, trainers
+    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, parity, trainers
 
     yield from guarded("disk", partial(disk_and_memory.disk, params))
     yield from guarded("locks", partial(locking.locks, disk_and_memory.locked_folders()))
@@ -83,6 +83,7 @@ def check_profile(params: Params) -> Iterator[Finding]:
     yield from guarded("files", partial(needs.files, params))
     yield from guarded("API key", partial(needs.keys, params))
     yield from guarded("downloads", partial(needs.downloads, params))
+    yield from guarded("score", partial(parity.served_teacher, params))
 
 
 if __name__ == "__main__":
