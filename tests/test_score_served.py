@@ -1,7 +1,7 @@
 """A served teacher: the same numbers as a loaded one, checked against llama.cpp; and servers that give others.
 
 llama.cpp's server ignores ``echo``, so a server here answers /v1/completions with the numbers that llama.cpp gives for
-each beginning of the row: an implementation of its own, from the same weights.
+each beginning of the row: an implementation of its own, from the same weights, which keeps keys and values in f16.
 """
 
 import json
@@ -106,7 +106,7 @@ def test_a_served_teacher_gives_what_a_loaded_one_gives(
         values = [dict(zip(each["top_ids"][0], each["top_logprobs"][0], strict=True)) for each in (one, other)]
         common = values[0].keys() & values[1].keys()
         assert len(common) >= TOP_K - 1
-        assert max(abs(values[0][token] - values[1][token]) for token in common) < 0.002  # measured: 0.0003
+        assert max(abs(values[0][token] - values[1][token]) for token in common) < 0.01  # measured: 0.004
 
 
 def test_the_doctor_compares_both(tiny_params: Params, tiny_teacher: Path, llama: Answer) -> None:

@@ -71,8 +71,8 @@ def compared(params: Params, score: FromTeacher, teacher: Path) -> Finding:
     loaded = LocalScorer(teacher, score.top_k, score.dtype, params.run.device, params.run.threads).score(ids, places)
     apart, allowed = distance(served, loaded), TOLERANCE[score.dtype]
     found = (
-        f"served and loaded teacher are {apart.mean:.5f} apart in the mean of {len(places)} places (at most {allowed:g} "
-        f"for {score.dtype}), {apart.largest:.5f} at one"
+        f"served and loaded teacher are {apart.mean:.5f} apart in the mean of {len(places)} places "
+        f"(at most {allowed:g} for {score.dtype}), {apart.largest:.5f} at one"
     )
     if apart.mean > allowed:
         return fail("score", found, "serve the same weights in the dtype of score.dtype; see docs/logprobs.md")
