@@ -15,7 +15,7 @@ DEVICES ?=
 FULL ?=
 STAGE ?=
 PLATFORM ?=
-SEEDS ?=
+SEEDS ?= 3,4,5
 ARMS ?=
 PROFILE ?=
 EQUAL_STEPS ?=
@@ -109,7 +109,7 @@ profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the differen
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
 seeds: setup ## train and evaluate the arms again on SEEDS=3,4,5; ARMS=a,b PROFILE=ascend EQUAL_STEPS=a: docs/seeds.md
-	python -m benchmarks.seeds --seeds "$(or $(SEEDS),3,4,5)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
+	python -m benchmarks.seeds --seeds "$(SEEDS)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
 	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
 

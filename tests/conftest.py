@@ -22,7 +22,7 @@ from filelock import FileLock
 from tests import public_data
 from tests.distill_runner import KEY, DistillRunner, Route, Serve, Server
 from tests.tiny_student import build_tiny_student
-from tests.workspace import ALL, Workspace, wait_until, write_changed_params
+from tests.workspace import ALL, Workspace, wait_until, write_plain_params
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
@@ -71,7 +71,7 @@ def project_params(tmp_path: Path) -> Callable[..., Path]:
 
     def write(changes: dict[str, Any] | None = None) -> Path:
         path = tmp_path / "params.yaml"
-        write_changed_params(ROOT / "params.yaml", changes or {}, path)
+        write_plain_params(ROOT / "params.yaml", changes or {}, path)
         return path
 
     return write

@@ -94,6 +94,12 @@ def parsed(content: bytes) -> Any:
     return YAML().load(content)
 
 
+@cache
+def plain(content: bytes) -> Any:
+    """What a YAML file says, in plain values; to be copied, not changed."""
+    return YAML(typ="safe").load(content)
+
+
 def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> None:
     """A params file with other values, named like ``collect.train_size``.
 
@@ -101,6 +107,22 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
     does not, in ``run`` too.
     """
     params = deepcopy(parsed(source.read_bytes()))
+    put_changes(params, changes)
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.dump(params, out)
+
+
+def write_plain_params(source: Path, changes: dict[str, Any], out: Path) -> None:
+    """The same as JSON, which is YAML too: without comments, in a tenth of the time."""
+    params = deepcopy(plain(source.read_bytes()))
+    put_changes(params, changes)
+    text = json.dumps(params, ensure_ascii=False, indent=1).replace(": Infinity", ": .inf")  # YAML's word for it
+    out.write_text(text, encoding="utf-8")
+
+
+def put_changes(params: Any, changes: dict[str, Any]) -> None:
+    """Put the values in, and fit the keys of each kind."""
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = params
@@ -112,9 +134,6 @@ def write_changed_params(source: Path, changes: dict[str, Any], out: Path) -> No
     if all(isinstance(params.get(name), dict) for name in ("collect", "distill", "filter", "train", "evaluate", "run")):
         fit_kinds(params)
         fit_run(params)
-    yaml = YAML()
-    yaml.width = 1000
-    yaml.dump(params, out)
 
 
 def fit_kinds(params: Any) -> None:

@@ -86,8 +86,8 @@ class Job:
     markers: Markers
     out: Path
     loss: Path | None = None
-    nodes: Nodes = Nodes()
     scores: Path = Path()
+    nodes: Nodes = Nodes()
 
     @property
     def processes(self) -> int:

@@ -5,7 +5,7 @@ processes of worker.py train. This process writes the job for them, waits, and r
 several nodes (training/nodes.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
-    .cache/training/ARM.log                 all their output; it streams to stderr too
+    .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
 
 import json
@@ -133,6 +133,7 @@ def _dataset(job: Job) -> FittingRows[_Row]:
 def check_shares(job: Job) -> None:
     """TrainingError if the processes cannot split a step's batches evenly, or cannot share the weights."""
     processes, batches = job.processes, job.train.gradient_accumulation_steps
+    stage = zero_of(job.train.deepspeed)
     if batches % processes:
         nodes = f" (run.processes on each of {job.nodes.count} nodes)" if job.nodes.count > 1 else ""
         raise TrainingError(
@@ -145,7 +146,7 @@ def check_shares(job: Job) -> None:
         )
     if job.train.fsdp2 and processes == 1:
         raise TrainingError("train.trainer.fsdp2: one process has nobody to share with. Raise run.processes.")
-    if job.train.packing and zero_of(job.train.deepspeed) == 3:
+    if job.train.packing and stage == 3:
         raise TrainingError(
             "train.trainer.packing: ZeRO-3 never has the whole model, which shows whether packed rows attend to each "
             "other. Set packing: false, or use ZeRO-2 or fsdp2."
