@@ -12,6 +12,13 @@ N ?=
 PARAMS ?=
 JOBS ?=
 DEVICES ?=
+RUN ?=
+STOP ?=
+SERVER ?=
+PORT ?=
+OPTIONS ?=
+TYPE ?=
+export LLAMA_CPP ?=
 FULL ?=
 STAGE ?=
 DATASET ?=
@@ -23,7 +30,7 @@ FORCE ?=
 PUBLIC ?=
 DATASETS ?=
 PLATFORM ?=
-SEEDS ?=
+SEEDS ?= 3,4,5
 ARMS ?=
 PROFILE ?=
 EQUAL_STEPS ?=
@@ -68,7 +75,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare serve gguf \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -108,6 +115,10 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
+	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
+	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
 	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
@@ -123,7 +134,7 @@ profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the differen
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
 seeds: setup ## train and evaluate the arms again on SEEDS=3,4,5; ARMS=a,b PROFILE=ascend EQUAL_STEPS=a: docs/seeds.md
-	python -m benchmarks.seeds --seeds "$(or $(SEEDS),3,4,5)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
+	python -m benchmarks.seeds --seeds "$(SEEDS)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
 	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
 
@@ -185,7 +196,7 @@ bench: setup ## each piece against other ways of doing its work (18 minutes of a
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

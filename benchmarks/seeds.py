@@ -30,7 +30,7 @@ from stages.lib.rows import write_json
 from stages.lib.statistics.evaluations import Answers, read_answers
 from stages.lib.statistics.noise import over_trainings
 from stages.lib.statistics.paired import paired_difference, proportion
-from stages.lib.statistics.trainings import Seeds, shaping_params
+from stages.lib.statistics.trainings import Seeds, scores_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIDENCE = 0.95
@@ -38,6 +38,7 @@ EQUAL = "-equal-steps"
 # of ROOT, what a copy does not need or makes itself
 APART = {".git", ".cache", ".dvc", "data", "models", "metrics", "report", "dvc.lock", "params.yaml"}
 DRAWN, SAME = "drawn again", "the same"
+OWN = "own"  # the params file's own run, where it is none of the seeds
 
 
 class SeedsError(DistilleryError):
@@ -46,11 +47,12 @@ class SeedsError(DistilleryError):
 
 @dataclass(frozen=True)
 class Run:
-    """A seed's finished run: its params, and right or wrong by arm, benchmark and question."""
+    """A seed's finished run: its params, right or wrong by arm, benchmark and question, and that by arm as a hash."""
 
-    seed: int
+    seed: str
     params: Params
     answers: dict[str, dict[str, Answers]]
+    hashes: dict[str, str]
     heldout: bytes
 
 
@@ -68,8 +70,11 @@ def main(seeds: str, params_path: Path, arms: str, reference: str | None, settin
     params = chosen_params(params_path, arms, settings)
     if reference and reference not in params["arms"]:
         raise SeedsError(f"--equal-steps: '{reference}' is none of the arms {', '.join(params['arms'])}.")
-    runs = [run_seed(int(seed), params, reference) for seed in seeds.split(",")]
-    write_json(out, summary(runs, seed_values(params, 0)).model_dump())
+    values = {seed: seed_values(params, int(seed)) for seed in seeds.split(",")}
+    own = next((seed for seed, each in values.items() if each == values_of(params, [*each])), OWN)
+    values = ({OWN: {}} if own == OWN else {}) | values
+    runs = [run_seed(seed, each, params, reference) for seed, each in values.items()]
+    write_json(out, summary(runs, own, list(seed_values(params, 0))).model_dump())
     click.echo(markdown(runs))
 
 
@@ -138,11 +143,22 @@ def seed_values(params: dict[str, Any], seed: int) -> dict[str, int]:
     return values | {key: seed for key, model in models.items() if model and "seed" in model}
 
 
-def run_seed(seed: int, params: dict[str, Any], reference: str | None) -> Run:
-    """Run the chain for one seed in its copy of the project."""
-    folder = ROOT / ".cache" / "seeds" / str(seed)
+def values_of(params: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What the params file itself has there."""
+    found = {}
+    for key in keys:
+        section: Any = params
+        for part in key.split("."):
+            section = section[part]
+        found[key] = section
+    return found
+
+
+def run_seed(seed: str, values: dict[str, int], params: dict[str, Any], reference: str | None) -> Run:
+    """Run the chain with these values in its copy of the project."""
+    folder = ROOT / ".cache" / "seeds" / seed
     params = json.loads(json.dumps(params))
-    for key, value in seed_values(params, seed).items():
+    for key, value in values.items():
         put(params, key, value)
     lay_out(folder)
     reproduce(folder, params)
@@ -151,8 +167,9 @@ def run_seed(seed: int, params: dict[str, Any], reference: str | None) -> Run:
         reproduce(folder, params)
     arms = ["base", *params["arms"]]
     answers = {arm: read_answers(folder / "metrics" / "eval" / f"{arm}.scores.csv") for arm in arms}
+    hashes = {arm: scores_hash(folder / "metrics" / "eval", arm) for arm in arms}
     heldout = (folder / "data" / "heldout.jsonl").read_bytes()
-    return Run(seed, load_params(folder / "params.yaml"), answers, heldout)
+    return Run(seed, load_params(folder / "params.yaml"), answers, hashes, heldout)
 
 
 def lay_out(folder: Path) -> None:
@@ -205,16 +222,12 @@ def add_equal_arms(folder: Path, params: dict[str, Any], reference: str) -> None
     params["compare"]["pairs"] += [pair for pair in equal if pair not in params["compare"]["pairs"]]
 
 
-def summary(runs: Sequence[Run], varied: dict[str, int]) -> Seeds:
+def summary(runs: Sequence[Run], own: str, varied: list[str]) -> Seeds:
     """The content of metrics/seeds.json."""
-    used = {arm.dataset for arm in runs[0].params.arms.values()}
-    shaping = shaping_params(runs[0].params, tuple(varied))
     return Seeds(
         seeds=[run.seed for run in runs],
-        varied=list(varied),
-        params={
-            key: value for key, value in shaping.items() if key.split(".")[0] != "datasets" or key.split(".")[1] in used
-        },
+        varied=varied,
+        own=next(run.hashes for run in runs if run.seed == own),
         questions={benchmark: questions(runs, benchmark) for benchmark in benchmarks(runs)},
         scores={
             arm: {name: [round(share(run.answers[arm][name]), 4) for run in runs] for name in benchmarks(runs)}

@@ -44,7 +44,7 @@ from stages.lib.statistics.confounders import confounder_warnings, tango_warning
 from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
 from stages.lib.statistics.noise import churn_alone, over_trainings
 from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
-from stages.lib.statistics.trainings import Repeated, repeated_of
+from stages.lib.statistics.trainings import Repeated, read_seeds
 
 log = logging.getLogger("distillery.compare")
 
@@ -69,23 +69,16 @@ def main(
 ) -> None:
     params = load_params(params_path)
     evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
-    repeated = repeated_of(seeds_path, params)
+    repeated = read_seeds(seeds_path, eval_path, evaluations)
     comparison = compare(evaluations, read_preferences(prefer_path), repeated, params.compare)
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
     for warning in comparison.warnings:
         log.warning("compare: %s", warning)
     for pair in comparison.pairs.values():
-        if repeated.seeds.seeds and (changed := repeated.changed_for(pair.first, pair.second)):
-            log.info("compare: %s", _other_params(seeds_path, pair, changed))
+        if repeated.is_of_another_run(pair.first, pair.second):
+            log.info("compare: %s: %s is of another run ('make seeds')", pair.name, seeds_path)
         log.info("compare: %s", _sentence(pair))
-
-
-def _other_params(path: Path, pair: Pair, changed: list[str]) -> str:
-    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return (
-        f"{pair.name}: no interval over trainings, for {path} was made with another {changed[0]}{more} ('make seeds')"
-    )
 
 
 def compare(

@@ -49,6 +49,7 @@ log = logging.getLogger("distillery.train")
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
+@click.option("--scores", "scores_path", type=READ, help="The teacher's probabilities, read where alpha is above 0.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Rows, steps, tokens and losses, written.")
 @click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
@@ -58,6 +59,7 @@ def main(
     arm_name: str,
     dataset_path: Path,
     model_path: Path,
+    scores_path: Path | None,
     left_out_path: Path,
     metrics_path: Path,
     loss_path: Path,
@@ -71,7 +73,7 @@ def main(
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     write_plots(params)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path, loss_path)
+    trained = train_arm(arm_name, conversations, params, model_path, loss_path, scores_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
@@ -87,10 +89,14 @@ def main(
     )
 
 
-def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path) -> Trained:
+def train_arm(
+    name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path, scores: Path | None = None
+) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    if params.arms[name].alpha and scores is None:
+        raise ParamsError(f"arms.{name}.alpha: no file of probabilities. Name the one of 'score' with --scores.")
     nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
     if nodes.rank:
         raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")
@@ -108,6 +114,7 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         out=unfinished,
         nodes=nodes,
         loss=loss.absolute(),
+        scores=scores or Path(),
     )
     try:
         with reporting(job):
@@ -169,6 +176,8 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
+    if facts["tokens_with_teacher"] is None:
+        del facts["tokens_with_teacher"]
     for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
         del facts[name]
     return {

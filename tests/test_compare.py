@@ -26,8 +26,7 @@ from stages.lib.comparison.table import (
     comparison_table,
 )
 from stages.lib.pairs import default_pairs
-from stages.lib.params import load_params
-from stages.lib.statistics.trainings import shaping_params
+from stages.lib.statistics.trainings import scores_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -352,13 +351,13 @@ class TestNoise:
         assert "| unfiltered − base | heldout | **+0.0** | −3.4 – +3.4 | – | – |" in table
         assert CHURN_NOTE in table
 
-    def test_an_interval_over_trainings_stands_beside_a_difference_of_these_params(
-        self, arms: Callable[..., Run], compared: Compared, project_params: Callable[..., Path], caplog: Any
+    def test_an_interval_over_trainings_stands_beside_a_difference_of_the_same_run(
+        self, arms: Callable[..., Run], compared: Compared, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
         run = arms(scores("1000"), scores("1110"), scores("1100"))
-        params = shaping_params(load_params(project_params()), ("train.seed",))
-        seeds = {"seeds": [3, 4, 5], "varied": ["train.seed"], "params": params, "questions": {"heldout": "the same"}}
+        own = {name: scores_hash(run.folder / "eval", name) for name in ("base", "filtered")}
+        seeds = {"seeds": ["3", "4", "5"], "varied": ["train.seed"], "own": own, "questions": {"heldout": "the same"}}
         differences = {"filtered_vs_base": {"heldout": [0.09, 0.166, -0.005]}}
         (run.folder / "seeds.json").write_text(json.dumps(seeds | {"scores": {}, "differences": differences}))
         pairs = compared(run, [["filtered", "base"], ["unfiltered", "base"]])["pairs"]
@@ -369,17 +368,17 @@ class TestNoise:
             "low": -0.1292,
             "high": 0.2965,
         }
-        assert (found["trainings"]["seeds"], found["trainings"]["questions"]) == ([3, 4, 5], "the same")
+        assert (found["trainings"]["seeds"], found["trainings"]["questions"]) == (["3", "4", "5"], "the same")
         assert pairs["unfiltered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None
         table = comparison_table(Comparison.model_validate(run.comparison))
         assert "| over trainings | p |" in table
         assert "| +8.4, −12.9 – +29.6 (3 seeds) |" in table
         assert TRAININGS_NOTE in table
-        assert "no interval over trainings" not in caplog.text
-        other = compared(run, [["filtered", "base"]], **{"train.weight_decay": 0.1, "train.finetuning.r": 8})
+        assert "of another run" not in caplog.text
+        run.arm("filtered", {"heldout": scores("1101")})
+        other = compared(run, [["filtered", "base"]])
         assert other["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None
-        assert "filtered − base: no interval over trainings, for " in caplog.text
-        assert "was made with another train.finetuning.r and 1 more ('make seeds')" in caplog.text
+        assert f"compare: filtered − base: {run.folder / 'seeds.json'} is of another run ('make seeds')" in caplog.text
 
     def test_a_broken_file_of_seeds_is_named(
         self, arms: Callable[..., Run], project_params: Callable[..., Path], refuses: Callable[..., str]

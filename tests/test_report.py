@@ -32,7 +32,14 @@ from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
 ARMS = {
-    name: {"dataset": name, "num_train_epochs": 1.0, "max_steps": steps, "learning_rate": 0.001, "cutoff_len": 512}
+    name: {
+        "dataset": name,
+        "num_train_epochs": 1.0,
+        "max_steps": steps,
+        "learning_rate": 0.001,
+        "cutoff_len": 512,
+        "alpha": 0.0,
+    }
     for name, steps in (("unfiltered", None), ("filtered", 22))
 }
 PAIRS = [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]
@@ -404,7 +411,7 @@ def test_the_noise_of_the_measure_stands_under_the_interval(run: Path, page: Cal
     (found, *_) = comparison["pairs"]["filtered_vs_base"]["benchmarks"].values()
     arm = {"batch_size": 7, "n": 50, "flipped": 2, "net": 0.04, "differ": 9}
     found["churn"] = {"first": arm, "second": arm, "alone": 0.0392, "alone_at_most": 0.0893}
-    seeds = {"seeds": [3, 4, 5], "differences": [0.1, 0.2, 0.3], "questions": "the same"}
+    seeds = {"seeds": ["3", "4", "5"], "differences": [0.1, 0.2, 0.3], "questions": "the same"}
     found["trainings"] = seeds | {"mean": 0.2, "low": -0.05, "high": 0.45}
     path.write_text(json.dumps(comparison))
     said = "churn alone ±3.9 (≤ 8.9); over trainings +20.0, −5.0 – +45.0 (3 seeds)"

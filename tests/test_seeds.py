@@ -19,7 +19,6 @@ from benchmarks.seeds import (
 )
 from stages.lib.params import load_params
 from stages.lib.statistics.evaluations import Answer, Answers
-from stages.lib.statistics.trainings import repeated_of
 from tests.workspace import ROOT, Workspace, stages_in
 
 Params = Callable[..., Path]
@@ -85,49 +84,31 @@ def test_equal_steps_add_an_arm_for_each_that_has_others(tmp_path: Path) -> None
     assert params["compare"]["pairs"][-1] == ["filtered-equal-steps", "unfiltered"]
 
 
-def run(seed: int, base: str, filtered: str, heldout: bytes) -> Run:
+def run(seed: str, base: str, filtered: str, heldout: bytes, params: Path) -> Run:
     def answers(right: str) -> dict[str, Answers]:
         return {"heldout": {f"q{n}": Answer(each == "1", f"q{n}") for n, each in enumerate(right)}}
 
-    return Run(seed, load_params(ROOT / "params.yaml"), {"base": answers(base), "filtered": answers(filtered)}, heldout)
+    found = {"base": answers(base), "filtered": answers(filtered)}
+    return Run(seed, load_params(params), found, {"base": f"hash {base}", "filtered": f"hash {filtered}"}, heldout)
 
 
-def test_each_seed_is_one_observation_and_each_question_another(tmp_path: Path, project_params: Params) -> None:
-    pairs = {"compare.pairs": [["filtered", "base"]]}
-    params = load_params(project_params(pairs))
-    runs = [run(3, "1000", "1100", b"a"), run(4, "1000", "1110", b"b"), run(5, "0000", "1000", b"c")]
-    runs = [Run(each.seed, params, each.answers, each.heldout) for each in runs]
-    found = summary(runs, {"train.seed": 0})
-    assert (found.seeds, found.questions) == ([3, 4, 5], {"heldout": "drawn again"})
+def test_each_seed_is_one_observation_and_each_question_another(project_params: Params) -> None:
+    path = project_params({"compare.pairs": [["filtered", "base"]]})
+    rights = (("3", "1000", "1100"), ("own", "1000", "1110"), ("5", "0000", "1000"))
+    runs = [run(seed, base, filtered, seed.encode(), path) for seed, base, filtered in rights]
+    found = summary(runs, "own", ["train.seed"])
+    assert (found.seeds, found.questions) == (["3", "own", "5"], {"heldout": "drawn again"})
+    assert found.own == {"base": "hash 1000", "filtered": "hash 1110"}
     assert found.differences == {"filtered_vs_base": {"heldout": [0.25, 0.5, 0.25]}}
     assert found.scores["filtered"] == {"heldout": [0.5, 0.75, 0.25]}
-    assert "train.seed" not in found.params
-    assert found.params["train.finetuning.r"] == 16
     table = markdown(runs)
     assert "| heldout | filtered | 50.0 | 75.0 | 25.0 | **50.0** |" in table
     # scipy.stats.t.interval(0.95, 2, 1/3, 0.144338/3**0.5): -0.0252 to 0.6919
     assert "| filtered − base | heldout | +25.0 | +50.0 | +25.0 | **+33.3** | −2.5 – +69.2 |" in table
     assert table.rstrip().endswith("| 12 |"), "twelve questions"
-    same = [Run(each.seed, params, each.answers, b"same") for each in runs]
-    assert summary(same, {"train.seed": 0}).questions == {"heldout": "the same"}
+    same = [run(seed, base, filtered, b"", path) for seed, base, filtered in rights]
+    assert summary(same, "own", []).questions == {"heldout": "the same"}
     assert markdown(same) != table, "four questions, each asked of three trainings, are four clusters"
-
-
-def test_seeds_of_other_params_do_not_count(tmp_path: Path, project_params: Params) -> None:
-    pairs = {"compare.pairs": [["filtered", "base"], ["unfiltered", "base"]]}
-    params = load_params(project_params(pairs))
-    runs = [Run(n, params, run(n, "10", "11", b"").answers, b"") for n in (3, 4)]
-    path = tmp_path / "seeds.json"
-    path.write_text(summary(runs, {"train.seed": 0}).model_dump_json())
-
-    def repeated(changes: dict[str, Any]) -> list[float]:
-        return repeated_of(path, load_params(project_params(pairs | changes))).of("filtered", "base", "heldout")
-
-    assert repeated({}) == [0.5, 0.5]
-    assert repeated({"train.seed": 9, "run.threads": 7, "compare.interval": "tango"}) == [0.5, 0.5]
-    assert repeated({"arms.unfiltered.learning_rate": 0.1}) == [0.5, 0.5], "another arm's"
-    for key, value in (("arms.filtered.learning_rate", 0.1), ("train.finetuning.r", 8), ("collect.train_size", 9)):
-        assert repeated({key: value}) == [], key
 
 
 @pytest.mark.heavy
@@ -141,7 +122,7 @@ def test_three_seeds_run_what_they_change_and_compare_shows_the_interval(workspa
     }
     assert "| paired difference | benchmark | seed 3 | seed 4 | seed 5 | all | over trainings |" in done.stdout
     seeds = json.loads((workspace.folder / "metrics" / "seeds.json").read_text())
-    assert seeds["seeds"] == [3, 4, 5]
+    assert seeds["seeds"] == ["3", "4", "5"]
     assert seeds["questions"] == {"heldout": "drawn again"}
     assert len(seeds["differences"]["filtered_vs_base"]["heldout"]) == 3
     folders = [workspace.folder / ".cache" / "seeds" / seed for seed in ("3", "4", "5")]

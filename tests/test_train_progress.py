@@ -1,14 +1,20 @@
 """What a training shows while it runs: the loss curve that grows, and a line on stderr every few seconds."""
 
+import json
 import logging
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from stages.lib.params import load_params
 from stages.lib.training import LossPoint
 from stages.lib.training.launching import launch
 from stages.lib.training.progress import Progress, curve, follow_file, follow_output, is_for_the_log_alone
+from stages.train import write_plots
 
 POINTS = [LossPoint(step, 5.0 / step, 0.001 / step) for step in range(1, 7)]
 # lines of trainer_log.jsonl (LLaMA-Factory 0.9.5) and of logging.jsonl (ms-swift 4.6.0)
@@ -124,3 +130,32 @@ def test_stderr_shows_a_programs_other_lines_and_the_log_all(tmp_path: Path, cap
     assert capfd.readouterr().err.splitlines()[-3:] == ["begun", "先想", "no end"]
     assert (tmp_path / "log").read_bytes() == (tmp_path / "said").read_bytes()
     assert seen == ["begun", BAR, BAR, OPENMIND, "先想", "no end"]
+
+
+@pytest.mark.heavy
+def test_dvc_draws_all_arms_in_one_picture_while_one_is_trained(
+    tmp_path: Path, tiny_params: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    write_plots(load_params(tiny_params()))
+    train, convert = tmp_path / "metrics" / "train", tmp_path / "metrics" / "convert"
+    for folder in (train, convert):
+        folder.mkdir()
+    (train / "unfiltered.loss.csv").write_text(curve(POINTS))
+    (train / "filtered.loss.csv").write_text(curve(POINTS[:2]))
+    for name in ("unfiltered", "filtered"):
+        (convert / f"{name}.lengths.csv").write_text("tokens,share\n60,0.0\n101,1.0\n")
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--quiet", "--no-scm"], cwd=tmp_path, check=True)
+    done = subprocess.run([*dvc, "plots", "show", "--json"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert "errors" not in found
+    drawn = {
+        name: [(each["filename"], float(each["tokens" if name == "lengths" else "step"])) for each in values]
+        for name, (plot,) in found["data"].items()
+        for values in [plot["content"]["data"]["values"]]
+    }
+    steps = [("unfiltered.loss.csv", float(step)) for step in range(1, 7)]
+    assert drawn["losses"] == [*steps, ("filtered.loss.csv", 1.0), ("filtered.loss.csv", 2.0)]
+    names = [f"{name}.lengths.csv" for name in ("unfiltered", "filtered") for _ in range(2)]
+    assert drawn["lengths"] == list(zip(names, [60.0, 101.0] * 2, strict=True))

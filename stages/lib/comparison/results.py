@@ -137,7 +137,7 @@ class Trainings(Part):
                  where it is about these questions alone
     """
 
-    seeds: list[int]
+    seeds: list[str]
     differences: list[float]
     mean: float
     low: float

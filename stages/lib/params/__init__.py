@@ -77,6 +77,10 @@ from stages.lib.params.run import Role as Role
 from stages.lib.params.run import Run as Run
 from stages.lib.params.run import ServedModels as ServedModels
 from stages.lib.params.run import Server as Server
+from stages.lib.params.score import FromAnswers as FromAnswers
+from stages.lib.params.score import FromTeacher as FromTeacher
+from stages.lib.params.score import Score as Score
+from stages.lib.params.score import Scorer as Scorer
 from stages.lib.params.tables import InFile as InFile
 from stages.lib.params.tables import InHub as InHub
 from stages.lib.params.tables import InModelScope as InModelScope

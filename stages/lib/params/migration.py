@@ -56,10 +56,12 @@ def _rearrange(tree: Document) -> None:
 
     _collect(section("collect"))
     _traces(tree.root)
+    _distill(section("distill"))
     _model(section("distill", "teacher"))
     _filter(section("filter"))
     _model(section("filter", "judge"))
     _train(section("train"), section("run"))
+    _score(tree.root, section("arms"))
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
     _prefer(tree.root)
@@ -127,6 +129,21 @@ def _model(model: Entry) -> None:
             model.take(name)
         for entry in (embedded.entries if embedded else None) or ():
             model.put(entry)
+
+
+def _distill(distill: Entry) -> None:
+    """No probabilities were asked for."""
+    if (share := distill.at("max_failed_share")) and distill.entries and not distill.at("logprobs"):
+        distill.put(Entry("logprobs", None), distill.entries.index(share) + 1)
+
+
+def _score(root: Entry, arms: Entry) -> None:
+    """No arm was trained on the teacher's probabilities."""
+    if (train := root.at("train")) and root.entries and not root.at("score"):
+        root.put(Entry("score", None, above=[""]), root.entries.index(train))
+    for arm in arms.entries or ():
+        if arm.at("cutoff_len") and not arm.at("alpha"):
+            arm.put(Entry("alpha", 0.0))
 
 
 def _filter(section: Entry) -> None:

@@ -47,6 +47,7 @@ class ApiKeyVariables(Section):
     teacher: Variable | None = None
     judge: Variable | None = None
     prefer: Variable | None = None
+    score: Variable | None = None
     student: Variable | None = None
 
 
@@ -108,8 +109,8 @@ class Launcher(Section):
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
-    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, or student of
-    collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
+    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
+    of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
     costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is.
     """
 
@@ -143,7 +144,7 @@ class Run(Section):
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Role) -> str | None:
+    def key_variable(self, of: Role | Literal["score"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
         variable: str | None = getattr(self.api_key_variables or ApiKeyVariables(), of)
         return variable

@@ -85,9 +85,23 @@ Teacher = Annotated[EmbeddedTeacher | ServedTeacher, Field(discriminator="kind")
 
 
 class Distill(Section):
-    """The prompt, the samples per question, and the share of failed rows above which the stage fails."""
+    """The prompt, the samples per question, and the share of failed rows above which the stage fails.
+
+    ``logprobs``: how many of the likeliest tokens the teacher is asked for at each place of its answer; null: none.
+    """
 
     prompt: Name
     samples_per_question: Count
     max_failed_share: Share
+    logprobs: Count | None
     teacher: Teacher
+
+    @model_validator(mode="after")
+    def _teacher_has_them(self) -> "Distill":
+        if self.logprobs is None:
+            return self
+        if not isinstance(self.teacher, ServedTeacher):
+            raise ValueError("logprobs: the embedded teacher has no probabilities. Set it to null, and use score")
+        if taken := sorted({"logprobs", "top_logprobs"} & set(self.teacher.extra_body)):
+            raise ValueError(f"teacher.extra_body contains {taken[0]!r}, which logprobs sets. Remove it there")
+        return self

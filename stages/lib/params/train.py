@@ -189,10 +189,14 @@ class Dataset(Section):
 
 
 class Arm(Section):
-    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs."""
+    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs.
+
+    ``alpha`` is the weight of the divergence from the teacher's probabilities in the loss; 0: none of it.
+    """
 
     dataset: Name
     num_train_epochs: Positive
     max_steps: Count | None
     learning_rate: Positive
     cutoff_len: Count
+    alpha: Share

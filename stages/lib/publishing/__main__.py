@@ -62,7 +62,7 @@ def main(
     forced = _forced(force)
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise PublishingError(f"--repo: '{repo}' is no org/name. Write both, REPO=org/name.")
-    root = Path().resolve()
+    root = Path()
     run = read_run(root)
     with staged(run, kind, name, licence, [each for each in datasets.split(",") if each]) as (folder, terms, teachers):
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -31,9 +31,9 @@ def upload(what: Upload) -> str:
     """Make the repository if there is none, upload, and return its address."""
     python = environment_python()
     names = ("kind", "repo", "licence", "is_public", "message")
-    told = {name: getattr(what, name) for name in names} | {"folder": str(what.folder)}
+    told = {name: getattr(what, name) for name in names} | {"folder": str(what.folder.resolve())}
     # the weights are links to where they are
-    folders = {str(path.resolve().parent) for path in what.folder.rglob("*")} | {str(what.folder)}
+    folders = {str(path.resolve().parent) for path in what.folder.rglob("*")} | {str(what.folder.resolve())}
     allowed = ",".join(filter(None, (os.environ.get(FOLDERS), *sorted(folders))))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {TOKEN_VARIABLE: what.token, FOLDERS: allowed}

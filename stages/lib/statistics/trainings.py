@@ -1,39 +1,37 @@
 """Read the differences between arms that were trained on several seeds (metrics/seeds.json, by ``make seeds``).
 
-repeated_of(Path("metrics/seeds.json"), params).of("filtered", "base", "heldout")    → [0.32, 0.462, 0.3]
+read_seeds(Path("metrics/seeds.json"), Path("metrics/eval"), arms).of("filtered", "base", "heldout")
+→ [0.32, 0.462, 0.3]
 
-They count for an arm only as long as params.yaml says what it said then: a difference of other settings says nothing
-about these. What may differ is what shapes no answer (``run``, ``report``, ``compare``, …) and the seeds themselves.
+One of the seeds is the run of params.yaml as it stands. The file names its scores by their hash. They count as long as
+metrics/eval has the same scores: those of another run, whatever changed it, say nothing about this one.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.lib.params import Params
 from stages.lib.rows import DataError, read_json
 
 ADVICE = "Run 'make seeds' to rebuild it, or 'git checkout metrics/seeds.json'."
-SECTIONS = ("collect", "distill", "filter", "convert", "train", "evaluate", "datasets", "arms")  # they shape an answer
-APART = ("evaluate.churn",)  # this one does not
 
 
 class Seeds(BaseModel):
     """metrics/seeds.json: for each pair and benchmark, one difference by seed, in the order of ``seeds``.
 
     varied       the keys of params.yaml that were the seed's
-    params       the others, by key, as they were then
-    questions    by benchmark, whether each seed had questions of its own
+    own          by arm, the hash of its scores in the run of the params file as it was
+    questions    by benchmark, whether each seed had questions of its own: "drawn again" or "the same"
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: list[int]
+    seeds: list[str]
     varied: list[str]
-    params: dict[str, Any]
+    own: dict[str, str]
     questions: dict[str, str]
     scores: dict[str, dict[str, list[float]]]
     differences: dict[str, dict[str, list[float]]]
@@ -41,43 +39,31 @@ class Seeds(BaseModel):
 
 @dataclass(frozen=True)
 class Repeated:
-    """The seeds, and the keys of params.yaml that are not as they were."""
+    """The seeds, and the arms whose scores today are those of the file's own run."""
 
     seeds: Seeds
-    changed: list[str]
+    same: set[str]
 
     def of(self, first: str, second: str, benchmark: str) -> list[float]:
-        """The difference on each seed; empty where it was not measured, or with other params."""
+        """The difference on each seed; empty where it was not measured, or belongs to another run."""
         found = self.seeds.differences.get(f"{first}_vs_{second}", {}).get(benchmark, [])
-        return [] if self.changed_for(first, second) else found
+        return found if {first, second} <= self.same else []
 
-    def changed_for(self, *arms: str) -> list[str]:
-        """The changed keys that these arms depend on: all but other arms'."""
-        own = [f"arms.{arm}." for arm in arms]
-        return [key for key in self.changed if not key.startswith("arms.") or any(key.startswith(arm) for arm in own)]
+    def is_of_another_run(self, first: str, second: str) -> bool:
+        """Whether the file has this pair, of arms with other scores."""
+        return f"{first}_vs_{second}" in self.seeds.differences and not {first, second} <= self.same
 
 
-def repeated_of(path: Path, params: Params) -> Repeated:
-    """The file, checked and compared with today's params."""
+def read_seeds(path: Path, eval_path: Path, arms: Iterable[str]) -> Repeated:
+    """The file, checked and compared with today's scores of the arms."""
     try:
         seeds = Seeds.model_validate(read_json(path, ADVICE))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise DataError(f"{path}: {where}: {error.errors()[0]['msg']}. {ADVICE}") from error
-    now = shaping_params(params)
-    return Repeated(seeds, [key for key, value in seeds.params.items() if now.get(key) != value])
+    return Repeated(seeds, {arm for arm in arms if seeds.own.get(arm) == scores_hash(eval_path, arm)})
 
 
-def shaping_params(params: Params, varied: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Every key that shapes an answer, such as ``train.finetuning.r``, with its value; without those in ``varied``."""
-    every = params.model_dump(mode="json", include=set(SECTIONS))
-    flat = {key: value for name in SECTIONS for key, value in _flat(every[name], name)}
-    return {key: value for key, value in flat.items() if key not in varied and not key.startswith(APART)}
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}")
-    else:
-        yield key, value
+def scores_hash(eval_path: Path, arm: str) -> str:
+    """The first 12 hex digits of the SHA-256 of ARM.scores.csv: right or wrong, by question."""
+    return hashlib.sha256((eval_path / f"{arm}.scores.csv").read_bytes()).hexdigest()[:12]

@@ -74,6 +74,7 @@ class Job:
     """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
 
     ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Job:
     markers: Markers
     out: Path
     loss: Path | None = None
+    scores: Path = Path()
     nodes: Nodes = Nodes()
 
     @property
@@ -106,6 +108,7 @@ class LossPoint:
 class Trained:
     """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
+    ``tokens_with_teacher`` are those that have the teacher's probabilities; None for an arm without ``alpha``.
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
     fields describe the run, not what was learned:
 
@@ -123,6 +126,7 @@ class Trained:
     tokens_trained: int
     effective_batch: int
     losses: list[LossPoint]
+    tokens_with_teacher: int | None = None
     resumed_at: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions(LIBRARIES))

@@ -38,7 +38,7 @@ def digest(kind: str, job: Job, rows: list[Conversation], cards: Cards, versions
             "train": job.train.model_dump(exclude=NOT_IN_DIGEST | {"trainer": True}),
             kind: settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
-            "arm": job.arm.model_dump(exclude={"dataset"}),
+            "arm": job.arm.model_dump(exclude={"dataset", "alpha"}),
             "student": files_of(job.student),
             "device": job.run.device,
             "cards": cards.count,

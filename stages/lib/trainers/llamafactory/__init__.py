@@ -2,12 +2,12 @@
 
 In:   a job (training/__init__.py), train.trainer of params.yaml
 Out:  job.out                        final weights, tokenizer, and the chat template of the training
-      .cache/training/ARM.log        all output of LLaMA-Factory; it streams to stderr too
+      .cache/training/ARM.log        all output of LLaMA-Factory; its lines are on stderr too
       .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, its output
 
 LLaMA-Factory is started by ``train.trainer.command``, else by ``$LLAMAFACTORY_CLI``, else as ``llamafactory-cli`` of
 the PATH. It inherits the whole environment: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, … On several nodes each starts
-it (training/nodes.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
+it (training/meeting.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
 
 The rows are tokenized by its own code before it trains (encode.py). That gives their lengths, and each row must begin
 with the tokens of its prompt in evaluation, with a loss on the answer and the end token.

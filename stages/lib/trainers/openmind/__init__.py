@@ -2,7 +2,7 @@
 
 In:   a job (training/__init__.py), train.trainer of params.yaml
 Out:  job.out                        final weights, tokenizer, and the chat template of the training
-      .cache/training/ARM.log        all output of openMind; it streams to stderr too
+      .cache/training/ARM.log        all output of openMind; its lines are on stderr too
       .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
 
 openMind is started by ``train.trainer.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. It

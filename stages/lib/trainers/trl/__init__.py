@@ -2,10 +2,10 @@
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
-several nodes (training/nodes.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
+several nodes (training/meeting.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
-    .cache/training/ARM.log                 all their output; it streams to stderr too
+    .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
 
 import json
@@ -23,17 +23,19 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from stages.lib.command import project_root
+from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.runtime.versions import versions
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.trainers.trl.sharding import fsdp2_keys, prepare_cpu, trained_model
+from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
-from stages.lib.training.nodes import Group, facts_of, joined, lead, meeting
+from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     Sharing,
@@ -52,6 +54,7 @@ from stages.lib.training.trackers import check_installed, log_folder
 
 log = logging.getLogger("distillery.train")
 
+TARGETS = "targets.arrow"  # in the scratch folder: the teacher's probabilities, which all processes read
 WORKER = "stages.lib.trainers.trl.worker"
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -90,6 +93,7 @@ class TrainerResult:
     tokens_trained: int
     losses: list[LossPoint]
     measured: dict[str, float]
+    tokens_with_teacher: int | None
 
 
 def train(job: Job) -> Trained:
@@ -98,6 +102,8 @@ def train(job: Job) -> Trained:
         dataset = _dataset(job)
         rows = [row.conversation for row in dataset.rows]
         with scratch_folder(job, rows) as scratch:
+            if job.arm.alpha:
+                _write_targets(job, scratch)
             work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
             here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
             result = run_trainer(work) if here else _run_workers(work, group)
@@ -121,21 +127,26 @@ def _dataset(job: Job) -> FittingRows[_Row]:
     check_shares(job)
     check_installed(job)
     tokenizer = aligned_tokenizer(job)
-    return fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
+    return fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer))
 
 
 def check_shares(job: Job) -> None:
     """TrainingError if the processes cannot split a step's batches evenly, or cannot share the weights."""
     processes, batches = job.processes, job.train.gradient_accumulation_steps
+    stage = zero_of(job.train.deepspeed)
     if batches % processes:
         nodes = f" (run.processes on each of {job.nodes.count} nodes)" if job.nodes.count > 1 else ""
         raise TrainingError(
             f"run.processes: {processes} processes{nodes} cannot split the {batches} batches of a step evenly. Set "
             "train.gradient_accumulation_steps to a multiple of them: the rows of a step stay the same."
         )
+    if job.arm.alpha and job.nodes.count > 1:
+        raise TrainingError(
+            f"arms.{job.name}.alpha: only node 0 has the teacher's probabilities. Train on one node, or set alpha: 0.0."
+        )
     if job.train.fsdp2 and processes == 1:
         raise TrainingError("train.trainer.fsdp2: one process has nobody to share with. Raise run.processes.")
-    if job.train.packing and zero_of(job.train.deepspeed) == 3:
+    if job.train.packing and stage == 3:
         raise TrainingError(
             "train.trainer.packing: ZeRO-3 never has the whole model, which shows whether packed rows attend to each "
             "other. Set packing: false, or use ZeRO-2 or fsdp2."
@@ -235,6 +246,7 @@ def run_trainer(work: Work) -> TrainerResult:
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
         packs = len(trainer.train_dataset)
+        with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
         model = trained_model(trainer, job, _adapter(job))
@@ -242,7 +254,8 @@ def run_trainer(work: Work) -> TrainerResult:
             _save(model, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
-    return _trainer_result(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
+    trained = sum(label != -100 for row in labels for label in row)
+    return _trainer_result(trainer, packs, measured, trained, with_teacher)
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -259,6 +272,30 @@ def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> No
         order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
         trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = CountingCollator(trainer.data_collator)
+
+
+def _write_targets(job: Job, scratch: Path) -> None:
+    """The teacher's probabilities where all processes read them."""
+    uncompressed(job.scores, scratch / TARGETS)
+    if not Targets(scratch / TARGETS).tokens:
+        raise _no_targets(job)
+
+
+def _follow_teacher(trainer: Any, work: Work) -> int:
+    """Train on the teacher's probabilities too; the tokens of an epoch that have them, at least one."""
+    targets = Targets(work.scratch / TARGETS)
+    count = sum(len(targets.of(ids).positions) for row in trainer.train_dataset for ids in rows_in(row))
+    if not count:
+        raise _no_targets(work.job)
+    follow_teacher(trainer, targets, work.job.arm.alpha)
+    return count
+
+
+def _no_targets(job: Job) -> TrainingError:
+    return TrainingError(
+        f"arms.{job.name}.alpha: no token of its rows has the teacher's probabilities. metrics/score/{job.name}.json "
+        "says why; fix score, or set alpha: 0.0."
+    )
 
 
 def _log_batches(trainer: Any, job: Job) -> None:
@@ -307,7 +344,7 @@ def _refused_by_trl() -> Iterator[None]:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
-def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
+def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
     rows = tokens_of(job, conversations, tokenizer)
     return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
@@ -453,7 +490,9 @@ def _save(model: Any, tokenizer: Any, job: Job) -> None:
     save_model(model, tokenizer, job)
 
 
-def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
+def _trainer_result(
+    trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int, with_teacher: int | None
+) -> TrainerResult:
     state = trainer.state
     return TrainerResult(
         steps=state.global_step,
@@ -462,6 +501,7 @@ def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens
         tokens_trained=round(tokens_trained * state.epoch),
         losses=_points(state),
         measured=measured,
+        tokens_with_teacher=None if with_teacher is None else round(with_teacher * state.epoch),
     )
 
 
@@ -483,5 +523,6 @@ def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Tra
         tokens_trained=result.tokens_trained,
         effective_batch=round(packs_a_step * rows / result.packs),  # the mean number, if rows are packed
         losses=result.losses,
+        tokens_with_teacher=result.tokens_with_teacher,
         measured=result.measured,
     )

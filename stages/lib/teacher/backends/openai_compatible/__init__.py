@@ -24,7 +24,13 @@ def connect(teacher: ServedTeacher, run: Run, role: Role) -> Iterator[list[Endpo
     if servers := run.servers(role):
         yield [_endpoint_of(server, server.key_variable or variable) for server in servers]
     else:
-        yield [Endpoint(identity(teacher), _key(variable), variable)]
+        yield [endpoint_at(identity(teacher), variable)]
+
+
+def endpoint_at(base_url: str, variable: str | None) -> Endpoint:
+    """One server with the key in a variable."""
+    assert variable  # params are valid
+    return Endpoint(base_url.rstrip("/"), _key(variable), variable)
 
 
 def _endpoint_of(server: Server, variable: str) -> Endpoint:
