@@ -21,6 +21,14 @@ TYPE ?=
 export LLAMA_CPP ?=
 FULL ?=
 STAGE ?=
+DATASET ?=
+TO ?=
+REPO ?=
+LICENCE ?=
+ACCEPT_TERMS ?=
+FORCE ?=
+PUBLIC ?=
+DATASETS ?=
 PLATFORM ?=
 SEEDS ?= 3,4,5
 ARMS ?=
@@ -41,6 +49,12 @@ RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
 REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
+PUBLISH = python -m stages.lib.publishing
+PUBLISH_OPTIONS = --to "$(or $(TO),$(error TO is missing: make $@ TO=hub, modelscope or modelers))" \
+  --repo "$(or $(REPO),$(error REPO is missing: make $@ REPO=org/name))" $(if $(LICENCE),--licence "$(LICENCE)") \
+  $(if $(ACCEPT_TERMS),--accept-terms) $(if $(FORCE),--force "$(FORCE)") $(if $(PUBLIC),--public) $(if $(DRY_RUN),--dry-run) \
+  $(if $(DATASETS),--datasets "$(DATASETS)")
+CHROMIUM ?= chromium
 PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
@@ -62,7 +76,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare serve gguf \
-  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
 help: ## print this help
@@ -147,6 +161,16 @@ bundle: setup ## pack all that a machine without a network needs: PLATFORM=aarch
 	@python -m stages.lib.bundle --platform "$(or $(PLATFORM),$(error PLATFORM is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --python-version "$(PYTHON_VERSION)" --out "$(or $(FILE),$(error FILE is missing: make $@ PLATFORM=aarch64 FILE=bundle.tar))" --requirements "$(REQUIREMENTS)" --lock "$(LOCK)" $(addprefix --apart=,$(APART))
 unbundle: ## unpack FILE=bundle.tar into this clone, and make .venv from it without an index
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
+
+##@ Publishing (docs/publishing.md)
+cards: setup ## write dataset cards and model cards to report/cards; DATASET=filtered or ARM=filtered for one
+	@python -m stages.lib.cards $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARM),--arm "$(ARM)") $(if $(LICENCE),--licence "$(LICENCE)")
+push-dataset: setup ## upload DATASET=filtered with its cards, TO=hub, modelscope or modelers, REPO=org/name; DRY_RUN=1 lists it
+	@$(PUBLISH) dataset "$(or $(DATASET),$(error DATASET is missing: make $@ DATASET=filtered TO=hub REPO=org/name))" $(PUBLISH_OPTIONS)
+push-model: setup ## upload the model of ARM=filtered with its cards, likewise
+	@$(PUBLISH) model "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered TO=hub REPO=org/name))" $(PUBLISH_OPTIONS)
+picture: ## take docs/images/page.png of report/index.html; CHROMIUM=/path/to/chromium
+	@mkdir -p docs/images && $(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1200,1100 --screenshot=docs/images/page.png report/index.html
 
 ##@ Development
 test: checkout setup lint ## ruff, mypy and the tests for every edit, a process a core: under 5 minutes
