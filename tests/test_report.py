@@ -1,5 +1,6 @@
 """The page: its numbers are those of its inputs, the same inputs are the same bytes, no text of a model acts in it."""
 
+import base64
 import csv
 import hashlib
 import json
@@ -43,6 +44,12 @@ INPUTS = {
     "--distilled": "data/distilled.jsonl",
     "--filtered": "data/filtered.jsonl",
     "--rejected": "data/rejected.jsonl",
+    "--disagreements": "data/disagreements.jsonl",
+    "--left-out": "data/left_out.jsonl",
+    "--too-easy": "data/too_easy.jsonl",
+    "--failures": "data/distill_failures.jsonl",
+    "--preferences": "data/preferences.jsonl",
+    "--reviews": "data/reviews.jsonl",
     "--answers": "data/eval",
     "--collect": "metrics/collect.json",
     "--difficulty": "metrics/difficulty.json",
@@ -54,7 +61,7 @@ INPUTS = {
 ROOT = Path(__file__).resolve().parents[1]
 UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
-VOID = {"meta", "line", "circle", "path", "br", "img"}
+VOID = {"meta", "line", "circle", "path", "br", "img", "input"}
 
 
 class Parsed(HTMLParser):
@@ -85,6 +92,8 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("script", "style"):
+            return
         self.text += data
         if "small" not in self.open and ("td" in self.open or "th" in self.open):
             self.rows[-1][-1] += data.strip()
@@ -147,6 +156,8 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     wrong = {"verdict": "wrong", "prediction": "0", "reason": "wrong_answer"}
     write_rows(folder / "data/distilled.jsonl", [Distilled(**row.model_dump()) for row in judged])
     write_rows(folder / "data/filtered.jsonl", judged[rejected:])
+    for name in ("disagreements", "left_out", "too_easy", "distill_failures", "preferences", "reviews"):
+        write_rows(folder / f"data/{name}.jsonl", [])
     write_rows(folder / "data/rejected.jsonl", [Rejected(**row.model_dump() | wrong) for row in judged[:rejected]])
     left_out = {"duplicate": 0, "in_heldout": 2, "contaminated": 3}
     contamination = {"ngram": 13, "gsm8k": {"hits": 3, "questions": 9, "too_short": 0}, "mgsm": "not checked"}
@@ -542,7 +553,6 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
     write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
     edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
     parsed = Parsed(page(run, everything))
-    assert "script" not in plain
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
     assert parsed.text.count(HOSTILE) >= 17
     assert not parsed.open
@@ -551,17 +561,31 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
 def test_the_page_refers_to_nothing_outside_itself(run: Path, page: Callable[..., str]) -> None:
     html = page(run)
     for tag, attributes in Parsed(html).tags:
-        assert tag not in ("script", "link", "img", "iframe", "object", "base"), tag
+        assert tag not in ("link", "img", "iframe", "object", "base"), tag
         assert "src" not in attributes
         assert (attributes.get("href") or "#").startswith("#"), attributes
+        assert not any(name.startswith("on") for name in attributes)
     assert "url(" not in html
     assert "@import" not in html
-    assert "default-src 'none'" in html
+
+
+def test_no_script_runs_but_the_two_that_the_policy_names(run: Path, page: Callable[..., str]) -> None:
+    html = page(run)
+    (policy,) = [attributes["content"] or "" for _, attributes in Parsed(html).tags if "http-equiv" in attributes]
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(scripts) == 2
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{hashes[0]}' 'sha256-{hashes[1]}'; ")
+    assert "unsafe" not in policy.split("style-src")[0]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", "".join(scripts)
+    )
 
 
 def test_each_link_of_the_page_leads_somewhere(run: Path, page: Callable[..., str]) -> None:
     tags = Parsed(page(run)).tags
     links = {(attributes["href"] or "").removeprefix("#") for _, attributes in tags if "href" in attributes}
+    links -= {"report", "flips", "rows"}  # views
     assert links <= {attributes.get("id") for _, attributes in tags}
     assert "training" in links
 
@@ -650,7 +674,8 @@ def test_a_missing_input_is_one_line(
 ) -> None:
     (run / name).unlink()
     said = refuses(main, *arguments(run))
-    assert said.startswith(f"{run / name}: no such file. Run 'dvc repro ")
+    advice = "'git checkout " if name == "data/reviews.jsonl" else "Run 'dvc repro "
+    assert said.startswith(f"{run / name}: no such file. {advice}")
     assert not (run / "report").exists()
 
 

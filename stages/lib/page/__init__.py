@@ -1,12 +1,19 @@
-"""The page: the types of all that it shows, and its one HTML file, which needs no network and no script.
+"""The page: the types of all that it shows, and its one HTML file, which needs no network.
 
     html = render(Page(names=["base", "filtered"], …))
 
-Everything that came from a file is escaped (jinja2's autoescape); the same page is the same bytes.
+- ``template.html`` and ``sections/``: what a reader without a script sees. Everything that came from a file is escaped
+  (jinja2's autoescape).
+- ``rows.py``, ``packing.py``: all rows, packed. ``assets/``: the script that searches them, and the stylesheet.
+- ``words/``: the words of the page in English and Chinese.
+
+The same page is the same bytes.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib.comparison.results import Arm as ComparedArm
 from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
@@ -30,9 +37,14 @@ from stages.lib.comparison.table import (
     scores,
     signed,
 )
+from stages.lib.page import scripts
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
 from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
+from stages.lib.page.packing import PackedRows
+from stages.lib.page.rows import differs_from_gold
+from stages.lib.page.words import said, words
 from stages.lib.params import Arm
+from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
 
@@ -107,6 +119,11 @@ class Samples:
     wrong: list[Evaluated]
     unscored: list[Evaluated]
 
+    @property
+    def drawn(self) -> list[Evaluated]:
+        """All samples."""
+        return [*self.right, *self.wrong, *self.unscored]
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -149,6 +166,7 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
+    ``rows`` are all answers, packed for the script; ``people`` are the reviews of data/reviews.jsonl.
     ``marks`` is None where the rule alone decided, ``pass_rates`` where the student was not, ``reviews`` where nobody
     reviewed an answer.
     """
@@ -164,6 +182,8 @@ class Page:
     kept: list[Filtered]
     rejected: list[Rejected]
     answers: dict[str, Answers]
+    rows: PackedRows
+    people: list[Review]
     seed: int
     inputs: list[InputFile]
     data_hash: str
@@ -172,6 +192,21 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def word(key: str, /, **values: Any) -> Markup:
+        """A text that the script puts into the reader's language."""
+        given = Markup(" data-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
+        return Markup('<span data-word="{}"{}>{}</span>').format(key, given, said(key, **values))
+
+    def label(key: str, /, **values: Any) -> Markup:
+        """The attribute that names an element for a screen reader."""
+        given = Markup(" data-label-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
+        return Markup('aria-label="{}" data-word-label="{}"{}').format(said(key, **values), key, given)
+
+    def placeholder(key: str) -> Markup:
+        """The attribute with the text in an empty box."""
+        return Markup('placeholder="{}" data-word-placeholder="{}"').format(said(key), key)
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -188,12 +223,23 @@ def render(page: Page) -> str:
         "audit_cells": audit_cells,
         "if_unsure": if_unsure,
         "preference_cells": preference_cells,
+        "differs_from_gold": differs_from_gold,
+        "data": lambda value: Markup(_data(value)),
     }
+    environment.globals |= {"word": word, "label": label, "placeholder": placeholder}
+    early, main = scripts.early(), scripts.main()
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
     pair_chart, pair_rows = _pair_rows(comparison)
     return environment.get_template("template.html").render(
         page=page,
+        policy=scripts.policy([early, main], with_siblings=bool(page.rows.siblings)),
+        style=scripts.style(),
+        early=early,
+        main=main,
+        words=words(),
+        meta=_meta(page),
+        rows=page.rows,
         outcome=outcome(comparison),
         asked_and_scored=asked_and_scored(comparison),
         caveat=caveat(comparison),
@@ -214,6 +260,37 @@ def render(page: Page) -> str:
         losses=loss_chart({name: training.losses for name, training in page.trainings.items()}),
         most_rows=max(step.taken for step in page.flow),
     )
+
+
+def sibling_name(number: int) -> str:
+    """The name of a file beside the page, from 1."""
+    return f"rows-{number}.js"
+
+
+def sibling(chunks: list[str]) -> str:
+    """The text of such a file: a call with the chunks that the page has no room for."""
+    return f"distilleryRows({json.dumps(chunks)});\n"
+
+
+def _meta(page: Page) -> dict[str, Any]:
+    """What the script must know beside the rows."""
+    comparison = page.comparison
+    return {
+        "arms": list(comparison.arms),
+        "benchmarks": comparison.benchmarks,
+        "unscored": comparison.unscored,
+        "pairs": [pair.model_dump(mode="json", exclude={"preference"}) for pair in comparison.pairs.values()],
+        "reviews": [review.model_dump(mode="json", exclude_none=True) for review in page.people],
+        "inside": page.rows.inside,
+        "total": page.rows.total,
+        "siblings": [sibling_name(number) for number in range(1, len(page.rows.siblings) + 1)],
+    }
+
+
+def _data(value: Any) -> str:
+    """JSON that ends no element, whatever is in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _score_rows(comparison: Comparison) -> tuple[IntervalChart | None, list[ScoreRow]]:
