@@ -50,6 +50,7 @@ from stages.lib.page.metrics import (
 )
 from stages.lib.page.packing import PackedRows, pack
 from stages.lib.page.rows import Sources, entries
+from stages.lib.page.verdicts import Worded
 from stages.lib.params import Params, load_params
 from stages.lib.reviews import read_reviews
 from stages.lib.rows import DataError, Row, read_rows, read_some_rows, writing
@@ -186,25 +187,32 @@ def read_flow(inputs: Inputs) -> list[Step]:
     measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
     asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
     judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
-    training = Part("questions to train on", collected.questions, "out")
-    heldout = Part("held out for the evaluation", collected.heldout, "aside")
+    training = Part("flow.training", collected.questions, "out")
+    heldout = Part("flow.heldout", collected.heldout, "aside")
     return [
         Step(
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
+            [*contamination_remark(collected.unchecked), *texts_remark(collected.texts)],
         ),
         *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
-        Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
-        Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
+        Step(
+            "distill",
+            asked.taken,
+            [Part("flow.answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)],
+        ),
+        Step(
+            "filter", judged.taken, [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]
+        ),
     ]
 
 
 def difficulty_parts(counts: DifficultyCounts) -> list[Part]:
     """The questions for the teacher, and those that are too easy for the student."""
-    too_easy = f"dropped: too easy, solved more than {counts.max_solved} times in {counts.samples}"
-    return [Part("hard enough for the teacher", counts.kept, "out"), Part(too_easy, counts.too_easy, "dropped")]
+    values = {"max_solved": counts.max_solved, "samples": counts.samples}
+    too_easy = Part("flow.too_easy", counts.too_easy, "dropped", values=values)
+    return [Part("flow.hard", counts.kept, "out"), too_easy]
 
 
 def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
@@ -220,19 +228,18 @@ def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filte
     return PassRates(counts, rows)
 
 
-def contamination_remark(unchecked: list[str]) -> str:
+def contamination_remark(unchecked: list[str]) -> list[Worded]:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
-    return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
+    return [("flow.unchecked", {"names": ", ".join(unchecked)})] if unchecked else []
 
 
-def texts_remark(texts: dict[str, Described]) -> str:
+def texts_remark(texts: dict[str, Described]) -> list[Worded]:
     """The remark on the scripts and the lengths of the questions to train on."""
     found = texts.get("questions")
     if not found or not found.characters:
-        return ""
+        return []
     scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
-    lengths = found.characters
-    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
+    return [("flow.texts", {"scripts": scripts, "p50": found.characters["p50"], "p90": found.characters["p90"]})]
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:
@@ -243,9 +250,7 @@ def read_marks(inputs: Inputs) -> FilterCounts | None:
 
 def dropped_parts(reasons: dict[str, int]) -> list[Part]:
     """The dropped rows, by reason."""
-    return [
-        Part(f"dropped: {reason.replace('_', ' ')}", count, "dropped") for reason, count in reasons.items() if count
-    ]
+    return [Part("flow.dropped", count, "dropped", reason) for reason, count in reasons.items() if count]
 
 
 def check_flow(flow: list[Step], inputs: Inputs) -> None:

@@ -45,6 +45,9 @@ function translate(root = document) {
   for (const element of root.querySelectorAll("[data-word-label]")) {
     element.setAttribute("aria-label", t(element.dataset.wordLabel, JSON.parse(element.dataset.labelValues || "{}")));
   }
+  for (const element of root.querySelectorAll("[data-word-name]")) {
+    element.dataset.name = t(element.dataset.wordName);
+  }
   for (const element of root.querySelectorAll("[data-word-placeholder]")) {
     element.placeholder = t(element.dataset.wordPlaceholder);
   }
