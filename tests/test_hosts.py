@@ -12,7 +12,14 @@ from tests.workspace import ALL, ROOT, Workspace, stages_in
 
 pytestmark = pytest.mark.heavy
 
-THIRD = {"dataset": "filtered", "num_train_epochs": 2.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+THIRD = {
+    "dataset": "filtered",
+    "num_train_epochs": 2.0,
+    "max_steps": None,
+    "learning_rate": 0.001,
+    "cutoff_len": 512,
+    "alpha": 0.0,
+}
 FOURTH = THIRD | {"num_train_epochs": 3.0}
 
 
