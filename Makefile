@@ -47,7 +47,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-browser browser lint bench format repro train evaluate compare \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -140,6 +140,10 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
+test-browser: setup browser ## the tests that open the page in Chromium
+	python -m pytest -m browser
+browser: ## install Chromium, which the tests of the page drive: apt-get, as root
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
@@ -148,7 +152,7 @@ bench: setup ## each piece against other ways of doing its work (18 minutes of a
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
