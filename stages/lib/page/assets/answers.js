@@ -40,7 +40,7 @@ function answerTexts(row, ranges = []) {
   if (thought) {
     const summary = make("summary", {}, t("text.thought", {n: thought.length}));
     // a span or a difference inside it is not to be missed
-    parts.push(make("details", {class: "thought", open: inside.some(({mark}) => mark === "decides")}, summary, make("pre", {dir: "auto", lang: glyphs(thought), tabindex: "0", role: "region", "aria-label": t("text.reasoning")}, ...marked(thought, inside))));
+    parts.push(make("details", {class: "thought", open: inside.some(({mark}) => mark === "decides")}, summary, make("pre", {dir: "auto", lang: glyphs(thought), tabindex: "0"}, ...marked(thought, inside))));
   }
   if (row.kind !== "dropped") parts.push(...block(t("text.response"), row.thought ? text : text.slice(end), row.thought ? all : clipped(all, end, text.length)));
   return parts;

@@ -56,8 +56,8 @@ function glyphs(text) {
 }
 
 function block(title, text, ranges = []) {
-  const attributes = {dir: "auto", lang: glyphs(text), tabindex: "0", role: "region", "aria-label": title};
-  return [make("h5", {}, title), make("pre", attributes, ...marked(text, ranges))];
+  const attributes = {dir: "auto", lang: glyphs(text), tabindex: "0"};
+  return [make("p", {class: "title"}, title), make("pre", attributes, ...marked(text, ranges))];
 }
 
 function swatch(arm) {

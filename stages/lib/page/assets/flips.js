@@ -89,8 +89,8 @@ function flipRow(row, other) {
   const body = () => {
     const apart = differences(row.text, other.text);
     const note = apart ? null : make("p", {class: "note"}, t("flips.too_different"));
-    const side = (each, ranges) => make("div", {class: "side", style: {"--c": colourOf(each.arm)}}, make("h4", {}, symbol(each.mark), swatch(each.arm), ...plain(each.arm)), sideFacts(each), ...answerTexts(each, ranges));
-    return [make("dl", {}, make("div", {}, make("dt", {}, t("fact.id")), make("dd", {}, row.id)), make("div", {}, make("dt", {}, t("fact.gold")), make("dd", {dir: "auto"}, ...plain(row.question.gold ?? "–"))), link("flips", choices)), ...questionTexts(row), note, make("div", {class: "sides"}, side(row, apart?.[0]), side(other, apart?.[1]))];
+    const side = (each, ranges) => make("div", {class: "side", style: {"--c": colourOf(each.arm)}}, make("h3", {}, symbol(each.mark), swatch(each.arm), ...plain(each.arm)), sideFacts(each), ...answerTexts(each, ranges));
+    return [make("dl", {}, make("div", {}, make("dt", {}, t("fact.id")), make("dd", {}, row.id)), make("div", {}, make("dt", {}, t("fact.gold")), make("dd", {dir: "auto"}, ...plain(row.question.gold ?? "–")))), ...questionTexts(row), note, make("div", {class: "sides"}, side(row, apart?.[0]), side(other, apart?.[1])), link("flips", choices)];
   };
   const right = [...plain(row.prediction ?? "–"), " · ", ...plain(other.prediction ?? "–"), row.question.gold === undefined ? "" : make("b", {}, ` (${t("fact.gold")} `, ...plain(row.question.gold), ")")];
   const element = opening(row, body, {mark: make("span", {class: "marks"}, symbol(row.mark), symbol(other.mark)), right});
@@ -105,6 +105,7 @@ function sideFacts(row) {
     ["lm_eval", row.lm ? named("mark", row.lm) : "–"],
     ["by", row.by],
     ["tokens", row.tokens],
+    ["flags", row.flags?.map((flag) => named("flag", flag)).join(", ")],
   ];
-  return make("dl", {}, ...facts.filter(([, value]) => value !== undefined).map(([name, value]) => make("div", {}, make("dt", {}, t(`fact.${name}`)), make("dd", {dir: "auto"}, ...plain(shown(value))))), ...tags(row));
+  return make("dl", {}, ...facts.filter(([, value]) => value !== undefined).map(([name, value]) => make("div", {}, make("dt", {}, t(`fact.${name}`)), make("dd", {dir: "auto"}, ...plain(shown(value))))));
 }
