@@ -79,7 +79,7 @@ def write_arm(folder: Path, name: str, right: set[int]) -> None:
     lines += [(row.id, row.benchmark, row.cluster, str(int(bool(row.correct)))) for row in rows]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
     facts = {"heldout": score(len(right) / 40)}
-    system = {"system_prompt": None if name == "base" else "brief", "settings": {}}
+    system: dict[str, Any] = {"system_prompt": None if name == "base" else "brief", "settings": {}}
     write_json(folder / f"metrics/eval/{name}.json", system | facts)
 
 
@@ -129,7 +129,8 @@ def run(built_once: Callable[..., Path]) -> Path:
 @pytest.fixture
 def opened(browser: Browser, run: Path) -> Iterator[Callable[..., Page]]:
     """``opened("#flips", locale="zh-CN")``: the page at a hash. At the end: no error, no request but the page's own."""
-    contexts, faults = [], []
+    contexts: list[Any] = []
+    faults: list[str] = []
 
     def load(at: str = "", path: Path = run / "report/index.html", **settings: Any) -> Page:
         context = browser.new_context(**{"locale": "en", "color_scheme": "light"} | settings)
@@ -137,7 +138,8 @@ def opened(browser: Browser, run: Path) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda sent: sent.url.startswith((path.parent.as_uri(), "blob:")) or faults.append(sent.url))
+        own = (path.parent.as_uri(), "blob:")
+        page.on("request", lambda sent: None if sent.url.startswith(own) else faults.append(sent.url))
         page.goto(path.as_uri() + at)
         if settings.get("java_script_enabled", True):
             page.wait_for_selector("html[data-ready]")

@@ -22,9 +22,11 @@ from stages.compare import main as compare
 from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
-from stages.lib.page import language, outcome
+from stages.lib.page import language
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
+from stages.lib.page.verdicts import verdicts
+from stages.lib.page.words import said, words
 from stages.lib.rows import read_rows, write_json, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.evaluated import Evaluated
@@ -328,31 +330,53 @@ def test_mcnemar_s_exact_p_and_the_method_stand_with_the_differences(run: Path, 
     assert head[3:6] == ["p", "exact p (McNemar)", "p (Holm)"]
     exact = {row[0]: row[4] for row in parsed.rows if row[0] in ("filtered − unfiltered", "filtered − base")}
     assert exact == {"filtered − unfiltered": "0.250", "filtered − base": "–"}  # 3 against 0
-    assert "Interval and p of a difference: Student's t after pseudo-pairs were added." in parsed.text
+    assert "Interval and p on heldout: Student’s t after pseudo-pairs were added." in parsed.text
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """The verdicts in English, without their doubts."""
+    shown = verdicts(comparison)
+    return [f"{said(each.sentence[0], **each.sentence[1])}: {said(each.found[0], **each.found[1])}" for each in shown]
 
 
 def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
     run: Path, page: Callable[..., str]
 ) -> None:
     comparison = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes())
-    sentence = outcome(comparison)
-    assert sentence.startswith(
-        "The filtered arm answers 37.5\u00a0% of 40 questions right: 35.0 points better than base"
+    first, *_, last = sentences(comparison)
+    assert re.fullmatch(
+        r"Training on filtered instead of unfiltered moved heldout by \+7\.5 points \[.*\]: "
+        r"no detectable difference at n = 40; \d+\.\d points would have shown\.",
+        first,
     )
-    assert re.search(
-        r"no detectable difference from unfiltered \[.*\], where \d+\.\d points would have shown", sentence
+    assert re.fullmatch(
+        r"Training on unfiltered moved heldout by \+27\.5 points \[.*\]: a gain that chance does not explain \(p .*\)\.",
+        last,
     )
-    assert sentence in Parsed(page(run)).text
+    text = " ".join(Parsed(page(run)).text.replace(" : ", ": ").split())
+    assert first.split(":")[0] in text
 
 
-def test_the_first_sentence_sums_several_benchmarks_up(made_run: Callable[..., Path]) -> None:
-    run = made_run(benchmarks=["heldout", "gsm8k"])
+def test_what_makes_a_number_doubtful_stands_beside_it(run: Path) -> None:
     document = json.loads((run / "metrics/compare.json").read_bytes())
-    document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["gsm8k"]["finding"] = "worse"
-    assert outcome(Comparison.model_validate(document)) == (
-        "The filtered arm scores 37.5\u00a0% on heldout, 37.5\u00a0% on gsm8k: better than base on all; no detectable "
-        "difference from unfiltered on heldout, worse than unfiltered on gsm8k (95\u00a0% confidence)."
-    )
+    found = document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["heldout"]
+    found |= {"if_unsure_low": -0.05, "if_unsure_high": 0.2}
+    document["arms"]["filtered"]["benchmarks"]["heldout"] |= {"differ": 3, "cut_off": 0.125}
+    first, *_ = verdicts(Comparison.model_validate(document))
+    assert [said(key, **values) for key, values in first.doubts] == [
+        "If the verifier’s unsure answers counted the other way, it would be between −5.0 and +20.0.",
+        "lm-eval and the verifier score 3 answers of filtered differently.",
+        "12.5\u00a0% of the answers of filtered were cut off.",
+    ]
+
+
+def test_both_tables_of_words_have_the_same_texts_with_the_same_places() -> None:
+    english, chinese = words()["en"], words()["zh"]
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        forms = [form if isinstance(form, str) else form["other"] for form in (text, chinese[key])]
+        places = [set(re.findall(r"\{(\w+)\}", form)) for form in forms]
+        assert places[0] == places[1], key
 
 
 def test_each_score_stands_beside_the_other_and_the_base_s_beside_its_prompt(
@@ -835,9 +859,8 @@ def test_the_judges_preference_is_on_the_page(
     words, several = " ".join(shown.text.split()), len(benchmarks) > 1
     assert words.count("preference: 40 answers" if several else " 40 answers") == 3
     assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
-    sentence = outcome(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
+    (first, *_) = sentences(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
     if benchmarks == ["preference"]:
-        assert sentence.startswith("In the judge’s preference, the filtered arm is: 37.5 points better than base [")
-        assert "No benchmark has a score." in shown.text
+        assert first.startswith("A judge preferred filtered to unfiltered by +37.5 points of all questions [")
     else:
-        assert sentence.startswith("The filtered arm scores 37.5\u00a0% on heldout: better than base on all; ")
+        assert first.startswith("Training on filtered instead of unfiltered moved heldout by ")
