@@ -10,9 +10,22 @@ VERDICT ?=
 DRY_RUN ?=
 N ?=
 PARAMS ?=
+JOBS ?=
+DEVICES ?=
+RUN ?=
+STOP ?=
+SERVER ?=
+PORT ?=
+OPTIONS ?=
+TYPE ?=
+export LLAMA_CPP ?=
 FULL ?=
 STAGE ?=
 PLATFORM ?=
+SEEDS ?= 3,4,5
+ARMS ?=
+PROFILE ?=
+EQUAL_STEPS ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
 REQUIREMENTS ?= requirements.txt
@@ -27,6 +40,7 @@ export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafact
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
+REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
 PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
@@ -47,7 +61,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-browser browser lint bench format repro train evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -60,6 +74,8 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
+trackers: setup ## install the trackers that run.report_to can name into .venv (docs/watching.md)
+	.venv/bin/pip install -c $(LOCK) -c requirements-trackers.lock -r requirements-trackers.txt
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
@@ -71,18 +87,24 @@ check: setup ## validate params.yaml
 demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
 valid: setup
 	@python -m stages.lib.params params.yaml > /dev/null
-repro: checkout setup ## run what changed, and nothing else
-	dvc repro
-train: setup ## the trainings and what they need; ARM=filtered for one of them
-	dvc repro train$(if $(ARM),@$(ARM))
+repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
+	$(REPRO)
+train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
+	$(REPRO) train$(if $(ARM),@$(ARM))
+join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
+	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
-evaluate: setup ## the evaluations and what they need; ARM=filtered for one of them
-	dvc repro $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
+evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
+	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
+	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
+	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
 	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
@@ -97,8 +119,8 @@ why: setup ## say which stages would run, and why; STAGE=train for one; FILE=sta
 profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
 	@python -m stages.lib.params profiles/$*.yaml > /dev/null && cp profiles/$*.yaml params.yaml
 	@git --no-pager diff params.yaml && python -m stages.lib.params params.yaml
-seeds: setup ## the embedded profile on seeds 3, 4, 5 with the control arm (an hour)
-	python -m benchmarks.seeds --seeds 3,4,5
+seeds: setup ## train and evaluate the arms again on SEEDS=3,4,5; ARMS=a,b PROFILE=ascend EQUAL_STEPS=a: docs/seeds.md
+	python -m benchmarks.seeds --seeds "$(SEEDS)" $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(ARMS),--arms "$(ARMS)") $(if $(EQUAL_STEPS),--equal-steps "$(EQUAL_STEPS)")
 prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1 only lists it
 	python -m stages.lib.prune $(if $(DRY_RUN),--dry-run)
 
@@ -144,15 +166,17 @@ test-browser: setup browser ## the tests that open the page in Chromium
 	python -m pytest -m browser
 browser: ## install Chromium, which the tests of the page drive: apt-get, as root
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
+test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
+	python -m pytest -m trackers
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
-	python -m benchmarks.teacher && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
+	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

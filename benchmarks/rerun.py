@@ -65,7 +65,7 @@ def fill(paths: dict[str, Path], count: int, length: int) -> None:
     write_questions(paths["questions"], count)
     write_params(paths["params"], UNREACHABLE_URL, concurrency=30)
     params = load_params(paths["params"])
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "API_KEY")
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     with paths["store"].open("wb") as store:
         for question, _, request in PlannedCalls(paths["questions"], params.distill, teacher.identity):
             message = {"reasoning_content": f"{question.id}: 甲 has 3 apples.\n" * (length // 30 + 1), "content": "5"}

@@ -98,13 +98,14 @@ class BenchmarkRun:
         for left in ("out.jsonl", "store.jsonl"):
             (self.folder / left).unlink(missing_ok=True)
         with mock_teacher(load.median_s, load.sigma, SEED) as teacher:
-            command = self._command(way, teacher.base_url, concurrency)
+            command = self.command(way, teacher.base_url, concurrency)
             environment = {"API_KEY": "benchmark", "DVC_ROOT": str(self.folder)}
             used = measured(command, self.folder / "output.log", environment)
         answered = len((self.folder / "out.jsonl").read_text().splitlines())
         return Row(load, way, asked, concurrency, answered, teacher.seen, used)
 
-    def _command(self, way: str, base_url: str, concurrency: int) -> list[str]:
+    def command(self, way: str, base_url: str, concurrency: int) -> list[str]:
+        """The command of a way; ours has its params file written."""
         paths = ["--questions", str(self.folder / "questions.jsonl")]
         if way == OURS:
             write_params(self.folder / "params.yaml", base_url, concurrency)

@@ -2,12 +2,16 @@
 
 A judge's preference between two arms (prefer) is one more difference: the net win rate.
 
-In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json), metrics/prefer.json
+Beside each difference stands the noise of the measure: the churn of both arms, if they were evaluated twice, and an
+interval over trainings, if 'make seeds' trained them on several seeds.
+
+In:   metrics/eval (ARM.json and ARM.scores.csv of each arm), metrics/train (ARM.json), metrics/prefer.json,
+      metrics/seeds.json
 Out:  metrics/compare.json   {"confidence": 0.95, "arms": {"base": {…}}, "pairs": {"filtered_vs_base": {…}}}
       metrics/compare.csv    one row per pair and benchmark, for ``dvc plots show metrics/compare.csv``
 
-Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --prefer metrics/prefer.json --out C.json
-        --table C.csv
+Alone:  python -m stages.compare --eval metrics/eval --train metrics/train --prefer metrics/prefer.json
+        --seeds metrics/seeds.json --out C.json --table C.csv
 """
 
 import csv
@@ -20,7 +24,17 @@ import click
 from pydantic import ValidationError
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.comparison.results import Arm, ComparedScore, Comparison, Difference, Finding, Pair, Score
+from stages.lib.comparison.results import (
+    Arm,
+    ChurnOfPair,
+    ComparedScore,
+    Comparison,
+    Difference,
+    Finding,
+    Pair,
+    Score,
+    Trainings,
+)
 from stages.lib.comparison.table import points, signed
 from stages.lib.pairs import pairs_of
 from stages.lib.params import PREFERENCE, Compare, load_params
@@ -28,7 +42,9 @@ from stages.lib.rows import DataError, read_json, write_json, writing
 from stages.lib.rows.preference import Counts, PreferenceMetrics
 from stages.lib.statistics.confounders import confounder_warnings, tango_warnings, unsure_warnings
 from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
+from stages.lib.statistics.noise import churn_alone, over_trainings
 from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
+from stages.lib.statistics.trainings import Repeated, read_seeds
 
 log = logging.getLogger("distillery.compare")
 
@@ -37,28 +53,40 @@ log = logging.getLogger("distillery.compare")
 @click.option("--eval", "eval_path", type=READ, required=True, help="The folder of the arms' scores, read.")
 @click.option("--train", "train_path", type=READ, required=True, help="The folder of the trainings' metrics, read.")
 @click.option("--prefer", "prefer_path", type=READ, required=True, help="Counts of the judge's preferences, read.")
+@click.option("--seeds", "seeds_path", type=READ, required=True, help="Differences by seed ('make seeds'), read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The comparison, written.")
 @click.option("--table", "table_path", type=WRITE, required=True, help="The differences as CSV, written.")
 @params_option
 @one_line_errors
 def main(
-    eval_path: Path, train_path: Path, prefer_path: Path, out_path: Path, table_path: Path, params_path: Path
+    eval_path: Path,
+    train_path: Path,
+    prefer_path: Path,
+    seeds_path: Path,
+    out_path: Path,
+    table_path: Path,
+    params_path: Path,
 ) -> None:
     params = load_params(params_path)
     evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
-    comparison = compare(evaluations, read_preferences(prefer_path), params.compare)
+    repeated = read_seeds(seeds_path, eval_path, evaluations)
+    comparison = compare(evaluations, read_preferences(prefer_path), repeated, params.compare)
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
     for warning in comparison.warnings:
         log.warning("compare: %s", warning)
     for pair in comparison.pairs.values():
+        if repeated.is_of_another_run(pair.first, pair.second):
+            log.info("compare: %s: %s is of another run ('make seeds')", pair.name, seeds_path)
         log.info("compare: %s", _sentence(pair))
 
 
-def compare(evaluations: dict[str, Evaluation], preferences: PreferenceMetrics, params: Compare) -> Comparison:
+def compare(
+    evaluations: dict[str, Evaluation], preferences: PreferenceMetrics, repeated: Repeated, params: Compare
+) -> Comparison:
     """Each arm's scores, each pair's differences, and the warnings about confounders."""
     named = pairs_of(params, list(evaluations))
-    pairs = _pairs(named, evaluations, preferences.pairs, params)
+    pairs = _pairs(named, evaluations, preferences.pairs, repeated, params)
     return Comparison(
         confidence=params.confidence,
         arms={name: _arm(evaluation, params.confidence) for name, evaluation in evaluations.items()},
@@ -100,7 +128,11 @@ def _compared(score: Score, answers: Answers, confidence: float) -> ComparedScor
 
 
 def _pairs(
-    pairs: list[list[str]], evaluations: dict[str, Evaluation], preferences: dict[str, Counts], params: Compare
+    pairs: list[list[str]],
+    evaluations: dict[str, Evaluation],
+    preferences: dict[str, Counts],
+    repeated: Repeated,
+    params: Compare,
 ) -> dict[str, Pair]:
     """The differences; their p-values are corrected together, because one of many tests is significant by chance."""
     counts = {(first, second): preferences.get(f"{first}_vs_{second}") for first, second in pairs}
@@ -123,6 +155,11 @@ def _pairs(
                     corrected[key],
                     _if_unsure(evaluations[first].scores.get(key[2]), evaluations[second].scores.get(key[2])),
                     params.confidence,
+                ).model_copy(
+                    update={
+                        "churn": _churn(evaluations[first], evaluations[second], key[2], difference.n, params),
+                        "trainings": _trainings(repeated, *key, params),
+                    }
                 )
                 for key, difference in found.items()
                 if key[:2] == (first, second)
@@ -131,6 +168,29 @@ def _pairs(
         )
         for first, second in pairs
     }
+
+
+def _churn(first: Evaluation, second: Evaluation, benchmark: str, n: int, params: Compare) -> ChurnOfPair | None:
+    scores = [each.scores.get(benchmark) for each in (first, second)]
+    match [score.churn for score in scores if score and score.churn]:
+        case [one, other]:
+            return churn_alone(one, other, n, params.confidence)
+    return None
+
+
+def _trainings(repeated: Repeated, first: str, second: str, benchmark: str, params: Compare) -> Trainings | None:
+    differences = repeated.of(first, second, benchmark)
+    if len(differences) < 2:
+        return None
+    mean, low, high = (round(value, 4) for value in over_trainings(differences, params.confidence))
+    return Trainings(
+        seeds=repeated.seeds.seeds,
+        differences=differences,
+        mean=mean,
+        low=low,
+        high=high,
+        questions=repeated.seeds.questions[benchmark],
+    )
 
 
 def _net_win_rate(counts: Counts | None, params: Compare) -> dict[str, PairedDifference]:

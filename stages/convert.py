@@ -7,6 +7,7 @@ Out:  data/sharegpt/NAME/NAME.json           [{"system": "…", "conversations":
       data/sharegpt/NAME/dropped.jsonl       rows that are not a valid conversation: row + {"reason": "marker_in_text"};
                                               "control_token": the student would read a part of it as a control token
       metrics/convert/NAME.json              the counts, and the conversations' lengths in tokens, as in training
+      metrics/convert/NAME.lengths.csv       tokens,share: the share of the conversations that are at most so long
 
 A row with earlier turns is one conversation of all of them, and a row's own system text replaces the one of params. An
 earlier answer is written as it is, without thought and markers: the chat templates of reasoning models show it so.
@@ -15,7 +16,7 @@ One dataset_info.json serves both trainers. openMind finds NAME.json by local_pa
 (``custom_dataset_info: data/sharegpt/NAME/dataset_info.json``); LLaMA-Factory finds it by file_name in its
 ``dataset_dir: data/sharegpt/NAME``, and ignores local_path. Neither reads any other file of the folder.
 
-Alone:  python -m stages.convert --rows data/filtered.jsonl --out DIR/NAME --metrics M.json
+Alone:  python -m stages.convert --rows data/filtered.jsonl --out DIR/NAME --metrics M.json --lengths L.csv
 """
 
 import json
@@ -54,9 +55,10 @@ class Dropped(Distilled):
 @click.option("--rows", "rows_path", type=READ, required=True, help="Distilled rows, read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The dataset's folder, written; its name is used.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts and lengths, written.")
+@click.option("--lengths", "lengths_path", type=WRITE, required=True, help="The curve of the lengths, written.")
 @params_option
 @one_line_errors
-def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path) -> None:
+def main(rows_path: Path, out_path: Path, metrics_path: Path, lengths_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
     rows = read_some_rows(rows_path, Distilled, f"Run 'dvc repro convert@{out_path.name}' to rebuild it.")
     system = prompt_text(params.convert.system_prompt)
@@ -74,6 +76,8 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, params_path: Path)
     write_dataset(out_path, samples, params.convert)
     write_rows(out_path / "dropped.jsonl", dropped)
     write_json(metrics_path, metrics | length_metrics(lengths))
+    with writing(lengths_path) as file:
+        file.write(length_curve(lengths).encode())
     log.info("convert: %d conversations in %s (%s)", len(samples), out_path, in_words(dropped))
 
 
@@ -188,6 +192,13 @@ def length_metrics(lengths: list[int]) -> dict[str, Any]:
     percentiles = {f"p{share}": ordered[math.ceil(len(ordered) * share / 100) - 1] for share in (50, 90, 99)}
     over = {str(cutoff): round(1 - bisect_right(ordered, cutoff) / len(ordered), 4) for cutoff in CUTOFFS}
     return {"tokens": {"sum": sum(ordered)} | percentiles | {"max": ordered[-1]}, "share_over_tokens": over}
+
+
+def length_curve(lengths: list[int]) -> str:
+    """The CSV of the lengths' distribution: for each hundredth of the conversations, its longest (nearest rank)."""
+    ordered = sorted(lengths)
+    longest = [ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)] for share in range(101)]
+    return "tokens,share\n" + "".join(f"{tokens},{share / 100}\n" for share, tokens in enumerate(longest))
 
 
 def in_words(dropped: list[Dropped]) -> str:

@@ -5,6 +5,8 @@ Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "â
                                     "finish_reason": "stop", "model": "deepseek-r1", "usage": {â€¦}}
       data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
                                     "error": "the server's message, if any"}
+      data/logprobs.parquet         the probabilities of the answers' tokens (lib/logprobs/answers.py), with
+                                    distill.logprobs; else no rows
       metrics/distill.json          the counts
 
 The teacher gets a question's system text and its earlier turns as messages before it; the prompt is around the question
@@ -16,6 +18,7 @@ store lacks fails as not_asked. ``in = distilled + failed``. Where more failed t
 only the failures are written.
 
 Alone:  python -m stages.distill --questions Q.jsonl --distilled OUT.jsonl --failures FAIL.jsonl --metrics M.json
+        [--logprobs L.parquet]
         [--params P.yaml] [--store S.jsonl] [--dry-run: print what it would ask and cost, and ask nothing]
 """
 
@@ -31,6 +34,7 @@ from typing import Any
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.logprobs.answers import writing_logprobs
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
@@ -57,6 +61,7 @@ NOT_ASKED = "not_asked"
 @click.option("--questions", "questions_path", type=READ, required=True, help="Questions, read.")
 @click.option("--distilled", "distilled_path", type=WRITE, required=True, help="Answers, written.")
 @click.option("--failures", "failures_path", type=WRITE, required=True, help="Questions without one, written.")
+@click.option("--logprobs", "logprobs_path", type=WRITE, help="The probabilities of the answers' tokens, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Counts, written.")
 @click.option("--store", "store_path", type=WRITE, help="Received answers  [default: data/store/answers.jsonl]")
 @click.option("--kinds", envvar=KINDS_VARIABLE, default="", help="Failures to draw again, such as 'cut_off,refused'.")
@@ -67,6 +72,7 @@ def main(
     questions_path: Path,
     distilled_path: Path,
     failures_path: Path,
+    logprobs_path: Path | None,
     metrics_path: Path,
     store_path: Path | None,
     kinds: str,
@@ -75,7 +81,7 @@ def main(
 ) -> None:
     params = load_params(params_path)
     run = params.run
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, run.key_variable("teacher"))
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     calls = PlannedCalls(questions_path, params.distill, teacher.identity)
     store_path = store_path or default_path()
     if dry_run:
@@ -86,9 +92,10 @@ def main(
             calls.draw_again(parse_kinds(kinds), store, run)
             ask(calls, teacher, run, store, result)
             write_outcomes(calls, store, result, tally, params, distilled_path, failures_path)
+            counts = write_logprobs(calls, store, params.distill, logprobs_path) if logprobs_path else {}
         finally:  # a run that was stopped states its cost, too
             write_run_facts(result, tally, run)
-    write_json(metrics_path, tally.metrics())
+    write_json(metrics_path, tally.metrics() | counts)
     log.info("distill: %s", summary(result, tally, run))
     for line in remaining(calls, result, tally):
         log.info("distill: %s", line)
@@ -118,7 +125,8 @@ class PlannedCalls:
             # not str.format: a question may hold braces
             messages = question.messages(self._prompt.replace("{question}", question.question))
             for sample in range(self._params.samples_per_question):
-                yield question, sample, chat_request(self._identity, self._params.teacher, messages, sample)
+                request = chat_request(self._identity, self._params.teacher, messages, sample)
+                yield question, sample, request | asked_logprobs(self._params)
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
@@ -156,6 +164,11 @@ def ask(calls: PlannedCalls, teacher: Respondent, run: Run, store: AnswerStore, 
     except TeacherError as error:
         more = " 'dvc repro' makes the rows without more draws." if calls.new_draws else ""
         raise TeacherError(f"{error}{more}") from error
+
+
+def asked_logprobs(params: Distill) -> dict[str, Any]:
+    """The fields of a request that ask for the probabilities of the answer's tokens."""
+    return {"logprobs": True, "top_logprobs": params.logprobs} if params.logprobs else {}
 
 
 class Tally:
@@ -294,6 +307,25 @@ def outcome(
     return _distilled(fields, answer), answer.usage
 
 
+def write_logprobs(calls: PlannedCalls, store: AnswerStore, params: Distill, path: Path) -> dict[str, Any]:
+    """The probabilities of the tokens of all usable answers; the counts for the metrics, where they were asked for."""
+    without = 0
+    with writing_logprobs(path) as file:
+        for question, sample, request in calls if params.logprobs else ():
+            row, _ = outcome(question, sample, request, store, AskResult())
+            if isinstance(row, Distilled):
+                without += not file.add(row, answer_that_counts(request, store).logprobs)
+    if without:
+        log.warning(
+            "distill: %d of %d answers came without the probabilities that distill.logprobs asks for. Score them with "
+            "a teacher of your own (docs/logprobs.md), or set distill.logprobs: null.",
+            without,
+            without + file.answers,
+        )
+    counts = {"answers": file.answers, "answers_without": without, "tokens": file.tokens}
+    return {"logprobs": counts} if params.logprobs else {}
+
+
 def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
     return Distilled(
         **question,
@@ -358,6 +390,7 @@ def write_run_facts(result: AskResult, tally: Tally, run: Run) -> None:
     """Write the facts that differ between runs; no stage depends on them. Nothing where no call was planned."""
     if result.counts.total:
         facts = result.counts.facts(tally.full_cost, run.currency) | {"seconds": round(result.seconds, 3)}
+        facts |= {"servers": result.servers} if result.servers else {}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

@@ -21,14 +21,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
 from stages.lib.evaluation.audit import examples
 from stages.lib.evaluation.backends import Asking
+from stages.lib.evaluation.churn import churn, with_second_answers
 from stages.lib.evaluation.harness import ask
 from stages.lib.evaluation.launching import launch, needs_several_processes
 from stages.lib.evaluation.results import Scored
@@ -69,6 +71,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
+    run_under(params.run.launcher.evaluate, "evaluate")
     questions = read_some_rows(heldout_path, Question, "Run 'dvc repro collect' to rebuild it.")
     refuse_missing_gold(params.evaluate.benchmarks, questions, heldout_path)
     if needs_several_processes(params.evaluate, params.run):
@@ -81,11 +84,16 @@ def main(
     if scored is None:  # one of several processes, and not the first
         return None
     answers = {each.name: rows(each, asking) for each in scored}
+    again = {each.name: rows(replace(each, samples=[*each.again]), asking) for each in scored}
+    answers = {name: with_second_answers(each, again[name]) for name, each in answers.items()}
     write_rows(answers_path, [row for each in answers.values() for row in each])
     write_examples(examples_path, answers, params.evaluate.seed)
     write_scores(scores_path, answers)
     prompt = params.convert.system_prompt if asking.system is not None else None
     metrics = {each.name: figures(each, answers[each.name], params.evaluate.headline) for each in scored}
+    if params.evaluate.churn:
+        size = params.evaluate.churn.batch_size
+        metrics = {name: each | {"churn": churn(answers[name], again[name], size)} for name, each in metrics.items()}
     write_json(metrics_path, {"system_prompt": prompt, "settings": settings(asking)} | metrics)
     write_facts(arm_name, scored, time.monotonic() - started, params)
     for name, each in metrics.items():

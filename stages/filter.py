@@ -68,8 +68,8 @@ def main(
     params = load_params(params_path)
     rows = Rows(distilled_path)
     reviews = Reviews.of(reviews_path)
-    tally = Tally(compares_gold=not isinstance(params.filter, RubricFilter))
     deciders = Deciders(params.filter, params.train.student)
+    tally = Tally(has_judge=deciders.judge is not None, compares_gold=not isinstance(params.filter, RubricFilter))
     with ExitStack() as stack:
         stack.callback(write_run_facts, deciders, distilled_path.stem)  # a run that was stopped states its cost, too
         if deciders.judge:
@@ -172,10 +172,11 @@ def random_control(rows: Iterable[Distilled], total: int, size: int, seed: int) 
 class Tally:
     """The counts of the rows so far: ``in = kept + rejected``.
 
-    ``compares_gold``: a judge, if there is one, compares with gold answers, as the rule does; a rubric's does not.
+    ``compares_gold``: the judge, if there is one, compares with gold answers, as the rule does; a rubric's does not.
     """
 
-    def __init__(self, compares_gold: bool = True) -> None:
+    def __init__(self, has_judge: bool, compares_gold: bool) -> None:
+        self._has_judge = has_judge
         self.compares_gold = compares_gold
         self.rows = 0
         self.kept = 0
@@ -190,7 +191,7 @@ class Tally:
         self._marks: Counter[str] = Counter()  # by a rubric
         self._kinds: Counter[str | None] = Counter()
         self._of_question: Counter[str] = Counter()  # the verdicts on the current question
-        self._pass_rates: Counter[str] = Counter()
+        self._right_shares: Counter[str] = Counter()
         self._question: str | None = None
 
     def add(self, row: Filtered) -> None:
@@ -230,7 +231,7 @@ class Tally:
             raise DataError(f"{path}: none of {self.rows} answers is kept. Look at their 'response' fields.")
 
     def metrics(self) -> dict[str, Any]:
-        """All counts. ``pass_rates`` counts the questions by their share of right answers: ``{"1/2": 3}``."""
+        """All counts; ``questions_by_right_share`` as ``{"1/2": 3}``: one of two answers was right, to 3 questions."""
         self._end_question()
         return {
             "in": self.rows,
@@ -246,10 +247,10 @@ class Tally:
             },
             "judge_contradicts": contradicted(self._table) if self._table and self._asked else None,
             "judge_asked": self._asked,
-            "judge_calls_saved": self.rows - self._asked,
+            "judge_calls_saved": self.rows - self._asked if self._has_judge else None,
             "rule_against_judge": self._kinds["rule_against_judge"],
             "gold_suspect": self._kinds["gold_suspect"],
-            "pass_rates": dict(sorted(self._pass_rates.items())),
+            "questions_by_right_share": dict(sorted(self._right_shares.items())),
             "control": self.kept,
             **self._majority.metrics(),
             **self._rubric_metrics(),
@@ -268,7 +269,7 @@ class Tally:
 
     def _end_question(self) -> None:
         if self._of_question:
-            self._pass_rates[f"{self._of_question['right']}/{self._of_question.total()}"] += 1
+            self._right_shares[f"{self._of_question['right']}/{self._of_question.total()}"] += 1
         self._of_question.clear()
 
 

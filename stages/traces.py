@@ -51,7 +51,7 @@ from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.question import BenchmarkHit, Question
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, fits
 from stages.lib.tables.opening import Table, opened, opened_preset
-from stages.lib.traces.reading import Place, Told, left_out, read_row
+from stages.lib.traces.reading import Place, TraceSchema, left_out, read_row
 from stages.lib.traces.rows import LeftOutTrace
 
 log = logging.getLogger("distillery.traces")
@@ -79,12 +79,12 @@ def main(
 ) -> None:
     params = load_params(params_path)
     entry = entry_of(name, params)
-    table, told = table_of(name, entry)
+    table, schema = table_of(name, entry)
     indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
     with writing(rows_path) as rows, writing(left_out_path) as others:
-        for answer in answers(table, told, entry, sieve, tally):
+        for answer in answers(table, schema, entry, sieve, tally):
             tally.add(answer)
             file = rows if isinstance(answer, Distilled) else others
             file.write(answer.model_dump_json().encode() + b"\n")
@@ -101,15 +101,15 @@ def entry_of(name: str, params: Params) -> Traces:
     return params.traces[name]
 
 
-def table_of(name: str, entry: Traces) -> tuple[Table, Told]:
+def table_of(name: str, entry: Traces) -> tuple[Table, TraceSchema]:
     """The table, and how it is read."""
     source, key = entry.source, f"traces.{name}.source"
     if isinstance(source, TracesPreset):
         preset = trace_preset_named(source.name, key)
         table = opened_preset(source, preset, key)
-        return table, Told(name, _origin(table), preset.columns, preset.gold, preset.model)
+        return table, TraceSchema(name, _origin(table), preset.columns, preset.gold, preset.model)
     table = opened(source, key)
-    return table, Told(name, _origin(table), source.columns, source.gold, source.model)
+    return table, TraceSchema(name, _origin(table), source.columns, source.gold, source.model)
 
 
 def _origin(table: Table) -> str:
@@ -122,28 +122,28 @@ def heldout_ids(path: Path) -> dict[str, str]:
     return {normalised(row.user_text): row.id for row in rows}
 
 
-def answers(table: Table, told: Told, entry: Traces, sieve: "Sieve", tally: "Tally") -> Iterator[Answer]:
+def answers(table: Table, schema: TraceSchema, entry: Traces, sieve: "Sieve", tally: "Tally") -> Iterator[Answer]:
     """Each answer of the table, kept or left out, up to the last one that is needed."""
-    key = f"traces.{told.name}"
-    seen = SeenColumns(wanted_columns(told, entry))
-    for number, (text, row) in enumerate(tqdm(table.rows(), desc=f"traces {told.name}", unit=" rows", disable=None)):
+    key = f"traces.{schema.name}"
+    seen = SeenColumns(wanted_columns(schema, entry))
+    for number, (text, row) in enumerate(tqdm(table.rows(), desc=f"traces {schema.name}", unit=" rows", disable=None)):
         tally.table_rows += 1
         seen.add(row)
         if not fits(row, entry.where):
             tally.not_where += 1
             continue
         place = Place(number, text)
-        yield from sieve.sifted(read_row(row, place, told), place)
+        yield from sieve.sifted(read_row(row, place, schema), place)
         if sieve.has_enough:
             break
     if not tally.table_rows:
-        raise DataError(f"{key}: {told.source} has no rows. Look at what {key}.source.path names.")
-    seen.require(f"{key}: {told.source}", f"columns of {key}.source and {key}.where")
+        raise DataError(f"{key}: {schema.source} has no rows. Look at what {key}.source.path names.")
+    seen.require(f"{key}: {schema.source}", f"columns of {key}.source and {key}.where")
 
 
-def wanted_columns(told: Told, entry: Traces) -> list[str]:
+def wanted_columns(schema: TraceSchema, entry: Traces) -> list[str]:
     """The columns that must be there."""
-    found = told.columns.model_dump(exclude={"form", "system"})
+    found = schema.columns.model_dump(exclude={"form", "system"})
     names = [name for value in found.values() for name in (value if isinstance(value, list) else [value])]
     return [name for name in (*names, *entry.where) if name]
 

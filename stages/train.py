@@ -6,18 +6,19 @@ Out:  models/ARM/                     merged weights (safetensors), tokenizer an
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
       metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
                                       and last loss: the same on every machine whose arithmetic is the same
-      metrics/train/ARM.loss.csv      step,loss,learning_rate
+      metrics/train/ARM.loss.csv      step,loss,learning_rate; it grows while the student is trained
+      metrics/dvc.yaml                two plots: the losses of all arms, the lengths of their datasets
       metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
 
 Alone:  python -m stages.train --arm filtered --dataset DIR/filtered --model OUT --left-out L.jsonl --metrics M.json
         --loss L.csv
 """
 
-import csv
 import importlib
 import io
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -26,37 +27,29 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
-from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.params import Params, ParamsError, Tags, load_params
-from stages.lib.rows import DataError, read_json, write_json, write_rows, writing
+from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
+from stages.lib.params import Params, ParamsError, load_params
+from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder
-from stages.lib.training import Conversation, Job, TooLong, Trained, TrainingError
+from stages.lib.training import Conversation, Job, Nodes, TooLong, Trained, TrainingError
+from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
+from stages.lib.training.nodes import KINDS, nodes_of
+from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
+from stages.lib.training.trackers import reporting
 
 log = logging.getLogger("distillery.train")
-
-
-class _Sample(BaseModel):
-    """One ShareGPT sample: a system text, and turns of a user and an assistant."""
-
-    system: str = ""
-    conversations: list[dict[str, str]] = Field(min_length=2)
-
-
-class _Entry(BaseModel):
-    """A dataset's entry in dataset_info.json: how its turns are named."""
-
-    tags: Tags
 
 
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
+@click.option("--scores", "scores_path", type=READ, help="The teacher's probabilities, read where alpha is above 0.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
 @click.option("--metrics", "metrics_path", type=WRITE, required=True, help="Rows, steps, tokens and losses, written.")
 @click.option("--loss", "loss_path", type=WRITE, required=True, help="The loss curve, written.")
@@ -66,18 +59,21 @@ def main(
     arm_name: str,
     dataset_path: Path,
     model_path: Path,
+    scores_path: Path | None,
     left_out_path: Path,
     metrics_path: Path,
     loss_path: Path,
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
+    run_under(params.run.launcher.train, "train")
     conversations = read_dataset(dataset_path)
     if several := sum(bool(each.history) for each in conversations):
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
+    write_plots(params)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path)
+    trained = train_arm(arm_name, conversations, params, model_path, loss_path, scores_path)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
@@ -93,46 +89,17 @@ def main(
     )
 
 
-def read_dataset(folder: Path) -> list[Conversation]:
-    """The conversations of a ShareGPT folder, in order."""
-    path = folder / f"{folder.name}.json"
-    advice = f"Run 'dvc repro convert@{folder.name}' to rebuild it."
-    try:
-        samples = TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {advice}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
-    if not samples:
-        raise DataError(f"{path}: there is nothing in it. {advice}")
-    tags = read_tags(folder, advice)
-    return [_conversation(sample, tags, f"{path}: sample {index}") for index, sample in enumerate(samples)]
-
-
-def read_tags(folder: Path, advice: str) -> Tags:
-    """The tags of a dataset's turns, from its dataset_info.json."""
-    path = folder / "dataset_info.json"
-    try:
-        return TypeAdapter(dict[str, _Entry]).validate_python(read_json(path, advice))[folder.name].tags
-    except (KeyError, ValidationError) as error:
-        raise DataError(f"{path}: no entry '{folder.name}' with its tags. {advice}") from error
-
-
-def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
-    speakers = [turn.get(tags.role_tag) for turn in sample.conversations]
-    texts = [turn.get(tags.content_tag) or "" for turn in sample.conversations]
-    if speakers != [tags.user_tag, tags.assistant_tag] * (len(texts) // 2) or not all(text.strip() for text in texts):
-        raise DataError(f"{where}: not user turns and assistant turns in alternation, with text. Fix or remove it.")
-    *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
-    return Conversation(sample.system, user, assistant, tuple(history))
-
-
-def train_arm(name: str, conversations: list[Conversation], params: Params, out: Path) -> Trained:
-    """Train in a temporary folder, and rename it to ``out`` when the weights are complete."""
+def train_arm(
+    name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path, scores: Path | None = None
+) -> Trained:
+    """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
     if name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
+    if params.arms[name].alpha and scores is None:
+        raise ParamsError(f"arms.{name}.alpha: no file of probabilities. Name the one of 'score' with --scores.")
+    nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
+    if nodes.rank:
+        raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
@@ -145,9 +112,13 @@ def train_arm(name: str, conversations: list[Conversation], params: Params, out:
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
+        nodes=nodes,
+        loss=loss.absolute(),
+        scores=scores or Path(),
     )
     try:
-        trained: Trained = trainer.train(job)
+        with reporting(job):
+            trained: Trained = trainer.train(job)
         check_weights(unfinished)
         if not trained.losses:
             raise TrainingError(f"train: {name} had no training step. Raise arms.{name}.num_train_epochs.")
@@ -173,12 +144,25 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def write_loss(path: Path, trained: Trained) -> None:
-    """Write the loss curve, for ``dvc plots`` and the page."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "loss", "learning_rate"])
-    rows.writerows((point.step, f"{point.loss:.4f}", f"{point.learning_rate:.3g}") for point in trained.losses)
+    """Write the whole loss curve."""
     with writing(path) as file:
+        file.write(curve(trained.losses).encode())
+
+
+def write_plots(params: Params) -> None:
+    """Write the plots that lay all arms over each other: DVC's own dvc.yaml cannot list the arms of params.yaml."""
+    losses = {f"train/{arm}.loss.csv": "loss" for arm in params.arms}
+    lengths = {f"convert/{arm.dataset}.lengths.csv": "share" for arm in params.arms.values()}
+    plots = [
+        {"losses": {"title": "Training loss of all arms", "x": "step", "y": losses}},
+        {"lengths": {"title": "Conversations of at most so many tokens", "x": "tokens", "y": lengths}},
+    ]
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = io.StringIO("# Written by train: the arms of params.yaml and their datasets.\n")
+    text.seek(0, io.SEEK_END)
+    yaml.dump({"plots": plots}, text)
+    with writing(project_root() / "metrics" / "dvc.yaml") as file:
         file.write(text.getvalue().encode())
 
 
@@ -192,6 +176,8 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
     losses = facts.pop("losses")
+    if facts["tokens_with_teacher"] is None:
+        del facts["tokens_with_teacher"]
     for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
         del facts[name]
     return {

@@ -22,7 +22,7 @@ from filelock import FileLock
 from tests import public_data
 from tests.distill_runner import KEY, DistillRunner, Route, Serve, Server
 from tests.tiny_student import build_tiny_student
-from tests.workspace import ALL, Workspace, wait_until, write_changed_params
+from tests.workspace import ALL, Workspace, wait_until, write_plain_params
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
@@ -71,7 +71,7 @@ def project_params(tmp_path: Path) -> Callable[..., Path]:
 
     def write(changes: dict[str, Any] | None = None) -> Path:
         path = tmp_path / "params.yaml"
-        write_changed_params(ROOT / "params.yaml", changes or {}, path)
+        write_plain_params(ROOT / "params.yaml", changes or {}, path)
         return path
 
     return write
@@ -144,6 +144,24 @@ def refuses(tmp_path: Path) -> Callable[..., str]:
 def tiny_student(built_once: Callable[[str, Build], Path]) -> Path:
     """A random Qwen2 of two layers with a BPE tokenizer and a ChatML template: the smallest student there is."""
     return built_once("student", build_tiny_student)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(built_once: Callable[[str, Build], Path], tiny_student: Path) -> Path:
+    """Other random weights with the student's tokenizer, and sharper: a likeliest token has some tenths."""
+
+    def build(folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        shutil.copytree(tiny_student, folder)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        torch.manual_seed(7)
+        for each in model.parameters():
+            each.data += 0.2 * torch.randn_like(each)
+        model.save_pretrained(folder)
+
+    return built_once("teacher", build)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ import pytest
 
 from benchmarks.measuring import measured, table
 from benchmarks.mock_teacher import latencies, mock_teacher
-from benchmarks.seeds import evaluation, training
 from benchmarks.teacher import OURS, WAYS, BenchmarkRun, Load, ideal_wall_s
-from stages import evaluate, train
 
 
 @pytest.mark.parametrize(
@@ -74,16 +72,3 @@ def test_a_table_is_markdown_with_even_columns() -> None:
         "| ours | 1     |",
         "| raw  | 1,000 |",
     ]
-
-
-@pytest.mark.parametrize(
-    ("stage", "given"),
-    [
-        (train.main, training(Path("seed"), "filtered", "filtered")),
-        (evaluate.main, evaluation(Path("seed"), "filtered", Path("seed/models/filtered"))),
-    ],
-)
-def test_the_seeds_give_a_stage_all_that_it_asks_for(stage: click.Command, given: dict[str, object]) -> None:
-    options = {option.opts[0].removeprefix("--"): option for option in stage.params}
-    assert given.keys() <= options.keys()
-    assert {name for name, option in options.items() if option.required} <= given.keys() | {"metrics"}

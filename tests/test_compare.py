@@ -15,8 +15,18 @@ from click.testing import Result
 
 from stages.compare import main
 from stages.lib.comparison.results import Comparison
-from stages.lib.comparison.table import CAVEAT, MCNEMAR, UNSURE, audit_table, caveat, comparison_table
+from stages.lib.comparison.table import (
+    CAVEAT,
+    CHURN_NOTE,
+    MCNEMAR,
+    TRAININGS_NOTE,
+    UNSURE,
+    audit_table,
+    caveat,
+    comparison_table,
+)
 from stages.lib.pairs import default_pairs
+from stages.lib.statistics.trainings import scores_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 Answers = dict[str, str]
@@ -65,6 +75,7 @@ class Run:
         for name in ("eval", "train"):
             (folder / name).mkdir()
         self.preferences({})
+        shutil.copy(ROOT / "metrics" / "seeds.json", folder)
 
     def preferences(self, pairs: dict[str, dict[str, Any]]) -> None:
         judge = {"model": "judge", "prompt": "impartial"} if pairs else None
@@ -93,7 +104,7 @@ class Run:
     def arguments(self) -> list[object]:
         return [
             *("--eval", self.folder / "eval", "--train", self.folder / "train"),
-            *("--prefer", self.folder / "prefer.json"),
+            *("--prefer", self.folder / "prefer.json", "--seeds", self.folder / "seeds.json"),
             *("--out", self.folder / "compare.json", "--table", self.folder / "compare.csv"),
         ]
 
@@ -310,6 +321,73 @@ class TestArms:
             compared(run)
             written.append([(run.folder / name).read_bytes() for name in ("compare.json", "compare.csv")])
         assert written[0] == written[1]
+
+
+class TestNoise:
+    """Beside a difference: what the same weights change by themselves, and by how much other trainings differ."""
+
+    CHURN: ClassVar[dict[str, Any]] = {"batch_size": 7, "n": 50, "flipped": 2, "gained": 2, "lost": 0, "net": 0.04}
+
+    def test_churn_of_both_arms_stands_beside_their_difference(
+        self, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        run = arms(scores("10" * 50), scores("11" * 50), scores("10" * 50))
+        for name, flipped in (("base", 0), ("filtered", 2)):
+            path = run.folder / "eval" / f"{name}.json"
+            facts = json.loads(path.read_text())
+            facts["heldout"]["churn"] = self.CHURN | {"differ": 9, "flipped": flipped, "net": flipped / 50}
+            path.write_text(json.dumps(facts))
+        pairs = compared(run, [["filtered", "base"], ["unfiltered", "base"]])["pairs"]
+        found = pairs["filtered_vs_base"]["benchmarks"]["heldout"]["churn"]
+        assert found["first"] == {"batch_size": 7, "n": 50, "flipped": 2, "net": 0.04, "differ": 9}
+        assert found["second"]["flipped"] == 0
+        assert found["alone"] == 0.0392  # 1.96 · √(0.04 / 100)
+        assert found["alone_at_most"] == 0.0889  # with 0.1346 and 0.0713, the upper ends for 2 and for 0 of 50
+        assert pairs["unfiltered_vs_base"]["benchmarks"]["heldout"]["churn"] is None
+        assert run.comparison["arms"]["filtered"]["benchmarks"]["heldout"]["churn"]["differ"] == 9
+        table = comparison_table(Comparison.model_validate(run.comparison))
+        assert "| flips | churn alone | p |" in table
+        assert "| 2 of 50 (+4.0), 0 of 50 (+0.0) | ±3.9 (≤ 8.9) |" in table
+        assert "| unfiltered − base | heldout | **+0.0** | −3.4 – +3.4 | – | – |" in table
+        assert CHURN_NOTE in table
+
+    def test_an_interval_over_trainings_stands_beside_a_difference_of_the_same_run(
+        self, arms: Callable[..., Run], compared: Compared, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        run = arms(scores("1000"), scores("1110"), scores("1100"))
+        own = {name: scores_hash(run.folder / "eval", name) for name in ("base", "filtered")}
+        seeds = {"seeds": ["3", "4", "5"], "varied": ["train.seed"], "own": own, "questions": {"heldout": "the same"}}
+        differences = {"filtered_vs_base": {"heldout": [0.09, 0.166, -0.005]}}
+        (run.folder / "seeds.json").write_text(json.dumps(seeds | {"scores": {}, "differences": differences}))
+        pairs = compared(run, [["filtered", "base"], ["unfiltered", "base"]])["pairs"]
+        found = pairs["filtered_vs_base"]["benchmarks"]["heldout"]
+        # scipy.stats.t.interval(0.95, 2, 0.083667, 0.085676 / 3**0.5)
+        assert {name: found["trainings"][name] for name in ("mean", "low", "high")} == {
+            "mean": 0.0837,
+            "low": -0.1292,
+            "high": 0.2965,
+        }
+        assert (found["trainings"]["seeds"], found["trainings"]["questions"]) == (["3", "4", "5"], "the same")
+        assert pairs["unfiltered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None
+        table = comparison_table(Comparison.model_validate(run.comparison))
+        assert "| over trainings | p |" in table
+        assert "| +8.4, −12.9 – +29.6 (3 seeds) |" in table
+        assert TRAININGS_NOTE in table
+        assert "of another run" not in caplog.text
+        run.arm("filtered", {"heldout": scores("1101")})
+        other = compared(run, [["filtered", "base"]])
+        assert other["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None
+        assert f"compare: filtered − base: {run.folder / 'seeds.json'} is of another run ('make seeds')" in caplog.text
+
+    def test_a_broken_file_of_seeds_is_named(
+        self, arms: Callable[..., Run], project_params: Callable[..., Path], refuses: Callable[..., str]
+    ) -> None:
+        run = arms(scores("10"), scores("11"), scores("11"))
+        (run.folder / "seeds.json").write_text('{"seeds": "3"}')
+        line = refuses(main, *run.arguments, "--params", project_params())
+        assert line.startswith(f"{run.folder / 'seeds.json'}: seeds: ")
+        assert "Run 'make seeds' to rebuild it" in line
 
 
 class TestUnlikeArms:

@@ -32,10 +32,10 @@ from stages.lib.trainers.openmind.tokens import chat_template as openmind_templa
 from stages.lib.trainers.openmind.tokens import measured_rows
 from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, TooLong, TrainingError
+from stages.lib.training.dataset import read_dataset
 from stages.lib.training.length import fitting_rows
 from stages.lib.training.tokenizer import check_end_is_trained
 from stages.train import main as train
-from stages.train import read_dataset
 from tests.chat_templates import KINDS
 from tests.distill_runner import DistillRunner, Serve, completion, prompted
 from tests.test_train_templates import OTHERS, THINK, tokenizer_with
@@ -253,6 +253,7 @@ def converted(tmp_path: Path, tiny_params: Params, runs: Runs) -> Callable[..., 
     def run(*rows: Distilled, **changes: Any) -> Path:
         write_rows(tmp_path / "rows.jsonl", rows)
         paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "sums", "--metrics", tmp_path / "convert.json"]
+        paths += ["--lengths", tmp_path / "lengths.csv"]
         runs(convert, *paths, "--params", tiny_params(changes))
         return tmp_path / "sums"
 

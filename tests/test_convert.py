@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
-from stages.convert import CUTOFFS, Dropped, length_metrics, main, reason_to_drop, refuse_control_tokens
+from stages.convert import CUTOFFS, Dropped, length_curve, length_metrics, main, reason_to_drop, refuse_control_tokens
 from stages.lib.chat_template import control_tokens
 from stages.lib.params import Markers, Tags, prompt_text
 from stages.lib.rows import DataError, read_rows
@@ -44,7 +44,8 @@ ANSWER = "<think>\n\nt</think>\n\n<answer>\n\n5</answer>"
 
 def arguments(rows_path: Path, params: Path, name: str = "unfiltered") -> list[object]:
     folder = rows_path.parent
-    return ["--rows", rows_path, "--out", folder / name, "--metrics", folder / "metrics.json", "--params", params]
+    outs = ["--out", folder / name, "--metrics", folder / "metrics.json", "--lengths", folder / "lengths.csv"]
+    return ["--rows", rows_path, *outs, "--params", params]
 
 
 @pytest.fixture
@@ -257,6 +258,19 @@ def test_percentiles_are_lengths_that_occur_and_shares_count_what_is_longer() ->
     }
     assert length_metrics([128])["share_over_tokens"]["128"] == 0.0, "cutoff_len itself is not too long"
     assert length_metrics([129])["share_over_tokens"]["128"] == 1.0
+
+
+def test_the_curve_of_the_lengths_has_a_point_for_each_hundredth_of_the_conversations() -> None:
+    header, *lines = length_curve([*range(1, 200), 5000]).splitlines()
+    assert (header, len(lines)) == ("tokens,share", 101)
+    assert (lines[0], lines[1], lines[50], lines[99], lines[100]) == (
+        "1,0.0",
+        "2,0.01",
+        "100,0.5",
+        "198,0.99",
+        "5000,1.0",
+    )
+    assert set(length_curve([7]).splitlines()[1:]) == {f"7,{share / 100}" for share in range(101)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)

@@ -357,7 +357,7 @@ def test_the_key_of_a_served_student_has_a_variable_and_no_other_student_has(
 ) -> None:
     text = project_params(keep_hard({"kind": "openai_compatible"})).read_text()
     assert load_params(tmp_path / "params.yaml").run.key_variable("student") == "API_KEY"
-    (tmp_path / "params.yaml").write_text(text.replace("student: API_KEY", "judge: API_KEY"))
+    (tmp_path / "params.yaml").write_text(text.replace('"student": "API_KEY"', '"judge": "API_KEY"'))
     said = refuses(main, *options(tmp_path, sums(5), tmp_path / "params.yaml"))
     assert "run.api_key_variables.judge: only filter.judge with kind: openai_compatible reads it" in said
     assert isinstance(load_params(project_params(loaded())), Params)

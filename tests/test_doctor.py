@@ -374,7 +374,7 @@ def test_cards_that_would_be_read_otherwise_are_a_warning(machine: Machine, card
 def test_a_second_host_needs_to_know_where_the_first_one_is(machine: Machine) -> None:
     machine.npu("2.1.0", "2.1.0.post8")
     assert "hosts" not in machine.doctor(NPU).rows
-    machine.environment |= {"NNODES": "2", "RANK": "1", "MASTER_ADDR": "10.0.0.1"}
+    machine.environment |= {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
     assert machine.doctor(NPU).rows["hosts"][:2] == ("fail", "NNODES=2, and not set: MASTER_PORT")
     machine.environment["MASTER_PORT"] = "29500"
     assert machine.doctor(NPU).rows["hosts"].state == "warn"

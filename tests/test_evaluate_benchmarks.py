@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ ASKED = {
     "evaluate.limit": 4,
     "evaluate.max_gen_toks": 64,
     "evaluate.backend.batch_size": 4,
+    "evaluate.churn": {"batch_size": 3, "limit": 5},
     "evaluate.seed": 7,
     "run.threads": 1,
 }
@@ -159,7 +162,9 @@ def test_how_the_arm_was_asked_stands_beside_its_scores(arm: Arm, student: Path)
     backend = asked.pop("backend")
     asked |= {"backend": backend.pop("kind"), "backend_args": backend.pop("args"), **backend}
     assert {name: found[name] for name in found if name not in ("chat_template", "versions")} == {
-        name: value for name, value in asked.items() if name not in ("benchmarks", "base_prompt", "chat_template")
+        name: value
+        for name, value in asked.items()
+        if name not in ("benchmarks", "base_prompt", "chat_template", "churn")  # none of them changes a first answer
     }
     template = (student / "chat_template.jinja").read_text(encoding="utf-8")
     assert found["chat_template"] == hashlib.sha256(template.encode()).hexdigest()[:12]
@@ -185,6 +190,24 @@ def test_choices_have_rows_and_scores_but_no_audit_and_no_verifier(arm: Arm) -> 
     assert {row.response for row in rows} <= set("ABCD")
     assert [row.correct for row in rows] == [row.prediction == row.answer for row in rows]
     assert sum(row["correct"] == "1" for row in arm.scores if row["benchmark"] == ANATOMY) == round(found["value"] * 4)
+
+
+def test_the_second_pass_asks_some_of_the_same_requests(arm: Arm) -> None:
+    """Drawn examples too: lm-eval draws them one question after the other, so a sample alone would get others."""
+    (folder,) = (arm.folder / ".cache" / "evaluation" / arm.name).iterdir()
+    first, second = (keys(folder / f"{name}_rank0.db") for name in ("answers", "again_3_of_5"))
+    assert second < first
+    # four questions a task, and mgsm_direct has eleven tasks
+    sampled = {name: each["churn"]["n"] for name, each in arm.metrics.items() if "churn" in each}
+    assert sampled == {"heldout": 4, "gsm8k": 4, "mgsm_direct": 5, ZH: 4, ANATOMY: 4, SHOTS: 4}
+    assert len(second) == 4 + 4 + 5 + 4 + 4 * 4 + 4
+    assert all(each["churn"]["flipped"] == 0 for name, each in arm.metrics.items() if name in sampled)
+
+
+def keys(cache: Path) -> set[str]:
+    """The requests of which a cache has the answers."""
+    with closing(sqlite3.connect(f"file:{cache}?mode=ro", uri=True)) as found:
+        return {str(row[0]) for row in found.execute("SELECT key FROM unnamed")}
 
 
 def test_the_headline_says_which_score_counts(

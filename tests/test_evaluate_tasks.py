@@ -109,7 +109,7 @@ def test_several_cards_run_the_same_command_through_accelerate(monkeypatch: pyte
     assert command("evaluate", 8, arguments(context)) == [
         sys.executable,
         *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "8", "--num_machines", "1"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "stages.evaluate"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "stages.evaluate"),
         *words,
         *("--params", "params.yaml"),
     ]

@@ -684,7 +684,7 @@ def test_of_several_answers_the_first_that_the_judge_calls_right_is_kept(runner:
     runner.run()
     assert [(row["id"], row["sample"]) for row in runner.rows("filtered")] == [("q7", 1), ("q8", 0)]
     assert {row["sample"]: row["reason"] for row in runner.rows("rejected")} == {0: "wrong_answer", 2: "not_selected"}
-    assert runner.metrics()["pass_rates"] == {"1/1": 1, "2/3": 1}
+    assert runner.metrics()["questions_by_right_share"] == {"1/1": 1, "2/3": 1}
 
 
 @pytest.mark.heavy

@@ -48,11 +48,12 @@ def test_the_committed_params_are_valid() -> None:
 
 
 # what is not there where nothing reads it, and shapes no result: the rest of the schema has no defaults
-ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "served", "prices", "budget")}
+ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "endpoints", "served", "prices", "budget")}
 # and the columns that a table does not have
 ABSENT |= {f"Columns.{name}" for name in ("question", "answer", "solution", "id", "history", "system")}
 ABSENT |= {f"_Columns.{name}" for name in ("answer", "solution", "id", "model")}
-ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "student")}
+ABSENT |= {f"ApiKeyVariables.{name}" for name in ("teacher", "judge", "prefer", "score", "student")}
+ABSENT |= {f"Endpoints.{name}" for name in ("teacher", "judge", "prefer", "student")}
 
 
 def test_the_schema_has_no_defaults_so_that_dvc_sees_every_value() -> None:
@@ -262,6 +263,16 @@ def test_a_name_of_nothing_is_told_with_the_nearest_one(
             {"traces.a": S1K, "traces.a_filtered": S1K},
             "traces.a_filtered: data/a_filtered.jsonl is another file of the pipeline.",
         ),
+        (
+            {
+                "filter.strategy": "majority",
+                "filter.min_share": 0.5,
+                "distill.samples_per_question": 4,
+                "traces.s1k": S1K | {"samples_per_question": 1},
+                "filter_traces": ["s1k"],
+            },
+            "filter_traces: majority compares several answers to a question, and traces.s1k keeps one.",
+        ),
     ],
 )
 def test_a_name_that_is_taken_already_is_refused(
@@ -311,6 +322,12 @@ def test_a_missing_key_is_named(line: str, key: str, tmp_path: Path) -> None:
     assert complaint(edited(tmp_path, line, "")).startswith(f": {key}: missing. ")
 
 
+def test_all_missing_keys_are_named(tmp_path: Path) -> None:
+    path = edited(tmp_path, "  control_seed: 3\n", "")
+    path.write_text(path.read_text().replace(", confidence: 0.95", ""))
+    assert complaint(path).startswith(": filter.control_seed, compare.confidence: missing. ")
+
+
 @pytest.mark.parametrize(
     "address", ["", "localhost:8000", "http://me:secret@127.0.0.1/v1", "http://127.0.0.1/v1?key=1"]
 )
@@ -328,7 +345,14 @@ def test_every_strategy_of_the_filter_is_built(strategy: str, project_params: Ca
 
 
 def test_an_arm_may_not_be_called_base(project_params: Callable[..., Path]) -> None:
-    arm = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.1, "cutoff_len": 8}
+    arm = {
+        "dataset": "filtered",
+        "num_train_epochs": 1.0,
+        "max_steps": None,
+        "learning_rate": 0.1,
+        "cutoff_len": 8,
+        "alpha": 0.0,
+    }
     assert complaint(project_params({"arms.base": arm})).startswith(": arms.base: 'base' is the untrained student")
 
 
@@ -399,7 +423,8 @@ def test_a_stage_takes_the_params_of_the_folder_that_it_is_run_in(
 ) -> None:
     rows = distilled_file({})
     monkeypatch.chdir(project_params({"convert.system_prompt": "step_by_step"}).parent)
-    runs(convert.main, "--rows", rows, "--out", "dataset", "--metrics", "metrics.json")
+    outputs = ("--out", "dataset", "--metrics", "metrics.json", "--lengths", "lengths.csv")
+    runs(convert.main, "--rows", rows, *outputs)
     assert prompt_text("step_by_step").split("\n")[0] in Path("dataset/dataset.json").read_text()
 
 

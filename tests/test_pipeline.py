@@ -17,6 +17,7 @@ from stages.lib.params import Collect, Params, Section
 from tests.workspace import stages_in
 
 ROOT = Path(__file__).resolve().parents[1]
+PLOTS = ROOT / "metrics" / "dvc.yaml"  # written by train
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # no output depends on these: params/ has no defaults, command.py shapes messages, an empty package holds nothing
 EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/command.py"} | {
@@ -153,7 +154,8 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
         "run"
     }
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
-    sections = {"evaluate": {"train"}}.get(stage, set())  # train.student is the base arm's
+    # train.student is the base arm's; a rubric's score is a field of filter's rows
+    sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}.get(stage, set())
     assert listed == read - sections
 
 
@@ -231,6 +233,16 @@ def test_every_stage_is_named_like_its_file_and_its_test() -> None:
 
 def test_params_are_the_embedded_profile() -> None:
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles" / "embedded.yaml").read_bytes()
+
+
+def test_the_plots_of_all_arms_are_of_the_arms_of_params() -> None:
+    """As train writes them, and DVC draws the files that the stages write."""
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    (losses,), (lengths,) = (plot.values() for plot in YAML(typ="safe").load(PLOTS.read_text())["plots"])
+    outs = {name: next(iter(definition(name)["plots"][0])) for name in ("train", "convert")}
+    datasets = dict.fromkeys(arm["dataset"] for arm in params["arms"].values())
+    for stage, plot, keys in (("train", losses, params["arms"]), ("convert", lengths, datasets)):
+        assert [f"metrics/{file}" for file in plot["y"]] == [outs[stage].replace("${key}", key) for key in keys]
 
 
 def test_the_committed_run_is_up_to_date_with_the_code(tmp_path: Path) -> None:

@@ -447,6 +447,7 @@ class TestComparison:
                 (tmp_path / "train" / f"{name}.json").write_text(json.dumps(rows | {"tokens_trained": 9}))
             params = project_params({"compare.pairs": [["filtered", "base"]], "compare.interval": interval})
             paths = ["--eval", tmp_path / "eval", "--train", tmp_path / "train", "--prefer", tmp_path / "prefer.json"]
+            paths += ["--seeds", Path(__file__).resolve().parents[1] / "metrics" / "seeds.json"]
             out = ["--out", tmp_path / "compare.json", "--table", tmp_path / "compare.csv", "--params", params]
             result = CliRunner().invoke(compare, [str(word) for word in (*paths, *out)])
             assert result.exit_code == 0, result.output + repr(result.exception)

@@ -10,6 +10,8 @@ from tests.workspace import Workspace
 pytestmark = pytest.mark.heavy
 
 LEFT_BY_FILTERED = {
+    "data/scores/filtered.parquet",
+    "metrics/score/filtered.json",
     "data/eval/filtered.examples.jsonl",
     "data/eval/filtered.jsonl",
     "data/train/filtered.left_out.jsonl",
@@ -71,7 +73,9 @@ def test_a_removed_arm_and_dataset_go_and_all_else_stays_to_the_byte(workspace: 
         path for path in before if any(Path(path).is_relative_to(left) for left in LEFT_BY_FILTERED | LEFT_BY_CONTROL)
     }
     changed = {path for path in after if after[path] != before[path]}
-    ignoring = {f"{folder}/.gitignore" for folder in ("data/eval", "data/sharegpt", "data/train", "models")}
+    ignoring = {
+        f"{folder}/.gitignore" for folder in ("data/eval", "data/scores", "data/sharegpt", "data/train", "models")
+    }
     assert changed == {"dvc.lock"} | ignoring
     for path in changed:
         assert not [line for line in after[path].splitlines() if line not in before[path].splitlines()], path

@@ -42,6 +42,7 @@ def filter_arguments(rows: Path, **instead: object) -> list[object]:
 
 def convert_arguments(rows: Path, **instead: object) -> list[object]:
     outs = {"out": rows.parent / "dataset", "metrics": rows.parent / "metrics"} | instead
+    outs |= {"lengths": rows.parent / "lengths"}
     return ["--rows", rows, "--params", ROOT / "params.yaml"] + [
         part for name, path in outs.items() for part in (f"--{name}", path)
     ]

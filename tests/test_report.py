@@ -33,7 +33,14 @@ from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
 ARMS = {
-    name: {"dataset": name, "num_train_epochs": 1.0, "max_steps": steps, "learning_rate": 0.001, "cutoff_len": 512}
+    name: {
+        "dataset": name,
+        "num_train_epochs": 1.0,
+        "max_steps": steps,
+        "learning_rate": 0.001,
+        "cutoff_len": 512,
+        "alpha": 0.0,
+    }
     for name, steps in (("unfiltered", None), ("filtered", 22))
 }
 PAIRS = [["unfiltered", "base"], ["filtered", "base"], ["filtered", "unfiltered"]]
@@ -250,7 +257,7 @@ def made_run(
         params = project_params({"arms": arms, "compare.pairs": PAIRS if len(right) == 3 else []})
         write_preferences(folder, benchmarks)
         folders = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
-        folders += ["--prefer", folder / "metrics/prefer.json"]
+        folders += ["--prefer", folder / "metrics/prefer.json", "--seeds", ROOT / "metrics/seeds.json"]
         out = ["--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv"]
         runs(compare, *folders, *out, "--params", params)
 
@@ -407,6 +414,19 @@ def test_rows_that_were_shortened_or_left_out_stand_beside_those_trained_on(
     text = Parsed(page(run)).text
     assert "885 shortened+ 3 left out" in text
     assert text.count("left out") == 1
+
+
+def test_the_noise_of_the_measure_stands_under_the_interval(run: Path, page: Callable[..., str]) -> None:
+    path = run / "metrics" / "compare.json"
+    comparison = json.loads(path.read_text())
+    (found, *_) = comparison["pairs"]["filtered_vs_base"]["benchmarks"].values()
+    arm = {"batch_size": 7, "n": 50, "flipped": 2, "net": 0.04, "differ": 9}
+    found["churn"] = {"first": arm, "second": arm, "alone": 0.0392, "alone_at_most": 0.0893}
+    seeds = {"seeds": ["3", "4", "5"], "differences": [0.1, 0.2, 0.3], "questions": "the same"}
+    found["trainings"] = seeds | {"mean": 0.2, "low": -0.05, "high": 0.45}
+    path.write_text(json.dumps(comparison))
+    said = "churn alone ±3.9 (≤ 8.9); over trainings +20.0, −5.0 – +45.0 (3 seeds)"
+    assert page(run).count(f"<small>{said}</small>") == 1
 
 
 def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:

@@ -133,7 +133,7 @@ def test_of_several_answers_the_key_names_one(reviewed: Callable[..., Path]) -> 
     samples = [RIGHT | {"id": "q0", "sample": number} for number in range(3)]
     out = reviewed(samples, review("q0#1", "wrong"))
     assert [row.key for row in read_some_rows(out / "rejected", Rejected, "")] == ["q0#1"]
-    assert counts(out)["pass_rates"] == {"2/3": 1}
+    assert counts(out)["questions_by_right_share"] == {"2/3": 1}
 
 
 def test_the_id_of_a_question_names_its_only_answer(reviewed: Callable[..., Path]) -> None:

@@ -5,9 +5,12 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmarks.coverage import Cell, Measured, cells, draw, measure
+from stages.lib.comparison.results import Churn
+from stages.lib.statistics.noise import churn_alone, over_trainings
 from stages.lib.statistics.paired import (
     PairedDifference,
     cluster_means,
@@ -230,3 +233,30 @@ def test_holm_multiplies_the_smallest_p_by_all_and_never_lets_a_larger_one_pass_
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+class TestNoise:
+    """What no training made."""
+
+    @pytest.mark.parametrize("trainings", [2, 3, 5, 10])
+    def test_the_interval_over_trainings_is_the_textbooks_and_as_wide_as_the_page_says(self, trainings: int) -> None:
+        found = np.random.default_rng(3).normal(0.05, 0.04, trainings)
+        mean, low, high = over_trainings([*found], 0.95)
+        expected = stats.t.interval(0.95, trainings - 1, found.mean(), found.std(ddof=1) / trainings**0.5)
+        assert (mean, low, high) == pytest.approx((found.mean(), *np.clip(expected, -1, 1)))
+        widths = {2: 9.0, 3: 2.5, 5: 1.2, 10: 0.7}  # docs/comparison.md, in standard deviations
+        assert (expected[1] - expected[0]) / 2 / found.std(ddof=1) == pytest.approx(widths[trainings], abs=0.05)
+
+    def test_churn_alone_contains_the_change_of_a_difference_in_19_of_20_second_passes(self) -> None:
+        n, ps = 400, (0.03, 0.01)
+        draw = np.random.default_rng(3)
+        changes = [draw.choice([1, -1, 0], (4000, n), p=[p / 2, p / 2, 1 - p]).mean(axis=1) for p in ps]
+        first, second = (Churn(batch_size=7, n=n, flipped=round(p * n), net=0.0, differ=99) for p in ps)
+        found = churn_alone(first, second, n, 0.95)
+        assert found is not None
+        assert np.mean(np.abs(changes[0] - changes[1]) <= found.alone) == pytest.approx(0.95, abs=0.015)
+        assert found.alone < found.alone_at_most
+
+    def test_answers_without_a_score_have_no_churn_of_a_difference(self) -> None:
+        free = Churn(batch_size=7, n=50, differ=9)
+        assert churn_alone(free, free, 50, 0.95) is None

@@ -453,7 +453,7 @@ def test_what_is_in_flight_is_kept_when_the_questions_cannot_be_read_any_more(
     runner.set(concurrency=2)
     named = runner.arguments()
     params = load_params(Path(named[named.index("--params") + 1]))
-    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     passes = 0
 
     def requests() -> Iterator[dict[str, Any]]:

@@ -579,6 +579,7 @@ def test_a_row_with_a_control_token_goes_on_and_is_dropped_by_convert(
     params = tiny_params({"traces": {"mine": of_preset("s1k", write_jsonl(tmp_path / "source.jsonl", rows))}})
     runs(main, *arguments(tmp_path, params))
     out = ["--out", tmp_path / "mine", "--metrics", tmp_path / "convert.json"]
+    out += ["--lengths", tmp_path / "lengths.csv"]
     runs(convert, "--rows", tmp_path / "mine.jsonl", *out, "--params", params)
     metrics = json.loads((tmp_path / "convert.json").read_bytes())
     assert (metrics["in"], metrics["rows"], metrics["dropped"]["control_token"]) == (2, 1, 1)

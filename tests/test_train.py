@@ -52,6 +52,8 @@ def dataset(tmp_path: Path, tiny_params: Params, runs: Runs) -> Path:
         folder,
         "--metrics",
         tmp_path / "c.json",
+        "--lengths",
+        tmp_path / "c.csv",
         "--params",
         params,
     )
@@ -148,7 +150,7 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _trainer
     from stages.lib.training import Job
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     params = load_params(Path("params.yaml"))
     rows = read_dataset(dataset)
@@ -170,6 +172,7 @@ def test_rows_over_cutoff_len_are_left_out_and_counted(tmp_path: Path, tiny_para
     rows[3] = rows[3].model_copy(update={"reasoning": "so " * 2000})
     write_rows(tmp_path / "rows.jsonl", rows)
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     runs(convert, *paths, "--params", tiny_params())
     runs(train, *train_options(tmp_path, tmp_path / "long", tiny_params()))
     metrics = json.loads((tmp_path / "model.json").read_text())
@@ -215,12 +218,13 @@ def test_a_broken_dataset_is_refused(
 def test_other_tags_train_the_same_conversations(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs
 ) -> None:
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "human", "assistant_tag": "gpt"}
     params = tiny_params({f"convert.tags.{name}": text for name, text in tags.items()})
     other = tmp_path / "other"
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", other, "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     runs(convert, *paths, "--params", params)
     assert read_dataset(other) == read_dataset(dataset)
 
@@ -257,6 +261,7 @@ def test_shortened_rows_are_trained_on_and_counted_apart(tmp_path: Path, tiny_pa
     rows[4] = rows[4].model_copy(update={"reasoning": "so " * 2000})
     write_rows(tmp_path / "rows.jsonl", rows)
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", tmp_path / "long", "--metrics", tmp_path / "c.json"]
+    paths += ["--lengths", tmp_path / "c.csv"]
     params = tiny_params({"train.on_too_long": "shorten_reasoning"})
     runs(convert, *paths, "--params", params)
     runs(train, *train_options(tmp_path, tmp_path / "long", params))
@@ -303,7 +308,7 @@ def test_a_trained_student_gives_its_answer_and_stops(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     student = changed_student(tiny_student, tmp_path / "student", **tokens)
     samples = json.loads((dataset / "sums.json").read_bytes())
@@ -332,7 +337,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _trainer
     from stages.lib.training import Job
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
     params, rows = load_params(tiny_params()), read_dataset(dataset)
@@ -372,7 +377,7 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from stages.train import read_dataset
+    from stages.lib.training.dataset import read_dataset
 
     params = {"arms.filtered.num_train_epochs": 2.0, "train.gradient_accumulation_steps": 2}
     runs(train, *train_options(tmp_path, dataset, tiny_params(params)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.training import LONGEST, OVER, lengths, made_rows, made_student
-from stages.train import read_dataset
+from stages.lib.training.dataset import read_dataset
 
 
 def test_the_rows_have_the_lengths_of_real_answers() -> None:

@@ -59,7 +59,7 @@ def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[trl._Row]
             replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student)
         )
     tokenizer = AutoTokenizer.from_pretrained(job.student)
-    return fitting_rows(job, lambda conversations: trl._measured(job, conversations, tokenizer))
+    return fitting_rows(job, lambda conversations: trl.measured(job, conversations, tokenizer))
 
 
 @pytest.mark.parametrize("trainer", ["trl", "openmind"])

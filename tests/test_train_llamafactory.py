@@ -225,6 +225,13 @@ def test_llamafactorys_training_is_counted(trained: tuple[Path, Result]) -> None
 
 
 @pytest.mark.llamafactory
+def test_the_steps_of_llamafactory_are_in_its_log_and_not_on_stderr(trained: tuple[Path, Result]) -> None:
+    folder, result = trained
+    assert "{'loss': " in (folder / ".cache" / "training" / "filtered.log").read_text()
+    assert "{'loss" not in result.stderr
+
+
+@pytest.mark.llamafactory
 @pytest.mark.usefixtures("real")
 def test_a_killed_llamafactory_resumes_and_ends_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, trained: tuple[Path, Result], older_student: Path, caplog: pytest.LogCaptureFixture

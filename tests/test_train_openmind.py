@@ -153,7 +153,7 @@ def test_the_articles_yaml_is_written_key_by_key(
     asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
     ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
-    added = {"custom_dataset_info", "logging_nan_inf_filter"}
+    added = {"custom_dataset_info", "logging_nan_inf_filter", "report_to"}
     assert {key: value for key, value in ours.items() if key not in paths | added} == {
         key: value for key, value in article.items() if key not in paths
     }
@@ -806,6 +806,8 @@ def test_openminds_log_stays_and_its_scratch_folder_goes(trained: tuple[Path, Re
     assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
     assert "***** Running training *****" in (folder / ".cache" / "training" / "filtered.log").read_text()
     assert "***** Running training *****" in result.stderr
+    assert "{'loss': " in (folder / ".cache" / "training" / "filtered.log").read_text()
+    assert "{'" not in result.stderr
 
 
 @pytest.mark.openmind

@@ -21,13 +21,14 @@ from stages.lib.trainers import trl
 from stages.lib.trainers.trl.worker import fail
 from stages.lib.training import Job
 from stages.lib.training.launching import launch
+from stages.lib.training.meeting import Group
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.trainings import write_sharegpt
 from tests.workspace import ROOT, write_changed_params
 
 Params = Callable[..., Path]
-ZERO2 = "profiles/deepspeed/ds_z2_config.json"
+ZERO2, ZERO3 = (f"profiles/deepspeed/ds_z{stage}_config.json" for stage in (2, 3))
 # eleven rows, two epochs, six steps: the processes' last batches are not full
 SHARED: dict[str, Any] = {"train.gradient_accumulation_steps": 2, "train.per_device_train_batch_size": 2}
 SHARED |= {"arms.filtered.num_train_epochs": 2.0, "train.finetuning.kind": "full", "run.threads": 2}
@@ -37,7 +38,8 @@ SHARED |= {"arms.filtered.num_train_epochs": 2.0, "train.finetuning.kind": "full
 def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     (tmp_path / ZERO2).parent.mkdir(parents=True)
-    shutil.copy(ROOT / ZERO2, tmp_path / ZERO2)
+    for name in (ZERO2, ZERO3):
+        shutil.copy(ROOT / name, tmp_path / name)
 
 
 def options(tmp_path: Path, student: Path, changes: dict[str, Any], name: str = "model") -> list[str]:
@@ -60,13 +62,34 @@ def difference(one: Path, other: Path) -> float:
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
+def logits(folder: Path) -> Any:
+    """Those of a saved student for some tokens, as transformers loads it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(folder)(torch.arange(3, 40)[None]).logits
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         pytest.param(
             {"train.deepspeed": ZERO2, "train.gradient_checkpointing": True},
             id="ZeRO-2, checkpointed",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"train.deepspeed": ZERO3, "train.finetuning.kind": "lora", "train.gradient_checkpointing": True},
+            id="ZeRO-3, LoRA, checkpointed",
             marks=pytest.mark.heavy,
+        ),
+        pytest.param({"train.deepspeed": ZERO3}, id="ZeRO-3", marks=pytest.mark.slow),
+        pytest.param({"train.trainer.fsdp2": True}, id="FSDP2", marks=pytest.mark.heavy),
+        pytest.param(
+            {"train.trainer.fsdp2": True, "train.finetuning.kind": "lora", "train.gradient_checkpointing": True},
+            id="FSDP2, LoRA, checkpointed",
+            marks=pytest.mark.slow,
         ),
         pytest.param({"train.trainer.group_by_length": True}, id="by length", marks=pytest.mark.slow),
         pytest.param(
@@ -78,16 +101,21 @@ def difference(one: Path, other: Path) -> float:
 def test_two_processes_learn_what_one_learns_from_the_same_rows_in_the_same_order(
     tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], changes: dict[str, Any]
 ) -> None:
-    saving = ("train.deepspeed", "train.gradient_checkpointing")  # memory, and nothing else
+    saving = ("train.deepspeed", "train.gradient_checkpointing", "train.trainer.fsdp2")  # memory, and nothing else
     alone = {name: value for name, value in changes.items() if name not in saving}
     runs(train, *options(tmp_path, tiny_student, alone, "one"))
     runs(train, *options(tmp_path, tiny_student, changes | {"run.processes": 2}, "two"))
     log = (tmp_path / ".cache" / "training" / "filtered.log").read_text()
-    assert f"2 processes ({'DEEPSPEED' if 'train.deepspeed' in changes else 'MULTI_CPU'})" in log
+    kind = "FSDP" if "train.trainer.fsdp2" in changes else "MULTI_CPU"
+    assert f"2 processes ({'DEEPSPEED' if 'train.deepspeed' in changes else kind})" in log
     one, two = (json.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("one", "two"))
     assert two == one | {name: pytest.approx(one[name], abs=1e-4) for name in ("first_loss", "last_loss")}
     assert difference(tmp_path / "one", tiny_student) > 1e-3, "it learnt"
     assert difference(tmp_path / "one", tmp_path / "two") < 1e-6
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    ours, theirs = (logits(tmp_path / name) for name in ("one", "two"))
+    assert float((ours - theirs).abs().max()) < 1e-4, "it is saved whole"
     assert not list((tmp_path / ".cache" / "training").glob("filtered/*"))
 
 
@@ -96,9 +124,12 @@ def test_what_the_processes_cannot_share_is_refused(
 ) -> None:
     line = refuses(train, *options(tmp_path, tiny_student, {"run.processes": 3}))
     assert line.startswith("run.processes: 3 processes cannot split the 2 batches of a step evenly")
-    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
-    line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "zero3.json"}))
-    assert "shards the weights too" in line
+    line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": ZERO3, "train.trainer.packing": True}))
+    assert line.startswith("train.trainer.packing: ZeRO-3 never has the whole model")
+    line = refuses(train, *options(tmp_path, tiny_student, {"train.trainer.fsdp2": True}))
+    assert line.startswith("train.trainer.fsdp2: one process has nobody to share with")
+    line = refuses(train, *options(tmp_path, tiny_student, {"train.trainer.fsdp2": True, "train.deepspeed": ZERO2}))
+    assert "fsdp2 and deepspeed both shard the training" in line
     (tmp_path / "broken.json").write_text("[")
     line = refuses(train, *options(tmp_path, tiny_student, {"train.deepspeed": "broken.json"}))
     assert line.startswith(f"{tmp_path / 'broken.json'}: not a DeepSpeed settings file")
@@ -169,7 +200,7 @@ def test_no_process_outlives_the_stage(tmp_path: Path, tiny_student: Path, ended
     log = tmp_path / ".cache" / "training" / "filtered.log"
     with (tmp_path / "stderr").open("wb") as stderr:
         stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=stderr)
-    assert waited_for(lambda: log.is_file() and "'loss'" in log.read_text(), 120)
+    assert waited_for(lambda: log.is_file() and "step 1 of" in log.read_text(), 120)
     assert len(processes(tmp_path)) == 4, "the stage, torchrun and two of them"
     stage.send_signal(ended_by)
     stage.wait(60)
@@ -186,7 +217,7 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
     log = tmp_path / ".cache" / "training" / "filtered.log"
     with (tmp_path / "stderr").open("wb") as stderr:
         stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=stderr)
-    assert waited_for(lambda: log.is_file() and "'loss'" in log.read_text(), 120)
+    assert waited_for(lambda: log.is_file() and "step 1 of" in log.read_text(), 120)
     os.kill(max(processes(tmp_path)), signal.SIGKILL)
     assert stage.wait(60) == 1
     *_, line = (tmp_path / "stderr").read_text().splitlines()
@@ -195,15 +226,28 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "shared",
+    [
+        pytest.param({"train.deepspeed": ZERO2}, id="ZeRO-2"),
+        pytest.param({"train.deepspeed": ZERO3}, id="ZeRO-3"),
+        pytest.param({"train.trainer.fsdp2": True}, id="FSDP2"),
+        pytest.param({"train.trainer.fsdp2": True, "train.finetuning.kind": "lora"}, id="FSDP2, LoRA"),
+    ],
+)
 def test_two_killed_processes_go_on_together_from_their_checkpoint(
-    tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    tiny_student: Path,
+    runs: Callable[..., Result],
+    caplog: pytest.LogCaptureFixture,
+    shared: dict[str, Any],
 ) -> None:
-    changes = {"run.processes": 2, "train.deepspeed": ZERO2, "arms.filtered.max_steps": 60, "run.checkpoint_steps": 5}
+    changes = shared | {"run.processes": 2, "arms.filtered.max_steps": 60, "run.checkpoint_steps": 5}
     runs(train, *options(tmp_path, tiny_student, changes, "undisturbed"))
     arguments = options(tmp_path, tiny_student, changes)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     scratch = tmp_path / ".cache" / "training" / "filtered"
-    assert waited_for(lambda: any(scratch.glob("*/checkpoint-*/trainer_state.json")), 120)
+    assert waited_for(lambda: any(scratch.glob("*/checkpoint-*/trainer_state.json")), 300)
     stage.kill()
     stage.wait()
     assert waited_for(lambda: not processes(tmp_path), 60)
@@ -236,7 +280,7 @@ def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_by
         patch.delenv("WORLD_SIZE")
         here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
-    assert "torch.distributed.run" not in trl.command_line(work)
-    apart = trl._run_workers(work)
+    assert "torch.distributed.run" not in trl.command_line(work.job, work.scratch / "work.json", 0)
+    apart = trl._run_workers(work, Group(work.job))
     assert (apart.steps, apart.losses, apart.tokens_trained) == (here.steps, here.losses, here.tokens_trained)
     assert difference(tmp_path / "here", tmp_path / "apart") == 0

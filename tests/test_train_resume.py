@@ -24,7 +24,7 @@ from stages.lib.training.checkpoints import digest, last_checkpoint
 from stages.lib.training.identity import student_identity
 from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, explain_out_of_memory
 from stages.train import main as train
-from tests.trainings import sums, write_sharegpt
+from tests.trainings import assert_curve_grew, sums, write_sharegpt
 from tests.workspace import ROOT
 
 Params = Callable[..., Path]
@@ -71,6 +71,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     runs(train, *options(tmp_path, params, "undisturbed"))
     kill_after_a_checkpoint(arguments, tmp_path)
     assert not (tmp_path / "model").exists()
+    assert_curve_grew(tmp_path)
     (folder,) = scratch(tmp_path).iterdir()
     newest = last_checkpoint(folder)
     assert newest is not None

@@ -157,7 +157,18 @@ def test_a_row_with_a_literal_control_token_is_dropped_and_counted(
 
 
 def convert_with(tmp_path: Path, rows: Path, params: Path) -> Result:
-    options = ["--rows", rows, "--out", tmp_path / "rows", "--metrics", tmp_path / "c.json", "--params", params]
+    options = [
+        "--rows",
+        rows,
+        "--out",
+        tmp_path / "rows",
+        "--metrics",
+        tmp_path / "c.json",
+        "--lengths",
+        tmp_path / "c.csv",
+        "--params",
+        params,
+    ]
     return CliRunner().invoke(convert, [str(option) for option in options])
 
 

@@ -155,7 +155,16 @@ def killed_after_a_checkpoint(tmp_path: Path, arguments: list[str]) -> Path:
     assert not (tmp_path / "model").exists()
     newest = last_checkpoint(output)
     assert newest is not None
+    assert_curve_grew(tmp_path)
     return newest
+
+
+def assert_curve_grew(tmp_path: Path, name: str = "model") -> None:
+    """The loss curve of a training that was killed has the steps that it had done, each once."""
+    header, *lines = (tmp_path / f"{name}.csv").read_text().splitlines()
+    assert header == "step,loss,learning_rate"
+    assert [int(line.split(",")[0]) for line in lines] == list(range(1, len(lines) + 1))
+    assert lines
 
 
 def assert_resumes_to_the_same_bytes(

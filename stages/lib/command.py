@@ -18,6 +18,8 @@ It affects a stage's messages and not its outputs, so dvc.yaml does not list it 
 import functools
 import logging
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,7 @@ R = TypeVar("R")
 
 READ = click.Path(path_type=Path)
 WRITE = click.Path(path_type=Path)
+LAUNCHED = "DISTILLERY_LAUNCHED"  # the stage that run.launcher started
 SECRET_LENGTH = 8  # a shorter key is a placeholder for a server that needs none
 
 
@@ -87,6 +90,24 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             raise click.ClickException(_os_error_line(error)) from error
 
     return wrapped
+
+
+def run_under(launcher: str | None, stage: str) -> None:
+    """Replace this process by the same command behind a launcher, such as ``srun -N1``; return if it is behind it.
+
+    The mark is in the command line, because some launchers do not pass the environment on.
+    """
+    words = shlex.split(launcher or "")
+    if not words or os.environ.get(LAUNCHED) == stage:
+        return
+    if shutil.which(words[0]) is None:
+        raise DistilleryError(
+            f"run.launcher.{stage}: no program '{words[0]}' on this machine. Run it where there is one, or set null."
+        )
+    command = [*words, "env", f"{LAUNCHED}={stage}", sys.executable, "-m", f"stages.{stage}", *sys.argv[1:]]
+    logging.getLogger("distillery").info("%s: %s", stage, shlex.join(command))
+    sys.stderr.flush()
+    os.execvp(command[0], command)
 
 
 def params_option(function: Callable[P, R]) -> Callable[P, R]:

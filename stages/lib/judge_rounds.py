@@ -1,6 +1,6 @@
 """Ask a judge in two rounds, through the same client and the same store as the teacher.
 
-    rounds = JudgeRounds(Respondent("filter", "filter.judge", judge, key_variable), run, read_mark, "marks", advice)
+    rounds = JudgeRounds(Respondent("filter", "filter.judge", judge, "judge"), run, read_mark, "marks", advice)
     rounds.ask(texts, store)         # texts: a function that returns the prompts, one for each judgement
     rounds.judgement(text, store)    # what read_mark found in the reply; None: unsure
 

@@ -21,7 +21,7 @@ from stages.lib.command import READ, WRITE, DistilleryError, Interrupted, one_li
 from stages.lib.params import load_params
 from stages.lib.rows.distilled import Distilled
 from stages.lib.store.answer_store import default_path
-from stages.preview.chain import Judged, Trained, collect, distill, judge, train_texts
+from stages.preview.chain import Trained, Verdicts, collect, distill, judge, train_texts
 from stages.preview.estimate import estimate
 from stages.preview.text import Page, show_call, show_estimate, show_teacher
 
@@ -47,7 +47,7 @@ def main(count: int, params_path: Path, store_path: Path | None, full: bool) -> 
         preview = distill(params, questions, count, store_path, folder)
         rows = [call.row for call in preview.calls if isinstance(call.row, Distilled)]
         if rows:
-            preview.judged = noting(errors, lambda: judge(params, rows, store_path), Judged())
+            preview.judged = noting(errors, lambda: judge(params, rows, store_path), Verdicts())
             nothing: dict[str, Trained | str] = {}
             preview.trained = noting(errors, lambda: train_texts(params, rows), nothing)
     page = Page(full)

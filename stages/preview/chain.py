@@ -78,7 +78,7 @@ class Trained:
 
 
 @dataclass
-class Judged:
+class Verdicts:
     """The rows with their verdicts, by key; for each row that a judge marked, the tokens of its replies."""
 
     rows: dict[str, Filtered] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Preview:
     plan: Plan
     calls: list[Call]
     latencies: Sequence[float]
-    judged: Judged = field(default_factory=Judged)
+    judged: Verdicts = field(default_factory=Verdicts)
     trained: dict[str, Trained | str] = field(default_factory=dict)
 
 
@@ -126,7 +126,7 @@ def makers(stages: dict[str, Any], file: str) -> list[dict[str, Any]]:
 
 def distill(params: Params, questions_path: Path, count: int, store_path: Path, folder: Path) -> Preview:
     """Ask for the answers to ``count`` questions that the store lacks; TeacherError where none can have an answer."""
-    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     price = price_of(teacher, params.run)
     whole = PlannedCalls(questions_path, params.distill, teacher.identity)
     total, chosen = sample(questions_path, count, stored_ids(whole, store_path) if params.run.offline else None)
@@ -166,7 +166,7 @@ def _call(question: Question, number: int, request: dict[str, Any], store: Answe
     return Call(question, number, request, row, tokens(usage) if received else None)
 
 
-def judge(params: Params, rows: list[Distilled], store_path: Path) -> Judged:
+def judge(params: Params, rows: list[Distilled], store_path: Path) -> Verdicts:
     """The verdict of every row; TeacherError where a judge's mark was not received."""
     deciders = Deciders(params.filter, params.train.student)
     with ExitStack() as stack:
@@ -174,7 +174,7 @@ def judge(params: Params, rows: list[Distilled], store_path: Path) -> Judged:
             store = stack.enter_context(open_store(store_path))
             deciders.ask_judge(rows, params.run, store)
         reviews = Reviews.of(REVIEWS if REVIEWS.is_file() else None)
-        judged = Judged({row.key: row for row in decide_rows(rows, deciders, reviews, params.filter)})
+        judged = Verdicts({row.key: row for row in decide_rows(rows, deciders, reviews, params.filter)})
         if deciders.judge and (judging := deciders.judge.judging):
             judged.latencies = judging.latencies
             for key, row in judged.rows.items():

@@ -40,6 +40,21 @@ class LanguageScore(Part):
     n: int
 
 
+class Churn(Part):
+    """A second pass over ``n`` questions with another batch size (metrics/eval/ARM.json, ``evaluate.churn``).
+
+    flipped    right in one pass and wrong in the other; None where no answer is right or wrong
+    net        the change of the score that the flips make, on these questions
+    differ     another text, flipped or not
+    """
+
+    batch_size: int
+    n: int
+    flipped: int | None = None
+    net: float | None = None
+    differ: int
+
+
 class Audit(Part):
     """The audit of an arm's ``n`` answers to one benchmark (metrics/eval/ARM.json), shares between 0 and 1.
 
@@ -56,6 +71,7 @@ class Audit(Part):
     looping: float | None = None
     tokens_median: float | None = None
     tokens_p95: float | None = None
+    churn: Churn | None = None
 
     @property
     def is_audited(self) -> bool:
@@ -101,6 +117,34 @@ class Arm(Part):
     unscored: dict[str, Audit] = {}
 
 
+class ChurnOfPair(Part):
+    """The churn of both arms of a pair, and how far it moves their difference if both are evaluated once more.
+
+    alone            at the confidence of the comparison, from the flips that were seen
+    alone_at_most    the same from the upper ends of the intervals of the two shares of flips
+    """
+
+    first: Churn
+    second: Churn
+    alone: float
+    alone_at_most: float
+
+
+class Trainings(Part):
+    """The same difference after other trainings, one for each seed (metrics/seeds.json), and Student's t interval.
+
+    questions    "drawn again" where each seed had other questions: the interval covers their choice too; "the same"
+                 where it is about these questions alone
+    """
+
+    seeds: list[str]
+    differences: list[float]
+    mean: float
+    low: float
+    high: float
+    questions: str
+
+
 class Difference(Part):
     """The first minus the second on the same questions of one benchmark.
 
@@ -110,7 +154,10 @@ class Difference(Part):
     if_unsure_low     the difference if the first arm's unsure answers were all wrong and the second's all right
     if_unsure_high    the difference in the opposite case
 
-    The last two are set only where the verifier's score is compared.
+    These two are set only where the verifier's score is compared.
+
+    churn             None where the arms were not evaluated twice
+    trainings         None where the arms were not trained on several seeds
     """
 
     difference: float
@@ -127,6 +174,8 @@ class Difference(Part):
     detectable: float | None
     if_unsure_low: float | None = None
     if_unsure_high: float | None = None
+    churn: ChurnOfPair | None = None
+    trainings: Trainings | None = None
     finding: Finding
 
 

@@ -7,7 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stages.lib.comparison.results import Arm, Audit, ComparedScore, Comparison, Score
+from stages.lib.comparison.results import (
+    Arm,
+    Audit,
+    ChurnOfPair,
+    ComparedScore,
+    Comparison,
+    Difference,
+    Score,
+    Trainings,
+)
 from stages.lib.rows import read_json
 from stages.lib.rows.preference import Counts
 
@@ -55,6 +64,17 @@ METHODS = {
 MCNEMAR = (
     "McNemar's exact p is shown for reference, where no two questions repeat a problem; the finding does not use it."
 )
+FLIPS, CHURN_ALONE, TRAININGS = "flips", "churn alone", "over trainings"
+CHURN_NOTE = (
+    "Flips: of the questions that the same weights were asked a second time, with another batch size, how many changed "
+    "between right and wrong, for the first and the second arm; in brackets the points by which that changes their "
+    "score. Churn alone moves the difference so far (at the confidence of the interval) if both arms are evaluated "
+    "once more; after ≤ the same from the upper ends of the intervals of the flips."
+)
+TRAININGS_NOTE = (
+    "Over trainings: the mean of the difference over trainings with other seeds, and Student's t interval of it. Few "
+    "seeds make it wide: with three, its half-width is 2.5 standard deviations."
+)
 HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
 
@@ -65,14 +85,16 @@ def comparison_table(comparison: Comparison) -> str:
         ["benchmark", "arm", "rows", "steps", "score", interval, "n", "lm-eval", "verifier", IF_UNSURE],
         [_score_row(benchmark, name, arm, score) for benchmark, name, arm, score in scores(comparison)],
     )
+    noise = noise_heads(comparison)
     differences = _table(
-        ["paired difference", "benchmark", "points", interval, "p", EXACT, "p (Holm)", "detectable", "finding"],
+        ["paired difference", "benchmark", "points", interval, *noise, "p", EXACT, "p (Holm)", "detectable", "finding"],
         [
             [
                 pair.name,
                 benchmark,
                 f"**{signed(found.difference)}**",
                 f"{signed(found.low)} – {signed(found.high)}",
+                *noise_cells(found, noise),
                 p_value(found.p),
                 p_value(found.mcnemar_p),
                 p_value(found.p_holm),
@@ -88,6 +110,51 @@ def comparison_table(comparison: Comparison) -> str:
     shown += [asked_and_scored(comparison)]
     shown += [differences, caveat(comparison)] if has_pairs or comparison.benchmarks else []
     return "\n\n".join([*shown, *filter(None, [preference_table(comparison)])])
+
+
+def noise_heads(comparison: Comparison) -> list[str]:
+    """The columns of the noise of the measure, of which none is there for what was not measured."""
+    found = [each for pair in comparison.pairs.values() for each in pair.benchmarks.values()]
+    churn = [FLIPS, CHURN_ALONE] if any(each.churn for each in found) else []
+    return churn + ([TRAININGS] if any(each.trainings for each in found) else [])
+
+
+def noise_cells(found: Difference, heads: Sequence[str]) -> list[str]:
+    """The cells of ``noise_heads``; dashes where only other differences have them."""
+    cells = {FLIPS: _flips(found.churn), CHURN_ALONE: churn_alone(found.churn), TRAININGS: over(found.trainings)}
+    return [cells[head] for head in heads]
+
+
+def _flips(churn: ChurnOfPair | None) -> str:
+    if churn is None:
+        return "–"
+    return ", ".join(f"{each.flipped} of {each.n} ({signed(each.net or 0.0)})" for each in (churn.first, churn.second))
+
+
+def churn_alone(churn: ChurnOfPair | None) -> str:
+    """How far churn alone moves the difference, in points, or a dash."""
+    return f"±{points(churn.alone)} (≤ {points(churn.alone_at_most)})" if churn else "–"
+
+
+def over(trainings: Trainings | None) -> str:
+    """The mean over the trainings and its interval, in points, or a dash."""
+    if trainings is None:
+        return "–"
+    interval = f"{signed(trainings.low)} – {signed(trainings.high)}"
+    return f"{signed(trainings.mean)}, {interval} ({len(trainings.seeds)} seeds)"
+
+
+def noise_line(found: Difference) -> str:
+    """The noise of the measure in one line; an empty text where it was not measured."""
+    churn = f"churn alone {churn_alone(found.churn)}" if found.churn else ""
+    trainings = f"over trainings {over(found.trainings)}" if found.trainings else ""
+    return "; ".join(filter(None, [churn, trainings]))
+
+
+def noise_notes(comparison: Comparison) -> list[str]:
+    """What the columns of the noise say."""
+    heads = noise_heads(comparison)
+    return [*([CHURN_NOTE] if FLIPS in heads else []), *([TRAININGS_NOTE] if TRAININGS in heads else [])]
 
 
 def preference_table(comparison: Comparison) -> str:
@@ -169,7 +236,7 @@ def caveat(comparison: Comparison) -> str:
     if not methods:
         return CAVEAT
     used = _by_group({method: list(dict.fromkeys(names)) for method, names in methods.items()})
-    return f"Interval and p of a difference: {used}. {MCNEMAR} {CAVEAT}"
+    return " ".join([f"Interval and p of a difference: {used}. {MCNEMAR} {CAVEAT}", *noise_notes(comparison)])
 
 
 def _by_group(groups: dict[str, list[str]]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, groupby
 
 from stages.lib.deciders.checking import Checking
-from stages.lib.deciders.decision import Decider, Decision, Judged
+from stages.lib.deciders.decision import Decider, Decision, JudgedDecider
 from stages.lib.deciders.gold import Gold
 from stages.lib.deciders.majority import ByMajority
 from stages.lib.deciders.rubric import Rubric
@@ -29,7 +29,7 @@ class Deciders:
         self._before: list[Decider] = [Checking(params.checks, student)] if params.checks else []
         strategy = _strategy(params)
         self._all = [*self._before, strategy]
-        self.judge = strategy if isinstance(strategy, Judged) and strategy.has_judge else None
+        self.judge = strategy if isinstance(strategy, JudgedDecider) and strategy.has_judge else None
 
     def ask_judge(self, rows: Iterable[Distilled], run: Run, store: AnswerStore) -> None:
         """Have the judge mark every row that reaches it and that it needs; the replies go to the store."""

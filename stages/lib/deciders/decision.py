@@ -10,7 +10,7 @@ from stages.lib.params import Judge, Run
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Filtered, Majority
 from stages.lib.store.answer_store import AnswerStore
-from stages.lib.texts.languages import language_of
+from stages.lib.texts.languages import question_language
 
 if TYPE_CHECKING:
     from stages.lib.judge.judging import Judging
@@ -44,7 +44,7 @@ class Decider(Protocol):
         """A decision for each row, or None to leave it to the next decider. ``of``: all answers to the question."""
 
 
-class Judged:
+class JudgedDecider:
     """A decider that may ask a judge."""
 
     def __init__(self, judge: Judge | None, marking: Callable[[], Marking]) -> None:
@@ -81,4 +81,4 @@ def by_rule(row: Distilled) -> Verdict | None:
     """The rule's verdict; None without a gold answer."""
     if row.answer is None:
         return None
-    return rule_verdict(row.question, row.response, row.answer, language_of(row.question) or "en")
+    return rule_verdict(row.question, row.response, row.answer, question_language(row.question))

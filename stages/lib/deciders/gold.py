@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Sequence
 
 from stages.lib.answers import Verdict
-from stages.lib.deciders.decision import Decision, Judged, Said, by_rule
+from stages.lib.deciders.decision import Decision, JudgedDecider, Said, by_rule
 from stages.lib.judge.marks import AgainstGold
 from stages.lib.params import GoldFilter, audit_of, judge_of
 from stages.lib.rows.distilled import Distilled
 
 
-class Gold(Judged):
+class Gold(JudgedDecider):
     """Asks the rule and the judge, and selects which of the two counts."""
 
     def __init__(self, params: GoldFilter) -> None:

@@ -19,7 +19,7 @@ from stages.lib.answers import rule_verdict, stated_answer
 from stages.lib.deciders.decision import Decision, Said, by_rule
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Majority
-from stages.lib.texts.languages import language_of
+from stages.lib.texts.languages import question_language
 
 FEWEST = 2  # samples of a majority
 
@@ -34,7 +34,7 @@ class ByMajority:
 
     def decide(self, rows: Sequence[Distilled], of: int) -> list[Decision]:
         """Right where a sample supports the majority's value, wrong where it states another one, else unsure."""
-        language = language_of(rows[0].question) or "en" if rows else "en"
+        language = question_language(rows[0].question if rows else "")
         stated = [stated_answer(row.question, row.response, language) for row in rows]
         supporters = _supporters(rows, stated, language)
         clusters = sorted(set(supporters.values()), key=len, reverse=True)

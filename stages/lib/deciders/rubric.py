@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from stages.lib.deciders.decision import Decision, Judged, by_rule
+from stages.lib.deciders.decision import Decision, JudgedDecider, by_rule
 from stages.lib.judge.marks import UNSURE, ByRubric
 from stages.lib.params import RubricFilter
 from stages.lib.rows.distilled import Distilled
 
 
-class Rubric(Judged):
+class Rubric(JudgedDecider):
     """Asks the judge about every answer; a gold answer, where there is one, only shows how often the two differ."""
 
     def __init__(self, params: RubricFilter) -> None:

@@ -10,7 +10,7 @@ from stages.lib.replies.usage import tokens
 from stages.lib.rows.question import PassRate, Question
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.teacher.draws import answer_that_counts
-from stages.lib.texts.languages import language_of
+from stages.lib.texts.languages import question_language
 
 Settings = dict[str, Any]  # a request without its messages and its sample number
 
@@ -61,7 +61,7 @@ def verdict(question: Question, answer: Answer | None) -> str:
         return "unsure"
     if not answer.response.strip():
         return "wrong"
-    language = language_of(question.question) or "en"
+    language = question_language(question.question)
     return rule_verdict(question.question, answer.response, question.answer, language).verdict
 
 

@@ -82,6 +82,7 @@ def asking(folder: Path, system: str | None, in_user_turn: bool, backend: Loaded
         num_fewshot={},
         max_gen_toks=backend.max_tokens,
         limit=None,
+        churn=None,
         seed=backend.seed,
     )
     return Asking("base", folder.resolve(), system, in_user_turn, None, None, params, run)

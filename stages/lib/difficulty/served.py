@@ -12,7 +12,7 @@ class Served:
     """The served untrained student; ``counts`` is correct at any time, however ``ask`` ends."""
 
     def __init__(self, backend: ServedTeacher, run: Run) -> None:
-        self._respondent = Respondent("difficulty", "collect.keep_hard.backend", backend, run.key_variable("student"))
+        self._respondent = Respondent("difficulty", "collect.keep_hard.backend", backend, "student")
         self._run = run
         self._result = AskResult()
 

@@ -18,7 +18,7 @@ def device(params: Params) -> Iterator[Finding]:
     if kind == "npu":
         yield from ascend.driver()
         yield from ascend.cann()
-        yield from ascend.variables("NODE_RANK" if params.train.trainer.kind == "llamafactory" else "RANK")
+        yield from ascend.variables("RANK" if params.train.trainer.kind == "openmind" else "NODE_RANK")
         yield from ascend.torch_npu("torch_npu", here, int(index or 0) + cards_of_trl(params) - 1)
     elif kind == "cpu":
         yield cpu(params.run.threads, here)

@@ -23,6 +23,7 @@ from stages.lib.params import (
     Params,
     Published,
     PublishedStudent,
+    Role,
     ServedTeacher,
     Student,
     Teacher,
@@ -85,18 +86,18 @@ def deepspeed_settings(name: str) -> Path:
 
 def keys(params: Params) -> Iterator[Finding]:
     """Check that the keys of the teacher, of the judges and of a served student are set; never print them."""
-    yield key("API key", params.distill.teacher, params, params.run.key_variable("teacher"))
+    yield key("API key", params.distill.teacher, params, "teacher")
     if judge := judge_of(params.filter):
-        yield key("judge's key", judge, params, params.run.key_variable("judge"))
+        yield key("judge's key", judge, params, "judge")
     if params.prefer:
-        yield key("prefer's key", params.prefer.judge, params, params.run.key_variable("prefer"))
+        yield key("prefer's key", params.prefer.judge, params, "prefer")
     keep_hard = params.collect.keep_hard
     if keep_hard and isinstance(keep_hard.backend, ServedTeacher):
-        yield key("student's key", keep_hard.backend, params, params.run.key_variable("student"))
+        yield key("student's key", keep_hard.backend, params, "student")
 
 
-def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Finding:
-    """Check a key as the stage would."""
+def key(what: str, teacher: Teacher, params: Params, role: Role) -> Finding:
+    """Check the keys of a model's servers as the stage would."""
     from stages.lib.teacher.backends.openai_compatible import connect
 
     if not isinstance(teacher, ServedTeacher):
@@ -104,8 +105,9 @@ def key(what: str, teacher: Teacher, params: Params, variable: str | None) -> Fi
     if params.run.offline:
         return ok(what, "not needed: run.offline")
     try:
-        with connect(teacher, params.run, variable):
-            return ok(what, f"{variable} is set")
+        with connect(teacher, params.run, role) as endpoints:
+            variables = dict.fromkeys(endpoint.key_variable for endpoint in endpoints)
+            return ok(what, f"{' and '.join(variables)} {'are' if len(variables) > 1 else 'is'} set")
     except DistilleryError as error:
         found, _, fix = str(error).partition(". ")
         return fail(what, found, fix)

@@ -67,6 +67,16 @@ def _class(backend: str) -> Any:
     return get_model(backend)
 
 
+def change_batch_size(model: Any, backend: str, size: int) -> None:
+    """Have lm-eval's loaded model answer so many requests at a time from now on.
+
+    hf: so many prompts are padded to one tensor. vllm: so many are submitted together. A server: so many requests are
+    in flight; what it computes together is then its own choice.
+    """
+    names = {"hf": "batch_size_per_gpu", "vllm": "batch_size"}
+    setattr(model, names.get(backend, "at_once"), size)
+
+
 def refuse_before_loading(asking: Asking) -> None:
     """EvaluationError for what can be checked before anything is loaded."""
     if asking.params.backend.kind == "vllm" and find_spec("vllm") is None:

@@ -1,10 +1,12 @@
 """The cache of an evaluation's answers. A killed evaluation resumes, and a new way to score needs no new answers.
 
-    .cache/evaluation/ARM/DIGEST/answers_rank0.db    lm-eval's own cache (SQLite), one for each process
+    .cache/evaluation/ARM/DIGEST/answers_rank0.db          lm-eval's own cache (SQLite), one for each process
+    .cache/evaluation/ARM/DIGEST/again_7_of_100_rank0.db   that of the second pass (evaluate.churn)
 
 lm-eval's key of an answer is the request: the prompt, the stop strings, the limit. DIGEST is a hash of everything else
 that determines an answer: the weights' bytes (15 GB take some ten seconds), the backend with its arguments, the batch
-size, the versions. So other weights never get old answers. The folder is outside DVC's outputs. A finished evaluation
+size, the versions. So other weights never get old answers. The second pass has a file of its own, by its batch size and
+its number of questions, which both determine the batches. The folder is outside DVC's outputs. A finished evaluation
 keeps it and removes the folders of the same arm's other digests; ``make clean`` removes all.
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.command import project_root
-from stages.lib.params import Evaluate, Run, ServedBackend
+from stages.lib.params import Churn, Evaluate, Run, ServedBackend
 from stages.lib.runtime.digests import files_hash
 from stages.lib.runtime.versions import versions
 
@@ -39,6 +41,12 @@ def cache_folder(arm: str, weights: Path, params: Evaluate, run: Run) -> Path:
         "versions": versions(LIBRARIES),
     }
     return project_root() / ".cache" / "evaluation" / arm / digest(shaping)
+
+
+def cache_file(folder: Path, rank: int, churn: Churn | None = None) -> Path:
+    """The cache of one process: of the first pass, or with ``churn`` of the second."""
+    name = f"again_{churn.batch_size}_of_{churn.limit}" if churn else "answers"
+    return folder / f"{name}_rank{rank}.db"
 
 
 def shaping_params(params: Evaluate) -> dict[str, Any]:

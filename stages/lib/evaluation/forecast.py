@@ -6,7 +6,7 @@ warn_if_long(asking, found)    evaluate: 6819 answers of up to 4096 tokens: abou
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.lib.evaluation.backends import Asking
@@ -64,15 +64,15 @@ def warn_if_long(asking: Asking, found: list[Loaded]) -> None:
     params, run = asking.params, asking.run
     if params.backend.kind != "hf":
         return
-    expected = forecast(
-        generations=sum(each.questions("generate_until", params.limit) for each in found),
-        likelihoods=sum(each.questions("multiple_choice", params.limit) for each in found),
-        max_gen_toks=params.max_gen_toks,
-        batch_size=params.backend.batch_size,
-        device=run.device.partition(":")[0],
-        processes=run.processes,
-        billions=billions(asking.weights),
+    generations, likelihoods = (
+        [each.questions(kind, params.limit) for each in found] for kind in ("generate_until", "multiple_choice")
     )
+    on, size = (run.device.partition(":")[0], run.processes, billions(asking.weights)), params.backend.batch_size
+    expected = forecast(sum(generations), sum(likelihoods), params.max_gen_toks, size, *on)
+    if params.churn:  # a second pass over some of the questions
+        again = sum(min(number, params.churn.limit) for number in generations)
+        second = forecast(again, 0, params.max_gen_toks, params.churn.batch_size, *on)
+        expected = replace(expected, hf_h=expected.hf_h + second.hf_h)
     if expected.hf_h > LONG_H:
         log.warning("evaluate: %s", warning(expected, params.max_gen_toks))
 

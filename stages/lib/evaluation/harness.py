@@ -13,13 +13,15 @@ from typing import Any
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.backends import (
     Asking,
+    change_batch_size,
     refuse_before_loading,
     refuse_lost_system_text,
     refuse_too_long,
     student_model,
 )
 from stages.lib.evaluation.bodies import NoAnswer
-from stages.lib.evaluation.cache import cache_folder, remove_others
+from stages.lib.evaluation.cache import cache_file, cache_folder, remove_others
+from stages.lib.evaluation.churn import SecondPass, sample_of
 from stages.lib.evaluation.downloaded import offline_questions, refuse_fewshot
 from stages.lib.evaluation.forecast import warn_if_long
 from stages.lib.evaluation.progress import Progress
@@ -40,7 +42,7 @@ log = logging.getLogger("distillery.evaluate")
 
 
 def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None) -> list[Scored] | None:
-    """Ask all questions of the benchmarks; answers in the cache are not generated again.
+    """Ask all questions of the benchmarks; answers in the cache are not generated again. With churn, ask some twice.
 
     Returns None in all processes but the first, if there are several.
     """
@@ -61,25 +63,52 @@ def ask(asking: Asking, benchmarks: Sequence[Benchmark], eval_data: Path | None)
 
 
 def _asked(asking: Asking, found: list[Loaded]) -> list[Scored] | None:
-    from stages.lib.evaluation.recording import RecordingLM
+    from stages.lib.evaluation.recording import cached
 
     silence_expected_warnings()
     folder = cache_folder(asking.arm, asking.weights, asking.params, asking.run)
-    together = not isinstance(asking.params.backend, ServedBackend)
-    model, progress = student_model(asking), Progress(asking.params.backend.batch_size, together=together)
-    cache = folder / f"answers_rank{model.rank}.db"
-    student = RecordingLM(model, cache, asking.think_end_token, progress, asking.in_user_turn)
-    scored = []
-    for each in found:
-        progress.what = f"{asking.arm}: {each.benchmark.name}"
-        results = _run(student, each, asking)
-        answers = student.answers()
-        if results is not None:
-            scored.append(scored_of(each, results, answers))
-    if student.rank != 0:
+    params, model = asking.params, student_model(asking)
+    together = not isinstance(params.backend, ServedBackend)
+    # the tasks' own stop strings, before lm-eval replaces them by ours
+    stops = [{name: stops_of(task) for name, task in each.tasks.items()} for each in found]
+    progress = Progress(params.backend.batch_size, together=together)
+    first = cached(model, cache_file(folder, model.rank), progress)
+    scored = [
+        _scored(model, first, each, asking, own, progress, each.benchmark.name)
+        for each, own in zip(found, stops, strict=True)
+    ]
+    if params.churn:
+        change_batch_size(model, params.backend.kind, params.churn.batch_size)
+        progress = Progress(params.churn.batch_size, together=together)
+        second = cached(model, cache_file(folder, model.rank, params.churn), progress)
+        for number, (each, own) in enumerate(zip(found, stops, strict=True)):
+            sample = sample_of(each, params.churn.limit, params.limit, params.seed)
+            answering = SecondPass(first, second, sample)
+            again = _scored(model, answering, each, asking, own, progress, f"{each.benchmark.name}, second pass")
+            scored[number] = _with_again(scored[number], again, sample)
+    if model.rank != 0:
         return None
     remove_others(folder)
-    return scored
+    return [each for each in scored if each is not None]
+
+
+def _scored(
+    model: Any, answering: Any, found: Loaded, asking: Asking, stops: dict[str, Any], progress: Progress, what: str
+) -> Scored | None:
+    """One pass over a benchmark; None in all processes but the first."""
+    from stages.lib.evaluation.recording import RecordingLM
+
+    progress.what = f"{asking.arm}: {what}"
+    student = RecordingLM(model, answering, asking.think_end_token, asking.in_user_turn)
+    results = _run(student, found, asking)
+    answers = student.answers()
+    return None if results is None else scored_of(found, {**results, "stops": stops}, answers)
+
+
+def _with_again(first: Scored | None, second: Scored | None, sample: set[tuple[str, int]]) -> Scored | None:
+    if first is None or second is None:
+        return None
+    return replace(first, again=tuple(each for each in second.samples if (each.task, each.number) in sample))
 
 
 def silence_expected_warnings() -> None:
@@ -93,10 +122,8 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
     from lm_eval import simple_evaluate
 
     params = asking.params
-    # read the tasks' own stop strings before lm-eval replaces them by ours
-    stops = {name: stops_of(task) for name, task in found.tasks.items()}
     try:
-        results = simple_evaluate(
+        return simple_evaluate(
             model=student,
             tasks=found.items,
             task_manager=found.manager,
@@ -116,4 +143,3 @@ def _run(student: Any, found: Loaded, asking: Asking) -> Any:
             f"{served_models(asking.run).base_url}: the served model failed ({error}). "
             "Fix the server and run the stage again: answers so far are cached."
         ) from error
-    return results and {**results, "stops": stops}

@@ -44,6 +44,7 @@ def launch(context: click.Context, stage: str, processes: int) -> None:
 def command(stage: str, processes: int, words: Sequence[str]) -> list[str]:
     """The command line that starts all processes."""
     settings = {"num_processes": processes, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
+    settings["main_process_port"] = 0  # any free one: another arm may be evaluated on other cards
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", *flags, "-m", f"stages.{stage}", *words]
 

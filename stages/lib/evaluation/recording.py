@@ -5,8 +5,8 @@ lm-eval's ``think_end_token`` removes the thought before the text is returned. S
 The cache and the record have complete texts. lm-eval gets each text as its own function shortens it, so its scores are
 the same as without this class.
 
-    RecordingLM(model, cache, think_end_token, arm)
-      └── CachingLM (lm-eval's): answers by request, in SQLite
+    RecordingLM(model, cached(model, cache, progress), think_end_token)
+      └── CachingLM (lm-eval's): answers by request, in SQLite; in the second pass churn.py's choice of two
             └── CountingModel: progress
                   └── model (lm-eval's hf and vllm, served_model.py's local-completions, local-chat-completions)
 """
@@ -64,34 +64,38 @@ def as_answer(cached: str | tuple[Any, ...]) -> Answer:
     return Answer(cached) if isinstance(cached, str) else Answer(*cached)
 
 
-class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
-    """The model for ``simple_evaluate``. ``think_end_token`` None: complete texts are scored.
+def cached(model: Any, cache: Path, progress: Progress) -> CachingLM:
+    """The model with its cache, which a model fills as long as no other cache is made for it."""
+    return CachingLM(CountingModel(model, progress), str(cache))
 
-    ``in_user_turn``: put the system text before the first question.
+
+class RecordingLM(LM):  # type: ignore[misc]  # lm-eval has no types
+    """The model for ``simple_evaluate``; ``answering`` is the same model with its cache.
+
+    ``think_end_token`` None: complete texts are scored. ``in_user_turn``: put the system text before the first
+    question.
     """
 
-    def __init__(
-        self, model: Any, cache: Path, think_end_token: str | None, progress: Progress, in_user_turn: bool = False
-    ) -> None:
+    def __init__(self, model: Any, answering: Any, think_end_token: str | None, in_user_turn: bool = False) -> None:
         super().__init__()
         self._model = model
-        self._cached = CachingLM(CountingModel(model, progress), str(cache))
+        self._answering = answering
         self._think_end_token = think_end_token
         self._in_user_turn = in_user_turn
         self._answers: dict[tuple[str, int], Answer] = {}
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        answers = [as_answer(each) for each in self._cached.generate_until(requests)]
+        answers = [as_answer(each) for each in self._answering.generate_until(requests)]
         for request, answer in zip(requests, answers, strict=True):
             self._answers[request.task_name, request.doc_id] = answer
         return [self._scored(request.task_name, answer.text) for request, answer in zip(requests, answers, strict=True)]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        answers: list[tuple[float, bool]] = self._cached.loglikelihood(requests)
+        answers: list[tuple[float, bool]] = self._answering.loglikelihood(requests)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        answers: list[float] = self._cached.loglikelihood_rolling(requests)
+        answers: list[float] = self._answering.loglikelihood_rolling(requests)
         return answers
 
     def _scored(self, task: str, text: str) -> str:

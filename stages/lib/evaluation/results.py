@@ -47,13 +47,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scored:
-    """A benchmark: lm-eval's scores of its tasks and of the group (if it is one), its samples, lm-eval's own table."""
+    """A benchmark: lm-eval's scores of its tasks and of the group (if it is one), its samples, lm-eval's own table.
+
+    ``again`` are the samples of the second pass, none without one.
+    """
 
     name: str
     lm_eval: dict[str, Score]
     group: Score | None
     samples: list[Sample]
     table: dict[str, Any]
+    again: tuple[Sample, ...] = ()
 
 
 def stops_of(task: Any) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
 
     def __init__(self, *, backoff_s: float, num_concurrent: int, **arguments: Any) -> None:
         super().__init__(num_concurrent=max(2, num_concurrent), **arguments)  # for 1, lm-eval would use its other code
-        self._at_once = num_concurrent
+        self.at_once = num_concurrent
         self._backoff = wait_exponential_jitter(initial=backoff_s, max=LONGEST_WAIT_S, jitter=backoff_s)
         self._logged: set[str] = set()
 
@@ -48,10 +48,10 @@ class _Checked(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         gen_kwargs: dict[str, Any] | None = None,
     ) -> list[list[Any]]:
         """The answers of each batch, in order; NoAnswer for the first batch that fails."""
-        in_flight, size = asyncio.Semaphore(self._at_once), self._batch_size
+        in_flight, size = asyncio.Semaphore(self.at_once), self._batch_size
         lengths = ctxlens or [0] * len(requests)
         batches = zip(chunks(requests, size), chunks(cache_keys, size), chunks(lengths, size), strict=True)
-        connector = aiohttp.TCPConnector(limit=self._at_once, ssl=self.verify_certificate)
+        connector = aiohttp.TCPConnector(limit=self.at_once, ssl=self.verify_certificate)
         timeout = aiohttp.ClientTimeout(total=self.timeout)
         with tqdm(total=len(requests), desc="Requesting API") as bar:
             try:

@@ -21,7 +21,7 @@ from stages.lib.answers import rule_verdict
 from stages.lib.evaluation import EvaluationError
 from stages.lib.params import HELDOUT, LM_EVAL, PREFERENCE
 from stages.lib.rows.question import Question
-from stages.lib.texts.languages import language_of
+from stages.lib.texts.languages import question_language
 
 END_OF_TURN = ["<|im_end|>"]
 OWN = (HELDOUT, PREFERENCE)  # their questions are a file of the project
@@ -214,5 +214,5 @@ def answered(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """lm-eval's callback: score the text generated for a question."""
-    verdict = rule_verdict(doc["question"], results[0], doc["answer"], language_of(doc["question"]) or "en")
+    verdict = rule_verdict(doc["question"], results[0], doc["answer"], question_language(doc["question"]))
     return {"acc": float(verdict.verdict == "right")}

@@ -26,7 +26,7 @@ class Judging:
     """One judge for a run."""
 
     def __init__(self, params: Judge, marking: Marking, run: Run) -> None:
-        respondent = Respondent("filter", "filter.judge", params, run.key_variable("judge"))
+        respondent = Respondent("filter", "filter.judge", params, "judge")
         self._rounds: JudgeRounds[Mark] = JudgeRounds(respondent, run, marking.read, "marks", WITHOUT)
         self._marking = marking
 

@@ -30,6 +30,7 @@ from stages.lib.comparison.table import (
     comparison_table,
     if_unsure,
     judged_by,
+    noise_line,
     p_value,
     points,
     preference_cells,
@@ -225,6 +226,7 @@ def render(page: Page) -> str:
         "preference_cells": preference_cells,
         "differs_from_gold": differs_from_gold,
         "data": lambda value: Markup(_data(value)),
+        "noise_line": noise_line,
     }
     environment.globals |= {"word": word, "label": label, "placeholder": placeholder}
     early, main = scripts.early(), scripts.main()

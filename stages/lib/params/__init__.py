@@ -44,6 +44,7 @@ from stages.lib.params.convert import Tags as Tags
 from stages.lib.params.evaluate import HELDOUT as HELDOUT
 from stages.lib.params.evaluate import LM_EVAL as LM_EVAL
 from stages.lib.params.evaluate import PREFERENCE as PREFERENCE
+from stages.lib.params.evaluate import Churn as Churn
 from stages.lib.params.evaluate import Compare as Compare
 from stages.lib.params.evaluate import Evaluate as Evaluate
 from stages.lib.params.evaluate import LoadedBackend as LoadedBackend
@@ -72,8 +73,14 @@ from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Price as Price
 from stages.lib.params.run import Prices as Prices
+from stages.lib.params.run import Role as Role
 from stages.lib.params.run import Run as Run
 from stages.lib.params.run import ServedModels as ServedModels
+from stages.lib.params.run import Server as Server
+from stages.lib.params.score import FromAnswers as FromAnswers
+from stages.lib.params.score import FromTeacher as FromTeacher
+from stages.lib.params.score import Score as Score
+from stages.lib.params.score import Scorer as Scorer
 from stages.lib.params.tables import InFile as InFile
 from stages.lib.params.tables import InHub as InHub
 from stages.lib.params.tables import InModelScope as InModelScope

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field
 
 from stages.lib.command import DistilleryError
 
@@ -18,6 +18,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def holds_no_secret(text: str) -> str:
+    """A server's address without anything that must stay secret; ValueError otherwise."""
+    url = AnyHttpUrl(text)
+    if url.username or url.password or url.query:
+        raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
+    return text
 
 
 Count = Annotated[int, Field(ge=1)]

@@ -45,6 +45,8 @@ def first_error(error: ValidationError, schema: type[BaseModel], raw: Any) -> st
     """The most helpful of the errors, in one line; ``raw`` is the content of the file."""
     # a misspelled key is also a missing one: the unknown name is more helpful
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    if errors[0]["type"] == "missing":  # of a file of an older form, all that it lacks
+        return _missing([place(each["loc"], schema, raw).key for each in errors if each["type"] == "missing"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return _line(errors[0], schema, raw) + more
 
@@ -77,13 +79,15 @@ def _line(error: ErrorDetails, schema: type[BaseModel], raw: Any) -> str:
         return _unknown(found, place(error["loc"][:-1], schema, raw))
     if error["loc"][-1:] == ("[key]",):  # in a mapping whose keys the schema lists
         return _unknown(found, place(error["loc"][:-2], schema, raw))
-    if error["type"] == "missing":
-        return f"{key}: missing. The file must have every value; 'git diff' shows what was removed."
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}."
     if choice:
         return _invalid_choice(key, choice, error)
     return f"{key or 'the file'}: {error['msg']}, not {error['input']!r:.60}."
+
+
+def _missing(keys: list[str]) -> str:
+    return f"{', '.join(keys)}: missing. The file must have every value; 'git diff' shows what was removed."
 
 
 def _invalid_choice(key: str, choice: Choice, error: ErrorDetails) -> str:

@@ -73,10 +73,18 @@ class ServedBackend(_Backend):
 Backend = Annotated[LoadedBackend | ServedBackend, Field(discriminator="kind")]
 
 
+class Churn(Section):
+    """A second pass of the same weights, with another ``batch_size``, over at most ``limit`` questions a benchmark."""
+
+    batch_size: Count
+    limit: Count
+
+
 class Evaluate(Section):
     """The benchmarks, the generation of answers, and the score that counts.
 
-    ``num_fewshot`` is by benchmark. Benchmarks that are not in it use their task's own number.
+    ``num_fewshot`` is by benchmark. Benchmarks that are not in it use their task's own number. ``churn`` null: each
+    question is asked once.
     """
 
     benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
@@ -87,7 +95,24 @@ class Evaluate(Section):
     num_fewshot: dict[str, Annotated[int, Field(ge=0)]]
     max_gen_toks: Count
     limit: Count | None
+    churn: Churn | None
     seed: Seed
+
+    @model_validator(mode="after")
+    def _churn_differs(self) -> "Evaluate":
+        if self.churn is None:
+            return self
+        if self.churn.batch_size == self.backend.batch_size:
+            raise ValueError(
+                f"churn: its batch_size is that of the backend ({self.backend.batch_size}), so the second pass would "
+                "repeat the first. Set another one, or churn: null"
+            )
+        if self.backend.kind == "vllm" and self.backend.args.get("data_parallel_size", 1) != 1:
+            raise ValueError(
+                "churn: with data_parallel_size, lm-eval's vllm ignores the batch size. Remove data_parallel_size from "
+                "backend.args, or set churn: null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _chat_can(self) -> "Evaluate":

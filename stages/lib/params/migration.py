@@ -56,10 +56,12 @@ def _rearrange(tree: Document) -> None:
 
     _collect(section("collect"))
     _traces(tree.root)
+    _distill(section("distill"))
     _model(section("distill", "teacher"))
     _filter(section("filter"))
     _model(section("filter", "judge"))
     _train(section("train"), section("run"))
+    _score(tree.root, section("arms"))
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
     _prefer(tree.root)
@@ -130,6 +132,21 @@ def _model(model: Entry) -> None:
             model.put(entry)
 
 
+def _distill(distill: Entry) -> None:
+    """No probabilities were asked for."""
+    if (share := distill.at("max_failed_share")) and distill.entries and not distill.at("logprobs"):
+        distill.put(Entry("logprobs", None), distill.entries.index(share) + 1)
+
+
+def _score(root: Entry, arms: Entry) -> None:
+    """No arm was trained on the teacher's probabilities."""
+    if (train := root.at("train")) and root.entries and not root.at("score"):
+        root.put(Entry("score", None, above=[""]), root.entries.index(train))
+    for arm in arms.entries or ():
+        if arm.at("cutoff_len") and not arm.at("alpha"):
+            arm.put(Entry("alpha", 0.0))
+
+
 def _filter(section: Entry) -> None:
     if section.at("strategy") and not section.at("checks"):
         section.put(Entry("checks", []))
@@ -159,6 +176,9 @@ def _train(train: Entry, run: Entry) -> None:
         _group(train, "trainer", {"backend": "kind"})
         for name in ("group_by_length", "packing"):
             (train.at("trainer") or train).put(own[name])
+        trainer = train.at("trainer")
+        if trainer and (chosen := trainer.at("kind")) and chosen.value == "trl":
+            trainer.put(Entry("fsdp2", False))
         _put_in_run(run, own["save_steps"], own["resume"])
     if (placed := train.at("system_prompt")) and train.entries:
         train.put(Entry("loss_on", "every"), train.entries.index(placed) + 1)
@@ -189,6 +209,8 @@ def _put_in_run(run: Entry, steps: Entry | None, resume: Entry | None) -> None:
 def _evaluate(evaluate: Entry) -> None:
     keys = {"backend": "kind", "batch_size": "batch_size", "dtype": "dtype", "backend_args": "args"}
     _group(evaluate, "backend", keys)
+    if (limit := evaluate.at("limit")) and evaluate.entries and not evaluate.at("churn"):
+        evaluate.put(Entry("churn", None), evaluate.entries.index(limit) + 1)
 
 
 def _prefer(root: Entry) -> None:
@@ -207,6 +229,8 @@ def _run(run: Entry, section: Any) -> None:
     """``section`` returns the teacher, the judge and evaluate.backend, already in the new format."""
     models = {"teacher": section("distill", "teacher"), "judge": section("filter", "judge")}
     kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
+    if run.entries and not run.at("report_to"):
+        run.put(Entry("report_to", []))
     served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
     for old, name in served.items():
         if kinds.get(name) != "openai_compatible":
@@ -215,6 +239,8 @@ def _run(run: Entry, section: Any) -> None:
     _group(
         run, "embedded", {"embedded_latency_s": "latency_s", "embedded_port": "port"}, read="embedded" in kinds.values()
     )
+    if (device := run.at("device")) and run.entries and not run.at("launcher"):
+        run.put(Entry("launcher", {"train": None, "evaluate": None}), run.entries.index(device) + 1)
     backend = section("evaluate", "backend").at("kind")
     keys = {"served_base_url": "base_url", "served_model": "model", "served_api_key_variable": "api_key_variable"}
     _group(run, "served", keys, read=bool(backend and str(backend.value).startswith("local-")))

@@ -1,10 +1,13 @@
 """``run``: what affects speed and cost, but no result. No stage depends on it."""
 
+import shlex
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable
+from stages.lib.params.base import Count, NotNegative, Positive, Section, Text, Variable, holds_no_secret
+
+Role = Literal["teacher", "judge", "prefer", "student"]
 
 
 class Price(Section):
@@ -44,15 +47,71 @@ class ApiKeyVariables(Section):
     teacher: Variable | None = None
     judge: Variable | None = None
     prefer: Variable | None = None
+    score: Variable | None = None
     student: Variable | None = None
+
+
+# by their names in transformers
+Tracker = Literal["swanlab", "tensorboard", "mlflow", "wandb", "dvclive"]
+
+
+class Server(Section):
+    """One of several servers of a model: its share of the calls in flight is by ``weight``.
+
+    ``key_variable`` null: that of run.api_key_variables. The other null values: no limit but that of ``run``.
+    """
+
+    base_url: Annotated[str, AfterValidator(holds_no_secret)]
+    weight: Positive
+    key_variable: Variable | None
+    concurrency: Count | None
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
+
+
+Servers = Annotated[list[Server], Field(min_length=1)]
+
+
+class Endpoints(Section):
+    """Where the calls to a served model really go, if not to its own base_url alone."""
+
+    teacher: Servers | None = None
+    judge: Servers | None = None
+    prefer: Servers | None = None
+    student: Servers | None = None
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> "Endpoints":
+        for role in sorted(self.model_fields_set):
+            addresses = [server.base_url.rstrip("/") for server in getattr(self, role) or []]
+            for address in addresses:
+                if addresses.count(address) > 1:
+                    raise ValueError(f"{role}: {address} is listed twice. Give one entry a higher weight instead")
+        return self
+
+
+class Launcher(Section):
+    """A command in front of a stage's own, such as ``srun -N1 --gres=npu:8``; null: none."""
+
+    train: Text | None
+    evaluate: Text | None
+
+    @field_validator("train", "evaluate")
+    @classmethod
+    def _words(cls, command: str | None) -> str | None:
+        try:
+            shlex.split(command or "")
+        except ValueError as error:
+            raise ValueError(f"not a command line ({error})") from error
+        return command
 
 
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
-    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, or student of
-    collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
-    costs, ``prices`` and ``budget`` are absent.
+    Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
+    of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
+    costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is.
     """
 
     concurrency: Count
@@ -67,6 +126,7 @@ class Run(Section):
     stream: bool
     offline: bool
     api_key_variables: ApiKeyVariables | None = None
+    endpoints: Endpoints | None = None
     embedded: EmbeddedServer | None = None
     served: ServedModels | None = None
     prices: Prices | None = None
@@ -74,18 +134,25 @@ class Run(Section):
     processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]
+    launcher: Launcher
     checkpoint_steps: Count | None
     resume: bool
+    report_to: list[Tracker]
 
     @property
     def currency(self) -> str:
         """The currency of the price table; empty without one."""
         return self.prices.currency if self.prices else ""
 
-    def key_variable(self, of: Literal["teacher", "judge", "prefer", "student"]) -> str | None:
+    def key_variable(self, of: Role | Literal["score"]) -> str | None:
         """The variable with that model's key; None if it needs no key."""
         variable: str | None = getattr(self.api_key_variables or ApiKeyVariables(), of)
         return variable
+
+    def servers(self, of: Role) -> list[Server]:
+        """The servers of that model; empty if its own base_url is all."""
+        servers: list[Server] | None = getattr(self.endpoints or Endpoints(), of)
+        return servers or []
 
     def price(self, model: str) -> Price | None:
         """The price of a model; None if it is not known."""

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share
+from stages.lib.params.base import Count, Name, NotNegative, Section, Seed, Share, holds_no_secret
 
 # faults of a server: first those that a retry may fix, then the permanent ones (embedded/faults.py)
 Fault = Literal[
@@ -41,13 +41,6 @@ RESERVED_KEYS = {
 }
 
 
-def _holds_no_secret(text: str) -> str:
-    url = AnyHttpUrl(text)
-    if url.username or url.password or url.query:
-        raise ValueError("a base_url is stored and shown, so it must not have a user, password or query. Use API_KEY")
-    return text
-
-
 class EmbeddedTeacher(Section):
     """The model in this project: its share of wrong answers, the seed for them, and the share of each fault."""
 
@@ -73,7 +66,7 @@ class ServedTeacher(Section):
     """
 
     kind: Literal["openai_compatible"]
-    base_url: Annotated[str, AfterValidator(_holds_no_secret)]
+    base_url: Annotated[str, AfterValidator(holds_no_secret)]
     model: str
     temperature: NotNegative | None
     top_p: Share | None
@@ -92,9 +85,23 @@ Teacher = Annotated[EmbeddedTeacher | ServedTeacher, Field(discriminator="kind")
 
 
 class Distill(Section):
-    """The prompt, the samples per question, and the share of failed rows above which the stage fails."""
+    """The prompt, the samples per question, and the share of failed rows above which the stage fails.
+
+    ``logprobs``: how many of the likeliest tokens the teacher is asked for at each place of its answer; null: none.
+    """
 
     prompt: Name
     samples_per_question: Count
     max_failed_share: Share
+    logprobs: Count | None
     teacher: Teacher
+
+    @model_validator(mode="after")
+    def _teacher_has_them(self) -> "Distill":
+        if self.logprobs is None:
+            return self
+        if not isinstance(self.teacher, ServedTeacher):
+            raise ValueError("logprobs: the embedded teacher has no probabilities. Set it to null, and use score")
+        if taken := sorted({"logprobs", "top_logprobs"} & set(self.teacher.extra_body)):
+            raise ValueError(f"teacher.extra_body contains {taken[0]!r}, which logprobs sets. Remove it there")
+        return self

@@ -52,7 +52,7 @@ class MessagesColumns(_Columns):
 TraceColumns = Annotated[SeparateColumns | TaggedColumns | MessagesColumns, Field(discriminator="form")]
 
 
-class Told(Section):
+class TraceFormat(Section):
     """What a table holds. ``model`` wrote the answers, where no column names it; ``gold`` null: no gold answers."""
 
     columns: TraceColumns
@@ -60,21 +60,21 @@ class Told(Section):
     model: Text
 
     @model_validator(mode="after")
-    def _gold_of_a_column(self) -> "Told":
+    def _gold_of_a_column(self) -> "TraceFormat":
         if (self.gold is None) != (self.columns.answer is None):
             raise ValueError("gold and columns.answer need each other. Name both, or neither and gold: null")
         return self
 
 
-class FileTraces(InFile, Told):
+class FileTraces(InFile, TraceFormat):
     """Traces in a file, a glob or a URL."""
 
 
-class HubTraces(InHub, Told):
+class HubTraces(InHub, TraceFormat):
     """Traces in a dataset of a hub."""
 
 
-class ModelScopeTraces(InModelScope, Told):
+class ModelScopeTraces(InModelScope, TraceFormat):
     """Traces in a dataset of ModelScope."""
 
 
@@ -82,7 +82,7 @@ class TracesPreset(InPreset):
     """Traces that a file of stages/trace_presets describes."""
 
 
-class TracePreset(Published, Told):
+class TracePreset(Published, TraceFormat):
     """A file of stages/trace_presets: where traces are published, and what their columns hold."""
 
 

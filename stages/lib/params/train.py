@@ -52,11 +52,15 @@ Finetuning = Annotated[Full | Lora, Field(discriminator="kind")]
 
 
 class Trl(Section):
-    """TRL in this environment. Both keys reduce padding."""
+    """TRL in this environment. The first two keys reduce padding.
+
+    ``fsdp2``: each of several processes holds a part of the weights, gradients and optimizer (torch's FSDP2).
+    """
 
     kind: Literal["trl"]
     group_by_length: bool
     packing: bool
+    fsdp2: bool
 
     @model_validator(mode="after")
     def _one_way_to_reduce_padding(self) -> "Trl":
@@ -151,6 +155,12 @@ class Train(Section):
             raise ValueError("openMind 1.0.0 drops the system text of a sample. Set system_prompt: in_user_turn")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_shard(self) -> "Train":
+        if self.fsdp2 and self.deepspeed:
+            raise ValueError("fsdp2 and deepspeed both shard the training. Set trainer.fsdp2: false or deepspeed: null")
+        return self
+
     @property
     def packing(self) -> bool:
         """Whether the trainer packs several rows into one."""
@@ -160,6 +170,11 @@ class Train(Section):
     def group_by_length(self) -> bool:
         """Whether the trainer puts rows of similar length in a step."""
         return isinstance(self.trainer, Trl) and self.trainer.group_by_length
+
+    @property
+    def fsdp2(self) -> bool:
+        """Whether torch's FSDP2 shards the training over its processes."""
+        return isinstance(self.trainer, Trl) and self.trainer.fsdp2
 
     @property
     def lora(self) -> Lora | None:
@@ -174,10 +189,14 @@ class Dataset(Section):
 
 
 class Arm(Section):
-    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs."""
+    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs.
+
+    ``alpha`` is the weight of the divergence from the teacher's probabilities in the loss; 0: none of it.
+    """
 
     dataset: Name
     num_train_epochs: Positive
     max_steps: Count | None
     learning_rate: Positive
     cutoff_len: Count
+    alpha: Share

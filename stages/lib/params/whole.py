@@ -13,9 +13,10 @@ from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge
 from stages.lib.params.presets import preset_named
 from stages.lib.params.prompts import FOLDERS, JUDGE, PAIRWISE, RESPONSE, phrase_lists, prompt_names, prompt_text
 from stages.lib.params.run import ApiKeyVariables, Run
+from stages.lib.params.score import FromAnswers, FromTeacher, Score
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
-from stages.lib.params.train import Arm, Dataset, Train
+from stages.lib.params.train import Arm, Dataset, Train, Trl
 
 # keys of ``run`` that only one choice reads: that choice, and an example
 READERS = {
@@ -23,6 +24,7 @@ READERS = {
     "run.api_key_variables.teacher": ("distill.teacher with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.judge": ("filter.judge with kind: openai_compatible", "API_KEY"),
     "run.api_key_variables.prefer": ("prefer.judge with kind: openai_compatible", "API_KEY"),
+    "run.api_key_variables.score": ("score.served", "SCORE_API_KEY"),
     "run.api_key_variables.student": ("collect.keep_hard.backend with kind: openai_compatible", "STUDENT_API_KEY"),
     "run.served": (
         "evaluate.backend with kind: local-completions or local-chat-completions",
@@ -46,6 +48,7 @@ class Params(Section):
     distill: Distill
     filter: Filter
     convert: Convert
+    score: Score | None
     train: Train
     eval_data: EvalData
     evaluate: Evaluate
@@ -65,6 +68,7 @@ def contradictions(params: Params) -> Iterator[str]:
     yield from _prompts(params)
     yield from _filter(params)
     yield from _gold(params)
+    yield from _score(params)
     for name in params.evaluate.benchmarks:
         if params.evaluate.benchmarks.count(name) > 1:
             yield f"evaluate.benchmarks: '{name}' is listed twice. Remove one."
@@ -95,6 +99,11 @@ def _traces(params: Params) -> Iterator[str]:
             yield f"filter_traces: no traces '{name}'.{nearest(name, list(params.traces))}"
         elif params.filter_traces.count(name) > 1:
             yield f"filter_traces: '{name}' is listed twice. Remove one."
+        elif isinstance(params.filter, MajorityFilter) and params.traces[name].samples_per_question == 1:
+            yield (
+                f"filter_traces: majority compares several answers to a question, and traces.{name} keeps one. Raise "
+                f"traces.{name}.samples_per_question, or take '{name}' out of the list."
+            )
     files = {f"{name}_{kind}": name for name in params.traces for kind in TRACE_FILES}
     for name in params.traces:
         if name in DATA_FILES or name in files:
@@ -158,6 +167,20 @@ def _gold(params: Params) -> Iterator[str]:
         yield "collect.keep_hard: it needs gold answers, and collect.source has none. Set it to null."
 
 
+def _score(params: Params) -> Iterator[str]:
+    """What the teacher's probabilities need."""
+    if isinstance(params.score, FromAnswers) and not params.distill.logprobs:
+        yield "score: kind answers reads what distill.logprobs asks for, which is null. Set it to 20, for example."
+    for name, arm in params.arms.items():
+        if arm.alpha and not params.score:
+            yield f"arms.{name}.alpha: it needs the teacher's probabilities, and score is null. Set it, or alpha: 0.0."
+        if arm.alpha and not isinstance(params.train.trainer, Trl):
+            yield (
+                f"arms.{name}.alpha: kind {params.train.trainer.kind} has no such loss; kind trl has. Set alpha: 0.0, "
+                "or change train.trainer."
+            )
+
+
 def _is_rubric(prompt: str) -> bool:
     return RESPONSE in prompt_text(prompt)
 
@@ -183,11 +206,18 @@ def _run(params: Params) -> Iterator[str]:
     yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
     yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
+    scorer = isinstance(params.score, FromTeacher) and params.score.served is not None
+    yield from _presence("run.api_key_variables.score", keys.score, scorer)
     yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
-    if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.student):
+    served = {"teacher": teacher_kind, "judge": judge_kind, "prefer": prefer_kind, "student": student_kind}
+    for role in run.endpoints.model_fields_set if run.endpoints else ():
+        if served[role] != "openai_compatible":
+            reader, _ = READERS[f"run.api_key_variables.{role}"]
+            yield f"run.endpoints.{role}: only {reader} reads it. Remove the key."
+    if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.score or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
-    for name in ("api_key_variables", "embedded", "served", "prices"):
+    for name in ("api_key_variables", "endpoints", "embedded", "served", "prices"):
         if name in run.model_fields_set and getattr(run, name) is None:
             yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
     if run.prices and "budget" not in run.model_fields_set:

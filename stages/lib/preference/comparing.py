@@ -47,7 +47,7 @@ class Comparing:
     """One judge for a run."""
 
     def __init__(self, params: Prefer, run: Run) -> None:
-        respondent = Respondent("prefer", "prefer.judge", params.judge, run.key_variable("prefer"))
+        respondent = Respondent("prefer", "prefer.judge", params.judge, "prefer")
         self._rounds: JudgeRounds[Verdict] = JudgeRounds(respondent, run, read_verdict, "verdicts", WITHOUT)
         self._prompt = pairwise_prompt_text("prefer.prompt", params.prompt)
 

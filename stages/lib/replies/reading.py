@@ -35,6 +35,7 @@ SERVER_ERROR = "server_error"  # the reason where a body states an error
 # the fields that may hold the thought, the preferred one first
 REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")
 FIELDS = frozenset((*REASONING, "content", "refusal"))
+LOGPROBS = ("reasoning_content", "content")  # of a choice's logprobs; DeepSeek's has the thought's tokens apart
 IN_PARTS = "parts"  # the thought among the parts of the content
 THOUGHT_PART = re.compile("think|thought|reason|summary")
 PART_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "value")
@@ -50,7 +51,10 @@ class BodyError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A received answer; ``failure`` is None, or the reason why the answer is not usable."""
+    """A received answer; ``failure`` is None, or the reason why the answer is not usable.
+
+    ``logprobs`` has the entries of its tokens as the server sent them, the thought's first; empty where there are none.
+    """
 
     reasoning: str
     response: str
@@ -58,6 +62,7 @@ class Answer:
     model: str
     usage: dict[str, Any]
     failure: str | None
+    logprobs: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -103,6 +108,7 @@ class _Completion:
     finish_reason: str | None = None
     model: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
+    logprobs: list[Any] = field(default_factory=list)
 
     def add(self, value: dict[str, Any], *, whole: bool) -> None:
         """Read a completion or an event of a stream; BodyError where it states an error or has another shape."""
@@ -131,10 +137,12 @@ class _Completion:
         message = choice.get("delta") or choice.get("message")
         if isinstance(message, dict):
             if choice.get("message") and not choice.get("delta"):  # the whole message, even after some pieces of it
-                self.message = _Message()
+                self.message, self.logprobs = _Message(), []
             self.message.add(message)
         elif message is not None or (whole and ending(self.finish_reason or "stop") == "finished"):
             raise BodyError("no_choices")
+        if isinstance(logprobs := choice.get("logprobs"), dict):
+            self.logprobs += [entry for name in LOGPROBS for entry in logprobs.get(name) or ()]
 
 
 def read_body(body: bytes) -> Answer:
@@ -157,6 +165,7 @@ def read_body(body: bytes) -> Answer:
         model=completion.model,
         usage=completion.usage,
         failure=_failure(reasoning, response, how),
+        logprobs=completion.logprobs,
     )
 
 

@@ -5,10 +5,20 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.lib.rows import Row
 from stages.lib.rows.question import Turn, is_none
+
+
+class Again(BaseModel):
+    """Another answer to the same question: that of the second pass (``evaluate.churn``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    response: str
+    prediction: str | None
+    correct: bool | None
 
 
 class Evaluated(Row):
@@ -18,7 +28,8 @@ class Evaluated(Row):
     of given answers, the one that was likeliest. ``verdict`` is the verifier's (None where the task has none),
     ``lm_eval`` lm-eval's own mark, ``correct`` the one of the two that counts. The rest is the audit's, None where the
     question does not arise (stages/lib/evaluation/audit.py). ``history`` and ``system``: the
-    earlier turns of the question and its own system text, if any.
+    earlier turns of the question and its own system text, if any. ``again``: the answer of the second pass, where it is
+    another text.
 
     An answer to ``preference`` is neither right nor wrong: ``answer``, ``verdict``, ``lm_eval`` and ``correct`` are
     None, and ``prediction`` is what a judge reads, the response without its reasoning and markers.
@@ -49,6 +60,7 @@ class Evaluated(Row):
     doc_hash: str
     prompt_hash: str
     target_hash: str
+    again: Again | None = Field(default=None, exclude_if=is_none)
 
     @property
     def key(self) -> str:

@@ -4,6 +4,8 @@ One JSON object per line (answer_file.py); the key is a hash of everything that 
 
     {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 
+The record of an answer of one of several servers (run.endpoints) names it too, as ``served_by``, before the body.
+
 A record is on the disk (fsync) before its answer counts as received. Several processes may share one store. Next to it
 are their locks, and the received bodies that hold no answer:
 
@@ -123,13 +125,16 @@ class AnswerStore(AnswerFile):
         self._waiting: list[bytes] = []
         self._group: asyncio.Task[list[OSError | None]] | None = None  # writes the waiting records
 
-    async def put(self, key: str, request: dict[str, Any], body: bytes) -> None:
+    async def put(self, key: str, request: dict[str, Any], body: bytes, server: str | None = None) -> None:
         """Append one answer and return when it is on the disk. Simultaneous answers share one fsync.
+
+        ``server``: which of several servers of the request's endpoint gave it.
 
         Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
         cancelled, at the latest when the store is closed.
         """
-        record = {"key": key, "request": request, "body": body.decode("utf-8", errors="replace")}
+        served_by = {"served_by": server} if server else {}
+        record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}
         with self._reading:
             place = len(self._waiting)
             self._waiting.append(orjson.dumps(record) + b"\n")

@@ -6,10 +6,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.store.answer_file import StoreError, whole_end, whole_lines
 from stages.lib.store.answer_store import request_key
@@ -24,6 +24,7 @@ class Record(BaseModel):
 
     key: str
     request: dict[str, Any]
+    served_by: Annotated[str | None, Field(exclude_if=lambda server: server is None)] = None
     body: str
 
     @classmethod

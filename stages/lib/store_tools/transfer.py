@@ -176,7 +176,8 @@ async def append(store: AnswerStore, records: Iterator[Record], counts: MergeCou
                 counts.different += record.body != new[record.key].body
             elif not is_known(record, store, counts):
                 new[record.key] = record
-        await asyncio.gather(*(store.put(record.key, record.request, record.body.encode()) for record in new.values()))
+        puts = (store.put(one.key, one.request, one.body.encode(), one.served_by) for one in new.values())
+        await asyncio.gather(*puts)
 
 
 def is_known(record: Record, answers: AnswerFile | None, counts: MergeCounts) -> bool:

@@ -1,6 +1,6 @@
 """Ask for the answers that the store lacks. An answer counts when the store has it on the disk.
 
-    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, params.run.key_variable("teacher"))
+    respondent = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     ask_missing(respondent, requests, params.run, store, result := AskResult())   # requests() is iterated twice
 
 A feeder passes missing requests to ``run.concurrency`` workers over a bounded queue. ``pacing`` limits the rate of
@@ -25,16 +25,16 @@ import numpy as np
 import uvloop
 
 from stages.lib.command import Interrupted
-from stages.lib.params import EmbeddedTeacher, Price, Run, ServedTeacher, Teacher
+from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.client import CallFailed, TeacherClient, TeacherError
 from stages.lib.teacher.draws import received_bodies
-from stages.lib.teacher.failures import Diagnosis
-from stages.lib.teacher.pacing import Pace, Stopped
+from stages.lib.teacher.failures import CallFailed, TeacherError
+from stages.lib.teacher.pacing import Stopped
+from stages.lib.teacher.pool import Pool
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
 from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
 
@@ -53,33 +53,37 @@ Requests = Callable[[], Iterable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Respondent:
-    """The model that a ``stage`` asks; ``section`` is its place in params.yaml, ``key_variable`` holds its API key."""
+    """The model that a ``stage`` asks: its ``section`` of params.yaml, and the ``role`` that run has a key for."""
 
     stage: str
     section: str
     model: Teacher
-    key_variable: str | None
+    role: Role
 
     @property
     def identity(self) -> str:
         """Identifies the endpoint in the store's keys; needs no API key and no server."""
         return identity_of(self.model)
 
-    def connect(self, run: Run) -> AbstractContextManager[Endpoint]:
-        """The endpoint, open until the ``with`` block ends."""
+    def connect(self, run: Run) -> AbstractContextManager[list[Endpoint]]:
+        """The endpoints, open until the ``with`` block ends."""
         backend = _backend_of(self.model)
-        endpoint: AbstractContextManager[Endpoint] = backend.connect(self.model, run, self.key_variable)
-        return endpoint
+        endpoints: AbstractContextManager[list[Endpoint]] = backend.connect(self.model, run, self.role)
+        return endpoints
 
 
 @dataclass
 class AskResult:
-    """The result of a run: its counts, the failures by key, its seconds, and those of each answer received."""
+    """The result of a run: its counts, the failures by key, its seconds, and those of each answer received.
+
+    ``servers`` has the figures of each of several servers.
+    """
 
     counts: RunCounts = field(default_factory=RunCounts)
     failed: dict[str, CallFailed] = field(default_factory=dict)
     seconds: float = 0.0
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    servers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -134,9 +138,9 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     if run.offline:
         result.counts.failed = plan.missing
     elif plan.missing:
-        with respondent.connect(run) as endpoint:
+        with respondent.connect(run) as endpoints:
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
-            uvloop.run(_Asking(respondent.stage, run, store, spending, result).run(requests, endpoint, respondent))
+            uvloop.run(_Asking(respondent.stage, run, store, spending, result).run(requests, endpoints, respondent))
 
 
 def price_of(respondent: Respondent, run: Run) -> Price | None:
@@ -185,17 +189,16 @@ class _Asking:
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
-        self._pace = Pace(run, self._stopping)
 
-    async def run(self, requests: Requests, endpoint: Endpoint, respondent: Respondent) -> None:
+    async def run(self, requests: Requests, endpoints: list[Endpoint], respondent: Respondent) -> None:
         """Ask until no answer is missing or no new call may begin."""
         counts, started = self._result.counts, time.monotonic()
-        diagnosis = Diagnosis(endpoint, respondent.section, respondent.model.model, self._run, counts.from_store)
-        self._client = TeacherClient(
-            endpoint, respondent.section, self._run, self._pace, diagnosis, self._store.keep_unread
+        section, model = respondent.section, respondent.model.model
+        self._pool = Pool(
+            endpoints, section, model, self._run, self._stopping, counts.from_store, self._store.keep_unread
         )
         currency = self._run.currency if self._spending.price else None
-        self._progress = Progress(self._stage, counts, currency, self._in_flight, self._run.concurrency)
+        self._progress = Progress(self._stage, counts, currency, self._pool.describe, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
         try:
             with self._signals():
@@ -203,9 +206,10 @@ class _Asking:
         finally:
             clock.cancel()
             self._progress.close()
-            await self._client.close()
+            await self._pool.close()
             self._result.seconds = time.monotonic() - started
-            self._result.latencies = self._client.latencies
+            self._result.latencies = self._pool.latencies
+            self._result.servers = self._pool.facts()
         if self._interrupted:
             raise Interrupted(
                 f"{self._stage}: stopped; {counts.bought} answers were received and are kept, "
@@ -241,7 +245,7 @@ class _Asking:
                 claimed_elsewhere = [
                     (key, request) for key, request in claimed_elsewhere if not await self._is_resolved(key, request)
                 ]
-                await self._pace.sleep(OTHER_PROCESS_POLL_S if claimed_elsewhere else 0)
+                await self._pool.sleep(OTHER_PROCESS_POLL_S if claimed_elsewhere else 0)
         except Stopped:
             pass
         except Exception as error:  # the store or the requests cannot be read any more
@@ -286,7 +290,7 @@ class _Asking:
         try:
             if self._stopping.is_set():
                 raise Stopped
-            body, answer = await self._client.ask(key, request)
+            body, answer, endpoint = await self._pool.ask(key, request)
         except CallFailed as failed:
             # a copy: the exception itself keeps its whole call in memory
             self._result.failed[key] = CallFailed(
@@ -303,14 +307,16 @@ class _Asking:
             self._end(key, None)
             raise
         else:
-            self._group.create_task(self._keep(key, request, body, answer))
+            self._group.create_task(self._keep(key, request, body, answer, endpoint))
             if self._spending.lacks_usage(answer):
                 await self._fail(TeacherError(f"{self._stage}: {NO_USAGE}"))
             await self._unwritten.acquire()
 
-    async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer) -> None:
+    async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer, endpoint: Endpoint) -> None:
+        # the request names the address in params; where calls go elsewhere, the record names the server too
+        server = endpoint.base_url if request["endpoint"] != endpoint.base_url and self._pool.facts() else None
         try:
-            await self._store.put(key, request, body)
+            await self._store.put(key, request, body, server)
             self._count(answer)
         except Exception as error:
             await self._fail(error)
@@ -339,12 +345,6 @@ class _Asking:
             await asyncio.sleep(UPDATE_EVERY_S)
             self._progress.update()
 
-    def _in_flight(self) -> str:
-        waiting = self._client.waiting
-        more = f", {waiting} waiting up to {self._client.longest_wait_s:.0f} s" if waiting else ""
-        gone = ", the server cannot be reached" if self._pace.outage_began else ""
-        return f"{self._pace.in_flight} in flight{more}{gone}"
-
     @contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
@@ -363,7 +363,7 @@ class _Asking:
         log.info(
             "%s: stopping; %d calls in flight get up to %g s (Ctrl-C again: exit immediately)",
             self._stage,
-            self._pace.in_flight,
+            self._pool.in_flight,
             self._run.grace_s,
         )
         loop = asyncio.get_running_loop()
@@ -374,7 +374,7 @@ class _Asking:
         """Begin no new call."""
         self._stopping.set()
         self._spending.notify()
-        await self._pace.notify_all()
+        await self._pool.notify_all()
 
     def _cancel_tasks(self) -> None:
         for task in self._tasks:

@@ -1,4 +1,4 @@
-"""Ask the teacher through the ``openai`` client: one call and its retries.
+"""Ask the teacher by the OpenAI chat protocol: one call and its retries.
 
 A call ends in one of four ways:
 
@@ -7,7 +7,8 @@ A call ends in one of four ways:
     TeacherError    no question can have one: wrong key, no credit, no such model, no server, a repeated failure
     Stopped         the run is ending
 
-errors.py classifies a server's errors.
+errors.py classifies a server's errors. The calls are plain POSTs through aiohttp, because raw bodies are kept and read
+here: the ``openai`` client would cost several times the CPU of a call, and a second of imports (docs/teacher.md).
 """
 
 import asyncio
@@ -15,12 +16,12 @@ import math
 import time
 from array import array
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx2
-import openai
+import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
@@ -35,12 +36,17 @@ from stages.lib.teacher.spending import prompt_bytes
 
 __all__ = ["CallFailed", "TeacherClient", "TeacherError"]
 
-CONNECT_TIMEOUT_S = 120.0  # at many connections the event loop is too busy for the client's own 5 s
+CONNECT_TIMEOUT_S = 120.0  # at many connections a busy event loop may be slow to make one
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 LONGEST_BACKOFF_S = 60.0
 BYTES_A_TOKEN = 3  # a conservative estimate for English; Chinese has about 3 bytes per character
 NOT_SENT = ("endpoint", "sample", "draw")  # fields of a request that only identify the stored answer
 
 KeepUnread = Callable[[str, dict[str, Any], str, bytes], None]  # key, request, reason, body
+
+
+class ServerGone(TeacherError):
+    """A server cannot be reached, and was waited for as long as params allow."""
 
 
 class _Unreached(Exception):
@@ -69,20 +75,18 @@ class TeacherClient:
         self._has_answered = False
         self._tokens_an_answer = 0.0
         self._backoff = wait_exponential_jitter(multiplier=run.backoff_s, max=LONGEST_BACKOFF_S, jitter=run.backoff_s)
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            max_retries=0,  # this class retries: the client's own retries neither see a broken body nor are counted
-            timeout=openai.Timeout(run.timeout_s, connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
+        self._url = f"{endpoint.base_url}/chat/completions"
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {endpoint.api_key}"},
+            connector=aiohttp.TCPConnector(limit=run.concurrency),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
             # a proxy from the environment must not be used for this machine itself
-            http_client=openai.DefaultAioHttpClient(
-                trust_env=not _is_this_machine(endpoint.base_url), limits=httpx2.Limits(max_connections=run.concurrency)
-            ),
+            trust_env=not _is_this_machine(endpoint.base_url),
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._session.close()
 
     async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """The raw body of one chat completion and its answer; raises CallFailed, TeacherError or Stopped."""
@@ -147,7 +151,7 @@ class TeacherClient:
         # an address that never answered is probably wrong, not temporarily down
         limit_s = self._run.outage_s if self._has_answered else min(self._run.outage_s, 3 * self._run.backoff_s)
         if outage_s >= limit_s:
-            raise TeacherError(
+            raise ServerGone(
                 f"{self._endpoint.base_url}: no server has answered for {outage_s:.0f} s ({error}). Check "
                 f"{self._section}.base_url in params.yaml and the network; {KEPT}"
             ) from error
@@ -170,18 +174,27 @@ class TeacherClient:
     async def _send(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """Make one HTTP call; return the raw body as received, and its answer."""
         sent = {name: value for name, value in request.items() if name not in NOT_SENT}
+        if self._run.stream:
+            sent |= {"stream": True, "stream_options": {"include_usage": True}}
         received: list[bytes] = []
         try:
-            async with asyncio.timeout(self._run.timeout_s):
-                await (self._stream(sent, received) if self._run.stream else self._receive(sent, received))
+            async with (
+                asyncio.timeout(self._run.timeout_s),
+                self._session.post(self._url, data=orjson.dumps(sent), headers=HEADERS) as response,
+            ):
+                async for chunk in response.content.iter_any():
+                    received.append(chunk)
         except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise _Unreached("no connection in time") from error
             return self._read_part(b"".join(received), RetryableFailure("timeout", None), error)
-        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter within a stream
-            return self._read_part(b"".join(received), _connection_failure(error), error)
-        except openai.APIStatusError as error:
-            response = error.response
-            raise self._diagnosis.of_status(error.status_code, response.content, response.headers) from error
+        except aiohttp.ClientConnectorError as error:
+            raise _Unreached(_reason(error)) from error
+        except aiohttp.ClientError as error:
+            return self._read_part(b"".join(received), RetryableFailure("no_connection", None), error)
         body = b"".join(received)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise self._diagnosis.of_status(response.status, body, response.headers)
         try:
             return body, read_body(body)
         except BodyError as error:
@@ -189,26 +202,6 @@ class TeacherClient:
                 text = self._diagnosis.without_key(body.decode("utf-8", errors="surrogateescape"))
                 self._keep_unread(key, request, str(error), text.encode("utf-8", errors="surrogateescape"))
             raise self._diagnosis.of_body(error, body) from error
-
-    async def _receive(self, sent: dict[str, Any], received: list[bytes]) -> None:
-        # chat.completions.create() does the same, but first checks the types of all its arguments, which costs a third
-        # of a call's CPU; post() is the client's documented way to an endpoint's raw response
-        response = await self._client.post("/chat/completions", body=sent, cast_to=httpx2.Response)
-        received.append(response.content)
-
-    async def _stream(self, sent: dict[str, Any], received: list[bytes]) -> None:
-        """Receive the server's events unparsed; the client's own parsing costs ten times the CPU."""
-        settings = {name: value for name, value in sent.items() if name not in ("model", "messages")}
-        streaming = self._client.chat.completions.with_streaming_response.create(
-            model=sent["model"],
-            messages=sent["messages"],
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body=settings,
-        )
-        async with streaming as response:
-            async for chunk in response.iter_bytes():
-                received.append(chunk)
 
     def _read_part(self, body: bytes, lost: Exception, cause: Exception) -> tuple[bytes, Answer]:
         """The answer in what a broken stream sent, if it is whole; else raise the error that it states, or ``lost``."""
@@ -218,21 +211,10 @@ class TeacherClient:
             raise (self._diagnosis.of_body(error, body) if str(error) == SERVER_ERROR else lost) from cause
 
 
-def _connection_failure(error: openai.APIConnectionError | httpx2.RequestError) -> Exception:
-    """Classify a lost connection by its causes: the transport reports a reset connection as a time-out too."""
-    cause = error.__cause__
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return _Unreached(_first_reason(cause))
-        if isinstance(cause, TimeoutError):
-            return RetryableFailure("timeout", None)
-        cause = cause.__cause__
-    return RetryableFailure("no_connection", None)
-
-
-def _first_reason(error: BaseException) -> str:
-    reason = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else "no connection in time"
-    return reason or "no connection"
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):  # it has no os_error
+        return str(error.certificate_error)
+    return error.os_error.strerror or str(error.os_error) or "no connection"
 
 
 def _is_this_machine(base_url: str) -> bool:

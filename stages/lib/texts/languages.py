@@ -62,6 +62,11 @@ def language_of(text: str) -> str | None:
     return _latin(prose) if script == "Latin" else OF_SCRIPT.get(script, "other")
 
 
+def question_language(question: str) -> str:
+    """The language that an answer to a question is expected in: English where it cannot be determined."""
+    return language_of(question) or "en"
+
+
 def _latin(prose: str) -> str | None:
     language, probability = _identifier().classify(" ".join(prose.split()))
     return language if probability >= CONFIDENT else None

@@ -1,7 +1,7 @@
 """A row of a table as traces: its question, and each answer with the reasoning, or why it cannot be used.
 
-Told("s1k", "s1K-1.1/train", columns, gold=None, model="deepseek-r1")
-read_row({"question": "1 + 1?", "generations": ["<think>…</think>2", "<think>…"]}, Place(4, "a.jsonl:5"), told)
+TraceSchema("s1k", "s1K-1.1/train", columns, gold=None, model="deepseek-r1")
+read_row({"question": "1 + 1?", "generations": ["<think>…</think>2", "<think>…"]}, Place(4, "a.jsonl:5"), schema)
 # [Distilled(id="s1k-4", sample=0, …), LeftOutTrace(id="s1k-4", sample=1, reason="cut_off", …)]
 """
 
@@ -20,7 +20,7 @@ from stages.lib.traces.texts import parted
 
 
 @dataclass(frozen=True)
-class Told:
+class TraceSchema:
     """How a table is read. ``name`` makes the ids of its rows (``s1k-0``), ``source`` says where they are from."""
 
     name: str
@@ -48,24 +48,24 @@ class _Said:
     correct: bool = True
 
 
-def read_row(row: Mapping[str, Any], place: Place, told: Told) -> list[Distilled | LeftOutTrace]:
+def read_row(row: Mapping[str, Any], place: Place, schema: TraceSchema) -> list[Distilled | LeftOutTrace]:
     """The answers in a row, in their order; one that is left out where there is no question."""
-    name = f"{told.name}-{place.row}"
+    name = f"{schema.name}-{place.row}"
     try:
-        if told.columns.id:
-            name = text_in(row, told.columns.id, "id")
-        asked, answers = _asked_and_answers(row, told.columns)
+        if schema.columns.id:
+            name = text_in(row, schema.columns.id, "id")
+        asked, answers = _asked_and_answers(row, schema.columns)
     except Unusable as reason:
         return [left_out(place, str(reason), name, 0, "")]
-    solution = value_at(row, told.columns.solution) if told.columns.solution else None
+    solution = value_at(row, schema.columns.solution) if schema.columns.solution else None
     common = {
         "id": name,
         **asked,
-        "answer": _gold(row, told),
+        "answer": _gold(row, schema),
         "solution": solution if isinstance(solution, str) and solution.strip() else None,
-        "source": told.source,
+        "source": schema.source,
     }
-    return [_trace(row, place, told, common, said) for said in answers]
+    return [_trace(row, place, schema, common, said) for said in answers]
 
 
 def left_out(place: Place, reason: str, name: str, sample: int, question: str, **more: Any) -> LeftOutTrace:
@@ -122,9 +122,9 @@ def _of_sample(value: Any, sample: int) -> Any:
 
 
 def _trace(
-    row: Mapping[str, Any], place: Place, told: Told, common: dict[str, Any], said: _Said
+    row: Mapping[str, Any], place: Place, schema: TraceSchema, common: dict[str, Any], said: _Said
 ) -> Distilled | LeftOutTrace:
-    columns, raw = told.columns, {"reasoning": text_of(said.reasoning) or "", "response": text_of(said.text) or ""}
+    columns, raw = schema.columns, {"reasoning": text_of(said.reasoning) or "", "response": text_of(said.text) or ""}
     try:
         if not said.correct:
             raise Unusable("not_correct")
@@ -140,12 +140,12 @@ def _trace(
         reasoning=reasoning,
         response=response,
         finish_reason="unknown",
-        model=model or told.model,
+        model=model or schema.model,
         usage={},
     )
 
 
-def _gold(row: Mapping[str, Any], told: Told) -> str | None:
+def _gold(row: Mapping[str, Any], schema: TraceSchema) -> str | None:
     """The gold answer; None where the row has none that can be read."""
-    text = text_of(value_at(row, told.columns.answer)) if told.columns.answer else None
-    return READERS[told.gold](text) if text and told.gold else None
+    text = text_of(value_at(row, schema.columns.answer)) if schema.columns.answer else None
+    return READERS[schema.gold](text) if text and schema.gold else None

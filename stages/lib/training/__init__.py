@@ -60,8 +60,22 @@ class TooLong(Row):
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """The hosts that train together: how many, which of them this is, and the address and port of node 0."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
-    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning."""
+    """A training: its conversations, initial weights, settings and output. ``markers`` delimit the reasoning.
+
+    ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
+    ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
+    """
 
     name: str
     conversations: list[Conversation]
@@ -71,6 +85,14 @@ class Job:
     run: Run
     markers: Markers
     out: Path
+    loss: Path | None = None
+    scores: Path = Path()
+    nodes: Nodes = Nodes()
+
+    @property
+    def processes(self) -> int:
+        """How many processes train, on all nodes."""
+        return self.run.processes * self.nodes.count
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,7 @@ class LossPoint:
 class Trained:
     """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
+    ``tokens_with_teacher`` are those that have the teacher's probabilities; None for an arm without ``alpha``.
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
     fields describe the run, not what was learned:
 
@@ -103,6 +126,7 @@ class Trained:
     tokens_trained: int
     effective_batch: int
     losses: list[LossPoint]
+    tokens_with_teacher: int | None = None
     resumed_at: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions(LIBRARIES))

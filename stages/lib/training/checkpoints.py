@@ -81,13 +81,16 @@ def digest(job: Job, rows: list[Conversation]) -> str:
     shaping: dict[str, Any] = {
         "rows": [asdict(row) for row in rows],
         "train": job.train.model_dump(exclude=NOT_IN_DIGEST),
-        "arm": job.arm.model_dump(exclude={"dataset"} if job.train.packing else {"dataset", "cutoff_len"}),
+        "arm": job.arm.model_dump(exclude={"dataset", "alpha"} | (set() if job.train.packing else {"cutoff_len"})),
         "student": files_of(job.student),
         "device": job.run.device,
-        "processes": job.run.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
+        "processes": job.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
         "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,
         "versions": versions(LIBRARIES),
     }
+    if job.arm.alpha:
+        scores = hashlib.sha256(job.scores.read_bytes()).hexdigest() if job.scores.is_file() else None
+        shaping["teacher"] = [job.arm.alpha, scores]
     return short_hash(shaping)
 
 

@@ -14,8 +14,8 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -27,11 +27,15 @@ from stages.lib.params import ExternalTrainer, Lora
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import held_folder, last_checkpoint, step_of
 from stages.lib.training.external_inputs import settings_of
-from stages.lib.training.external_plan import Cards, check_needs, digest
+from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
 from stages.lib.training.length import FittingRows, Measured
+from stages.lib.training.meeting import facts_of, joined, lead, meeting
+from stages.lib.training.nodes import variables_of
+from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model
+from stages.lib.training.trackers import check_installed
 
 log = logging.getLogger("distillery.train")
 
@@ -60,6 +64,15 @@ class State(BaseModel):
     epoch: float
     log_history: list[_LogEntry]
 
+    @property
+    def points(self) -> list[LossPoint]:
+        """The losses of the steps that it logged."""
+        return [
+            LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
+            for entry in self.log_history
+            if entry.loss is not None
+        ]
+
 
 class Tokenized(Measured, Protocol):
     """A row with its lengths as the trainer counts them."""
@@ -78,12 +91,16 @@ Prepared = Callable[[list[Conversation], Path], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Program:
-    """A trainer: its name, its package and kind, the variable that names its program, the program's usual name."""
+    """A trainer: its name, its package and kind, the variable that names its program, the program's usual name.
+
+    ``log``: the file in its output folder with a JSON line for each step. Without one, it prints dictionaries.
+    """
 
     name: str
     package: str
     variable: str
     usual: str
+    log: str | None = None
 
     def find(self, settings: ExternalTrainer) -> tuple[str, list[str]]:
         """The program that params or the variable name, and the arguments after it; TrainingError if there is none."""
@@ -97,6 +114,13 @@ class Program:
                 "train.trainer.command."
             )
         return str(Path(program).absolute()), words[1:]
+
+    def check_trackers(self, job: Job, program: str) -> None:
+        """TrainingError if a tracker is not in the program's environment; nothing is known of a wrapper's."""
+        if folders := list(Path(program).parents[1].glob("lib/python*/site-packages")):
+            python = Path(program).with_name("python")
+            install = f"{python} -m pip install {' '.join(job.run.report_to)}"
+            check_installed(job, lambda tracker: any((folder / tracker).is_dir() for folder in folders), install)
 
     def command_line(self, settings: ExternalTrainer, yaml_path: Path) -> list[str]:
         """The command that trains by a YAML. Its path replaces ``{yaml}``, else ``train PATH`` is appended."""
@@ -136,12 +160,75 @@ def run(
             if checkpoint is None:  # such trainers refuse a folder that holds anything but checkpoints
                 shutil.rmtree(output, ignore_errors=True)
             command = own.command_line(settings, held.folder / "train.yaml")
-            with prepared(rows, held.folder):
+            with (
+                prepared(rows, held.folder),
+                meeting(job) as group,
+                _progress(own, job, dataset, cards, checkpoint, output) as follow,
+            ):
+                port = lead(group, facts(job, rows, cards, versions), held.folder, checkpoint)
+                environment = variables(program, held.folder) | variables_of(job.nodes, port)
                 # if only this process is killed, the program still holds the lock, and no other training starts there
-                launch(command, variables(program, held.folder), log_path, cwd=project_root(), holds=(held.lock,))
-        state = check_written(own.name, job, len(rows), ended or output, log_path)
+                launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
+                state = check_written(own.name, job, len(rows), output, log_path)
+        else:
+            state = check_written(own.name, job, len(rows), ended, log_path)
         save(job, ended or output, tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
+
+
+def join(
+    own: Program,
+    job: Job,
+    dataset: FittingRows[T],
+    prepared: Prepared,
+    variables: Callable[[str, Path], dict[str, str]],
+    on_cpu: int = 1,
+) -> None:
+    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``."""
+    settings = settings_of(job)
+    program, words = own.find(settings)
+    rows = [row.conversation for row in dataset.rows]
+    same = facts(job, rows, cards_of(job, program, words, on_cpu), releases(program, own.package))
+    log_path = project_root() / ".cache" / "training" / f"{job.name}.node-{job.nodes.rank}.log"
+    with meeting(job) as group, joined(group, same) as training:
+        if training is None:
+            return
+        (training.scratch / "output").mkdir(exist_ok=True)
+        (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
+        command = own.command_line(settings, training.own / "train.yaml")
+        with prepared(rows, training.own):
+            environment = variables(program, training.own) | variables_of(job.nodes, training.port)
+            code = launch(command, environment, log_path, project_root(), beside=group.watching)
+        if code:
+            raise failure(own.name, job, f"{own.name} did not finish", log_path)
+
+
+def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:
+    """What all nodes must have alike; nothing for one node."""
+    return facts_of(job, rows, versions | {"cards of all nodes": str(cards.count)}) if job.nodes.count > 1 else {}
+
+
+@contextmanager
+def _progress(
+    own: Program, job: Job, dataset: FittingRows[T], cards: Cards, checkpoint: Path | None, output: Path
+) -> Iterator[Callable[[str], None]]:
+    """A function for each line that the program prints; it shows the progress of the training."""
+    rows, params = len(dataset.rows), job.train
+    batch = params.per_device_train_batch_size * params.gradient_accumulation_steps * cards.count
+    tokens = sum(row.tokens for row in dataset.rows) / rows * batch
+    progress = Progress(job.name, job.loss, tokens)
+    earlier = State.model_validate_json((checkpoint / "trainer_state.json").read_bytes()).points if checkpoint else []
+    progress.start(planned_steps(job, rows, cards.count), earlier)
+    follow = (
+        follow_file(progress, output / own.log)
+        if own.log
+        else follow_output(progress, step_of(checkpoint), settings_of(job).logging_steps)
+    )
+    try:
+        yield follow
+        follow("")  # what was logged after the last line that it printed
+    finally:
+        progress.end()
 
 
 def inherited(program: str, job: Job, scratch: Path) -> dict[str, str]:
@@ -149,6 +236,7 @@ def inherited(program: str, job: Job, scratch: Path) -> dict[str, str]:
     own = {
         "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # its torchrun before ours
         "HF_DATASETS_CACHE": str(scratch / "datasets"),  # its datasets is older than ours
+        "PYTHONUNBUFFERED": "1",  # what it prints of a step is read at once
     }
     threads = {"OMP_NUM_THREADS": str(job.run.threads)} if job.run.device == "cpu" else {}
     return dict(os.environ) | own | threads
@@ -169,9 +257,9 @@ def cards_of(job: Job, program: str, words: list[str], on_cpu: int = 1) -> Cards
     kind = job.run.device.partition(":")[0]
     option = re.search(r"--nproc[-_]per[-_]node[ =](\d+)", " ".join(words))
     here = option[1] if option else os.environ.get("NPROC_PER_NODE")
-    nodes = int(os.environ.get("NNODES") or 1)
+    nodes = job.nodes.count if job.nodes.count > 1 else int(os.environ.get("NNODES") or 1)
     if kind == "cpu":
-        return Cards(int(option[1]) if option else on_cpu, device_memory("cpu"))
+        return Cards((int(option[1]) if option else on_cpu) * job.nodes.count, device_memory("cpu"))
     visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES" if kind == "npu" else "CUDA_VISIBLE_DEVICES")
     seen, memory = probed(program, kind)
     count = int(here) if here else seen or len((visible or "0").split(","))
@@ -261,11 +349,6 @@ def trained(
 ) -> Trained:
     """The result of the training, from its state and its log."""
     batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
-    points = [
-        LossPoint(entry.step, entry.loss, entry.learning_rate or 0.0)
-        for entry in state.log_history
-        if entry.loss is not None
-    ]
     # a training of fewer steps than logging_steps logs only the mean over all of them
     means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
     return Trained(
@@ -277,7 +360,7 @@ def trained(
         tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
         tokens_trained=round(sum(row.answer_tokens for row in dataset.rows) * state.epoch),
         effective_batch=logged(log_path, "Total train batch size") or batch,
-        losses=points or means,
+        losses=state.points or means,
         resumed_at=resumed_at,
         versions=versions,
     )

@@ -96,6 +96,10 @@ def yaml_keys(job: Job, scratch: Path) -> dict[str, Any]:
         keys["save_strategy"] = "no"  # the Trainer's default is one every 500 steps
     elif run.resume and "save_total_limit" not in settings.extra:
         keys["save_total_limit"] = 1  # to resume, the last one is enough
+    if run.report_to or "report_to" not in settings.extra:
+        keys["report_to"] = run.report_to or "none"  # else to every tracker that is installed
+    if run.report_to:
+        keys["run_name"] = job.name
     return keys
 
 

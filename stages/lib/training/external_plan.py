@@ -38,7 +38,7 @@ def digest(kind: str, job: Job, rows: list[Conversation], cards: Cards, versions
             "train": job.train.model_dump(exclude=NOT_IN_DIGEST | {"trainer": True}),
             kind: settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,
-            "arm": job.arm.model_dump(exclude={"dataset"}),
+            "arm": job.arm.model_dump(exclude={"dataset", "alpha"}),
             "student": files_of(job.student),
             "device": job.run.device,
             "cards": cards.count,
@@ -60,8 +60,9 @@ def check_needs(job: Job, rows: int, cards: Cards, scratch: Path) -> None:
     check_room(job, size, scratch, checkpoints_at_once(job, steps), fewer)
     settings = deepspeed_file(job.train.deepspeed)
     sharing = Sharing(cards.count, zero_stage(settings) if settings else None, job.train.bf16)
-    # on a CPU all ranks share the host's memory
-    there = cards.memory // cards.count if cards.memory and job.run.device == "cpu" else cards.memory
+    # on a CPU all ranks of a host share its memory
+    here = cards.count // job.nodes.count if job.run.device == "cpu" else 1
+    there = cards.memory // here if cards.memory else None
     check_cards(job, size, sharing, there)
 
 

@@ -1,6 +1,6 @@
 """Start the processes of a training and stop them when this process stops; read DeepSpeed's settings and a log's end.
 
-launch(["torchrun", …], os.environ, Path(".cache/training/filtered.log"))    → the exit code; the log streams to stderr
+launch(["torchrun", …], os.environ, Path(".cache/training/filtered.log"))    → the exit code; stderr shows its lines
 last_lines(log)                                                              → "LOG ends: … | …", for an error message
 """
 
@@ -12,13 +12,14 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from stages.lib.command import Interrupted, project_root
 from stages.lib.training import TrainingError
+from stages.lib.training.progress import is_for_the_log_alone
 
 log = logging.getLogger("distillery.train")
 
@@ -49,14 +50,26 @@ def zero_stage(path: str) -> int:
         raise TrainingError(f"{path}: not a DeepSpeed settings file ({error}). Fix it or name another one.") from error
 
 
+def zero_of(name: str | None) -> int | None:
+    """The ZeRO stage of the settings that ``train.deepspeed`` names; None without DeepSpeed."""
+    settings = deepspeed_file(name)
+    return zero_stage(settings) if settings else None
+
+
 def launch(
     command: list[str],
     environment: Mapping[str, str],
     log_path: Path,
     cwd: Path | None = None,
     holds: tuple[int, ...] = (),
+    beside: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+    follow: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Run a command, with output on stderr and in the log; return its exit code. ``holds``: descriptors to inherit."""
+    """Run a command, with all output in the log; return its exit code.
+
+    Its lines are on stderr too, but for the bars and dictionaries of its steps. ``holds``: descriptors to inherit.
+    ``beside`` is entered with the process id while the command runs. ``follow`` is called with each line.
+    """
     log.info("train: %s (log: %s)", shlex.join(command), log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -72,13 +85,23 @@ def launch(
             pass_fds=holds,
         ) as process,
         _stopped_with_parent(process),
+        beside(process.pid),
     ):
         assert process.stdout is not None
+        begun = b""
         while chunk := process.stdout.read1():  # type: ignore[attr-defined]  # a progress bar ends no line
             file.write(chunk)
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.flush()
+            *lines, begun = re.split(rb"[\r\n]+", begun + chunk)
+            _pass_on(lines, follow)
+        _pass_on([begun], follow)
     return process.returncode
+
+
+def _pass_on(lines: list[bytes], follow: Callable[[str], None]) -> None:
+    for text in (line.decode(errors="replace") for line in lines if line.strip()):
+        follow(text)
+        if not is_for_the_log_alone(text):
+            print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

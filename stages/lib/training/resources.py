@@ -3,9 +3,9 @@
 The estimate in fp32: a parameter takes 4 bytes in the final weights. A trained one takes 12 more in memory (its
 gradient and Adam's two moments) and up to 16 in a checkpoint. The activations of the rows need memory in addition.
 
-With DeepSpeed, ZeRO-1 shards the optimizer's 12 bytes over the cards, ZeRO-2 the gradients too, ZeRO-3 the weights
-too. In bf16, a weight and its gradient then take 2 bytes each, and the 12 bytes are the fp32 copy of the weight and the
-two moments (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+With DeepSpeed, ZeRO-1 shards the optimizer's 12 bytes over the cards of all nodes, ZeRO-2 the gradients too, ZeRO-3
+the weights too. In bf16, a weight and its gradient then take 2 bytes each, and the 12 bytes are the fp32 copy of the
+weight and the two moments (Rajbhandari et al. 2020, arXiv:1910.02054, section 3). FSDP2 shards all 16 bytes of fp32.
 """
 
 import json
@@ -24,6 +24,7 @@ from typing import Any
 
 from stages.lib.params import Lora
 from stages.lib.training import Job, TrainingError
+from stages.lib.training.launching import zero_of
 
 log = logging.getLogger("distillery.train")
 
@@ -55,15 +56,22 @@ class Size:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a training uses its cards: their number, DeepSpeed's ZeRO stage (None without DeepSpeed), bf16 or fp32."""
+    """How a training uses its cards: their number, DeepSpeed's ZeRO stage (None without DeepSpeed), bf16 or fp32.
+
+    ``fsdp2``: FSDP2 shards it. ``nodes``: on how many hosts the cards are.
+    """
 
     cards: int
     stage: int | None
     bf16: bool
+    fsdp2: bool = False
+    nodes: int = 1
 
     def bytes_per_card(self, size: Size) -> tuple[float, float]:
         """The bytes on each card of the weights, and of gradients and optimizer."""
         frozen = size.parameters - size.trained
+        if self.fsdp2:
+            return WEIGHT * size.parameters / self.cards, STATE * size.trained / self.cards
         if self.stage is None:  # what is trained stays in fp32
             return (2 if self.bf16 else WEIGHT) * frozen + WEIGHT * size.trained, STATE * size.trained
         one = 2 if self.bf16 else WEIGHT
@@ -149,7 +157,7 @@ def check_memory(job: Job, size: Size, sharing: Sharing) -> None:
     """Log the memory that TRL needs on each card, or in total on a CPU; TrainingError if the device has less."""
     needed, there = sum(sharing.bytes_per_card(size)), device_memory(job.run.device)
     if job.run.device == "cpu":
-        needed *= sharing.cards  # all processes share the host's memory
+        needed *= sharing.cards // sharing.nodes  # all processes of a host share its memory
     where = job.run.device if sharing.cards == 1 or job.run.device == "cpu" else f"each {job.run.device}"
     facts = job.name, needed / GIB, where, there / GIB
     log.info("train: %s: at least %.1f GiB of memory, more with longer rows; %s has %.1f GiB", *facts)
@@ -237,6 +245,8 @@ def memory_advice(job: Job) -> str:
         changes.append(
             f"set train.deepspeed: profiles/deepspeed/ds_z2_config.json, which shards the optimizer over {cards}"
         )
+    if (zero_of(params.deepspeed) or 3) < 3:
+        changes.append("set train.deepspeed: profiles/deepspeed/ds_z3_config.json, which shards the weights too")
     if params.lora is None:
         changes.append("set train.finetuning.kind: lora")
     changes.append(f"lower arms.{job.name}.cutoff_len")

@@ -3,7 +3,7 @@
 Each backend has two functions:
 
     identity(teacher)                      identifies the endpoint in the store's keys
-    connect(teacher, run, key_variable)    a context manager that yields an ``Endpoint``; only this needs a key or a
+    connect(teacher, run, role)            a context manager that yields its ``Endpoint``s; only this needs a key or a
                                            running server
 """
 
@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where questions are sent, and the API key, which is never shown; ``key_variable`` names its variable."""
+    """Where questions are sent, and the API key, which is never shown; ``key_variable`` names its variable.
+
+    One of several servers has a ``weight`` and its own limits; None: those of ``run``.
+    """
 
     base_url: str
     api_key: str = field(repr=False)
     key_variable: str = "API_KEY"
+    weight: float = 1.0
+    concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None

@@ -2,11 +2,12 @@
 
 In:   a job (training/__init__.py), train.trainer of params.yaml
 Out:  job.out                        final weights, tokenizer, and the chat template of the training
-      .cache/training/ARM.log        all output of LLaMA-Factory; it streams to stderr too
+      .cache/training/ARM.log        all output of LLaMA-Factory; its lines are on stderr too
       .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, its output
 
 LLaMA-Factory is started by ``train.trainer.command``, else by ``$LLAMAFACTORY_CLI``, else as ``llamafactory-cli`` of
-the PATH. It inherits the whole environment: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, NNODES, NODE_RANK, …
+the PATH. It inherits the whole environment: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, … On several nodes each starts
+it (training/meeting.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
 
 The rows are tokenized by its own code before it trains (encode.py). That gives their lengths, and each row must begin
 with the tokens of its prompt in evaluation, with a loss on the answer and the end token.
@@ -27,27 +28,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
-from stages.lib.trainers.llamafactory.tokens import measured_rows
-from stages.lib.training import Conversation, Job, Trained
+from stages.lib.trainers.llamafactory.tokens import Row, measured_rows
+from stages.lib.training import Conversation, Job, Trained, external
 from stages.lib.training.external import Program, inherited, run
 from stages.lib.training.external_inputs import settings_of, write_inputs
+from stages.lib.training.length import FittingRows
 from stages.lib.training.resources import check_weights_there
 from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 
-PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli")
+PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
 
 
 def train(job: Job) -> Trained:
     """Train with LLaMA-Factory and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
+    dataset, tokenizer = measured(job)
+    variables = partial(environment, job)
+    return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
+
+
+def join(job: Job) -> None:
+    """Train as one of several nodes but node 0, which saves the student."""
+    dataset, _ = measured(job)
+    external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job))
+
+
+def measured(job: Job) -> tuple[FittingRows[Row], Any]:
+    """The rows that LLaMA-Factory leaves uncut, and the tokenizer with the chat template of the training."""
     program, _ = PROGRAM.find(settings_of(job))
+    PROGRAM.check_trackers(job, program)
     check_weights_there(job.student)
     tokenizer = aligned_tokenizer(job)
     tokenizer.eos_token = end_of_turn(job, tokenizer)
-    dataset = measured_rows(job, program, tokenizer)
-    variables = partial(environment, job)
-    return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
+    return measured_rows(job, program, tokenizer), tokenizer
 
 
 @contextmanager
@@ -67,7 +82,8 @@ def environment(job: Job, program: str, scratch: Path) -> dict[str, str]:
 
 def starts_torchrun(job: Job) -> bool:
     """Whether it starts torchrun whatever cards it sees."""
-    return bool(job.train.deepspeed) or os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
+    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
+    return forced or bool(job.train.deepspeed) or job.nodes.count > 1
 
 
 def processes_on_cpu(job: Job) -> int:

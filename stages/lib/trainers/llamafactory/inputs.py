@@ -21,8 +21,6 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "warmup_ratio": unless(0.0, job.train.warmup_ratio),  # deprecated in transformers 5
         "disable_gradient_checkpointing": unless(False, not job.train.gradient_checkpointing),
     }
-    if "report_to" not in settings.extra:
-        own["report_to"] = "none"  # else to every service of which a client is installed
     return completed(job, yaml_keys(job, scratch) | own | lora_keys(job.train.lora, "lora_target"))
 
 

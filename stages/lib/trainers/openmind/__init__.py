@@ -2,7 +2,7 @@
 
 In:   a job (training/__init__.py), train.trainer of params.yaml
 Out:  job.out                        final weights, tokenizer, and the chat template of the training
-      .cache/training/ARM.log        all output of openMind; it streams to stderr too
+      .cache/training/ARM.log        all output of openMind; its lines are on stderr too
       .cache/training/ARM/DIGEST/    while it runs: train.yaml, ARM's dataset, dataset_info.json, openMind's output
 
 openMind is started by ``train.trainer.command``, else by ``$OPENMIND_CLI``, else as ``openmind-cli`` of the PATH. It
@@ -41,7 +41,8 @@ def train(job: Job) -> Trained:
     """Train with openMind and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
     from transformers import AutoTokenizer
 
-    find_openmind(settings_of(job))
+    program, _ = find_openmind(settings_of(job))
+    PROGRAM.check_trackers(job, program)
     check_student(job)
     check_loss_on(job)
     tokenizer = AutoTokenizer.from_pretrained(job.student)

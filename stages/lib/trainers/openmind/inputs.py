@@ -13,9 +13,12 @@ from stages.lib.rows import writing
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external_inputs import completed, lora_keys, sharegpt, unless, yaml_keys
 from stages.lib.training.external_inputs import write_inputs as write_common_inputs
+from stages.lib.training.trackers import log_folder
 
 # what template qwen writes between a question and its answer, and between that and the next question
 TO_ANSWER, TO_QUESTION = (f"<|im_end|>\n<|im_start|>{role}\n" for role in ("assistant", "user"))
+
+LOGGING_DIR = ("tensorboard", "swanlab")  # those that write there: its transformers knows no variable for it
 
 
 def settings_of(job: Job) -> OpenMind:
@@ -47,6 +50,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "custom_dataset_info": None if settings.merge_into else _from_root(scratch / "dataset_info.json"),
         "template": settings.template,
         "use_gradient_checkpointing": unless(True, job.train.gradient_checkpointing),
+        "logging_dir": next((str(log_folder(job, name)) for name in LOGGING_DIR if name in job.run.report_to), None),
     }
     return completed(job, yaml_keys(job, scratch) | own | lora_keys(job.train.lora, "lora_target_modules"))
 

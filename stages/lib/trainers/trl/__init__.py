@@ -1,10 +1,11 @@
 """TRL's SFTTrainer: LoRA or full, loss on the answers alone (prompts.py), on a CPU, a GPU or (with torch_npu) an NPU.
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
-processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one.
+processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
+several nodes (training/meeting.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
-    .cache/training/ARM.log                 all their output; it streams to stderr too
+    .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
 
 import json
@@ -21,15 +22,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from stages.lib.params import Lora
+from stages.lib.command import project_root
+from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
+from stages.lib.runtime.versions import versions
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.trainers.trl.prompts import tokens_of
-from stages.lib.training import Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.trainers.trl.sharding import fsdp2_keys, prepare_cpu, trained_model
+from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
+from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
-from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_stage
+from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
+from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
+from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     Sharing,
     Size,
@@ -43,9 +50,11 @@ from stages.lib.training.resources import (
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
 from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
+from stages.lib.training.trackers import check_installed, log_folder
 
 log = logging.getLogger("distillery.train")
 
+TARGETS = "targets.arrow"  # in the scratch folder: the teacher's probabilities, which all processes read
 WORKER = "stages.lib.trainers.trl.worker"
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -84,56 +93,95 @@ class TrainerResult:
     tokens_trained: int
     losses: list[LossPoint]
     measured: dict[str, float]
+    tokens_with_teacher: int | None
 
 
 def train(job: Job) -> Trained:
     """Train, merge, save. No conversation is cut at ``arm.cutoff_len``: see length.py."""
-    check_device(job.run.device, job.run.processes)
-    check_weights_there(job.student)
-    check_shares(job)
-    tokenizer = aligned_tokenizer(job)
-    dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
-    rows = [row.conversation for row in dataset.rows]
-    with scratch_folder(job, rows) as scratch:
-        work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
-        here = job.run.device == "cpu" and job.run.processes == 1 and job.train.deepspeed is None
-        result = run_trainer(work) if here else _run_workers(work)
+    with meeting(job) as group:
+        dataset = _dataset(job)
+        rows = [row.conversation for row in dataset.rows]
+        with scratch_folder(job, rows) as scratch:
+            if job.arm.alpha:
+                _write_targets(job, scratch)
+            work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
+            here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
+            result = run_trainer(work) if here else _run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
+def join(job: Job) -> None:
+    """Train as one of several nodes but node 0, which saves the student."""
+    with meeting(job) as group:
+        rows = [row.conversation for row in _dataset(job).rows]
+        with joined(group, facts_of(job, rows, versions(LIBRARIES))) as training:
+            if training:
+                work = Work(replace(job, conversations=rows), training.scratch, training.checkpoint, os.getpid())
+                _launch_workers(work, training.own, group, training.port)
+
+
+def _dataset(job: Job) -> FittingRows[_Row]:
+    """The rows that fit, after the checks that need no rows."""
+    check_device(job.run.device, job.run.processes)
+    check_weights_there(job.student)
+    check_shares(job)
+    check_installed(job)
+    tokenizer = aligned_tokenizer(job)
+    return fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer))
+
+
 def check_shares(job: Job) -> None:
-    """TrainingError if the processes cannot split a step's batches evenly, or if DeepSpeed would use ZeRO-3."""
-    processes, batches = job.run.processes, job.train.gradient_accumulation_steps
+    """TrainingError if the processes cannot split a step's batches evenly, or cannot share the weights."""
+    processes, batches = job.processes, job.train.gradient_accumulation_steps
+    stage = zero_of(job.train.deepspeed)
     if batches % processes:
+        nodes = f" (run.processes on each of {job.nodes.count} nodes)" if job.nodes.count > 1 else ""
         raise TrainingError(
-            f"run.processes: {processes} processes cannot split the {batches} batches of a step evenly. Set "
-            "train.gradient_accumulation_steps to a multiple of run.processes: the rows of a step stay the same."
+            f"run.processes: {processes} processes{nodes} cannot split the {batches} batches of a step evenly. Set "
+            "train.gradient_accumulation_steps to a multiple of them: the rows of a step stay the same."
         )
-    settings = deepspeed_file(job.train.deepspeed)
-    if settings and zero_stage(settings) > 2:
+    if job.arm.alpha and job.nodes.count > 1:
         raise TrainingError(
-            f"train.deepspeed: {settings} shards the weights too, but TRL here saves them from one process. Use "
-            "ZeRO stage 2, profiles/deepspeed/ds_z2_config.json."
+            f"arms.{job.name}.alpha: only node 0 has the teacher's probabilities. Train on one node, or set alpha: 0.0."
+        )
+    if job.train.fsdp2 and processes == 1:
+        raise TrainingError("train.trainer.fsdp2: one process has nobody to share with. Raise run.processes.")
+    if job.train.packing and stage == 3:
+        raise TrainingError(
+            "train.trainer.packing: ZeRO-3 never has the whole model, which shows whether packed rows attend to each "
+            "other. Set packing: false, or use ZeRO-2 or fsdp2."
         )
 
 
-def _run_workers(work: Work) -> TrainerResult:
-    """Train in separate processes, each with its share of the cards or threads."""
-    job, scratch = work.job, work.scratch
+def _run_workers(work: Work, group: Group) -> TrainerResult:
+    """Train in separate processes on all nodes; the result of the first of them."""
+    facts = facts_of(work.job, work.job.conversations, versions(LIBRARIES)) if work.job.nodes.count > 1 else {}
+    port = lead(group, facts, work.scratch, work.checkpoint)
+    result = _launch_workers(work, work.scratch, group, port)
+    assert result  # node 0 has the first process
+    return result
+
+
+def _launch_workers(work: Work, folder: Path, group: Group, port: int) -> TrainerResult | None:
+    """Start this node's processes, each with its share of its cards or threads; the result of the first of all."""
+    job, first = work.job, work.job.nodes.rank == 0
     count = job.run.processes
-    log_path = scratch.parent.with_suffix(".log")
+    log_path = project_root() / ".cache" / "training" / f"{job.name}{'' if first else f'.{folder.name}'}.log"
     for name in ("result.json", "error.txt"):
-        (scratch / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     alone = {"device": split(job.run.device)[0], "threads": max(1, job.run.threads // count)}
     worker = replace(work, job=replace(job, run=job.run.model_copy(update=alone)))
-    with writing(scratch / "work.json") as file:
+    with writing(folder / "work.json") as file:
         file.write(TypeAdapter(Work).dump_json(worker))
-    code = launch(command_line(work), environment(worker.job, visible_cards(job.run.device, count)), log_path)
-    if (scratch / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only lack that one
-        raise TrainingError((scratch / "error.txt").read_text())
-    if code or not (scratch / "result.json").is_file():
+    cards = visible_cards(job.run.device, count)
+    command = command_line(job, folder / "work.json", port)
+    code = launch(command, environment(worker.job, cards), log_path, beside=group.watching)
+    if (folder / "error.txt").is_file() and not was_killed(code, log_path):  # else the others only lack that one
+        raise TrainingError((folder / "error.txt").read_text())
+    result = folder / "result.json"
+    if code or (first and not result.is_file()):
         raise failure(job, code, log_path)
-    return TypeAdapter(TrainerResult).validate_json((scratch / "result.json").read_bytes())
+    return TypeAdapter(TrainerResult).validate_json(result.read_bytes()) if first else None
 
 
 def was_killed(code: int, log_path: Path) -> bool:
@@ -151,12 +199,16 @@ def failure(job: Job, code: int, log_path: Path) -> TrainingError:
     return TrainingError(f"train: {job.name}: a process ended with exit code {code}. {last_lines(log_path)}")
 
 
-def command_line(work: Work) -> list[str]:
+def command_line(job: Job, work: Path, port: int) -> list[str]:
     """One process runs without torchrun: a process group of one would cost DDP's copy of the gradients."""
-    plain = work.job.run.processes == 1 and work.job.train.deepspeed is None
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    torchrun += ["--nproc-per-node", str(work.job.run.processes)]
-    return [sys.executable, *([] if plain else torchrun), "-m", WORKER, str(work.scratch / "work.json")]
+    plain = job.processes == 1 and job.train.deepspeed is None
+    nodes = job.nodes
+    group = ["--standalone", "--local-addr", "127.0.0.1"]
+    if nodes.count > 1:
+        group = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
+        group += ["--master-addr", nodes.address, "--master-port", str(port)]
+    torchrun = ["-m", "torch.distributed.run", *group, "--nproc-per-node", str(job.run.processes)]
+    return [sys.executable, *([] if plain else torchrun), "-m", WORKER, str(work)]
 
 
 def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
@@ -185,21 +237,25 @@ def run_trainer(work: Work) -> TrainerResult:
     tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
     with explain_out_of_memory(job):
         check_needs(job, work.scratch)
+        config = _config(job, str(work.scratch))  # before the weights: with ZeRO-3 they are shared when they are loaded
         set_seed(job.train.seed)  # the adapters are initialized at random
         # bf16 is only the precision of the arithmetic: in bf16 weights, small updates would be rounded away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
         model.generation_config = minimal_generation_config(tokenizer)  # some published ones cannot be saved
-        trainer = _trainer(job, model, tokenizer, job.conversations, str(work.scratch))
+        trainer = _trainer(job, model, tokenizer, job.conversations, config)
         labels = rows_of(trainer.train_dataset)
         check_end_is_trained(job, labels, tokenizer)
         packs = len(trainer.train_dataset)
+        with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
+        model = trained_model(trainer, job, _adapter(job))
         if trainer.is_world_process_zero():
-            _save(trainer, tokenizer, job)
+            _save(model, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
-    return _trainer_result(trainer, packs, measured, sum(label != -100 for row in labels for label in row))
+    trained = sum(label != -100 for row in labels for label in row)
+    return _trainer_result(trainer, packs, measured, trained, with_teacher)
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -210,12 +266,36 @@ def epochs_done(checkpoint: Path | None) -> int:
 def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> None:
     """Set the order of rows from batches.py, and count tokens and padding."""
     rows = trainer.train_dataset
-    order = row_order([len(each) for each in rows["input_ids"]], job.train, job.run.processes)
+    order = row_order([len(each) for each in rows["input_ids"]], job.train, job.processes)
     if order:
         trainer.train_dataset = padded_with_fillers(rows, order.fillers, tokenizer.eos_token_id)
         order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
         trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = CountingCollator(trainer.data_collator)
+
+
+def _write_targets(job: Job, scratch: Path) -> None:
+    """The teacher's probabilities where all processes read them."""
+    uncompressed(job.scores, scratch / TARGETS)
+    if not Targets(scratch / TARGETS).tokens:
+        raise _no_targets(job)
+
+
+def _follow_teacher(trainer: Any, work: Work) -> int:
+    """Train on the teacher's probabilities too; the tokens of an epoch that have them, at least one."""
+    targets = Targets(work.scratch / TARGETS)
+    count = sum(len(targets.of(ids).positions) for row in trainer.train_dataset for ids in rows_in(row))
+    if not count:
+        raise _no_targets(work.job)
+    follow_teacher(trainer, targets, work.job.arm.alpha)
+    return count
+
+
+def _no_targets(job: Job) -> TrainingError:
+    return TrainingError(
+        f"arms.{job.name}.alpha: no token of its rows has the teacher's probabilities. metrics/score/{job.name}.json "
+        "says why; fix score, or set alpha: 0.0."
+    )
 
 
 def _log_batches(trainer: Any, job: Job) -> None:
@@ -232,11 +312,12 @@ def _text(path: Path | None) -> str | None:
 def check_needs(job: Job, scratch: Path) -> None:
     """TrainingError if the disk or the memory is too small; checked before the weights are loaded."""
     size = estimated_size(job)
-    check_disk(job, size, scratch)
-    settings = deepspeed_file(job.train.deepspeed)
-    stage = zero_stage(settings) if settings else None
+    if job.nodes.rank == 0:
+        check_disk(job, size, scratch)
+    stage = zero_of(job.train.deepspeed)
     # without DeepSpeed, bf16 is only for the arithmetic: frozen weights stay fp32 too
-    check_memory(job, size, Sharing(job.run.processes, stage, job.train.bf16 and stage is not None))
+    bf16 = job.train.bf16 and stage is not None
+    check_memory(job, size, Sharing(job.processes, stage, bf16, job.train.fsdp2, job.nodes.count))
 
 
 def estimated_size(job: Job) -> Size:
@@ -249,7 +330,7 @@ def estimated_size(job: Job) -> Size:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
         if job.train.lora:
             with _refused_by_trl():
-                model = get_peft_model(model, _adapter(job.train.lora))
+                model = get_peft_model(model, _adapter(job))
     numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
 
@@ -263,25 +344,22 @@ def _refused_by_trl() -> Iterator[None]:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
-def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
+def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
     """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
     rows = tokens_of(job, conversations, tokenizer)
     return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
-def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], scratch: str) -> Any:
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+def _config(job: Job, scratch: str) -> Any:
+    """TRL's settings; with several processes, this begins their group."""
+    from trl import SFTConfig
 
     params, arm = job.train, job.arm
-    packing = job.train.packing and not leaks(model)
-    if job.train.packing and not packing:
-        log.warning("train.trainer.packing: off: in a %s, packed rows would attend to each other", type(model).__name__)
     config = SFTConfig(
         output_dir=scratch,
         per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps // job.run.processes,
-        gradient_checkpointing=params.gradient_checkpointing,
+        gradient_accumulation_steps=params.gradient_accumulation_steps // job.processes,
+        gradient_checkpointing=params.gradient_checkpointing and not params.fsdp2,  # FSDP2 has its own
         num_train_epochs=arm.num_train_epochs,
         max_steps=arm.max_steps or -1,
         learning_rate=arm.learning_rate,
@@ -292,20 +370,34 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         bf16=params.bf16,
         use_cpu=job.run.device == "cpu",
         seed=params.seed,
-        max_length=arm.cutoff_len if packing else None,  # rows that are too long were left out, so nothing is cut
-        packing=packing,
+        max_length=arm.cutoff_len if params.packing else None,  # rows that are too long are left out: nothing is cut
+        packing=params.packing,
         packing_strategy="bfd",  # does not split rows
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would log 0.0
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress.py shows it
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
-        report_to="none",
+        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
+        run_name=job.name,
         deepspeed=deepspeed_file(params.deepspeed),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
+        **fsdp2_keys(job),
     )
+    prepare_cpu(job, config)
+    return config
+
+
+def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], config: Any) -> Any:
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    if config.packing and leaks(model):
+        log.warning("train.trainer.packing: off: in a %s, packed rows would attend to each other", type(model).__name__)
+        config.packing, config.max_length = False, None
     rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
     with _refused_by_trl():
         trainer = SFTTrainer(
@@ -313,10 +405,46 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_adapter(params.lora) if params.lora else None,
+            peft_config=_adapter(job),
         )
+    batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
+    steps_per_epoch = len(trainer.train_dataset) / batch
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    trainer.remove_callback(PrinterCallback)
+    if "dvclive" in job.run.report_to and trainer.is_world_process_zero():
+        trainer.add_callback(_report_to_dvclive(job))
+    trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
     trainer.add_callback(_stop_at_non_finite_loss(job))
     return trainer
+
+
+def _report_to_dvclive(job: Job) -> Any:
+    """transformers' callback with a folder for each arm; no variable names DVCLive's folder."""
+    from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
+
+    return DVCLiveCallback(live=Live(str(log_folder(job, "dvclive") / job.name), save_dvc_exp=False, dvcyaml=None))
+
+
+def _show_progress(progress: Progress) -> Any:
+    """A callback with which the first process shows the progress of the training."""
+    from transformers import TrainerCallback
+
+    class ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.start(state.max_steps, _points(state))
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                for point in _points(state)[-1:]:
+                    progress.add(point)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                progress.end()
+
+    return ShowProgress()
 
 
 def _stop_at_non_finite_loss(job: Job) -> Any:
@@ -338,9 +466,12 @@ def optimizer(device: str) -> dict[str, str]:
     return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
-def _adapter(lora: Lora) -> Any:
+def _adapter(job: Job) -> Any:
+    """peft's settings of the adapters; None if all weights are trained."""
     from peft import LoraConfig
 
+    if (lora := job.train.lora) is None:
+        return None
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -350,8 +481,7 @@ def _adapter(lora: Lora) -> Any:
     )
 
 
-def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
+def _save(model: Any, tokenizer: Any, job: Job) -> None:
     if job.train.lora:
         if job.train.lora.keep_adapter:
             model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
@@ -360,17 +490,24 @@ def _save(trainer: Any, tokenizer: Any, job: Job) -> None:
     save_model(model, tokenizer, job)
 
 
-def _trainer_result(trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int) -> TrainerResult:
+def _trainer_result(
+    trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int, with_teacher: int | None
+) -> TrainerResult:
     state = trainer.state
-    logs = [entry for entry in state.log_history if "loss" in entry]
     return TrainerResult(
         steps=state.global_step,
         epochs=float(state.epoch),
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
-        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs],
+        losses=_points(state),
         measured=measured,
+        tokens_with_teacher=None if with_teacher is None else round(with_teacher * state.epoch),
     )
+
+
+def _points(state: Any) -> list[LossPoint]:
+    logs = [entry for entry in state.log_history if "loss" in entry]
+    return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 
 
 def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
@@ -386,5 +523,6 @@ def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Tra
         tokens_trained=result.tokens_trained,
         effective_batch=round(packs_a_step * rows / result.packs),  # the mean number, if rows are packed
         losses=result.losses,
+        tokens_with_teacher=result.tokens_with_teacher,
         measured=result.measured,
     )

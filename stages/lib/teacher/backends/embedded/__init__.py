@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.lib.command import DistilleryError
-from stages.lib.params import EmbeddedTeacher, Run
+from stages.lib.params import EmbeddedTeacher, Role, Run
 from stages.lib.teacher.backends import Endpoint
 
 REQUESTS_VARIABLE = "DISTILLERY_EMBEDDED_REQUESTS"  # names a file that gets the body of each request
 
 
 @contextmanager
-def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
+def connect(teacher: EmbeddedTeacher, run: Run, role: Role) -> Iterator[list[Endpoint]]:
     """Start the server, yield its address, then end it. It ends by itself if this process is killed.
 
-    It needs no key, so ``key_variable`` is not used.
+    It needs no key and has one server, whatever its ``role``.
     """
     assert run.embedded  # params are valid
     command = [
@@ -53,7 +53,7 @@ def connect(teacher: EmbeddedTeacher, run: Run, key_variable: str | None) -> Ite
             said = (lines[-1] if lines else "the embedded teacher did not start").removeprefix("Error: ")
             raise DistilleryError(said)
         try:
-            yield Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")
+            yield [Endpoint(f"http://127.0.0.1:{port}/v1", api_key="embedded")]
         finally:
             server.stdin.close()
 

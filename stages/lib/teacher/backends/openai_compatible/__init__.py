@@ -7,27 +7,47 @@ from contextlib import contextmanager
 from dotenv import dotenv_values
 
 from stages.lib.command import DistilleryError, project_root
-from stages.lib.params import Run, ServedTeacher
+from stages.lib.params import Role, Run, ServedTeacher, Server
 from stages.lib.teacher.backends import Endpoint
 
 
 def identity(teacher: ServedTeacher) -> str:
-    """The server's address: answers of different servers are different answers."""
+    """The address in params: answers of different ones are different answers, whatever servers run.endpoints names."""
     return teacher.base_url.rstrip("/")
 
 
 @contextmanager
-def connect(teacher: ServedTeacher, run: Run, key_variable: str | None) -> Iterator[Endpoint]:
-    """The endpoint named in params, with the key from the environment or from .env."""
-    assert key_variable  # params are valid
-    key = os.environ.get(key_variable) or dotenv_values(project_root() / ".env").get(key_variable)
+def connect(teacher: ServedTeacher, run: Run, role: Role) -> Iterator[list[Endpoint]]:
+    """The servers that run.endpoints names, or the address in params, with keys from the environment or from .env."""
+    variable = run.key_variable(role)
+    assert variable  # params are valid
+    if servers := run.servers(role):
+        yield [_endpoint_of(server, server.key_variable or variable) for server in servers]
+    else:
+        yield [endpoint_at(identity(teacher), variable)]
+
+
+def endpoint_at(base_url: str, variable: str | None) -> Endpoint:
+    """One server with the key in a variable."""
+    assert variable  # params are valid
+    return Endpoint(base_url.rstrip("/"), _key(variable), variable)
+
+
+def _endpoint_of(server: Server, variable: str) -> Endpoint:
+    limits = server.model_dump(exclude={"base_url", "key_variable"})
+    return Endpoint(server.base_url.rstrip("/"), _key(variable), variable, **limits)
+
+
+def _key(variable: str) -> str:
+    """The key in a variable; DistilleryError where there is none or it cannot be one."""
+    key = os.environ.get(variable) or dotenv_values(project_root() / ".env").get(variable)
     if not key:
         raise DistilleryError(
-            f"{key_variable}: not set. Export it, or write '{key_variable}=…' into .env; "
+            f"{variable}: not set. Export it, or write '{variable}=…' into .env; "
             "for a server that needs no key, set any word."
         )
     if not (key.isascii() and key.isprintable()):
         raise DistilleryError(
-            f"{key_variable}: holds a line end or a character outside ASCII, which no key has. Copy the key again."
+            f"{variable}: holds a line end or a character outside ASCII, which no key has. Copy the key again."
         )
-    yield Endpoint(identity(teacher), key, key_variable)
+    return key

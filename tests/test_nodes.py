@@ -1,0 +1,300 @@
+"""Several nodes: which they are, that they compare their inputs, and that all of them end with one line."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from socket import create_server
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from stages.lib.join import main as join
+from stages.lib.params import load_params
+from stages.lib.training import Job, Nodes, TrainingError
+from stages.lib.training import meeting as module
+from stages.lib.training.launching import launch
+from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
+from stages.lib.training.nodes import first_host, nodes_of, variables_of
+from tests.test_train_batches import uneven
+from tests.workspace import ROOT, write_changed_params
+
+# what a second node does: it joins, then helps until it is stopped
+HELPS = """
+import sys, time
+from pathlib import Path
+from tests.test_nodes import job_of
+from stages.lib.training.meeting import joined, meeting
+job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 1, int(sys.argv[3]))
+with meeting(job) as group, joined(group, {"rows": "same"}):
+    print("joined", flush=True)
+    time.sleep(600)
+"""
+# what a node 0 does: it begins, then trains until it is stopped
+LEADS = """
+import sys, time
+from pathlib import Path
+from tests.test_nodes import job_of
+from stages.lib.training.meeting import lead, meeting
+job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 0, int(sys.argv[3]))
+with meeting(job) as group:
+    lead(group, {"rows": "same"}, job.out, None)
+    time.sleep(600)
+"""
+SRUN = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
+
+
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("NODES_TIMEOUT_S", "20")
+
+
+def job_of(tmp_path: Path, student: Path, rank: int, port: int, **changes: Any) -> Job:
+    own = {"train.student.kind": "path", "train.student.name": str(student)}
+    path = tmp_path / f"params-{rank}.yaml"
+    write_changed_params(ROOT / "params.yaml", own | changes, path)
+    params = load_params(path)
+    arm, place = params.arms["filtered"], Nodes(2, rank, "127.0.0.1", port)
+    return Job(
+        "filtered", uneven(3), student, params.train, arm, params.run, params.convert.markers, tmp_path, nodes=place
+    )
+
+
+def free_port() -> int:
+    with closing(create_server(("127.0.0.1", 0))) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Nodes()),
+        ({"NNODES": "1", "NODE_RANK": "1"}, Nodes()),
+        ({"MASTER_PORT": "29500"}, Nodes()),  # of another program
+        (
+            {"NNODES": "3", "NODE_RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "29500"},
+            Nodes(3, 2, "a", 29500),
+        ),
+        (SRUN, Nodes(2, 1, "gpu07", 24711)),
+        (SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "5"}, Nodes(2, 1, "10.0.0.7", 5)),
+        (SRUN | {"NNODES": "1"}, Nodes()),
+        # a job step on one node of the job
+        (SRUN | {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "gpu08", "SLURM_NODEID": "0"}, Nodes()),
+        ({"SLURM_JOB_ID": "4711", "SLURM_NNODES": "1", "SLURM_NODELIST": "gpu07"}, Nodes()),
+    ],
+)
+def test_the_nodes_are_those_of_torchruns_variables_or_of_slurm(variables: dict[str, str], expected: Nodes) -> None:
+    assert nodes_of(variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"NNODES": "2"}, "NODE_RANK: not set, while NNODES are. Several nodes need NNODES, NODE_RANK, MASTER_ADDR"),
+        ({"NODE_RANK": "1"}, "NNODES: not set, while NODE_RANK are."),
+        ({"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "a"}, "MASTER_PORT: not set, while MASTER_ADDR and NNODES"),
+        (SRUN | {"SLURM_NODEID": ""}, "NODE_RANK: not set, .* Under Slurm, start each node with srun"),  # salloc
+        ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "5"}, "NODE_RANK: 2, but the 2 nodes"),
+        ({"NNODES": "two", "NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "5"}, "invalid literal .* 'two'"),
+    ],
+)
+def test_variables_that_are_half_set_are_one_line(variables: dict[str, str], line: str) -> None:
+    with pytest.raises(TrainingError, match=line):
+        nodes_of(variables)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ("node[01-03,07]", "node01"),
+        ("node[07,01-03],gpu5", "node07"),
+        ("cpu3,node[01-03]", "cpu3"),
+        ("gpu-a100-[1-4]", "gpu-a100-1"),
+        ("r[1-2]n[2-4]", "r1n2"),
+        ("host-1.cluster.local", "host-1.cluster.local"),
+    ],
+)
+def test_the_first_host_of_slurms_list_is_node_0(hosts: str, first: str) -> None:
+    assert first_host(hosts) == first
+
+
+def test_a_program_that_starts_torchrun_is_told_the_nodes() -> None:
+    assert variables_of(Nodes(), 5) == {}
+    expected = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "5"}
+    assert variables_of(Nodes(2, 1, "10.0.0.1", 29500), 5) == expected
+
+
+def test_join_is_for_the_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--arm", "filtered", "--params", str(ROOT / "params.yaml")]
+    assert (
+        "NODE_RANK: this is node 0, or the only one. Run 'make train' here"
+        in CliRunner().invoke(join, arguments).stderr
+    )
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert "NNODES: not set" in CliRunner().invoke(join, arguments).stderr
+
+
+# --- the meeting, over a real connection
+
+
+def both(first: Callable[[], Any], second: Callable[[], Any]) -> list[Any]:
+    """What two nodes say, the second one in a thread: its result, or the line of its error."""
+    found: list[Any] = [None, None]
+
+    def run(place: int, does: Callable[[], Any]) -> None:
+        try:
+            found[place] = does()
+        except TrainingError as error:
+            found[place] = str(error)
+
+    thread = threading.Thread(target=run, args=(1, second))
+    thread.start()
+    run(0, first)
+    thread.join(60)
+    return found
+
+
+def leading(job: Job, facts: dict[str, str]) -> Any:
+    def does() -> str:
+        scratch = job.out / ".cache" / "training" / "filtered" / "0123"
+        scratch.mkdir(parents=True, exist_ok=True)
+        with meeting(job) as group:
+            lead(group, facts, scratch, None)
+        return "trained"
+
+    return does
+
+
+def joining(job: Job, facts: dict[str, str], error: str = "") -> Any:
+    def does() -> str:
+        with meeting(job) as group, joined(group, facts) as training:
+            assert training
+            assert training.own.is_dir()
+            if error:
+                raise TrainingError(error)
+        return training.own.name
+
+    return does
+
+
+def test_two_nodes_begin_and_end_together(tmp_path: Path, tiny_student: Path) -> None:
+    port = free_port()
+    one, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
+    facts = facts_of(one, uneven(3), {"torch": "2.13.0"})
+    assert facts == facts_of(other, uneven(3), {"torch": "2.13.0"})
+    assert both(leading(one, facts), joining(other, facts)) == ["trained", "node-1"]
+    assert not (tmp_path / ".cache" / "training" / "filtered" / "0123" / "node-1").exists()
+
+
+def test_a_node_with_other_inputs_is_refused_and_told_what_differs(tmp_path: Path, tiny_student: Path) -> None:
+    port = free_port()
+    one = job_of(tmp_path, tiny_student, 0, port)
+    other = job_of(tmp_path, tiny_student, 1, port, **{"arms.filtered.learning_rate": 0.5})
+    mine, theirs = facts_of(one, uneven(3), {"torch": "2.13.0"}), facts_of(other, uneven(4), {"torch": "2.12.0"})
+    node_0, node_1 = both(leading(one, mine), joining(other, theirs))
+    differing = "arms.filtered.learning_rate: 0.5 instead of 0.001; rows; torch: 2.12.0 instead of 2.13.0."
+    assert f"differs from node 0 in {differing} Give it the same commit" in node_0
+    assert node_0 in node_1
+
+
+def test_checkpoints_of_several_nodes_need_a_folder_that_all_see(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARED_S", 1.0)
+    port, changes = free_port(), {"run.checkpoint_steps": 5}
+    one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
+    assert both(leading(one, {}), joining(other, {})) == ["trained", "node-1"]
+    elsewhere = replace(one, out=tmp_path / "its own disk")
+    node_0, node_1 = both(leading(elsewhere, {}), joining(other, {}))
+    assert "run.checkpoint_steps: node 1 (" in node_0
+    assert "does not see " in node_0
+    assert node_0 in node_1
+
+
+def test_the_error_that_knows_what_went_wrong_is_the_one_on_every_node(tmp_path: Path, tiny_student: Path) -> None:
+    port = free_port()
+    one, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
+
+    def fails() -> None:
+        with meeting(one) as group:
+            lead(group, {}, tmp_path, None)
+            code = launch(["sleep", "60"], os.environ, tmp_path / "log", beside=group.watching)
+            raise TrainingError(f"train: filtered: a process ended with exit code {code}.")
+
+    said = "train: filtered: cuda is out of memory."
+    node_0, node_1 = both(fails, joining(other, {}, said))
+    assert node_0.startswith("node 1 (")
+    assert node_0.endswith(said)
+    assert node_1 == said
+
+
+def test_nodes_do_not_wait_for_ever(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODES_TIMEOUT_S", "1")
+    port = free_port()
+    one, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
+    with pytest.raises(TrainingError, match=r"no node 0 at 127.0.0.1:\d+ within 1 s .*Run 'make train' there"):
+        joining(other, {})()
+    with pytest.raises(TrainingError, match=r"node 1 did not join .* within 1 s .*Run 'make join ARM=filtered' there"):
+        leading(one, {})()
+    with (
+        closing(create_server(("", port))),
+        pytest.raises(TrainingError, match=f"MASTER_PORT: {port} is in use on this host"),
+    ):
+        leading(one, {})()
+
+
+@pytest.mark.heavy
+def test_a_node_that_dies_ends_the_others_in_one_line(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOST_S", 3.0)
+    monkeypatch.setattr(module, "ENDED_S", 2.0)
+    port = free_port()
+    helper = [sys.executable, "-c", HELPS, str(tmp_path), str(tiny_student), str(port)]
+    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    job = job_of(tmp_path, tiny_student, 0, port)
+
+    def trains() -> None:
+        with meeting(job) as group:
+            lead(group, {"rows": "same"}, tmp_path, None)
+            assert process.stdout
+            assert process.stdout.readline() == "joined\n"
+            process.kill()
+            launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+            raise TrainingError("train: filtered: RuntimeError: Connection closed by peer. See the log.")
+
+    with pytest.raises(TrainingError, match=r"train: filtered: node 1 \(.*\) is gone: there is no sign of it"):
+        trains()
+    process.wait()
+
+
+@pytest.mark.heavy
+def test_a_node_whose_node_0_dies_ends_in_one_line(tmp_path: Path, tiny_student: Path) -> None:
+    port = free_port()
+    helper = [sys.executable, "-c", LEADS, str(tmp_path), str(tiny_student), str(port)]
+    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    job = job_of(tmp_path, tiny_student, 1, port)
+
+    def trains() -> None:
+        with meeting(job) as group, joined(group, {"rows": "same"}):
+            process.kill()
+            launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+
+    with pytest.raises(TrainingError, match="train: filtered: node 0 is gone: there is no sign of it any more"):
+        trains()
+    process.wait()
+
+
+def test_one_node_alone_opens_no_port(tmp_path: Path, tiny_student: Path) -> None:
+    job = replace(job_of(tmp_path, tiny_student, 0, 0), nodes=Nodes())
+    with meeting(job) as group:
+        assert type(group) is Group
+        lead(group, {}, tmp_path, None)
+    assert not list(tmp_path.glob("mark-*"))
