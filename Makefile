@@ -12,6 +12,13 @@ N ?=
 PARAMS ?=
 JOBS ?=
 DEVICES ?=
+RUN ?=
+STOP ?=
+SERVER ?=
+PORT ?=
+OPTIONS ?=
+TYPE ?=
+export LLAMA_CPP ?=
 FULL ?=
 STAGE ?=
 PLATFORM ?=
@@ -54,7 +61,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
 
 ##@ Start here
@@ -94,6 +101,10 @@ compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
+	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
+	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
 	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
@@ -151,12 +162,12 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
-test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
-	python -m pytest -m trackers
 test-browser: setup browser ## the tests that open the page in Chromium
 	python -m pytest -m browser
 browser: ## install Chromium, which the tests of the page drive: apt-get, as root
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
+test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
+	python -m pytest -m trackers
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)

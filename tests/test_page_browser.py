@@ -365,7 +365,7 @@ def test_rows_without_room_lie_beside_the_page_and_load(opened: Callable[..., Pa
 
 def test_without_a_script_it_is_the_report(opened: Callable[..., Page]) -> None:
     page = opened("", java_script_enabled=False)
-    assert page.locator("h1").is_visible()
+    assert page.locator("header h1").is_visible()
     assert page.locator("#comparison").is_visible()
     assert not page.locator("#bar").is_visible()
     assert not page.locator("#explorer").is_visible()

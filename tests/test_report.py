@@ -350,7 +350,7 @@ def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
         first,
     )
     assert re.fullmatch(
-        r"Training on unfiltered moved heldout by \+27\.5 points \[.*\]: a gain that chance does not explain \(p .*\)\.",
+        r"Training on unfiltered moved heldout by \+27\.5 points \[.*\]: a gain that chance does not explain .*",
         last,
     )
     text = " ".join(Parsed(page(run)).text.replace(" : ", ": ").split())
@@ -361,6 +361,8 @@ def test_what_makes_a_number_doubtful_stands_beside_it(run: Path) -> None:
     document = json.loads((run / "metrics/compare.json").read_bytes())
     found = document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["heldout"]
     found |= {"if_unsure_low": -0.05, "if_unsure_high": 0.2}
+    for arm in document["arms"].values():
+        arm["benchmarks"]["heldout"] |= {"differ": 0, "cut_off": 0.0}
     document["arms"]["filtered"]["benchmarks"]["heldout"] |= {"differ": 3, "cut_off": 0.125}
     first, *_ = verdicts(Comparison.model_validate(document))
     assert [said(key, **values) for key, values in first.doubts] == [
@@ -422,7 +424,7 @@ def test_a_benchmark_of_several_languages_is_shown_by_language(run: Path, page: 
 
 
 def test_examples_of_the_audit_stand_under_their_arm(run: Path, page: Callable[..., str]) -> None:
-    assert "Audit: " not in page(run)
+    assert "Audit: " not in Parsed(page(run)).text
     write_examples(run, "filtered", question="Wie viele Eier?")
     parsed = Parsed(page(run))
     assert parsed.text.count("Wie viele Eier?") == 2
@@ -464,7 +466,7 @@ def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str])
     text = Parsed(page(run)).text
     assert "12 questions to train on" in text
     assert "40 held out for the evaluation" in text
-    assert "2 dropped: in heldout" in text
+    assert "2 dropped: in the held-out set" in text
     assert "3 dropped: contaminated" in text
     assert "8 kept" in text
     assert "4 dropped: wrong answer" in text
@@ -486,7 +488,7 @@ def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, p
 
 
 def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
-    assert "Pass rates" not in page(run)
+    assert "Pass rates" not in Parsed(page(run)).text
     counts = {"in": 12, "asked": 12, "kept": 9, "too_easy": 3, "samples": 2, "max_solved": 1, "unsure_answers": 4}
     write_json(
         run / "metrics/difficulty.json", counts | {"by_solved": {"0": 7, "1": 2, "2": 3}, "completion_tokens": 900}
@@ -512,7 +514,7 @@ def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page
 
 
 def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
-    assert "Rule and judge" not in page(run)
+    assert "Rule and judge" not in Parsed(page(run)).text
     table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}
     edit(run / "metrics/filter.json", lambda counts: counts.update(judge_asked=11, rule_by_judge=table))
     parsed = Parsed(page(run))
@@ -692,7 +694,7 @@ def test_a_run_without_trainings_has_a_page(made_run: Callable[..., Path], page:
     run = made_run(right={"base": 1})
     html = page(run, {"arms": {}, "compare.pairs": []})
     assert 'id="training"' not in html
-    assert "Right answers: base 2.5\u00a0% on heldout; no arms were compared." in Parsed(html).text
+    assert "No two arms were compared." in Parsed(html).text
 
 
 def test_a_curve_of_one_step_and_a_loss_that_diverged_have_a_page(run: Path, page: Callable[..., str]) -> None:
@@ -858,7 +860,7 @@ def test_the_judges_preference_is_on_the_page(
     assert "Judge: qwen-max, prompt impartial." in shown.text
     words, several = " ".join(shown.text.split()), len(benchmarks) > 1
     assert words.count("preference: 40 answers" if several else " 40 answers") == 3
-    assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
+    assert words.count("preference: Answers 2 of 40" if several else "Answers 2 of 40") == 3
     (first, *_) = sentences(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
     if benchmarks == ["preference"]:
         assert first.startswith("A judge preferred filtered to unfiltered by +37.5 points of all questions [")

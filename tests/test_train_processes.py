@@ -21,7 +21,7 @@ from stages.lib.trainers import trl
 from stages.lib.trainers.trl.worker import fail
 from stages.lib.training import Job
 from stages.lib.training.launching import launch
-from stages.lib.training.nodes import Group
+from stages.lib.training.meeting import Group
 from stages.train import main as train
 from tests.test_train_batches import uneven
 from tests.trainings import write_sharegpt
@@ -247,7 +247,7 @@ def test_two_killed_processes_go_on_together_from_their_checkpoint(
     arguments = options(tmp_path, tiny_student, changes)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     scratch = tmp_path / ".cache" / "training" / "filtered"
-    assert waited_for(lambda: any(scratch.glob("*/checkpoint-*/trainer_state.json")), 120)
+    assert waited_for(lambda: any(scratch.glob("*/checkpoint-*/trainer_state.json")), 300)
     stage.kill()
     stage.wait()
     assert waited_for(lambda: not processes(tmp_path), 60)
