@@ -75,7 +75,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare serve gguf \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -186,6 +186,10 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
+test-browser: setup browser ## the tests that open the page in Chromium
+	python -m pytest -m browser
+browser: ## install Chromium, which the tests of the page drive: apt-get, as root
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
 	python -m pytest -m trackers
 lint: setup ## ruff and mypy --strict
@@ -196,7 +200,7 @@ bench: setup ## each piece against other ways of doing its work (18 minutes of a
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
