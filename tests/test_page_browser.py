@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from stages.compare import main as compare
 from stages.lib.reviews import read_reviews, text_sha256
@@ -54,8 +54,7 @@ def write_run(folder: Path) -> None:
     write_teacher(folder)
     write_rows(folder / "data/preferences.jsonl", [preferred(index) for index in range(3)])
     write_preferences(folder, ["heldout"])
-    params = write_changed_params(ROOT / "params.yaml", {"arms": ARMS, "compare.pairs": PAIRS}, folder / "params.yaml")
-    assert params is None
+    write_changed_params(ROOT / "params.yaml", {"arms": ARMS, "compare.pairs": PAIRS}, folder / "params.yaml")
     inputs = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
     inputs += ["--prefer", folder / "metrics/prefer.json", "--params", folder / "params.yaml"]
     called(compare, *inputs, "--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv")
@@ -79,7 +78,7 @@ def write_arm(folder: Path, name: str, right: set[int]) -> None:
     lines += [(row.id, row.benchmark, row.cluster, str(int(bool(row.correct)))) for row in rows]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
     facts = {"heldout": score(len(right) / 40)}
-    system: dict[str, Any] = {"system_prompt": None if name == "base" else "brief", "settings": {}}
+    system = {"system_prompt": None if name == "base" else "brief", "settings": {}}
     write_json(folder / f"metrics/eval/{name}.json", system | facts)
 
 
@@ -129,8 +128,12 @@ def run(built_once: Callable[..., Path]) -> Path:
 @pytest.fixture
 def opened(browser: Browser, run: Path) -> Iterator[Callable[..., Page]]:
     """``opened("#flips", locale="zh-CN")``: the page at a hash. At the end: no error, no request but the page's own."""
-    contexts: list[Any] = []
+    contexts: list[BrowserContext] = []
     faults: list[str] = []
+
+    def leaves(url: str, folder: Path) -> None:
+        if not url.startswith((folder.as_uri(), "blob:")):
+            faults.append(url)
 
     def load(at: str = "", path: Path = run / "report/index.html", **settings: Any) -> Page:
         context = browser.new_context(**{"locale": "en", "color_scheme": "light"} | settings)
@@ -138,8 +141,7 @@ def opened(browser: Browser, run: Path) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        own = (path.parent.as_uri(), "blob:")
-        page.on("request", lambda sent: None if sent.url.startswith(own) else faults.append(sent.url))
+        page.on("request", lambda sent: leaves(sent.url, path.parent))
         page.goto(path.as_uri() + at)
         if settings.get("java_script_enabled", True):
             page.wait_for_selector("html[data-ready]")
