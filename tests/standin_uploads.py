@@ -1,6 +1,6 @@
 """A stand-in for the upload protocols of hubs: what the real clients push is in ``files`` as a commit leaves it.
 
-Two protocols on one server: the Hugging Face hub's and ModelScope's. Large files go up as blobs first,
+Three protocols on one server: the Hugging Face hub's, ModelScope's and Modelers'. Large files go up as blobs first,
 and a commit names them, as with git-lfs.
 """
 
@@ -36,7 +36,7 @@ class UploadHub(StandInHub):
 
 
 class UploadAnswers(HubAnswers):
-    """The answers of both protocols."""
+    """The answers of all three protocols."""
 
     server: UploadHub
 
@@ -161,6 +161,51 @@ def ms_commit(self: UploadAnswers, body: bytes, repo: str) -> None:
     self.tell({"Code": 200, "Success": True, "Data": {"oid": COMMIT}})
 
 
+def om_create(self: UploadAnswers, body: bytes, kind: str) -> None:
+    told = json.loads(body)
+    repo = f"{told['owner']}/{told['name']}"
+    if repo in self.server.made:
+        self.tell({"code": "duplicate_creating", "msg": "exists"}, status=400)
+        return
+    self.server.made[repo] = told | {"type": kind}
+    self.tell({"data": {"id": "1"}}, status=201)
+
+
+def om_licence(self: UploadAnswers, body: bytes) -> None:
+    text = base64.b64decode(json.loads(body)["content"]).decode()
+    self.tell({"data": bool(re.search(r"^license: \S+$", text, re.MULTILINE))})
+
+
+def om_modes(self: UploadAnswers, body: bytes, **_: str) -> None:
+    files = [file["path"] for file in json.loads(body)["files"]]
+    self.tell(
+        {"data": {"files": [{"path": path, "type": "lfs" if path.endswith(LFS) else "regular"} for path in files]}}
+    )
+
+
+def om_blobs(self: UploadAnswers, body: bytes, **_: str) -> None:
+    objects = []
+    for wanted in json.loads(body)["objects"]:
+        part = {
+            "index": 1,
+            "href": f"{self.server.address}/blobs/{wanted['oid']}",
+            "headers": {},
+            "size": wanted["size"],
+        }
+        objects.append(wanted | {"actions": {"parts": [part]}})
+    self.tell({"data": {"objects": objects}})
+
+
+def om_commit(self: UploadAnswers, body: bytes, repo: str) -> None:
+    files = {}
+    for file in json.loads(body)["files"]:
+        content = base64.b64decode(file["content"])
+        pointer = re.search(rb"oid sha256:([0-9a-f]{64})", content) if file["path"].endswith(LFS) else None
+        files[file["path"]] = self.server.blobs[pointer[1].decode()] if pointer else content
+    self.server.commit(repo, files)
+    self.tell({"data": [{"commit_url": f"{self.server.address}/{repo}", "commit_oid": COMMIT}]}, status=201)
+
+
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 ROUTES: list[tuple[str, Callable[..., None]]] = [
     ("/api/repos/create", hf_create),
@@ -171,4 +216,9 @@ ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"/api/v1/(?P<kind>models|datasets)", ms_create),
     (rf"/api/v1/repos/(models|datasets)/{REPO}/info/lfs/objects/batch", ms_blobs),
     (rf"/api/v1/repos/(models|datasets)/{REPO}/commit/master", ms_commit),
+    ("/api/v1/(?P<kind>model|dataset)", om_create),
+    ("/api/v1/file/license_check", om_licence),
+    (rf"/api/v1/file/{REPO}/pre_upload", om_modes),
+    (rf"/api/v1/file/{REPO}/info/lfs/objects/batch", om_blobs),
+    (rf"/api/v1/file/{REPO}/upload", om_commit),
 ]
