@@ -56,7 +56,14 @@ def write_run(folder: Path) -> None:
     write_preferences(folder, ["heldout"])
     write_changed_params(ROOT / "params.yaml", {"arms": ARMS, "compare.pairs": PAIRS}, folder / "params.yaml")
     inputs = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
-    inputs += ["--prefer", folder / "metrics/prefer.json", "--params", folder / "params.yaml"]
+    inputs += [
+        "--seeds",
+        ROOT / "metrics/seeds.json",
+        "--prefer",
+        folder / "metrics/prefer.json",
+        "--params",
+        folder / "params.yaml",
+    ]
     called(compare, *inputs, "--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv")
     write_page(folder, folder / "params.yaml")
 
