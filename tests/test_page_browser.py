@@ -19,7 +19,6 @@ from stages.lib.rows import write_json, write_rows
 from stages.lib.rows.filtered import Filtered, Rejected
 from stages.lib.rows.preference import Preference
 from stages.report import main as report
-from tests.conftest import ROOT, write_changed_params
 from tests.test_report import (
     ARMS,
     INPUTS,
@@ -32,6 +31,7 @@ from tests.test_report import (
     write_rows_and_counts,
     write_training,
 )
+from tests.workspace import ROOT, write_changed_params
 
 pytestmark = pytest.mark.browser
 
@@ -56,7 +56,14 @@ def write_run(folder: Path) -> None:
     write_preferences(folder, ["heldout"])
     write_changed_params(ROOT / "params.yaml", {"arms": ARMS, "compare.pairs": PAIRS}, folder / "params.yaml")
     inputs = ["--eval", folder / "metrics/eval", "--train", folder / "metrics/train"]
-    inputs += ["--prefer", folder / "metrics/prefer.json", "--params", folder / "params.yaml"]
+    inputs += [
+        "--seeds",
+        ROOT / "metrics/seeds.json",
+        "--prefer",
+        folder / "metrics/prefer.json",
+        "--params",
+        folder / "params.yaml",
+    ]
     called(compare, *inputs, "--out", folder / "metrics/compare.json", "--table", folder / "metrics/compare.csv")
     write_page(folder, folder / "params.yaml")
 
@@ -78,7 +85,7 @@ def write_arm(folder: Path, name: str, right: set[int]) -> None:
     lines += [(row.id, row.benchmark, row.cluster, str(int(bool(row.correct)))) for row in rows]
     write_csv(folder / f"metrics/eval/{name}.scores.csv", lines)
     facts = {"heldout": score(len(right) / 40)}
-    system = {"system_prompt": None if name == "base" else "brief", "settings": {}}
+    system: dict[str, Any] = {"system_prompt": None if name == "base" else "brief", "settings": {}}
     write_json(folder / f"metrics/eval/{name}.json", system | facts)
 
 
