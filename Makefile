@@ -100,17 +100,17 @@ check: setup ## validate params.yaml
 	python -m stages.lib.params params.yaml
 demo repro train eval-data evaluate compare report: valid # before dvc, which says of an older form only that a key is absent
 valid: setup
-	@python -m stages.lib.params params.yaml > /dev/null
+	@python -m stages.lib.params $(if $(ARM),--arm "$(ARM)") params.yaml > /dev/null
 repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
 	$(REPRO)
 train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
-	$(REPRO) train$(if $(ARM),@$(ARM))
+	$(REPRO) --glob "train*@$(or $(ARM),*)"
 join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
 	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
-	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,$(if $(ARM),evaluate@$(ARM),evaluate-base evaluate))
+	$(REPRO) --glob $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html

@@ -68,7 +68,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
-    evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.arms]}
+    evaluations = {name: read_evaluation(eval_path, train_path, name) for name in ["base", *params.trained_arms]}
     repeated = read_seeds(seeds_path, eval_path, evaluations)
     comparison = compare(evaluations, read_preferences(prefer_path), repeated, params.compare)
     write_json(out_path, comparison.model_dump())

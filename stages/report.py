@@ -147,15 +147,15 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
     check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
     check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
-    comparison = read_comparison(inputs.comparison, list(params.arms))
-    trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.arms}
+    comparison = read_comparison(inputs.comparison, list(params.trained_arms))
+    trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
     students = {name: read_students(inputs.answers, name, comparison) for name in comparison.arms}
     answers = {
         name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
     }
     rows = pack(entries(read_sources(inputs, kept, rejected, students, answers)), params.report.max_mb)
     people = [review for _, review in read_reviews(inputs.reviews)]
-    files = hash_files(input_files(inputs, list(params.arms)))
+    files = hash_files(input_files(inputs, list(params.trained_arms)))
     return Page(
         teachers=sorted({row.model for row in distilled}),
         student=PurePath(params.train.student.name).name,
@@ -293,7 +293,7 @@ def read_training(folder: Path, name: str, params: Params) -> Training:
     """An arm's training: its settings, its counts and its losses."""
     advice = rebuild(f"train@{name}")
     seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
-    return Training(params.arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
+    return Training(params.trained_arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
 
 
 def read_sources(

@@ -1,11 +1,13 @@
-"""Train one arm: the student on one dataset.
+"""Train one arm: the student on one dataset, or on-policy from another arm towards a teacher.
 
 In:   data/sharegpt/DATASET, the student's weights
+      models/START and models/TEACHER of an on-policy arm; a teacher's may be a file that names it (teachers)
 Out:  models/ARM/                     merged weights (safetensors), tokenizer and the chat template of the training
       data/train/ARM.left_out.jsonl   conversations over the arm's cutoff_len that were not trained on, with the reason:
                                       {"id": "filtered/3", "reason": "too_long", "tokens": 1130, "cutoff_len": 1024, …}
       metrics/train/ARM.json          the student, the rows, steps, epochs and tokens of the training, the batch, first
                                       and last loss: the same on every machine whose arithmetic is the same
+                                      of an on-policy arm also start_from, teacher, and on_policy (its answers)
       metrics/train/ARM.loss.csv      step,loss,learning_rate; it grows while the student is trained
       metrics/dvc.yaml                two plots: the losses of all arms, the lengths of their datasets
       metrics/runs/train-ARM.json     speed, memory, device, library versions: what differs from run to run
@@ -22,7 +24,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,9 +32,10 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
-from stages.lib.params import Params, ParamsError, load_params
+from stages.lib.params import OnPolicyArm, Params, ParamsError, load_params
 from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder
+from stages.lib.token_teacher import teacher_folder, teacher_identity
 from stages.lib.training import Conversation, Job, Nodes, TooLong, Trained, TrainingError
 from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
@@ -45,9 +48,26 @@ from stages.lib.training.trackers import reporting
 log = logging.getLogger("distillery.train")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What some arms need: the teacher's probabilities, the arm that an on-policy one starts from, its teacher."""
+
+    scores: Path | None = None
+    start: Path | None = None
+    teacher: Path | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """An on-policy arm's start and teacher, for the metrics; empty for others."""
+        if not (self.start and self.teacher):
+            return {}
+        return {"start_from": self.start.name, "teacher": teacher_identity(self.teacher)}
+
+
 @click.command(help="Train the student on one dataset; save merged weights, tokenizer and chat template.")
 @click.option("--arm", "arm_name", required=True, help="The arm's name in params.yaml.")
 @click.option("--dataset", "dataset_path", type=READ, required=True, help="A ShareGPT dataset's folder, read.")
+@click.option("--start-from", "start_path", type=READ, help="An on-policy arm's first weights, read.")
+@click.option("--teacher", "teacher_path", type=READ, help="An on-policy arm's teacher, read.")
 @click.option("--model", "model_path", type=WRITE, required=True, help="The trained weights' folder, written.")
 @click.option("--scores", "scores_path", type=READ, help="The teacher's probabilities, read where alpha is above 0.")
 @click.option("--left-out", "left_out_path", type=WRITE, required=True, help="Rows that are over cutoff_len, written.")
@@ -58,6 +78,8 @@ log = logging.getLogger("distillery.train")
 def main(
     arm_name: str,
     dataset_path: Path,
+    start_path: Path | None,
+    teacher_path: Path | None,
     model_path: Path,
     scores_path: Path | None,
     left_out_path: Path,
@@ -73,11 +95,13 @@ def main(
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     write_plots(params)
     started = time.monotonic()
-    trained = train_arm(arm_name, conversations, params, model_path, loss_path, scores_path)
+    given = Given(scores_path, start_path, teacher_path)
+    trained = train_arm(arm_name, conversations, params, model_path, loss_path, given)
     write_rows(left_out_path, trained.left_out)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
-    write_json(metrics_path, {"student": identity} | summary(trained, len(conversations)))
+    facts = {"student": identity} | given.identity() | summary(trained, len(conversations))
+    write_json(metrics_path, facts)
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
         "train: %s: %d rows, %d steps, loss %.3f → %.3f",
@@ -90,31 +114,36 @@ def main(
 
 
 def train_arm(
-    name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path, scores: Path | None = None
+    name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path, given: Given = Given()
 ) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
-    if name not in params.arms:
-        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.arms)}.")
-    if params.arms[name].alpha and scores is None:
+    if name not in params.trained_arms:
+        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: {', '.join(params.trained_arms)}.")
+    arm = params.trained_arms[name]
+    if isinstance(arm, OnPolicyArm) != bool(given.start and given.teacher):
+        raise ParamsError(f"train: --start-from and --teacher are for arms of on_policy, and only for them ({name}).")
+    if arm.alpha and given.scores is None:
         raise ParamsError(f"arms.{name}.alpha: no file of probabilities. Name the one of 'score' with --scores.")
     nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
     if nodes.rank:
         raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")
     unfinished = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    trainer = importlib.import_module(f"stages.lib.trainers.{params.train.trainer.kind}")
+    kind = "on_policy" if isinstance(arm, OnPolicyArm) else params.train.trainer.kind
+    trainer = importlib.import_module(f"stages.lib.trainers.{kind}")
     job = Job(
         name=name,
         conversations=conversations,
-        student=student_folder(params.train.student),
+        student=given.start or student_folder(params.train.student),
         train=params.train,
-        arm=params.arms[name],
+        arm=arm,
         run=params.run,
         markers=params.convert.markers,
         out=unfinished,
         nodes=nodes,
         loss=loss.absolute(),
-        scores=scores or Path(),
+        scores=given.scores or Path(),
+        teacher=teacher_folder(given.teacher) if given.teacher else None,
     )
     try:
         with reporting(job):
@@ -175,7 +204,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
     if conversations != trained.rows + left_out:
         raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
     facts = asdict(trained)
-    losses = facts.pop("losses")
+    losses, rollouts = facts.pop("losses"), facts.pop("rollouts")
     if facts["tokens_with_teacher"] is None:
         del facts["tokens_with_teacher"]
     for name in ("left_out", "resumed_at", "measured", "versions"):  # they are in other files
@@ -187,6 +216,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
         "rows_too_long": left_out,
         "left_out": by_reason(trained.left_out),
         **facts,
+        **({"on_policy": rollouts} if rollouts else {}),
         "share_over_cutoff_len": round((left_out + trained.rows_shortened) / conversations, 4),
         "first_loss": round(losses[0]["loss"], 4),
         "last_loss": round(losses[-1]["loss"], 4),

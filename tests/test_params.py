@@ -230,7 +230,34 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(
     assert complaint(project_params(changes)).startswith(f": {expected}")
 
 
+POLISHED: dict[str, Any] = {
+    "dataset": "filtered",
+    "num_train_epochs": 1.0,
+    "max_steps": None,
+    "learning_rate": 0.0002,
+    "cutoff_len": 512,
+    "start_from": "filtered",
+    "teacher": {"source": "unfiltered", "worked_examples": 0},
+    "max_new_tokens": 96,
+    "temperature": 1.0,
+    "top_k": 0,
+    "beta": 1.0,
+}
+TEACHER = {"kind": "hub", "name": "Qwen/Qwen2.5-32B-Instruct", "revision": None}
+
+
+def polished(**changes: Any) -> dict[str, Any]:
+    return {"on_policy.polished": POLISHED | changes}
+
+
 WRONG_NAMES = [
+    pytest.param(polished(dataset="filterd"), "on_policy.polished.dataset: no dataset 'filterd'", "filtered"),
+    pytest.param(polished(start_from="filterd"), "on_policy.polished.start_from: no arm 'filterd'", "filtered"),
+    pytest.param(
+        polished(teacher={"source": "unfilterd", "worked_examples": 0}),
+        "on_policy.polished.teacher.source: no arm or teacher 'unfilterd'",
+        "unfiltered",
+    ),
     pytest.param({"filter_traces": ["s1"], "traces.s1k": S1K}, "filter_traces: no traces 's1'", "s1k"),
     pytest.param({"arms.filtered.dataset": "filterd"}, "arms.filtered.dataset: no dataset 'filterd'", "filtered"),
     pytest.param({"compare.pairs": [["filterd", "base"]]}, "compare.pairs: no arm 'filterd'", "filtered"),
@@ -258,6 +285,15 @@ def test_a_name_of_nothing_is_told_with_the_nearest_one(
     ("changes", "expected"),
     [
         ({"filter_traces": ["s1k"] * 2, "traces.s1k": S1K}, "filter_traces: 's1k' is listed twice."),
+        ({"on_policy.filtered": POLISHED}, "on_policy.filtered: models/filtered is the folder of an arm."),
+        ({"on_policy.base": POLISHED}, "on_policy.base: 'base' is the untrained student."),
+        ({"teachers.filtered": TEACHER}, "teachers.filtered: models/filtered is the folder of an arm."),
+        ({"teachers.big": TEACHER}, "teachers.big: no arm of on_policy has it as teacher.source."),
+        (
+            polished(teacher={"source": "filtered", "worked_examples": 0}),
+            "on_policy.polished.teacher.source: 'filtered' is the student itself, so there is nothing to learn.",
+        ),
+        (polished(cutoff_len=96), "on_policy.polished: max_new_tokens: 96 leaves no token of cutoff_len: 96"),
         ({"traces.control": S1K}, "traces.control: data/control.jsonl is another file of the pipeline."),
         (
             {"traces.a": S1K, "traces.a_filtered": S1K},

@@ -36,17 +36,28 @@ PROMPTS = {
     "convert": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate-base": "stages/prompts/${convert.system_prompt}.txt",
     "evaluate": "stages/prompts/${convert.system_prompt}.txt",
+    "evaluate-on-policy": "stages/prompts/${convert.system_prompt}.txt",
     "prefer": "stages/prompts/pairwise",  # the folder, for prefer may be null
 }
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
+STUDENTS = {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "modelscope", "package", "path")}
+# an arm of on_policy is trained by that trainer, which uses trl's processes; no other arm is
+TRAINERS = ("llamafactory", "on_policy", "openmind", "trl")
+FILES = {kind: set((ROOT / "stages" / "lib" / "trainers" / kind).glob("*.py")) for kind in TRAINERS}
+OF = {kind: {path.relative_to(ROOT).as_posix() for path in files} for kind, files in FILES.items()}
 UNREACHED = {
-    "evaluate": {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "modelscope", "package", "path")}
+    "evaluate": STUDENTS,
+    "evaluate-on-policy": STUDENTS,
+    "train": OF["on_policy"] | OF["trl"] | {"stages/lib/vocabulary.py"},
+    "train-on-policy": OF["llamafactory"] | OF["openmind"],
 }
+# params.trained_arms are those of both sections; a training reads its own
+OTHER_ARMS = {"train": {"on_policy"}, "train-on-policy": {"arms"}}
 
 
 def module(stage: str) -> str:
     """The file of a stage, and its section: evaluate-base is evaluate's, filter-traces is filter's."""
-    return stage.removesuffix("-base").removesuffix("-traces").replace("-", "_")
+    return re.sub("-(base|traces|on-policy)$", "", stage).replace("-", "_")
 
 
 def definition(stage: str) -> dict[str, Any]:
@@ -150,13 +161,14 @@ def test_deps_are_the_files_that_the_stage_reaches(stage: str) -> None:
 @pytest.mark.parametrize("stage", DVC)
 def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     tree = ast.parse((ROOT / "stages" / f"{module(stage)}.py").read_text())
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(Params.model_fields) - {
-        "run"
-    }
+    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    named |= {"arms", "on_policy"} - OTHER_ARMS.get(stage, set()) if "trained_arms" in named else set()
+    read = named & set(Params.model_fields) - {"run"}
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
     # train.student is the base arm's; a rubric's score is a field of filter's rows
-    sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}.get(stage, set())
-    assert listed == read - sections
+    sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}
+    sections["evaluate-on-policy"] = sections["evaluate"]
+    assert listed == read - sections.get(stage, set())
 
 
 def test_collect_and_difficulty_share_the_section_of_collect() -> None:

@@ -107,7 +107,7 @@ def named(paths: list[Path]) -> pytest.MarkDecorator:
 
 
 def test_the_profiles() -> None:
-    assert [path.stem for path in PROFILES] == ["article", "ascend", "cuda", "embedded", "own-data"]
+    assert [path.stem for path in PROFILES] == ["article", "ascend", "cuda", "embedded", "on-policy", "own-data"]
 
 
 @named(PROFILES)
@@ -180,7 +180,7 @@ def test_s1k_is_read_by_just_the_profiles_that_train_on_it(path: Path) -> None:
     ours = loaded(path.stem)
     made = {f"data/{name}.jsonl" for name in ours["traces"]}
     rows = {name: ours["datasets"][name]["rows"] for name in {arm["dataset"] for arm in ours["arms"].values()}}
-    assert made == {"embedded": set(), "own-data": set()}.get(path.stem, {"data/s1k.jsonl"})
+    assert made == {key: set() for key in ["embedded", "on-policy", "own-data"]}.get(path.stem, {"data/s1k.jsonl"})
     assert made <= set(rows.values())
 
 

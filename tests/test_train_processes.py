@@ -268,6 +268,6 @@ def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_by
         here = trl.train(job)
     work = trl.Work(replace(job, out=tmp_path / "apart"), tmp_path / "filtered" / "scratch", None, os.getpid())
     assert "torch.distributed.run" not in trl.command_line(work.job, work.scratch / "work.json", 0)
-    apart = trl._run_workers(work, Group(work.job))
+    apart = trl.run_workers(work, Group(work.job))
     assert (apart.steps, apart.losses, apart.tokens_trained) == (here.steps, here.losses, here.tokens_trained)
     assert difference(tmp_path / "here", tmp_path / "apart") == 0

@@ -145,7 +145,8 @@ def test_the_table_of_the_page_is_that_of_dvc_yaml(monkeypatch: pytest.MonkeyPat
 def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     said = why("--file", "stages/lib/answers/values.py").splitlines()
-    again = "difficulty, filter, every filter-traces, evaluate-base, every evaluate."
+    again = "difficulty, filter, every filter-traces, evaluate-base, every evaluate, every "
+    again += "evaluate-on-policy."
     assert said[0] == f"stages/lib/answers/values.py: an edit runs again: {again}"
     assert said[1].startswith("Then, if their outputs change: distill, convert@unfiltered, convert@filtered, ")
     said = why("--file", "stages/lib/trainers/openmind/tokens.py").splitlines()

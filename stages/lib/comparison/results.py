@@ -8,7 +8,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.lib.rows.preference import AskedJudge, Counts
 
@@ -22,8 +22,20 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Rollouts(Part):
+    """What an on-policy arm learned from: its own answers to ``prompts``, each token scored by its teacher."""
+
+    prompts: int
+    tokens_rolled_out: int
+    tokens_of_teacher: int
+    share_cut_off: float
+
+
 class Training(Part):
-    """An arm's training (metrics/train/ARM.json), as far as the comparison shows it."""
+    """An arm's training (metrics/train/ARM.json), as far as the comparison shows it.
+
+    An on-policy arm has ``start_from``, the arm whose weights it began with, and ``on_policy``.
+    """
 
     rows: int
     rows_shortened: int
@@ -31,6 +43,8 @@ class Training(Part):
     steps: int
     epochs: float
     tokens_trained: int
+    start_from: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    on_policy: Rollouts | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class LanguageScore(Part):

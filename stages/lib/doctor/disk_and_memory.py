@@ -64,7 +64,7 @@ def disk_needed(params: Params) -> float | None:
         return None
     train = params.train
     model = weights * (2 if train.bf16 and train.deepspeed else 4)  # without DeepSpeed, trained weights stay fp32
-    untrained = [arm for arm in params.arms if not (project_root() / "models" / arm / "config.json").is_file()]
+    untrained = [arm for arm in params.trained_arms if not (project_root() / "models" / arm / "config.json").is_file()]
     copies = len(untrained) + (local_student(train.student) is None)
     at_once = checkpoints_at_once(params) if untrained and train.lora is None else 0
     return LIBRARIES + model * copies + weights * CHECKPOINT * at_once

@@ -40,7 +40,7 @@ from stages.lib.page.packing import PackedRows
 from stages.lib.page.rows import differs_from_gold
 from stages.lib.page.verdicts import Worded, asked_and_scored, caveat, matrix, verdicts
 from stages.lib.page.words import said, words
-from stages.lib.params import Arm
+from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
@@ -103,7 +103,7 @@ class PassRates:
 class Training:
     """An arm's training: its settings, its counts and its losses."""
 
-    asked: Arm
+    asked: Arm | OnPolicyArm
     seen: TrainCounts
     losses: list[LossPoint]
 

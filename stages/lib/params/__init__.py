@@ -106,6 +106,7 @@ from stages.lib.params.train import ExternalTrainer as ExternalTrainer
 from stages.lib.params.train import LlamaFactory as LlamaFactory
 from stages.lib.params.train import LocalStudent as LocalStudent
 from stages.lib.params.train import Lora as Lora
+from stages.lib.params.train import OnPolicyArm as OnPolicyArm
 from stages.lib.params.train import OpenMind as OpenMind
 from stages.lib.params.train import PublishedStudent as PublishedStudent
 from stages.lib.params.train import Student as Student

@@ -1,6 +1,7 @@
 """Check a params file as a stage would, or rewrite an older file as tagged unions.
 
 python -m stages.lib.params params.yaml
+python -m stages.lib.params --arm filtered params.yaml
 python -m stages.lib.params --migrate params.yaml
 """
 
@@ -18,15 +19,19 @@ from stages.lib.params.migration import migrated, needs_migration
 
 @click.command(help="Check a params file against the schema.")
 @click.option("--migrate", is_flag=True, help="Rewrite an older file in place, with choices as {kind: …}.")
+@click.option("--arm", default="", help="An arm that it must have; base is the untrained student.")
 @click.argument("path", type=click.Path(path_type=Path))
 @one_line_errors
-def main(path: Path, migrate: bool) -> None:
+def main(path: Path, migrate: bool, arm: str) -> None:
     if not path.is_file() and path.parent.name == "profiles":
         raise ParamsError(f"{path}: no such profile.{nearest(path.stem, _profiles(path.parent))}")
     if migrate:
         return click.echo(_migrate(path))
     params = load_params(path)
-    click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms base, {', '.join(params.arms)}")
+    arms = ["base", *params.trained_arms]
+    if arm and arm not in arms:
+        raise ParamsError(f"{path}: no arm '{arm}'.{nearest(arm, arms)}")
+    click.echo(f"{path}: valid; datasets {', '.join(params.datasets)}; arms {', '.join(arms)}")
     return None
 
 

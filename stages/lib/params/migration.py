@@ -66,6 +66,7 @@ def _rearrange(tree: Document) -> None:
     _evaluate(section("evaluate"))
     _prefer(tree.root)
     _report(section("report"))
+    _on_policy(tree.root)
     _run(section("run"), section)
 
 
@@ -223,6 +224,13 @@ def _report(report: Entry) -> None:
     """All rows stood in the page."""
     if report.at("seed") and not report.at("max_mb"):
         report.put(Entry("max_mb", 20))
+
+
+def _on_policy(root: Entry) -> None:
+    """Every arm was trained on a dataset's answers."""
+    for before, name in (("arms", "on_policy"), ("on_policy", "teachers")):
+        if (above := root.at(before)) and root.entries and not root.at(name):
+            root.put(Entry(name, {}, above=[""] if name == "on_policy" else []), root.entries.index(above) + 1)
 
 
 def _run(run: Entry, section: Any) -> None:

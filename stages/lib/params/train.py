@@ -188,15 +188,59 @@ class Dataset(Section):
     rows: str
 
 
-class Arm(Section):
-    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs.
-
-    ``alpha`` is the weight of the divergence from the teacher's probabilities in the loss; 0: none of it.
-    """
+class TrainedArm(Section):
+    """A training: its dataset, length and learning rate. ``max_steps``, unless null, overrides the epochs."""
 
     dataset: Name
     num_train_epochs: Positive
     max_steps: Count | None
     learning_rate: Positive
     cutoff_len: Count
+
+
+class Arm(TrainedArm):
+    """An arm that is trained on its dataset's answers.
+
+    ``alpha`` is the weight of the divergence from the teacher's probabilities in the loss; 0: none of it.
+    """
+
     alpha: Share
+
+
+class TokenTeacher(Section):
+    """The teacher of an on-policy arm: another arm, or an entry of ``teachers``.
+
+    ``worked_examples``: how many questions of the dataset, each with its answer, it sees before the student's question.
+    """
+
+    source: Name
+    worked_examples: Annotated[int, Field(ge=0)]
+
+
+class OnPolicyArm(TrainedArm):
+    """An arm that starts from another one, answers questions, and learns the teacher's probabilities of its tokens.
+
+    ``cutoff_len`` limits a prompt and its ``max_new_tokens`` together. ``temperature`` and ``top_k`` (0: all) are those
+    of the answers. ``beta``: 1 is the reverse KL divergence, 0 the forward one, between them Jensen-Shannon's.
+    """
+
+    start_from: Name
+    teacher: TokenTeacher
+    max_new_tokens: Count
+    temperature: Positive
+    top_k: Annotated[int, Field(ge=0)]
+    beta: Share
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> "OnPolicyArm":
+        if self.max_new_tokens >= self.cutoff_len:
+            raise ValueError(
+                f"max_new_tokens: {self.max_new_tokens} leaves no token of cutoff_len: {self.cutoff_len} for a prompt. "
+                "Raise cutoff_len"
+            )
+        return self
+
+    @property
+    def alpha(self) -> float:
+        """0: no probabilities of the dataset's answers are read."""
+        return 0.0

@@ -16,7 +16,7 @@ from stages.lib.params.run import ApiKeyVariables, Run
 from stages.lib.params.score import FromAnswers, FromTeacher, Score
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
-from stages.lib.params.train import Arm, Dataset, Train, Trl
+from stages.lib.params.train import Arm, Dataset, OnPolicyArm, Student, Train, Trl
 
 # keys of ``run`` that only one choice reads: that choice, and an example
 READERS = {
@@ -59,7 +59,14 @@ class Params(Section):
     filter_traces: list[Name]
     datasets: dict[Name, Dataset]
     arms: dict[Name, Arm]
+    on_policy: dict[Name, OnPolicyArm]
+    teachers: dict[Name, Student]
     run: Run
+
+    @property
+    def trained_arms(self) -> dict[str, Arm | OnPolicyArm]:
+        """All arms but base: those that are trained on a dataset's answers, then those that learn on-policy."""
+        return {**self.arms, **self.on_policy}
 
 
 def contradictions(params: Params) -> Iterator[str]:
@@ -78,19 +85,44 @@ def contradictions(params: Params) -> Iterator[str]:
 
 
 def _names(params: Params) -> Iterator[str]:
-    for name, arm in params.arms.items():
-        if arm.dataset not in params.datasets:
-            yield f"arms.{name}.dataset: no dataset '{arm.dataset}'.{nearest(arm.dataset, list(params.datasets))}"
+    for section, entries in (("arms", params.arms), ("on_policy", params.on_policy)):
+        for name, arm in entries.items():
+            if arm.dataset not in params.datasets:
+                found = nearest(arm.dataset, list(params.datasets))
+                yield f"{section}.{name}.dataset: no dataset '{arm.dataset}'.{found}"
+        if "base" in entries:
+            yield f"{section}.base: 'base' is the untrained student. Rename the arm."
+    yield from _on_policy(params)
     yield from _traces(params)
-    if "base" in params.arms:
-        yield "arms.base: 'base' is the untrained student. Rename the arm."
-    arms = ["base", *params.arms]
+    arms = ["base", *params.trained_arms]
     for name in [name for pair in params.compare.pairs or [] for name in pair]:
         if name not in arms:
             yield f"compare.pairs: no arm '{name}'.{nearest(name, arms)}"
     for pair in params.compare.pairs or []:
         if (params.compare.pairs or []).count(pair) > 1:
             yield f"compare.pairs: {list(pair)} is listed twice. Remove one."
+
+
+def _on_policy(params: Params) -> Iterator[str]:
+    """Arms that start from other arms, and their teachers: all are folders in models/."""
+    for section, taken in (("on_policy", params.arms), ("teachers", {"base": None, **params.trained_arms})):
+        for name in getattr(params, section):
+            if name in taken:
+                yield f"{section}.{name}: models/{name} is the folder of an arm. Rename the entry."
+    for name, arm in params.on_policy.items():
+        if arm.start_from not in params.arms:
+            yield f"on_policy.{name}.start_from: no arm '{arm.start_from}'.{nearest(arm.start_from, list(params.arms))}"
+        known = [*params.arms, *params.teachers]
+        if (source := arm.teacher.source) not in known:
+            yield f"on_policy.{name}.teacher.source: no arm or teacher '{source}'.{nearest(source, known)}"
+        elif source == arm.start_from and not arm.teacher.worked_examples:
+            yield (
+                f"on_policy.{name}.teacher.source: '{source}' is the student itself, so there is nothing to learn. "
+                "Choose another one, or set worked_examples: 3."
+            )
+    for name in params.teachers:
+        if name not in [arm.teacher.source for arm in params.on_policy.values()]:
+            yield f"teachers.{name}: no arm of on_policy has it as teacher.source. Remove it."
 
 
 def _traces(params: Params) -> Iterator[str]:

@@ -78,7 +78,9 @@ def _system(evaluation: Evaluation) -> str:
 
 def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
     (first, training), (second, other_training) = one, other
-    if _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
+    if training.on_policy or other_training.on_policy:
+        yield f"unlike compute: {_compute(*one)}; {_compute(*other)}. The difference is not the method's alone"
+    elif _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
         training.tokens_trained, other_training.tokens_trained, MAX_TOKENS_DIFFERENCE
     ):
         yield (
@@ -91,6 +93,17 @@ def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -
     ):
         if count != other_count:
             yield f"over cutoff_len: {count:,} rows of {first} were {what}, {other_count:,} of {second}"
+
+
+def _compute(name: str, training: Training) -> str:
+    """What a training read and wrote, an on-policy one beside what the arm that it starts from took."""
+    trained = f"{name} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens"
+    if not (found := training.on_policy):
+        return trained
+    return (
+        f"{trained} that it rolled out itself, its teacher read {found.tokens_of_teacher:,}, and before that it was "
+        f"{training.start_from}"
+    )
 
 
 def _differs_by_more_than(count: int, other_count: int, share: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.lib.command import DistilleryError
-from stages.lib.params import Arm, Markers, Run, Train
+from stages.lib.params import Arm, Markers, OnPolicyArm, Run, Train
 from stages.lib.rows import Row
 from stages.lib.runtime.versions import versions
 
@@ -75,16 +75,24 @@ class Job:
 
     ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
     ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
+    ``teacher`` has the weights of an on-policy arm's teacher; ``student`` is then the arm that it starts from.
     """
 
     name: str
     conversations: list[Conversation]
     student: Path
     train: Train
-    arm: Arm
+    arm: Arm | OnPolicyArm
     run: Run
     markers: Markers
     out: Path
+    teacher: Path | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The name of the initial weights: the published student's, or an arm's."""
+        return self.arm.start_from if isinstance(self.arm, OnPolicyArm) else self.train.student.name
+
     loss: Path | None = None
     scores: Path = Path()
     nodes: Nodes = Nodes()
@@ -105,9 +113,26 @@ class LossPoint:
 
 
 @dataclass(frozen=True)
+class Rollouts:
+    """The answers that a student wrote while it learned on-policy: one to each of ``prompts``, which may repeat.
+
+    ``tokens_scored`` are those that the teacher scored, ``tokens_of_teacher`` all that it read, its prompts among them.
+    ``share_cut_off`` of the answers reached ``max_new_tokens``.
+    """
+
+    prompts: int
+    tokens_prompted: int
+    tokens_rolled_out: int
+    tokens_scored: int
+    tokens_of_teacher: int
+    share_cut_off: float
+
+
+@dataclass(frozen=True)
 class Trained:
     """The result of a training. Tokens are those of all rows times the epochs, ``tokens_trained`` those with a loss.
 
+    ``rollouts`` are an on-policy arm's; its losses are divergences from the teacher.
     ``tokens_with_teacher`` are those that have the teacher's probabilities; None for an arm without ``alpha``.
     ``rows_shortened`` of the ``rows`` had their reasoning shortened; ``left_out`` were not trained on. The last three
     fields describe the run, not what was learned:
@@ -127,6 +152,7 @@ class Trained:
     effective_batch: int
     losses: list[LossPoint]
     tokens_with_teacher: int | None = None
+    rollouts: Rollouts | None = None
     resumed_at: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions(LIBRARIES))

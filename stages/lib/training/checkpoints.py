@@ -83,6 +83,7 @@ def digest(job: Job, rows: list[Conversation]) -> str:
         "train": job.train.model_dump(exclude=NOT_IN_DIGEST),
         "arm": job.arm.model_dump(exclude={"dataset", "alpha"} | (set() if job.train.packing else {"cutoff_len"})),
         "student": files_of(job.student),
+        **({"teacher": files_of(job.teacher)} if job.teacher else {}),
         "device": job.run.device,
         "processes": job.processes,  # each has its own random numbers and, with ZeRO, its part of the optimizer
         "deepspeed": Path(settings).read_text() if (settings := deepspeed_file(job.train.deepspeed)) else None,

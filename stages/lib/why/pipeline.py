@@ -45,8 +45,17 @@ def _instances(group: str, written: dict[str, Any], params: dict[str, Any]) -> I
     if isinstance(section, list):
         section = {name: {} for name in section}
     for key, item in section.items():
-        loop = {"key": key, "item": key} | {f"item.{name}": str(value) for name, value in item.items()}
+        loop = {"key": key, "item": key} | dict(_flat(item, "item."))
         yield _stage(f"{group}@{key}", group, written["do"], loop)
+
+
+def _flat(item: dict[str, Any], before: str) -> Iterator[tuple[str, str]]:
+    """``{"teacher": {"source": "longer"}}`` → ``("item.teacher.source", "longer")``."""
+    for name, value in item.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", str(value)
 
 
 def _stage(name: str, group: str, written: dict[str, Any], loop: dict[str, str]) -> Stage:

@@ -31,7 +31,7 @@ from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with
 from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.trainers.trl.sharding import fsdp2_keys, prepare_cpu, trained_model
 from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
-from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
@@ -72,12 +72,16 @@ class _Row:
 
 @dataclass(frozen=True)
 class Work:
-    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent."""
+    """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent.
+
+    ``trainer``: the package of trainers/ whose ``run_trainer`` trains.
+    """
 
     job: Job
     scratch: Path
     checkpoint: Path | None
     stage_pid: int
+    trainer: str = "trl"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class TrainerResult:
     losses: list[LossPoint]
     measured: dict[str, float]
     tokens_with_teacher: int | None
+    rollouts: Rollouts | None = None
 
 
 def train(job: Job) -> Trained:
@@ -106,7 +111,7 @@ def train(job: Job) -> Trained:
                 _write_targets(job, scratch)
             work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
             here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
-            result = run_trainer(work) if here else _run_workers(work, group)
+            result = run_trainer(work) if here else run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
@@ -153,7 +158,7 @@ def check_shares(job: Job) -> None:
         )
 
 
-def _run_workers(work: Work, group: Group) -> TrainerResult:
+def run_workers(work: Work, group: Group) -> TrainerResult:
     """Train in separate processes on all nodes; the result of the first of them."""
     facts = facts_of(work.job, work.job.conversations, versions(LIBRARIES)) if work.job.nodes.count > 1 else {}
     port = lead(group, facts, work.scratch, work.checkpoint)
@@ -249,9 +254,9 @@ def run_trainer(work: Work) -> TrainerResult:
         with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=_text(work.checkpoint))
-        model = trained_model(trainer, job, _adapter(job))
+        model = trained_model(trainer, job, adapter(job))
         if trainer.is_world_process_zero():
-            _save(model, tokenizer, job)
+            save_trained(model, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
     trained = sum(label != -100 for row in labels for label in row)
@@ -329,14 +334,14 @@ def estimated_size(job: Job) -> Size:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.student))
         if job.train.lora:
-            with _refused_by_trl():
-                model = get_peft_model(model, _adapter(job))
+            with refused_by_trl():
+                model = get_peft_model(model, adapter(job))
     numbers = [(each.numel(), each.requires_grad) for each in model.parameters()]
     return Size(sum(count for count, _ in numbers), sum(count for count, trained in numbers if trained))
 
 
 @contextmanager
-def _refused_by_trl() -> Iterator[None]:
+def refused_by_trl() -> Iterator[None]:
     """Turn errors of TRL and peft into a TrainingError, such as for target modules that the student does not have."""
     try:
         yield
@@ -399,13 +404,13 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
         log.warning("train.trainer.packing: off: in a %s, packed rows would attend to each other", type(model).__name__)
         config.packing, config.max_length = False, None
     rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
-    with _refused_by_trl():
+    with refused_by_trl():
         trainer = SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=_adapter(job),
+            peft_config=adapter(job),
         )
     batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     steps_per_epoch = len(trainer.train_dataset) / batch
@@ -413,8 +418,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
     trainer.remove_callback(PrinterCallback)
     if "dvclive" in job.run.report_to and trainer.is_world_process_zero():
         trainer.add_callback(_report_to_dvclive(job))
-    trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
-    trainer.add_callback(_stop_at_non_finite_loss(job))
+    trainer.add_callback(show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
+    trainer.add_callback(stop_at_non_finite_loss(job))
     return trainer
 
 
@@ -426,18 +431,18 @@ def _report_to_dvclive(job: Job) -> Any:
     return DVCLiveCallback(live=Live(str(log_folder(job, "dvclive") / job.name), save_dvc_exp=False, dvcyaml=None))
 
 
-def _show_progress(progress: Progress) -> Any:
+def show_progress(progress: Progress) -> Any:
     """A callback with which the first process shows the progress of the training."""
     from transformers import TrainerCallback
 
     class ShowProgress(TrainerCallback):  # type: ignore[misc]  # transformers has no types
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
-                progress.start(state.max_steps, _points(state))
+                progress.start(state.max_steps, points(state))
 
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
-                for point in _points(state)[-1:]:
+                for point in points(state)[-1:]:
                     progress.add(point)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -447,7 +452,7 @@ def _show_progress(progress: Progress) -> Any:
     return ShowProgress()
 
 
-def _stop_at_non_finite_loss(job: Job) -> Any:
+def stop_at_non_finite_loss(job: Job) -> Any:
     """A callback that stops the training at the first loss that is nan or inf."""
     from transformers import TrainerCallback
 
@@ -466,7 +471,7 @@ def optimizer(device: str) -> dict[str, str]:
     return {"optim": "adamw_torch"} if split(device)[0] == "npu" else {}
 
 
-def _adapter(job: Job) -> Any:
+def adapter(job: Job) -> Any:
     """peft's settings of the adapters; None if all weights are trained."""
     from peft import LoraConfig
 
@@ -481,10 +486,10 @@ def _adapter(job: Job) -> Any:
     )
 
 
-def _save(model: Any, tokenizer: Any, job: Job) -> None:
+def save_trained(model: Any, tokenizer: Any, job: Job) -> None:
     if job.train.lora:
         if job.train.lora.keep_adapter:
-            model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
+            model.peft_config["default"].base_model_name_or_path = job.base_name  # not a path of this machine
             model.save_pretrained(job.out / "adapter")
         model = model.merge_and_unload()
     save_model(model, tokenizer, job)
@@ -499,13 +504,13 @@ def _trainer_result(
         epochs=float(state.epoch),
         packs=packs,
         tokens_trained=round(tokens_trained * state.epoch),
-        losses=_points(state),
+        losses=points(state),
         measured=measured,
         tokens_with_teacher=None if with_teacher is None else round(with_teacher * state.epoch),
     )
 
 
-def _points(state: Any) -> list[LossPoint]:
+def points(state: Any) -> list[LossPoint]:
     logs = [entry for entry in state.log_history if "loss" in entry]
     return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 

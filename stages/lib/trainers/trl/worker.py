@@ -1,11 +1,13 @@
 """One of the processes that train with TRL. __init__.py starts them, with torchrun if there are several.
 
 In:   work.json    trl.Work: the job, its scratch folder, the checkpoint to resume from
-Out:  what trl.run_trainer saves in the first process; beside work.json, result.json (trl.TrainerResult) or error.txt
+Out:  what run_trainer of its trainer (trl, on_policy) saves in the first process; beside work.json, result.json
+      (trl.TrainerResult) or error.txt
 
     torchrun --nproc-per-node 2 -m stages.lib.trainers.trl.worker SCRATCH/work.json
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -17,7 +19,7 @@ from pydantic import TypeAdapter
 
 from stages.lib.command import DistilleryError
 from stages.lib.rows import writing
-from stages.lib.trainers.trl import TrainerResult, Work, run_trainer
+from stages.lib.trainers.trl import TrainerResult, Work
 
 POLL_S = 1.0  # between checks that the stage still runs
 SEE_LOG = "See the log; this may be a bug in Distillery."
@@ -32,7 +34,7 @@ def main(path: Path) -> None:
     threading.Thread(target=exit_with_parent, args=[work.stage_pid], daemon=True).start()
     try:
         skip_shm_compilation(work)
-        result = run_trainer(work)
+        result = importlib.import_module(f"stages.lib.trainers.{work.trainer}").run_trainer(work)
     except DistilleryError as error:
         fail(path, str(error))
         sys.exit(1)

@@ -1,0 +1,281 @@
+"""TRL's DistillationTrainer: the student answers, and a teacher of the same vocabulary scores each of its tokens.
+
+The loss of a token is the divergence of the student's whole next-token distribution from the teacher's
+(``arm.beta``: 1 is the reverse KL divergence). Every step rolls out new answers, one to each of its prompts. The
+dataset's own answers are not trained on; they are the teacher's worked examples (worked.py).
+
+In one process on a CPU, this process trains. Else the processes of trl/worker.py do, as for the trainer ``trl``.
+"""
+
+import logging
+import math
+import os
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stages.lib.chat_template import prompt_ids
+from stages.lib.params import OnPolicyArm
+from stages.lib.runtime.devices import check_bf16, check_device
+from stages.lib.trainers.on_policy.vocabulary import check_sizes, fit_to_student
+from stages.lib.trainers.on_policy.worked import longer_prompts, trainer_class
+from stages.lib.trainers.trl import (
+    TrainerResult,
+    Work,
+    adapter,
+    check_shares,
+    estimated_size,
+    optimizer,
+    refused_by_trl,
+    run_workers,
+    save_trained,
+    show_progress,
+    stop_at_non_finite_loss,
+)
+from stages.lib.trainers.trl.sharding import shards_weights, trained_model
+from stages.lib.training import Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
+from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
+from stages.lib.training.launching import deepspeed_file
+from stages.lib.training.length import FittingRows, fitting_rows
+from stages.lib.training.nodes import meeting
+from stages.lib.training.progress import Progress
+from stages.lib.training.resources import (
+    GIB,
+    STATE,
+    WEIGHT,
+    check_disk,
+    check_weights_there,
+    device_memory,
+    explain_out_of_memory,
+    peak_card_memory,
+    stored_size,
+)
+from stages.lib.training.saving import minimal_generation_config
+from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.vocabulary import check_same_vocabulary
+
+log = logging.getLogger("distillery.train")
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A conversation, and the tokens of its prompt and of the longest answer that the student may write."""
+
+    conversation: Conversation
+    tokens: int
+
+    def fits(self, cutoff_len: int) -> bool:
+        return self.tokens <= cutoff_len
+
+
+def train(job: Job) -> Trained:
+    """Train, merge, save. A prompt that leaves no room for ``max_new_tokens`` in ``cutoff_len`` is left out."""
+    check_device(job.run.device, job.run.processes)
+    check_shares(job)
+    if job.nodes.count > 1 or shards_weights(job):
+        raise TrainingError(
+            f"train: {job.name}: an on-policy arm is trained on one node, and each process holds all weights. Unset "
+            "NODE_COUNT, and set train.trainer.fsdp2: false and train.deepspeed to null or to a ZeRO-2 file."
+        )
+    check_teacher(job)
+    tokenizer = aligned_tokenizer(job)
+    dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
+    rows = [row.conversation for row in dataset.rows]
+    with meeting(job) as group, scratch_folder(job, rows) as scratch:
+        work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), "on_policy")
+        here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
+        result = run_trainer(work) if here else run_workers(work, group)
+    return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
+
+
+def check_teacher(job: Job) -> None:
+    """TrainingError or StudentError for a teacher that cannot score this student's tokens; reads no weights."""
+    for folder in (job.student, teacher_of(job)):
+        check_weights_there(folder)
+    check_same_vocabulary(job.student, teacher_of(job))
+    check_sizes(job.student, teacher_of(job))
+
+
+def teacher_of(job: Job) -> Path:
+    """The folder of the teacher's weights."""
+    assert job.teacher  # stages/train.py gives one to each on-policy arm
+    return job.teacher
+
+
+def asked(job: Job) -> OnPolicyArm:
+    """The arm's settings."""
+    assert isinstance(job.arm, OnPolicyArm)
+    return job.arm
+
+
+def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Prompt]:
+    prompts = prompt_ids(tokenizer, [each.messages()[:-1] for each in conversations])
+    rows = zip(conversations, prompts, strict=True)
+    return [_Prompt(conversation, len(prompt) + asked(job).max_new_tokens) for conversation, prompt in rows]
+
+
+def steps_of(job: Job) -> int:
+    """The number of optimizer steps, each on new answers to as many prompts as a batch has."""
+    arm = asked(job)
+    return arm.max_steps or max(1, math.ceil(arm.num_train_epochs * len(job.conversations) / batch_of(job)))
+
+
+def batch_of(job: Job) -> int:
+    """The prompts of a step, over all processes."""
+    return job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
+
+
+def prompt_order(count: int, needed: int, seed: int) -> list[int]:
+    """The prompts of the whole training by number, shuffled anew for each round.
+
+    They are written out, so that a resumed training reads the same ones: TRL's sampler would shuffle as for round one.
+    """
+    draws, order = random.Random(seed), list[int]()
+    while len(order) < needed:
+        order += draws.sample(range(count), count)
+    return order[:needed]
+
+
+def run_trainer(work: Work) -> TrainerResult:
+    """Train in this process, as the only one or as one of several. The first of them saves."""
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    job = work.job
+    torch.set_num_threads(job.run.threads)
+    if job.run.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
+    if job.train.bf16:
+        check_bf16(job.run.device)
+    tokenizer = aligned_tokenizer(job)
+    tokenizer.eos_token = end_of_turn(job, tokenizer)
+    prompts = [each.messages()[:-1] for each in job.conversations]
+    longer = longer_prompts(job, tokenizer)
+    with explain_out_of_memory(job):
+        check_needs(job, work.scratch)
+        set_seed(job.train.seed)
+        student = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
+        student.generation_config = minimal_generation_config(tokenizer)
+        dtype = torch.bfloat16 if job.train.bf16 else torch.float32
+        teacher = AutoModelForCausalLM.from_pretrained(teacher_of(job), dtype=dtype)
+        fit_to_student(teacher, student)
+        order = prompt_order(len(prompts), steps_of(job) * batch_of(job), job.train.seed)
+        trainer = _trainer(job, (student, teacher), tokenizer, [prompts[each] for each in order], str(work.scratch))
+        ids = prompt_ids(tokenizer, prompts)
+        trainer.longer_prompts = {tuple(own): shown for own, shown in zip(ids, longer, strict=True)} if longer else {}
+        trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+        model = trained_model(trainer, job, adapter(job))
+        if trainer.is_world_process_zero():
+            save_trained(model, tokenizer, job)
+    return _result(trainer, job, sum(len(longer[each]) - len(ids[each]) for each in order) if longer else 0)
+
+
+def check_needs(job: Job, scratch: Path) -> None:
+    """TrainingError if the disk or the memory is too small; checked before any weights are loaded."""
+    size = estimated_size(job)
+    check_disk(job, size, scratch)
+    teacher = stored_size(teacher_of(job), None).parameters * (2 if job.train.bf16 else WEIGHT)
+    needed, there = WEIGHT * size.parameters + STATE * size.trained + teacher, device_memory(job.run.device)
+    facts = job.name, needed / GIB, teacher / GIB, job.run.device, there / GIB
+    log.info("train: %s: at least %.1f GiB of memory, of which the teacher has %.1f; %s has %.1f GiB", *facts)
+    if needed > there and not job.train.deepspeed:
+        raise TrainingError(
+            f"train: {job.name} needs {needed / GIB:.1f} GiB for the student, its optimizer and a teacher of "
+            f"{teacher / GIB:.1f} GiB, and {job.run.device} has {there / GIB:.1f} GiB. Choose a smaller teacher, or "
+            "set train.bf16: true or train.finetuning.kind: lora."
+        )
+
+
+def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[Any], scratch: str) -> Any:
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import DistillationConfig
+
+    params, arm = job.train, asked(job)
+    config = DistillationConfig(
+        output_dir=scratch,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps // job.processes,
+        gradient_checkpointing=params.gradient_checkpointing,
+        max_steps=steps_of(job),
+        learning_rate=arm.learning_rate,
+        lr_scheduler_type=params.lr_scheduler_type,
+        warmup_steps=params.warmup_ratio,  # a float below 1 is a share of all steps
+        weight_decay=params.weight_decay,
+        **optimizer(job.run.device),
+        bf16=params.bf16,
+        use_cpu=job.run.device == "cpu",
+        seed=params.seed,
+        beta=arm.beta,
+        temperature=arm.temperature,
+        top_k=arm.top_k,
+        max_completion_length=arm.max_new_tokens,
+        shuffle_dataset=False,  # prompt_order did
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,  # progress.py shows it
+        save_strategy="steps" if job.run.checkpoint_steps else "no",
+        save_steps=job.run.checkpoint_steps or 1,
+        save_total_limit=1,
+        report_to="none",
+        deepspeed=deepspeed_file(params.deepspeed),
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+    )
+    student, teacher = models
+    with refused_by_trl():
+        trainer = trainer_class()(
+            model=student,
+            teacher_model=teacher,
+            args=config,
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+            processing_class=tokenizer,
+            peft_config=adapter(job),
+        )
+    trainer.remove_callback(PrinterCallback)
+    tokens = batch_of(job) * arm.max_new_tokens * steps_of(job)
+    trainer.add_callback(show_progress(Progress(job.name, job.loss, tokens / steps_of(job))))
+    trainer.add_callback(stop_at_non_finite_loss(job))
+    return trainer
+
+
+def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
+    """What the trainer logged of each step; ``more`` tokens were in the teacher's prompts alone."""
+    steps, batch = [entry for entry in trainer.state.log_history if "loss" in entry], batch_of(job)
+    rolled_out = sum(round(entry["completions/mean_length"] * batch) for entry in steps)
+    seen = round(steps[-1]["num_tokens"]) if steps else 0
+    return TrainerResult(
+        steps=trainer.state.global_step,
+        epochs=trainer.state.global_step * batch / len(job.conversations),
+        packs=len(job.conversations),
+        tokens_trained=rolled_out,
+        tokens_with_teacher=None,
+        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in steps],
+        measured=peak_card_memory(job.run.device),
+        rollouts=Rollouts(
+            prompts=trainer.state.global_step * batch,
+            tokens_prompted=seen - rolled_out,
+            tokens_rolled_out=rolled_out,
+            tokens_scored=rolled_out,
+            tokens_of_teacher=seen + more,
+            share_cut_off=round(sum(entry["completions/clipped_ratio"] for entry in steps) / max(1, len(steps)), 4),
+        ),
+    )
+
+
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Prompt]) -> Trained:
+    assert result.rollouts
+    return Trained(
+        rows=len(dataset.rows),
+        rows_shortened=0,
+        left_out=dataset.left_out,
+        steps=result.steps,
+        epochs=round(result.epochs, 4),
+        tokens_seen=result.rollouts.tokens_prompted + result.rollouts.tokens_rolled_out,
+        tokens_trained=result.tokens_trained,
+        effective_batch=batch_of(job),
+        losses=result.losses,
+        measured=result.measured,
+        rollouts=result.rollouts,
+    )
