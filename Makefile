@@ -12,8 +12,23 @@ N ?=
 PARAMS ?=
 JOBS ?=
 DEVICES ?=
+RUN ?=
+STOP ?=
+SERVER ?=
+PORT ?=
+OPTIONS ?=
+TYPE ?=
+export LLAMA_CPP ?=
 FULL ?=
 STAGE ?=
+DATASET ?=
+TO ?=
+REPO ?=
+LICENCE ?=
+ACCEPT_TERMS ?=
+FORCE ?=
+PUBLIC ?=
+DATASETS ?=
 PLATFORM ?=
 SEEDS ?= 3,4,5
 ARMS ?=
@@ -33,7 +48,13 @@ export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafact
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
-REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro$(if $(filter train evaluate,$@), --glob))
+REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
+PUBLISH = python -m stages.lib.publishing
+PUBLISH_OPTIONS = --to "$(or $(TO),$(error TO is missing: make $@ TO=hub, modelscope or modelers))" \
+  --repo "$(or $(REPO),$(error REPO is missing: make $@ REPO=org/name))" $(if $(LICENCE),--licence "$(LICENCE)") \
+  $(if $(ACCEPT_TERMS),--accept-terms) $(if $(FORCE),--force "$(FORCE)") $(if $(PUBLIC),--public) $(if $(DRY_RUN),--dry-run) \
+  $(if $(DATASETS),--datasets "$(DATASETS)")
+CHROMIUM ?= chromium
 PYTEST_PER_CORE = python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 DIFFERENCE := Differences from the committed run, if any are listed, come from this machine's arithmetic.
 
@@ -54,8 +75,8 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers lint bench format repro train join evaluate compare \
-  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
+  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
 help: ## print this help
@@ -83,17 +104,21 @@ valid: setup
 repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
 	$(REPRO)
 train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
-	$(REPRO) "train*@$(or $(ARM),*)"
+	$(REPRO) --glob "train*@$(or $(ARM),*)"
 join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
 	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
-	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
+	$(REPRO) --glob $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html
 	dvc repro report
+serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
+	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
+	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
 	@python -m stages.preview $(if $(N),--count "$(N)") $(if $(PARAMS),--params "$(PARAMS)") $(if $(FULL),--full)
 retry: setup ## retry the rows that failed although their stage succeeded; KINDS=cut_off,empty_response: those answers too
@@ -137,6 +162,16 @@ bundle: setup ## pack all that a machine without a network needs: PLATFORM=aarch
 unbundle: ## unpack FILE=bundle.tar into this clone, and make .venv from it without an index
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
+##@ Publishing (docs/publishing.md)
+cards: setup ## write dataset cards and model cards to report/cards; DATASET=filtered or ARM=filtered for one
+	@python -m stages.lib.cards $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARM),--arm "$(ARM)") $(if $(LICENCE),--licence "$(LICENCE)")
+push-dataset: setup ## upload DATASET=filtered with its cards, TO=hub, modelscope or modelers, REPO=org/name; DRY_RUN=1 lists it
+	@$(PUBLISH) dataset "$(or $(DATASET),$(error DATASET is missing: make $@ DATASET=filtered TO=hub REPO=org/name))" $(PUBLISH_OPTIONS)
+push-model: setup ## upload the model of ARM=filtered with its cards, likewise
+	@$(PUBLISH) model "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered TO=hub REPO=org/name))" $(PUBLISH_OPTIONS)
+picture: ## take docs/images/page.png of report/index.html; CHROMIUM=/path/to/chromium
+	@mkdir -p docs/images && $(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1200,1100 --screenshot=docs/images/page.png report/index.html
+
 ##@ Development
 test: checkout setup lint ## ruff, mypy and the tests for every edit, a process a core: under 5 minutes
 	$(PYTEST_PER_CORE)
@@ -151,6 +186,10 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 	python -m pytest -m llamafactory
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
+test-browser: setup browser ## the tests that open the page in Chromium
+	python -m pytest -m browser
+browser: ## install Chromium, which the tests of the page drive: apt-get, as root
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
 	python -m pytest -m trackers
 lint: setup ## ruff and mypy --strict
@@ -161,7 +200,7 @@ bench: setup ## each piece against other ways of doing its work (18 minutes of a
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report/*.html metrics/runs
+	find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -delete && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

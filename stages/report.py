@@ -1,13 +1,14 @@
 """Write the page: the results of the run, the counts, the loss curves, and samples to read.
 
-In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/eval (ARM.jsonl of each arm, and its
-      ARM.examples.jsonl where there is one), metrics/collect.json, metrics/difficulty.json, metrics/distill.json,
-      metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
+In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/disagreements.jsonl, data/left_out.jsonl,
+      data/too_easy.jsonl, data/distill_failures.jsonl, data/preferences.jsonl, data/reviews.jsonl,
+      data/eval (ARM.jsonl of each arm, and its ARM.examples.jsonl where there is one), metrics/collect.json,
+      metrics/difficulty.json, metrics/distill.json, metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv),
+      metrics/compare.json
 Out:  report/index.html   one file that needs no network and shows a hash of its inputs
+      report/rows-1.js, … rows that a page of report.max_mb has no room for
 
-Alone:  python -m stages.report --distilled D.jsonl --filtered F.jsonl --rejected R.jsonl --answers data/eval
-        --collect C.json --difficulty D.json --distill D.json --filter F.json --train metrics/train --compare C.json
-        --out index.html
+Alone:  the command of the stage in dvc.yaml, with these files
 """
 
 import hashlib
@@ -33,6 +34,8 @@ from stages.lib.page import (
     Step,
     Training,
     render,
+    sibling,
+    sibling_name,
 )
 from stages.lib.page.metrics import (
     CollectCounts,
@@ -45,11 +48,17 @@ from stages.lib.page.metrics import (
     read_losses,
     read_metrics,
 )
+from stages.lib.page.packing import PackedRows, pack
+from stages.lib.page.rows import Sources, entries
+from stages.lib.page.verdicts import Worded
 from stages.lib.params import Params, load_params
+from stages.lib.reviews import read_reviews
 from stages.lib.rows import DataError, Row, read_rows, read_some_rows, writing
-from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.evaluated import Evaluated
-from stages.lib.rows.filtered import Filtered, Rejected
+from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
+from stages.lib.rows.preference import Preference
+from stages.lib.rows.question import LeftOut, Question
 
 log = logging.getLogger("distillery.report")
 
@@ -63,6 +72,12 @@ class Inputs:
     distilled: Path
     filtered: Path
     rejected: Path
+    disagreements: Path
+    left_out: Path
+    too_easy: Path
+    failures: Path
+    preferences: Path
+    reviews: Path
     answers: Path
     collect_metrics: Path
     difficulty_metrics: Path
@@ -76,6 +91,12 @@ class Inputs:
 @click.option("--distilled", type=READ, required=True, help="The teacher's answers, read.")
 @click.option("--filtered", type=READ, required=True, help="The kept ones, read.")
 @click.option("--rejected", type=READ, required=True, help="The dropped ones, read.")
+@click.option("--disagreements", type=READ, required=True, help="Those for people to read, read.")
+@click.option("--left-out", type=READ, required=True, help="The questions that collect left out, read.")
+@click.option("--too-easy", type=READ, required=True, help="The questions that difficulty left out, read.")
+@click.option("--failures", type=READ, required=True, help="The questions without an answer, read.")
+@click.option("--preferences", type=READ, required=True, help="What a judge preferred, read.")
+@click.option("--reviews", type=READ, required=True, help="People's verdicts, read.")
 @click.option("--answers", type=READ, required=True, help="The folder of the arms' answers, read.")
 @click.option("--collect", "collect_metrics", type=READ, required=True, help="Counts of collect, read.")
 @click.option("--difficulty", "difficulty_metrics", type=READ, required=True, help="Counts of difficulty, read.")
@@ -89,9 +110,30 @@ class Inputs:
 def main(out_path: Path, params_path: Path, **paths: Path) -> None:
     params = load_params(params_path)
     page = read_page(Inputs(**paths), params)
-    with writing(out_path) as file:
-        file.write(render(page).encode())
+    for old in out_path.parent.glob("rows-*.js"):
+        old.unlink()
+    for number, chunks in enumerate(page.rows.siblings, start=1):
+        write_text(out_path.with_name(sibling_name(number)), sibling(chunks))
+    write_text(out_path, render(page))
     log.info("report: %d arms, made from %d files, data %s", len(page.answers), len(page.inputs), page.data_hash[:12])
+    log_rows(page.rows, out_path, params.report.max_mb)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole."""
+    with writing(path) as file:
+        file.write(text.encode(errors="replace"))
+
+
+def log_rows(rows: PackedRows, out_path: Path, max_mb: float) -> None:
+    """How many rows are in the page, and what lies beside it."""
+    log.info("report: %d of %d rows in a page of %.1f MB", rows.inside, rows.total, out_path.stat().st_size / 1e6)
+    if rows.siblings:
+        log.warning(
+            "report: the other rows are in %d files rows-N.js beside it: report.max_mb is %g. Copy them with the page.",
+            len(rows.siblings),
+            max_mb,
+        )
 
 
 def read_page(inputs: Inputs, params: Params) -> Page:
@@ -107,7 +149,12 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
     comparison = read_comparison(inputs.comparison, list(params.trained_arms))
     trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
-    answers = {name: read_answers(inputs.answers, name, comparison, params) for name in comparison.arms}
+    students = {name: read_students(inputs.answers, name, comparison) for name in comparison.arms}
+    answers = {
+        name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
+    }
+    rows = pack(entries(read_sources(inputs, kept, rejected, students, answers)), params.report.max_mb)
+    people = [review for _, review in read_reviews(inputs.reviews)]
     files = hash_files(input_files(inputs, list(params.trained_arms)))
     return Page(
         teachers=sorted({row.model for row in distilled}),
@@ -121,6 +168,8 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
         answers=answers,
+        rows=rows,
+        people=people,
         seed=params.report.seed,
         inputs=files,
         data_hash=hashlib.sha256("".join(f"{file.sha256}\n" for file in files).encode()).hexdigest(),
@@ -138,25 +187,32 @@ def read_flow(inputs: Inputs) -> list[Step]:
     measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
     asked = read_metrics(inputs.distill_metrics, DistillCounts, rebuild("distill"))
     judged = read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter"))
-    training = Part("questions to train on", collected.questions, "out")
-    heldout = Part("held out for the evaluation", collected.heldout, "aside")
+    training = Part("flow.training", collected.questions, "out")
+    heldout = Part("flow.heldout", collected.heldout, "aside")
     return [
         Step(
             "collect",
             collected.taken,
             [training, heldout, *dropped_parts(collected.left_out)],
-            " ".join(filter(None, [contamination_remark(collected.unchecked), texts_remark(collected.texts)])),
+            [*contamination_remark(collected.unchecked), *texts_remark(collected.texts)],
         ),
         *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
-        Step("distill", asked.taken, [Part("answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)]),
-        Step("filter", judged.taken, [Part("kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]),
+        Step(
+            "distill",
+            asked.taken,
+            [Part("flow.answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)],
+        ),
+        Step(
+            "filter", judged.taken, [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]
+        ),
     ]
 
 
 def difficulty_parts(counts: DifficultyCounts) -> list[Part]:
     """The questions for the teacher, and those that are too easy for the student."""
-    too_easy = f"dropped: too easy, solved more than {counts.max_solved} times in {counts.samples}"
-    return [Part("hard enough for the teacher", counts.kept, "out"), Part(too_easy, counts.too_easy, "dropped")]
+    values = {"max_solved": counts.max_solved, "samples": counts.samples}
+    too_easy = Part("flow.too_easy", counts.too_easy, "dropped", values=values)
+    return [Part("flow.hard", counts.kept, "out"), too_easy]
 
 
 def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
@@ -172,19 +228,18 @@ def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filte
     return PassRates(counts, rows)
 
 
-def contamination_remark(unchecked: list[str]) -> str:
+def contamination_remark(unchecked: list[str]) -> list[Worded]:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
-    return f"Contamination: not checked against {', '.join(unchecked)}." if unchecked else ""
+    return [("flow.unchecked", {"names": ", ".join(unchecked)})] if unchecked else []
 
 
-def texts_remark(texts: dict[str, Described]) -> str:
+def texts_remark(texts: dict[str, Described]) -> list[Worded]:
     """The remark on the scripts and the lengths of the questions to train on."""
     found = texts.get("questions")
     if not found or not found.characters:
-        return ""
+        return []
     scripts = ", ".join(f"{name} {count}" for name, count in found.scripts.items())
-    lengths = found.characters
-    return f"Scripts: {scripts}. Characters: median {lengths['p50']}, 90 % at most {lengths['p90']}."
+    return [("flow.texts", {"scripts": scripts, "p50": found.characters["p50"], "p90": found.characters["p90"]})]
 
 
 def read_marks(inputs: Inputs) -> FilterCounts | None:
@@ -195,9 +250,7 @@ def read_marks(inputs: Inputs) -> FilterCounts | None:
 
 def dropped_parts(reasons: dict[str, int]) -> list[Part]:
     """The dropped rows, by reason."""
-    return [
-        Part(f"dropped: {reason.replace('_', ' ')}", count, "dropped") for reason, count in reasons.items() if count
-    ]
+    return [Part("flow.dropped", count, "dropped", reason) for reason, count in reasons.items() if count]
 
 
 def check_flow(flow: list[Step], inputs: Inputs) -> None:
@@ -243,30 +296,55 @@ def read_training(folder: Path, name: str, params: Params) -> Training:
     return Training(params.trained_arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
 
 
-def read_answers(folder: Path, name: str, comparison: Comparison, params: Params) -> Answers:
-    """An arm's answers: samples of each benchmark's right and wrong ones, and the examples of the audit.
+def read_sources(
+    inputs: Inputs,
+    kept: list[Filtered],
+    rejected: list[Rejected],
+    students: dict[str, list[Evaluated]],
+    answers: dict[str, Answers],
+) -> Sources:
+    """All rows of the run, for the search; the page's samples and the audit's examples stay in it."""
+    drawn = {
+        name: frozenset(row.key for found in of_arm.samples.values() for row in found.drawn)
+        | {f"{example.benchmark}/{example.id}" for example in of_arm.examples}
+        for name, of_arm in answers.items()
+    }
+    return Sources(
+        kept=kept,
+        rejected=rejected,
+        disagreements=list(read_rows(inputs.disagreements, Disagreement, rebuild("filter"))),
+        left_out=list(read_rows(inputs.left_out, LeftOut, rebuild("collect"))),
+        too_easy=list(read_rows(inputs.too_easy, Question, rebuild("difficulty"))),
+        failures=list(read_rows(inputs.failures, Failure, rebuild("distill"))),
+        preferences=list(read_rows(inputs.preferences, Preference, rebuild("prefer"))),
+        students=students,
+        drawn=drawn,
+    )
 
-    There may be many long answers, so only the drawn samples are kept in memory.
-    """
-    path, advice = folder / f"{name}.jsonl", rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
+
+def read_students(folder: Path, name: str, comparison: Comparison) -> list[Evaluated]:
+    """An arm's answers, which are those that were compared."""
+    path = folder / f"{name}.jsonl"
+    rows = list(read_rows(path, Evaluated, rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")))
     asked: dict[str, dict[str, bool | None]] = {}
-    for row in read_rows(path, Evaluated, advice):
+    for row in rows:
         asked.setdefault(row.benchmark, {})[row.key] = row.correct
     check_answers(path, asked, comparison.arms[name])
-    keys = {benchmark: draw_samples(correct, params) for benchmark, correct in asked.items()}
-    expected = {key for drawn in keys.values() for of_kind in drawn for key in of_kind}
-    rows = {row.key: row for row in read_rows(path, Evaluated, advice) if row.key in expected}
-    samples = {
-        benchmark: Samples(
-            n=len(correct),
-            correct=count_right(correct) if benchmark in comparison.benchmarks else None,
-            right=[rows[key] for key in keys[benchmark][0]],
-            wrong=[rows[key] for key in keys[benchmark][1]],
-            unscored=[rows[key] for key in keys[benchmark][2]],
-        )
-        for benchmark, correct in asked.items()
-    }
-    examples = examples_file(folder, name)
+    return rows
+
+
+def sampled_answers(folder: Path, name: str, rows: list[Evaluated], comparison: Comparison, params: Params) -> Answers:
+    """Samples of each benchmark's right and wrong answers of an arm, and the examples of the audit."""
+    by_key = {row.key: row for row in rows}
+    asked: dict[str, dict[str, bool | None]] = {}
+    for row in rows:
+        asked.setdefault(row.benchmark, {})[row.key] = row.correct
+    samples = {}
+    for benchmark, correct in asked.items():
+        right, wrong, unscored = ([by_key[key] for key in keys] for keys in draw_samples(correct, params))
+        count = count_right(correct) if benchmark in comparison.benchmarks else None
+        samples[benchmark] = Samples(len(correct), count, right, wrong, unscored)
+    examples, advice = examples_file(folder, name), rebuild("evaluate-base" if name == "base" else f"evaluate@{name}")
     return Answers(samples, list(read_rows(examples, Example, advice)) if examples.is_file() else [])
 
 
@@ -320,6 +398,12 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
         inputs.distilled,
         inputs.filtered,
         inputs.rejected,
+        inputs.disagreements,
+        inputs.left_out,
+        inputs.too_easy,
+        inputs.failures,
+        inputs.preferences,
+        inputs.reviews,
         *(inputs.answers / f"{name}.jsonl" for name in ["base", *names]),
         *(path for name in ["base", *names] if (path := examples_file(inputs.answers, name)).is_file()),
         inputs.collect_metrics,

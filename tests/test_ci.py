@@ -16,22 +16,22 @@ ROOT = Path(__file__).resolve().parents[1]
 BESIDE = b"../" + b"shared"
 GOOD = ("12 passed, 41 deselected, 1 warning in 240.12s (0:04:00)", 0)
 BAD = ("3 failed, 400 passed, 2 skipped, 5 deselected in 600.12s (0:10:00)", 2)
-CI_RUNS = ("test", "test-heavy", "test-openmind", "test-llamafactory", "test-transformers4")
+CI_RUNS = ("test", "test-heavy", "test-browser", "test-openmind", "test-llamafactory", "test-transformers4")
 PYTEST: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
 
 
 @pytest.mark.parametrize(
     ("runs", "closing", "status"),
     [
-        ((GOOD, GOOD, GOOD, GOOD, GOOD), "60 passed, 0 failed, 0 skipped", 0),
-        ((BAD, GOOD, GOOD, GOOD, GOOD), "448 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, BAD, GOOD, GOOD, GOOD), "448 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, GOOD, BAD, GOOD, GOOD), "448 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, GOOD, GOOD, GOOD, BAD), "448 passed, 3 failed, 2 skipped", 1),
-        ((GOOD, GOOD, ("no environment", 2), GOOD, GOOD), "48 passed, 0 failed, 0 skipped", 1),
+        ((GOOD, GOOD, GOOD, GOOD, GOOD, GOOD), "72 passed, 0 failed, 0 skipped", 0),
+        ((BAD, GOOD, GOOD, GOOD, GOOD, GOOD), "460 passed, 3 failed, 2 skipped", 1),
+        ((GOOD, BAD, GOOD, GOOD, GOOD, GOOD), "460 passed, 3 failed, 2 skipped", 1),
+        ((GOOD, GOOD, BAD, GOOD, GOOD, GOOD), "460 passed, 3 failed, 2 skipped", 1),
+        ((GOOD, GOOD, GOOD, GOOD, GOOD, BAD), "460 passed, 3 failed, 2 skipped", 1),
+        ((GOOD, GOOD, GOOD, ("no environment", 2), GOOD, GOOD), "60 passed, 0 failed, 0 skipped", 1),
         (
-            (("lint failed", 2), ("1 passed, 2 errors in 1.00s", 1), GOOD, GOOD, GOOD),
-            "37 passed, 2 failed, 0 skipped",
+            (("lint failed", 2), ("1 passed, 2 errors in 1.00s", 1), GOOD, GOOD, GOOD, GOOD),
+            "49 passed, 2 failed, 0 skipped",
             1,
         ),
     ],

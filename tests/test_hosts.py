@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -23,14 +24,35 @@ THIRD = {
 FOURTH = THIRD | {"num_train_epochs": 3.0}
 
 
-@pytest.fixture
-def two_hosts(workspace: Workspace, tmp_path: Path) -> tuple[Workspace, Workspace]:
+def shared_by(first: Workspace, folder: Path) -> tuple[Workspace, Workspace]:
     """The first has finished and pushed to a folder, the second is a clone that knows the folder."""
-    first, second = workspace, workspace.clone(tmp_path / "second host")
-    first.make("remote", f"URL={tmp_path / 'shared folder'}")
-    second.make("remote", f"URL={tmp_path / 'shared folder'}")
+    second = first.clone(folder / "second host")
+    first.make("remote", f"URL={folder / 'shared folder'}")
+    second.make("remote", f"URL={folder / 'shared folder'}")
     first.make("push")
     return first, second
+
+
+@pytest.fixture
+def two_hosts(workspace: Workspace, tmp_path: Path) -> tuple[Workspace, Workspace]:
+    """Two hosts that a test may change."""
+    return shared_by(workspace, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def standing(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A finished host that each test leaves as it found it."""
+    folder = tmp_path_factory.mktemp("standing") / "space"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return Workspace(folder)
+
+
+@pytest.fixture(scope="module")
+def standing_hosts(standing: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Workspace]:
+    """Two hosts that each test leaves as it found them."""
+    first = standing.folder.parent / "first host"
+    shutil.copytree(standing.folder, first, symlinks=True)
+    return shared_by(Workspace(first), tmp_path_factory.mktemp("hosts"))
 
 
 def test_what_one_host_pushed_the_other_does_not_compute(two_hosts: tuple[Workspace, Workspace]) -> None:
@@ -176,27 +198,27 @@ def merged_by(lines: list[str], host: Workspace) -> set[str]:
         ("store-article", "FILE is missing: make store-article FILE=r1_distill.txt"),
     ],
 )
-def test_a_target_that_lacks_its_value_says_what_to_type(workspace: Workspace, target: str, line: str) -> None:
-    done = workspace.try_to_run("make", "-o", ".venv/ready", target)
+def test_a_target_that_lacks_its_value_says_what_to_type(standing: Workspace, target: str, line: str) -> None:
+    done = standing.try_to_run("make", "-o", ".venv/ready", target)
     assert done.returncode == 2
     assert re.fullmatch(rf"Makefile:\d+: \*\*\* {re.escape(line)}\.  Stop\.\n", done.stderr), done.stderr
 
 
-def test_pushing_before_the_storage_is_named_says_so(workspace: Workspace) -> None:
-    done = workspace.try_to_run("make", "-o", ".venv/ready", "push")
+def test_pushing_before_the_storage_is_named_says_so(standing: Workspace) -> None:
+    done = standing.try_to_run("make", "-o", ".venv/ready", "push")
     assert done.returncode == 2
     assert "no remote specified" in done.stderr
 
 
-def test_where_the_storage_is_stays_on_the_host(two_hosts: tuple[Workspace, Workspace]) -> None:
-    first, _ = two_hosts
+def test_where_the_storage_is_stays_on_the_host(standing_hosts: tuple[Workspace, Workspace]) -> None:
+    first, _ = standing_hosts
     assert not first.run("git", "status", "--short")
     assert "shared folder" in (first.folder / ".dvc" / "config.local").read_text()
 
 
-def test_without_a_pull_the_second_host_would_compute_everything(two_hosts: tuple[Workspace, Workspace]) -> None:
+def test_without_a_pull_the_second_host_would_compute_everything(standing_hosts: tuple[Workspace, Workspace]) -> None:
     """What the tests above rest on: a clone alone holds no results."""
-    _, second = two_hosts
+    _, second = standing_hosts
     planned = re.findall(r"^Running stage '(.+)':$", second.run("dvc", "repro", "--dry", "--force"), re.MULTILINE)
     assert set(planned) == ALL
     assert not (second.folder / "models" / "filtered").exists()

@@ -16,9 +16,11 @@ from click.testing import CliRunner
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
-from stages.lib.training import Job, Nodes, TrainingError, nodes
+from stages.lib.training import Job, Nodes, TrainingError
+from stages.lib.training import meeting as module
 from stages.lib.training.launching import launch
-from stages.lib.training.nodes import Group, facts_of, first_host, joined, lead, meeting, nodes_of, variables_of
+from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
+from stages.lib.training.nodes import first_host, nodes_of, variables_of
 from tests.test_train_batches import uneven
 from tests.workspace import ROOT, write_changed_params
 
@@ -27,7 +29,7 @@ HELPS = """
 import sys, time
 from pathlib import Path
 from tests.test_nodes import job_of
-from stages.lib.training.nodes import joined, meeting
+from stages.lib.training.meeting import joined, meeting
 job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 1, int(sys.argv[3]))
 with meeting(job) as group, joined(group, {"rows": "same"}):
     print("joined", flush=True)
@@ -38,7 +40,7 @@ LEADS = """
 import sys, time
 from pathlib import Path
 from tests.test_nodes import job_of
-from stages.lib.training.nodes import lead, meeting
+from stages.lib.training.meeting import lead, meeting
 job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 0, int(sys.argv[3]))
 with meeting(job) as group:
     lead(group, {"rows": "same"}, job.out, None)
@@ -205,7 +207,7 @@ def test_a_node_with_other_inputs_is_refused_and_told_what_differs(tmp_path: Pat
 def test_checkpoints_of_several_nodes_need_a_folder_that_all_see(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "SHARED_S", 1.0)
+    monkeypatch.setattr(module, "SHARED_S", 1.0)
     port, changes = free_port(), {"run.checkpoint_steps": 5}
     one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
     assert both(leading(one, {}), joining(other, {})) == ["trained", "node-1"]
@@ -252,8 +254,8 @@ def test_nodes_do_not_wait_for_ever(tmp_path: Path, tiny_student: Path, monkeypa
 def test_a_node_that_dies_ends_the_others_in_one_line(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "LOST_S", 3.0)
-    monkeypatch.setattr(nodes, "ENDED_S", 2.0)
+    monkeypatch.setattr(module, "LOST_S", 3.0)
+    monkeypatch.setattr(module, "ENDED_S", 2.0)
     port = free_port()
     helper = [sys.executable, "-c", HELPS, str(tmp_path), str(tiny_student), str(port)]
     process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -1,5 +1,6 @@
 """The page: its numbers are those of its inputs, the same inputs are the same bytes, no text of a model acts in it."""
 
+import base64
 import csv
 import hashlib
 import json
@@ -21,9 +22,11 @@ from stages.compare import main as compare
 from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
-from stages.lib.page import language, outcome
+from stages.lib.page import language
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
+from stages.lib.page.verdicts import verdicts
+from stages.lib.page.words import said, words
 from stages.lib.rows import read_rows, write_json, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.evaluated import Evaluated
@@ -50,6 +53,12 @@ INPUTS = {
     "--distilled": "data/distilled.jsonl",
     "--filtered": "data/filtered.jsonl",
     "--rejected": "data/rejected.jsonl",
+    "--disagreements": "data/disagreements.jsonl",
+    "--left-out": "data/left_out.jsonl",
+    "--too-easy": "data/too_easy.jsonl",
+    "--failures": "data/distill_failures.jsonl",
+    "--preferences": "data/preferences.jsonl",
+    "--reviews": "data/reviews.jsonl",
     "--answers": "data/eval",
     "--collect": "metrics/collect.json",
     "--difficulty": "metrics/difficulty.json",
@@ -61,7 +70,7 @@ INPUTS = {
 ROOT = Path(__file__).resolve().parents[1]
 UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
-VOID = {"meta", "line", "circle", "path", "br", "img"}
+VOID = {"meta", "line", "circle", "path", "br", "img", "input"}
 
 
 class Parsed(HTMLParser):
@@ -92,6 +101,8 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("script", "style"):
+            return
         self.text += data
         if "small" not in self.open and ("td" in self.open or "th" in self.open):
             self.rows[-1][-1] += data.strip()
@@ -154,6 +165,8 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     wrong = {"verdict": "wrong", "prediction": "0", "reason": "wrong_answer"}
     write_rows(folder / "data/distilled.jsonl", [Distilled(**row.model_dump()) for row in judged])
     write_rows(folder / "data/filtered.jsonl", judged[rejected:])
+    for name in ("disagreements", "left_out", "too_easy", "distill_failures", "preferences", "reviews"):
+        write_rows(folder / f"data/{name}.jsonl", [])
     write_rows(folder / "data/rejected.jsonl", [Rejected(**row.model_dump() | wrong) for row in judged[:rejected]])
     left_out = {"duplicate": 0, "in_heldout": 2, "contaminated": 3}
     contamination = {"ngram": 13, "gsm8k": {"hits": 3, "questions": 9, "too_short": 0}, "mgsm": "not checked"}
@@ -317,31 +330,55 @@ def test_mcnemar_s_exact_p_and_the_method_stand_with_the_differences(run: Path, 
     assert head[3:6] == ["p", "exact p (McNemar)", "p (Holm)"]
     exact = {row[0]: row[4] for row in parsed.rows if row[0] in ("filtered − unfiltered", "filtered − base")}
     assert exact == {"filtered − unfiltered": "0.250", "filtered − base": "–"}  # 3 against 0
-    assert "Interval and p of a difference: Student's t after pseudo-pairs were added." in parsed.text
+    assert "Interval and p on heldout: Student’s t after pseudo-pairs were added." in parsed.text
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """The verdicts in English, without their doubts."""
+    shown = verdicts(comparison)
+    return [f"{said(each.sentence[0], **each.sentence[1])}: {said(each.found[0], **each.found[1])}" for each in shown]
 
 
 def test_the_first_sentence_says_what_was_found_in_the_words_of_the_comparison(
     run: Path, page: Callable[..., str]
 ) -> None:
     comparison = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes())
-    sentence = outcome(comparison)
-    assert sentence.startswith(
-        "The filtered arm answers 37.5\u00a0% of 40 questions right: 35.0 points better than base"
+    first, *_, last = sentences(comparison)
+    assert re.fullmatch(
+        r"Training on filtered instead of unfiltered moved heldout by \+7\.5 points \[.*\]: "
+        r"no detectable difference at n = 40; \d+\.\d points would have shown\.",
+        first,
     )
-    assert re.search(
-        r"no detectable difference from unfiltered \[.*\], where \d+\.\d points would have shown", sentence
+    assert re.fullmatch(
+        r"Training on unfiltered moved heldout by \+27\.5 points \[.*\]: a gain that chance does not explain .*",
+        last,
     )
-    assert sentence in Parsed(page(run)).text
+    text = " ".join(Parsed(page(run)).text.replace(" : ", ": ").split())
+    assert first.split(":")[0] in text
 
 
-def test_the_first_sentence_sums_several_benchmarks_up(made_run: Callable[..., Path]) -> None:
-    run = made_run(benchmarks=["heldout", "gsm8k"])
+def test_what_makes_a_number_doubtful_stands_beside_it(run: Path) -> None:
     document = json.loads((run / "metrics/compare.json").read_bytes())
-    document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["gsm8k"]["finding"] = "worse"
-    assert outcome(Comparison.model_validate(document)) == (
-        "The filtered arm scores 37.5\u00a0% on heldout, 37.5\u00a0% on gsm8k: better than base on all; no detectable "
-        "difference from unfiltered on heldout, worse than unfiltered on gsm8k (95\u00a0% confidence)."
-    )
+    found = document["pairs"]["filtered_vs_unfiltered"]["benchmarks"]["heldout"]
+    found |= {"if_unsure_low": -0.05, "if_unsure_high": 0.2}
+    for arm in document["arms"].values():
+        arm["benchmarks"]["heldout"] |= {"differ": 0, "cut_off": 0.0}
+    document["arms"]["filtered"]["benchmarks"]["heldout"] |= {"differ": 3, "cut_off": 0.125}
+    first, *_ = verdicts(Comparison.model_validate(document))
+    assert [said(key, **values) for key, values in first.doubts] == [
+        "If the verifier’s unsure answers counted the other way, it would be between −5.0 and +20.0.",
+        "lm-eval and the verifier score 3 answers of filtered differently.",
+        "12.5\u00a0% of the answers of filtered were cut off.",
+    ]
+
+
+def test_both_tables_of_words_have_the_same_texts_with_the_same_places() -> None:
+    english, chinese = words()["en"], words()["zh"]
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        forms = [form if isinstance(form, str) else form["other"] for form in (text, chinese[key])]
+        places = [set(re.findall(r"\{(\w+)\}", form)) for form in forms]
+        assert places[0] == places[1], key
 
 
 def test_each_score_stands_beside_the_other_and_the_base_s_beside_its_prompt(
@@ -387,7 +424,7 @@ def test_a_benchmark_of_several_languages_is_shown_by_language(run: Path, page: 
 
 
 def test_examples_of_the_audit_stand_under_their_arm(run: Path, page: Callable[..., str]) -> None:
-    assert "Audit: " not in page(run)
+    assert "Audit: " not in Parsed(page(run)).text
     write_examples(run, "filtered", question="Wie viele Eier?")
     parsed = Parsed(page(run))
     assert parsed.text.count("Wie viele Eier?") == 2
@@ -429,7 +466,7 @@ def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str])
     text = Parsed(page(run)).text
     assert "12 questions to train on" in text
     assert "40 held out for the evaluation" in text
-    assert "2 dropped: in heldout" in text
+    assert "2 dropped: in the held-out set" in text
     assert "3 dropped: contaminated" in text
     assert "8 kept" in text
     assert "4 dropped: wrong answer" in text
@@ -451,7 +488,7 @@ def test_the_page_says_the_scripts_and_the_lengths_of_the_questions(run: Path, p
 
 
 def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page: Callable[..., str]) -> None:
-    assert "Pass rates" not in page(run)
+    assert "Pass rates" not in Parsed(page(run)).text
     counts = {"in": 12, "asked": 12, "kept": 9, "too_easy": 3, "samples": 2, "max_solved": 1, "unsure_answers": 4}
     write_json(
         run / "metrics/difficulty.json", counts | {"by_solved": {"0": 7, "1": 2, "2": 3}, "completion_tokens": 900}
@@ -477,7 +514,7 @@ def test_pass_rates_stand_in_a_table_where_the_student_was_asked(run: Path, page
 
 
 def test_rule_and_judge_stand_in_a_table_where_a_judge_was_asked(run: Path, page: Callable[..., str]) -> None:
-    assert "Rule and judge" not in page(run)
+    assert "Rule and judge" not in Parsed(page(run)).text
     table = {"right": {"right": 7, "wrong": 1}, "wrong": {"unsure": 1, "wrong": 2}, "unsure": {"not_asked": 1}}
     edit(run / "metrics/filter.json", lambda counts: counts.update(judge_asked=11, rule_by_judge=table))
     parsed = Parsed(page(run))
@@ -562,7 +599,6 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
     write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
     edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
     parsed = Parsed(page(run, everything))
-    assert "script" not in plain
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
     assert parsed.text.count(HOSTILE) >= 17
     assert not parsed.open
@@ -571,17 +607,31 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
 def test_the_page_refers_to_nothing_outside_itself(run: Path, page: Callable[..., str]) -> None:
     html = page(run)
     for tag, attributes in Parsed(html).tags:
-        assert tag not in ("script", "link", "img", "iframe", "object", "base"), tag
+        assert tag not in ("link", "img", "iframe", "object", "base"), tag
         assert "src" not in attributes
         assert (attributes.get("href") or "#").startswith("#"), attributes
+        assert not any(name.startswith("on") for name in attributes)
     assert "url(" not in html
     assert "@import" not in html
-    assert "default-src 'none'" in html
+
+
+def test_no_script_runs_but_the_two_that_the_policy_names(run: Path, page: Callable[..., str]) -> None:
+    html = page(run)
+    (policy,) = [attributes["content"] or "" for _, attributes in Parsed(html).tags if "http-equiv" in attributes]
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(scripts) == 2
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{hashes[0]}' 'sha256-{hashes[1]}'; ")
+    assert "unsafe" not in policy.split("style-src")[0]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", "".join(scripts)
+    )
 
 
 def test_each_link_of_the_page_leads_somewhere(run: Path, page: Callable[..., str]) -> None:
     tags = Parsed(page(run)).tags
     links = {(attributes["href"] or "").removeprefix("#") for _, attributes in tags if "href" in attributes}
+    links -= {"report", "flips", "rows"}  # views
     assert links <= {attributes.get("id") for _, attributes in tags}
     assert "training" in links
 
@@ -644,7 +694,7 @@ def test_a_run_without_trainings_has_a_page(made_run: Callable[..., Path], page:
     run = made_run(right={"base": 1})
     html = page(run, {"arms": {}, "compare.pairs": []})
     assert 'id="training"' not in html
-    assert "Right answers: base 2.5\u00a0% on heldout; no arms were compared." in Parsed(html).text
+    assert "No two arms were compared." in Parsed(html).text
 
 
 def test_a_curve_of_one_step_and_a_loss_that_diverged_have_a_page(run: Path, page: Callable[..., str]) -> None:
@@ -670,7 +720,8 @@ def test_a_missing_input_is_one_line(
 ) -> None:
     (run / name).unlink()
     said = refuses(main, *arguments(run))
-    assert said.startswith(f"{run / name}: no such file. Run 'dvc repro ")
+    advice = "'git checkout " if name == "data/reviews.jsonl" else "Run 'dvc repro "
+    assert said.startswith(f"{run / name}: no such file. {advice}")
     assert not (run / "report").exists()
 
 
@@ -809,10 +860,9 @@ def test_the_judges_preference_is_on_the_page(
     assert "Judge: qwen-max, prompt impartial." in shown.text
     words, several = " ".join(shown.text.split()), len(benchmarks) > 1
     assert words.count("preference: 40 answers" if several else " 40 answers") == 3
-    assert words.count("preference: answers 2 of 40" if several else "Answers 2 of 40") == 3
-    sentence = outcome(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
+    assert words.count("preference: Answers 2 of 40" if several else "Answers 2 of 40") == 3
+    (first, *_) = sentences(Comparison.model_validate_json((folder / "metrics/compare.json").read_bytes()))
     if benchmarks == ["preference"]:
-        assert sentence.startswith("In the judge’s preference, the filtered arm is: 37.5 points better than base [")
-        assert "No benchmark has a score." in shown.text
+        assert first.startswith("A judge preferred filtered to unfiltered by +37.5 points of all questions [")
     else:
-        assert sentence.startswith("The filtered arm scores 37.5\u00a0% on heldout: better than base on all; ")
+        assert first.startswith("Training on filtered instead of unfiltered moved heldout by ")

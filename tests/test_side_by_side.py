@@ -49,7 +49,7 @@ stages:
     deps: [eval]
     outs: [report]
 """
-# each run leaves a line in runs.jsonl; a file orders/STAGE-ARM makes it sleep, fail, or wait until dvc.lock has a name
+# each run leaves a line in runs.jsonl; a file orders/STAGE-ARM makes it sleep, fail, or wait for a text in a file
 WORK = """\
 import json, os, pathlib, sys, time
 stage, arm, out = sys.argv[1:]
@@ -62,7 +62,10 @@ pathlib.Path("started", f"{stage}-{arm}").touch()
 if words[0] == "fail":
     sys.exit("Error: the loss is NaN at step 3. Lower the learning rate.")
 deadline = time.time() + 100
-while words[0] == "until" and words[1] not in pathlib.Path("dvc.lock").read_text() and time.time() < deadline:
+while words[0] == "until" and time.time() < deadline:
+    path, text = pathlib.Path(words[1]), (words[2] if len(words) > 2 else "")
+    if path.exists() and text in path.read_text():
+        break
     time.sleep(0.05)
 time.sleep(float(words[1]) if words[0] == "sleep" else 0)
 pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +129,8 @@ def project(unrun: Project, tmp_path: Path) -> Project:
 def test_two_arms_at_once_on_their_own_cards_write_the_lock_of_a_serial_run(project: Project, tmp_path: Path) -> None:
     serial = project.copy(tmp_path / "serial")
     serial.run("dvc", "repro")
-    project.order("train-slow", "until train@quick")
+    project.order("train-slow", "until dvc.lock train@quick")
+    project.order("train-quick", "until started/train-slow")
     project.environment["MASTER_PORT"] = "29500"
     project.run(*project.command("--devices", "0-3 4,5,6,7"))
     assert project.lock() == serial.lock()
@@ -166,14 +170,15 @@ def test_a_failed_arm_stops_what_needs_it_and_nothing_else(project: Project) -> 
 
 
 @pytest.mark.heavy
-def test_a_known_run_is_restored_and_not_computed(project: Project) -> None:
+def test_a_known_run_is_restored_and_not_computed(project: Project, tmp_path: Path) -> None:
     project.run(*project.command("--devices", "0 1", "train"))
-    first = project.lock()
     (project.folder / "runs.jsonl").unlink()
     (project.folder / "dvc.lock").unlink()
+    serial = project.copy(tmp_path / "serial")
+    serial.run("dvc", "repro", "train")
     done = project.try_to_run(*project.command("--devices", "0 1", "train"))
     assert "train@quick: restored from the run-cache" in done.stderr
-    assert (project.lock(), project.runs()) == (first, {})
+    assert (project.lock(), project.runs()) == (serial.lock(), {})
 
 
 @pytest.mark.heavy

@@ -44,7 +44,7 @@ def options(folder: Path) -> list[str]:
 
 def started(folder: Path, rank: int, port: int, arguments: list[str]) -> subprocess.Popen[bytes]:
     nodes = {"NNODES": "2", "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    own = {"DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT), "NODES_TIMEOUT_S": "240"}
+    own = {"DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT), "NODES_TIMEOUT_S": "480"}
     with (folder / "stderr").open("wb") as stderr:
         return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=os.environ | own | nodes, stderr=stderr)
 
@@ -55,7 +55,7 @@ def train_together(folders: list[Path]) -> None:
     commands = [["-m", "stages.train", *options(folders[0])], ["-m", "stages.lib.join", "--arm", "filtered"]]
     running = [started(folder, rank, port, commands[rank]) for rank, folder in enumerate(folders)]
     for folder, process in zip(folders, running, strict=True):
-        assert process.wait(300) == 0, (folder / "stderr").read_text()[-3000:]
+        assert process.wait(540) == 0, (folder / "stderr").read_text()[-3000:]
     assert not (folders[1] / "models").exists()
     assert {path.suffix for path in (folders[1] / ".cache" / "training").iterdir()} == {".log"}
     last = (folders[1] / "stderr").read_text().splitlines()[-1]

@@ -149,9 +149,11 @@ def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> 
     again += "evaluate-on-policy."
     assert said[0] == f"stages/lib/answers/values.py: an edit runs again: {again}"
     assert said[1].startswith("Then, if their outputs change: distill, convert@unfiltered, convert@filtered, ")
+    said = why("--file", "stages/lib/trainers/openmind/tokens.py").splitlines()
+    assert said[0].startswith("stages/lib/trainers/openmind/tokens.py: an edit runs no stage")
+    assert said[1].startswith("With other params: every train")
     said = why("--file", "stages/lib/students/hub.py").splitlines()
-    assert said[0].startswith("stages/lib/students/hub.py: an edit runs no stage")
-    assert said[1].startswith("With other params: collect, difficulty, filter, ")
+    assert said[0] == "stages/lib/students/hub.py: an edit runs again: every score.", "a teacher is of any kind"
     assert "it affects no output" in why("--file", "./stages/lib/command.py")
 
 

@@ -99,8 +99,12 @@ def asked(address: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def likeliest(address: str, ids: list[int], count: int) -> dict[int, float]:
-    """The likeliest next tokens after these, and the logarithms of their probabilities."""
-    body = {"prompt": ids, "n_predict": 1, "n_probs": count, "temperature": -1.0}
+    """The likeliest next tokens after these, and the logarithms of their probabilities.
+
+    The token that is sampled is always the same: after half a character or an end, the server gives no probabilities.
+    They are those before sampling, which the bias does not change.
+    """
+    body = {"prompt": ids, "n_predict": 1, "n_probs": count, "temperature": -1.0, "logit_bias": [["a", 1000.0]]}
     found = asked(address, "/completion", body)["completion_probabilities"][0]["top_logprobs"]
     return {each["id"]: each["logprob"] for each in found}
 

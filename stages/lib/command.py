@@ -12,7 +12,9 @@ It affects a stage's messages and not its outputs, so dvc.yaml does not list it 
     ├── StudentError           the student's weights                         (students/)
     ├── TrainingError          a training that cannot start or did not end   (training/)
     ├── EvaluationError        an evaluation that cannot be run              (evaluation/)
-    └── BundleError            a bundle that cannot be made                  (bundle/)
+    ├── BundleError            a bundle that cannot be made                  (bundle/)
+    ├── CardError              a card for which something is missing         (cards/)
+    └── PublishingError        what must not or cannot be uploaded           (publishing/)
 """
 
 import functools

@@ -6,7 +6,7 @@
 Out, on stdout: one line for each finding, ok, warn or fail; the latter two with their fix. The exit code is 1 if one is
 fail, else 0. Only what the profile needs is checked. Nothing is left on the disk: locks are tested on two empty files,
 which are removed again. Nothing is downloaded: the only requests are a HEAD, with a timeout of 3 s, to each hub that
-the profile downloads from.
+the profile downloads from, and one row to the server that ``score`` names, if its weights are here too.
 """
 
 # only the standard library before the check of the environment; argparse, because click may not be installed
@@ -73,7 +73,7 @@ def profile(path: Path) -> tuple[Params | None, list[Finding]]:
 
 def check_profile(params: Params) -> Iterator[Finding]:
     """What this profile needs from the machine."""
-    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, trainers
+    from stages.lib.doctor import accelerators, disk_and_memory, locking, needs, parity, trainers
 
     yield from guarded("disk", partial(disk_and_memory.disk, params))
     yield from guarded("locks", partial(locking.locks, disk_and_memory.locked_folders()))
@@ -83,6 +83,7 @@ def check_profile(params: Params) -> Iterator[Finding]:
     yield from guarded("files", partial(needs.files, params))
     yield from guarded("API key", partial(needs.keys, params))
     yield from guarded("downloads", partial(needs.downloads, params))
+    yield from guarded("score", partial(parity.served_teacher, params))
 
 
 if __name__ == "__main__":

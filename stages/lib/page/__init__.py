@@ -1,25 +1,27 @@
-"""The page: the types of all that it shows, and its one HTML file, which needs no network and no script.
+"""The page: the types of all that it shows, and its one HTML file, which needs no network.
 
     html = render(Page(names=["base", "filtered"], …))
 
-Everything that came from a file is escaped (jinja2's autoescape); the same page is the same bytes.
+- ``template.html`` and ``sections/``: what a reader without a script sees. Everything that came from a file is escaped
+  (jinja2's autoescape).
+- ``rows.py``, ``packing.py``: all rows, packed. ``assets/``: the script that searches them, and the stylesheet.
+- ``words/``: the words of the page in English and Chinese.
+
+The same page is the same bytes.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stages.lib.comparison.results import Arm as ComparedArm
 from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
 from stages.lib.comparison.table import (
     AUDIT,
-    EXACT,
-    IF_UNSURE,
-    PREFERENCE_HEADS,
-    asked_and_scored,
     audit_cells,
     audit_table,
     audits,
-    caveat,
     comparison_table,
     if_unsure,
     judged_by,
@@ -31,30 +33,41 @@ from stages.lib.comparison.table import (
     scores,
     signed,
 )
+from stages.lib.page import scripts
 from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
 from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
+from stages.lib.page.packing import PackedRows
+from stages.lib.page.rows import differs_from_gold
+from stages.lib.page.verdicts import Worded, asked_and_scored, caveat, matrix, verdicts
+from stages.lib.page.words import said, words
 from stages.lib.params import Arm, OnPolicyArm
+from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that leave a step: where they go and their number; ``kind`` is ``out``, ``aside`` or ``dropped``."""
+    """Rows that leave a step: where they go and their number; ``kind`` is ``out``, ``aside`` or ``dropped``.
 
-    label: str
+    ``key`` names its text among the page's words, with ``values``; ``reason`` says why rows were dropped.
+    """
+
+    key: str
     count: int
     kind: str
+    reason: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stage, the rows that it took and where they went; ``remark`` adds what the counts do not show."""
+    """A stage, the rows that it took and where they went; ``remarks`` add what the counts do not show."""
 
     name: str
     taken: int
     parts: list[Part]
-    remark: str = ""
+    remarks: list[Worded] = field(default_factory=list)
 
     @property
     def out(self) -> int:
@@ -108,6 +121,11 @@ class Samples:
     wrong: list[Evaluated]
     unscored: list[Evaluated]
 
+    @property
+    def drawn(self) -> list[Evaluated]:
+        """All samples."""
+        return [*self.right, *self.wrong, *self.unscored]
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -150,6 +168,7 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
+    ``rows`` are all answers, packed for the script; ``people`` are the reviews of data/reviews.jsonl.
     ``marks`` is None where the rule alone decided, ``pass_rates`` where the student was not, ``reviews`` where nobody
     reviewed an answer.
     """
@@ -165,6 +184,8 @@ class Page:
     kept: list[Filtered]
     rejected: list[Rejected]
     answers: dict[str, Answers]
+    rows: PackedRows
+    people: list[Review]
     seed: int
     inputs: list[InputFile]
     data_hash: str
@@ -173,6 +194,29 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    def word(key: str, /, **values: Any) -> Markup:
+        """A text that the script puts into the reader's language."""
+        given = Markup(" data-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
+        return Markup('<span data-word="{}"{}>{}</span>').format(key, given, said(key, **values))
+
+    def named(group: str, name: str) -> Markup:
+        """A name of the run's own, such as a reason: its word where the page has one."""
+        return word(f"{group}.{name}") if f"{group}.{name}" in words()["en"] else Markup(escape(name.replace("_", " ")))
+
+    def cell(key: str) -> Markup:
+        """The attribute with a cell's heading, for narrow screens."""
+        return Markup('data-name="{}" data-word-name="{}"').format(said(key), key)
+
+    def label(key: str, /, **values: Any) -> Markup:
+        """The attribute that names an element for a screen reader."""
+        given = Markup(" data-label-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
+        return Markup('aria-label="{}" data-word-label="{}"{}').format(said(key, **values), key, given)
+
+    def placeholder(key: str) -> Markup:
+        """The attribute with the text in an empty box."""
+        return Markup('placeholder="{}" data-word-placeholder="{}"').format(said(key), key)
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -189,18 +233,28 @@ def render(page: Page) -> str:
         "audit_cells": audit_cells,
         "if_unsure": if_unsure,
         "preference_cells": preference_cells,
+        "differs_from_gold": differs_from_gold,
+        "data": lambda value: Markup(_data(value)),
         "noise_line": noise_line,
     }
+    environment.globals |= {"word": word, "named": named, "cell": cell, "label": label, "placeholder": placeholder}
+    early, main = scripts.early(), scripts.main()
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
     pair_chart, pair_rows = _pair_rows(comparison)
     return environment.get_template("template.html").render(
         page=page,
-        outcome=outcome(comparison),
+        policy=scripts.policy([early, main], with_siblings=bool(page.rows.siblings)),
+        style=scripts.style(),
+        early=early,
+        main=main,
+        words=words(),
+        meta=_meta(page),
+        rows=page.rows,
+        verdicts=verdicts(comparison),
+        matrix=matrix(comparison),
         asked_and_scored=asked_and_scored(comparison),
         caveat=caveat(comparison),
-        exact_head=EXACT,
-        if_unsure_head=IF_UNSURE,
         markdown=f"{comparison_table(comparison)}\n\n{audit_table(comparison)}".strip(),
         colours=colours(list(comparison.arms)),
         score_chart=score_chart,
@@ -208,7 +262,6 @@ def render(page: Page) -> str:
         pair_chart=pair_chart,
         pair_rows=pair_rows,
         preferences=preferences(comparison),
-        preference_heads=PREFERENCE_HEADS,
         judged_by=judged_by(comparison),
         audit=AUDIT,
         audits=audits(comparison),
@@ -216,6 +269,37 @@ def render(page: Page) -> str:
         losses=loss_chart({name: training.losses for name, training in page.trainings.items()}),
         most_rows=max(step.taken for step in page.flow),
     )
+
+
+def sibling_name(number: int) -> str:
+    """The name of a file beside the page, from 1."""
+    return f"rows-{number}.js"
+
+
+def sibling(chunks: list[str]) -> str:
+    """The text of such a file: a call with the chunks that the page has no room for."""
+    return f"distilleryRows({json.dumps(chunks)});\n"
+
+
+def _meta(page: Page) -> dict[str, Any]:
+    """What the script must know beside the rows."""
+    comparison = page.comparison
+    return {
+        "arms": list(comparison.arms),
+        "benchmarks": comparison.benchmarks,
+        "unscored": comparison.unscored,
+        "pairs": [pair.model_dump(mode="json", exclude={"preference"}) for pair in comparison.pairs.values()],
+        "reviews": [review.model_dump(mode="json", exclude_none=True) for review in page.people],
+        "inside": page.rows.inside,
+        "total": page.rows.total,
+        "siblings": [sibling_name(number) for number in range(1, len(page.rows.siblings) + 1)],
+    }
+
+
+def _data(value: Any) -> str:
+    """JSON that ends no element, whatever is in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _score_rows(comparison: Comparison) -> tuple[IntervalChart | None, list[ScoreRow]]:
@@ -244,56 +328,6 @@ def by_language(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]
 def colours(names: list[str]) -> dict[str, str]:
     """The stylesheet's colour of each arm: grey for the base, then six colours that repeat after the sixth arm."""
     return {name: f"var(--arm-{(index - 1) % 6 + 1 if index else 0})" for index, name in enumerate(names)}
-
-
-def outcome(comparison: Comparison) -> str:
-    """One sentence: the score of the arm that is first in most pairs, and how it compares with the others."""
-    firsts = [pair.first for pair in comparison.pairs.values() if pair.benchmarks]
-    if not comparison.benchmarks and not firsts:
-        return "No benchmark has a score, and no judge compared the arms."
-    if not firsts:
-        found = [f"{name} {_scores_in_words(arm)}" for name, arm in comparison.arms.items()]
-        return f"Right answers: {'; '.join(found)}; no arms were compared."
-    # of arms that are first equally often, the one named last: pairs go from the baseline to the main question
-    name = max(reversed(firsts), key=firsts.count)
-    pairs = [pair for pair in comparison.pairs.values() if pair.first == name]
-    level = f"{comparison.confidence * 100:g}\u00a0%"
-    if not comparison.benchmarks:
-        found = [_finding(pair, found) for pair in pairs for found in pair.benchmarks.values()]
-        return f"In the judge\u2019s preference, the {name} arm is: {'; '.join(found)} ({level} intervals)."
-    if len({benchmark for pair in pairs for benchmark in pair.benchmarks}) == 1:
-        (score,) = comparison.arms[name].benchmarks.values()
-        found = [_finding(pair, found) for pair in pairs for found in pair.benchmarks.values()]
-        return (
-            f"The {name} arm answers {points(score.value)}\u00a0% of {score.n} questions right: "
-            f"{'; '.join(found)} ({level} intervals)."
-        )
-    found = [_findings(pair) for pair in pairs]
-    return f"The {name} arm scores {_scores_in_words(comparison.arms[name])}: {'; '.join(found)} ({level} confidence)."
-
-
-def _scores_in_words(arm: ComparedArm) -> str:
-    return ", ".join(f"{points(score.value)}\u00a0% on {name}" for name, score in arm.benchmarks.items())
-
-
-def _finding(pair: Pair, found: Difference) -> str:
-    interval = f"[{signed(found.low)},\u00a0{signed(found.high)}]"
-    if found.finding == "no detectable difference":
-        shown = f", where {points(found.detectable)} points would have shown" if found.detectable else ""
-        return f"{found.finding} from {pair.second} {interval}{shown}"
-    return f"{points(abs(found.difference))} points {found.finding} than {pair.second} {interval}"
-
-
-def _findings(pair: Pair) -> str:
-    """``better than base on gsm8k, mmlu, no detectable difference from base on heldout``."""
-    groups: dict[str, list[str]] = {}
-    for benchmark, found in pair.benchmarks.items():
-        groups.setdefault(found.finding, []).append(benchmark)
-    words = {"no detectable difference": "from"}
-    return ", ".join(
-        f"{finding} {words.get(finding, 'than')} {pair.second} on {', '.join(names) if len(groups) > 1 else 'all'}"
-        for finding, names in groups.items()
-    )
 
 
 def language(text: str) -> str:

@@ -160,3 +160,4 @@ class Report(Section):
 
     samples: Count
     seed: Seed
+    max_mb: Annotated[float, Field(gt=0)]  # of the packed rows in the page; the others lie in files beside it

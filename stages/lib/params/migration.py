@@ -65,6 +65,7 @@ def _rearrange(tree: Document) -> None:
     _without_nulls(section("eval_data"))
     _evaluate(section("evaluate"))
     _prefer(tree.root)
+    _report(section("report"))
     _on_policy(tree.root)
     _run(section("run"), section)
 
@@ -217,6 +218,12 @@ def _prefer(root: Entry) -> None:
     """No judge compared the arms' answers."""
     if (evaluate := root.at("evaluate")) and root.entries and not root.at("prefer"):
         root.put(Entry("prefer", None, above=[""]), root.entries.index(evaluate) + 1)
+
+
+def _report(report: Entry) -> None:
+    """All rows stood in the page."""
+    if report.at("seed") and not report.at("max_mb"):
+        report.put(Entry("max_mb", 20))
 
 
 def _on_policy(root: Entry) -> None:

@@ -30,7 +30,8 @@ from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
 from stages.lib.training.length import FittingRows, Measured
-from stages.lib.training.nodes import facts_of, joined, lead, meeting, variables_of
+from stages.lib.training.meeting import facts_of, joined, lead, meeting
+from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
 from stages.lib.training.saving import save_folder, save_model

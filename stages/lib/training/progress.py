@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from stages.lib.rows import writing
@@ -35,16 +35,11 @@ NUMBER = r"'?([^',}]+)"
 
 
 class LoggedStep(BaseModel):
-    """A line of LLaMA-Factory's trainer_log.jsonl or of ms-swift's logging.jsonl; without ``loss``, not of a step."""
+    """A line of LLaMA-Factory's trainer_log.jsonl; without ``loss``, not of a step."""
 
-    step: int = Field(validation_alias=AliasChoices("current_steps", "global_step/max_steps"))
+    current_steps: int
     loss: float | None = None
-    learning_rate: float = Field(0.0, validation_alias=AliasChoices("lr", "learning_rate"))
-
-    @field_validator("step", mode="before")
-    @classmethod
-    def _step_of_all(cls, value: object) -> object:
-        return value.partition("/")[0] if isinstance(value, str) else value
+    lr: float = 0.0
 
 
 class Progress:
@@ -134,7 +129,7 @@ def follow_file(progress: Progress, path: Path) -> Callable[[str], None]:
             except ValidationError:  # a line of another kind, such as the summary at the end
                 continue
             if step.loss is not None:
-                progress.add(LossPoint(step.step, step.loss, step.learning_rate))
+                progress.add(LossPoint(step.current_steps, step.loss, step.lr))
 
     return follow
 

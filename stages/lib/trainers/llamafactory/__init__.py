@@ -7,7 +7,7 @@ Out:  job.out                        final weights, tokenizer, and the chat temp
 
 LLaMA-Factory is started by ``train.trainer.command``, else by ``$LLAMAFACTORY_CLI``, else as ``llamafactory-cli`` of
 the PATH. It inherits the whole environment: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, … On several nodes each starts
-it (training/nodes.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
+it (training/meeting.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
 
 The rows are tokenized by its own code before it trains (encode.py). That gives their lengths, and each row must begin
 with the tokens of its prompt in evaluation, with a loss on the answer and the end token.

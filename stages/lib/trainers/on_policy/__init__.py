@@ -38,7 +38,7 @@ from stages.lib.training import Conversation, Job, LossPoint, Rollouts, Trained,
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.length import FittingRows, fitting_rows
-from stages.lib.training.nodes import meeting
+from stages.lib.training.meeting import meeting
 from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     GIB,

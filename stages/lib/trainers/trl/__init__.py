@@ -2,7 +2,7 @@
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
-several nodes (training/nodes.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
+several nodes (training/meeting.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
     .cache/training/ARM.log                 all their output; its lines are on stderr too
@@ -35,7 +35,7 @@ from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Rollout
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.length import FittingRows, fitting_rows
-from stages.lib.training.nodes import Group, facts_of, joined, lead, meeting
+from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     Sharing,

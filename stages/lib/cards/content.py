@@ -1,0 +1,241 @@
+"""What the cards say: the content of a dataset's card and of a model's, for the templates of both languages."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stages.lib.cards import CardError
+from stages.lib.cards.licences import Terms, terms_of
+from stages.lib.cards.origin import Origin, origin_of
+from stages.lib.cards.run import ProjectRun
+from stages.lib.comparison.results import Arm, Comparison, Difference
+from stages.lib.params import Train
+from stages.lib.params.filter import judge_of
+from stages.lib.params.prompts import prompt_text
+
+EXAMPLE_CHARACTERS = 4000
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+LARGER = "1M<n<10M"
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the chain: the rows that came in, those that went out, and those left out by reason."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """The content of a dataset's card."""
+
+    name: str
+    run: ProjectRun
+    licence: Terms
+    origin: Origin
+    steps: list[Step]
+    rows: int
+    tokens: dict[str, int]
+    system_text: str
+    judge: str | None
+    judge_text: str | None
+    hashes: dict[str, str]
+    settings: dict[str, Any]
+    example: str
+
+    @property
+    def size_category(self) -> str:
+        """The hubs' class of size."""
+        return next((name for below, name in SIZES if self.rows < below), LARGER)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An arm's score on a benchmark beside that of the untrained student."""
+
+    benchmark: str
+    arm: str
+    value: float
+    low: float
+    high: float
+    n: int
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A paired difference on a benchmark; the arm of the card is one of the two."""
+
+    benchmark: str
+    first: str
+    second: str
+    found: Difference
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """The content of a model's card."""
+
+    name: str
+    run: ProjectRun
+    licence: Terms
+    dataset: DatasetContent
+    student: Terms
+    train: Train
+    arm: dict[str, Any]
+    training: dict[str, Any]
+    scores: list[Scored]
+    differences: list[Paired]
+    warnings: list[str]
+    audits: dict[str, Any]
+    confidence: float
+    headline: str
+    not_checked: list[str]
+    hashes: dict[str, str]
+    settings: dict[str, Any]
+
+
+def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> DatasetContent:
+    """The content of a dataset's card. ``licence`` replaces the one that follows from the questions."""
+    if name not in run.params.datasets:
+        raise CardError(f"params.yaml: no dataset '{name}'. There are: {', '.join(run.params.datasets)}.")
+    converted = _needed(run, f"convert/{name}.json", f"convert@{name}")
+    origin = origin_of(run.params, name, run.folder)
+    judge = judge_of(run.params.filter) if origin.is_filtered else None
+    rows = run.params.datasets[name].rows
+    return DatasetContent(
+        name=name,
+        run=run,
+        licence=_chosen(origin.questions, licence),
+        origin=origin,
+        steps=list(_steps(run, name, origin, converted)),
+        rows=converted["rows"],
+        tokens=converted["tokens"],
+        system_text=prompt_text(run.params.convert.system_prompt),
+        judge=judge.model if judge else None,
+        judge_text=prompt_text(judge.prompt) if judge else None,
+        hashes={path: run.hash_of(path) for path in (rows, f"data/sharegpt/{name}")},
+        settings=run.section(*_sections(origin)),
+        example=_first_conversation(run.folder / "data" / "sharegpt" / name / f"{name}.json"),
+    )
+
+
+def model_content(run: ProjectRun, name: str, licence: str | None = None) -> ModelContent:
+    """The content of a model's card. ``licence`` replaces that of the student."""
+    if name not in run.params.arms:
+        raise CardError(f"params.yaml: no arm '{name}'. There are: {', '.join(run.params.arms)}.")
+    training = _needed(run, f"train/{name}.json", f"train@{name}")
+    comparison = run.comparison()
+    if comparison is None or name not in comparison.arms:
+        raise CardError(f"metrics/compare.json: no scores of the arm '{name}'. Run 'make compare'.")
+    student = terms_of("students", run.params.train.student.name)
+    contamination = _needed(run, "collect.json", "collect")["contamination"]
+    arm = comparison.arms[name]
+    return ModelContent(
+        name=name,
+        run=run,
+        licence=_chosen(student, licence),
+        dataset=dataset_content(run, run.params.arms[name].dataset),
+        student=student,
+        train=run.params.train,
+        arm=run.written["arms"][name],
+        training=training,
+        scores=_scores(comparison, name),
+        differences=_differences(comparison, name),
+        warnings=[
+            each for each in comparison.warnings if each.startswith((f"{name} ", f"{name},")) or f" {name} " in each
+        ],
+        audits={key: score for key, score in arm.benchmarks.items() if score.is_audited},
+        confidence=comparison.confidence,
+        headline=run.params.evaluate.headline,
+        not_checked=[key for key, found in contamination.items() if found == "not checked"],
+        hashes={path: run.hash_of(path) for path in (f"models/{name}", "metrics/compare.json")},
+        settings=run.section("train", "convert", "evaluate") | {"arms": {name: run.written["arms"][name]}},
+    )
+
+
+def _needed(run: ProjectRun, path: str, stage: str) -> dict[str, Any]:
+    found = run.metrics(path)
+    if found is None:
+        raise CardError(f"metrics/{path}: no such file. Run 'dvc repro {stage}' to write it.")
+    return found
+
+
+def _chosen(found: Terms, licence: str | None) -> Terms:
+    return found if licence is None else replace_licence(found, licence)
+
+
+def replace_licence(found: Terms, licence: str) -> Terms:
+    """The terms with a licence that a person gives."""
+    return found.model_copy(update={"licence": licence, "title": None, "source": None})
+
+
+def _sections(origin: Origin) -> list[str]:
+    of_traces = ["traces"] if origin.traces else ["collect", "distill"]
+    return [*of_traces, *(["filter"] if origin.is_filtered or origin.is_control else []), "convert"]
+
+
+def _steps(run: ProjectRun, name: str, origin: Origin, converted: dict[str, Any]) -> list[Step]:
+    steps = []
+    if origin.traces:
+        filtered = run.metrics(f"filter_traces/{origin.traces}.json")
+        read = run.metrics(f"traces/{origin.traces}.json")
+        if read:
+            why = {reason: found["count"] for reason, found in read["left_out"].items()}
+            steps.append(Step("traces", read["in"], read["rows"], why))
+    elif origin.prompt is not None:
+        collected = _needed(run, "collect.json", "collect")
+        difficulty = _needed(run, "difficulty.json", "difficulty")
+        distilled = _needed(run, "distill.json", "distill")
+        filtered = run.metrics("filter.json")
+        steps.append(
+            Step("collect", collected["in"] - collected["heldout"], collected["questions"], collected["left_out"])
+        )
+        if difficulty["asked"]:
+            steps.append(Step("difficulty", difficulty["in"], difficulty["kept"], {"too_easy": difficulty["too_easy"]}))
+        steps.append(Step("distill", distilled["in"], distilled["distilled"], distilled["failed_by_reason"]))
+    else:
+        filtered = None
+    if filtered and origin.is_filtered:
+        steps.append(Step("filter", filtered["in"], filtered["kept"], filtered["rejected_by_reason"]))
+    if filtered and origin.is_control:
+        steps.append(
+            Step("control", filtered["in"], filtered["control"], {"at_random": filtered["in"] - filtered["control"]})
+        )
+    steps.append(Step("convert", converted["in"], converted["rows"], converted["dropped"]))
+    return [replace(step, left_out={why: number for why, number in step.left_out.items() if number}) for step in steps]
+
+
+def _scores(comparison: Comparison, name: str) -> list[Scored]:
+    arms: dict[str, Arm] = {each: comparison.arms[each] for each in (BASE, name) if each in comparison.arms}
+    return [
+        Scored(benchmark, each, score.value, score.low, score.high, score.n, each == name)
+        for benchmark in comparison.arms[name].benchmarks
+        for each, arm in arms.items()
+        if (score := arm.benchmarks.get(benchmark))
+    ]
+
+
+def _differences(comparison: Comparison, name: str) -> list[Paired]:
+    return [
+        Paired(benchmark, pair.first, pair.second, found)
+        for pair in comparison.pairs.values()
+        if name in (pair.first, pair.second)
+        for benchmark, found in pair.benchmarks.items()
+    ]
+
+
+def _first_conversation(path: Path) -> str:
+    """The first conversation of a ShareGPT file; it is a list, so all of it is read."""
+    if not path.is_file():
+        raise CardError(f"{path}: no such file. Run 'dvc repro convert' to build it.")
+    conversations = json.loads(path.read_bytes())
+    if not conversations:
+        raise CardError(f"{path}: no conversations, so there is nothing to describe.")
+    text = json.dumps(conversations[0], indent=2, ensure_ascii=False)
+    return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS]} …"

@@ -1,0 +1,79 @@
+// Elements from text alone: nothing here, and nothing in this page, reads HTML from a string.
+
+const byId = (id) => document.getElementById(id);
+
+// make("button", {class: "chip", on: {click: f}}, "text", element, null)
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, act] of Object.entries(value)) element.addEventListener(event, act);
+    else if (name === "style") for (const [property, set] of Object.entries(value)) element.style.setProperty(property, set);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// Characters that reorder or hide text are shown by their number: they may make a text look like another one.
+const HIDDEN = /[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;
+
+function plain(text) {
+  if (text.search(HIDDEN) < 0) return [text];
+  const parts = [];
+  let at = 0;
+  for (const found of text.matchAll(HIDDEN)) {
+    const number = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    parts.push(text.slice(at, found.index), make("span", {class: "hidden-character", title: t("text.hidden")}, `U+${number}`));
+    at = found.index + 1;
+    if (parts.length > 4000) break; // of a hostile text; the rest stays as it is
+  }
+  return [...parts, text.slice(at)];
+}
+
+// A text with ranges marked: [{start, end, mark: "span"}, …]; ranges may overlap.
+function marked(text, ranges = []) {
+  const inside = ranges.filter(({start, end}) => start < end);
+  const edges = [...new Set([0, text.length, ...inside.flatMap(({start, end}) => [start, Math.min(end, text.length)])])].sort((a, b) => a - b);
+  const ordered = inside.toSorted((a, b) => a.start - b.start);
+  const parts = [];
+  let next = 0;
+  let open = [];
+  for (let place = 0; place + 1 < edges.length; place++) {
+    const [from, to] = [edges[place], edges[place + 1]];
+    open = open.filter(({end}) => end > from);
+    while (next < ordered.length && ordered[next].start <= from) open.push(ordered[next++]);
+    const names = [...new Set(open.map(({mark}) => mark))];
+    const piece = plain(text.slice(from, to));
+    parts.push(...(names.length ? [make("mark", {class: names.join(" ")}, ...piece)] : piece));
+  }
+  return parts;
+}
+
+function glyphs(text) {
+  const start = text.slice(0, 2000);
+  return /[\u3040-\u30ff]/.test(start) ? "ja" : /[\u4e00-\u9fff]/.test(start) ? "zh-Hans" : "en";
+}
+
+function block(title, text, ranges = []) {
+  const attributes = {dir: "auto", lang: glyphs(text), tabindex: "0"};
+  return [make("p", {class: "title"}, title), make("pre", attributes, ...marked(text, ranges))];
+}
+
+function swatch(arm) {
+  return make("i", {class: "swatch", style: {"--c": colourOf(arm)}});
+}
+
+function colourOf(arm) {
+  const place = META.arms.indexOf(arm);
+  return place > 0 ? `var(--arm-${((place - 1) % 6) + 1})` : "var(--arm-0)";
+}
+
+// The symbol tells as much as the colour.
+function symbol(mark) {
+  const sign = {right: "✓", wrong: "✗", unsure: "?"}[mark] ?? "·";
+  return make("span", {class: `mark ${mark ?? ""}`, role: "img", "aria-label": t(`mark.${mark ?? "none"}`)}, sign);
+}
+
+// Waits until the browser has drawn and read the keyboard.
+const pause = () => new Promise((resume) => setTimeout(resume));

@@ -1,0 +1,209 @@
+"""The rows that a reader of the page searches: every answer of the teacher and of the students, and what was dropped.
+
+    entries(Sources(kept=[…], rejected=[…], students={"base": [Evaluated(…), …]}, …))
+    → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, stays=False), …]
+
+A row is a dict of what the page's script reads (assets/data.js); a key without a value is absent. Positions in a text
+count UTF-16 units, as the script does.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.lib.answers import rule_verdict
+from stages.lib.answers.statements import LONGEST, marked_solution
+from stages.lib.reviews import text_sha256
+from stages.lib.rows.distilled import Distilled, Failure
+from stages.lib.rows.evaluated import Evaluated
+from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
+from stages.lib.rows.preference import Preference
+from stages.lib.rows.question import LeftOut, Question, transcript
+from stages.lib.texts.languages import language_of
+
+FLAGS = ("cut_off", "task_stop", "no_end_marker", "unread", "other_language", "looping")  # the audit's
+Packed = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row with its question; ``stays`` in the page however large it grows."""
+
+    question: Packed
+    row: Packed
+    stays: bool
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All rows of a run; ``students`` and ``drawn``, the keys of the samples that the page shows, by arm."""
+
+    kept: Sequence[Filtered]
+    rejected: Sequence[Rejected]
+    disagreements: Sequence[Disagreement]
+    left_out: Sequence[LeftOut]
+    too_easy: Sequence[Question]
+    failures: Sequence[Failure]
+    preferences: Sequence[Preference]
+    students: Mapping[str, Sequence[Evaluated]]
+    drawn: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def entries(sources: Sources) -> Iterator[Entry]:
+    """All rows of the page: the teacher's answers, what was dropped, the students' by question, the judge's choices."""
+    disagreed = {row.key: row.kind for row in sources.disagreements}
+    for answer in [*sources.kept, *sources.rejected]:
+        yield _teacher(answer, disagreed.get(answer.key))
+    for stage, dropped in _dropped(sources):
+        yield _of_question(dropped, stage)
+    yield from _students(sources)
+    for preference in sources.preferences:
+        yield _preference(preference)
+
+
+def differs_from_gold(row: Filtered) -> bool:
+    """Whether an answer counts as right although the rule reads another value than the gold one."""
+    return row.verdict == "right" and row.answer is not None and row.rule_verdict == "wrong"
+
+
+def _teacher(row: Filtered, disagreement: str | None) -> Entry:
+    flags = [name for name in (disagreement, "differs_from_gold" if differs_from_gold(row) else None) if name]
+    known = {
+        "kind": "rejected" if isinstance(row, Rejected) else "kept",
+        "id": row.key,
+        "language": language_of(row.question),
+        "mark": row.verdict if row.verdict != "unfit" else "wrong",
+        "verdict": row.verdict,
+        "by": row.decided_by,
+        "rule": row.rule_verdict,
+        "judge": row.judge_verdict,
+        "prediction": row.prediction,
+        "reason": row.reason if isinstance(row, Rejected) else None,
+        "stage": "filter" if isinstance(row, Rejected) else None,
+        "detail": row.detail,
+        "score": row.score,
+        "finish": row.finish_reason,
+        "tokens": _completion_tokens(row),
+        "flags": flags or None,
+        "model": row.model,
+        "thought": row.reasoning or None,
+        "text": row.response,
+        "span": _span(row.question, row.response, row.answer, language_of(row.question)) if row.rule_verdict else None,
+        "sha": text_sha256(row),
+    }
+    return Entry(_asked(row), _present(known), isinstance(row, Rejected) or bool(flags))
+
+
+def _completion_tokens(row: Distilled) -> int | None:
+    tokens = row.usage.get("completion_tokens")
+    return tokens if isinstance(tokens, int) else None
+
+
+def _dropped(sources: Sources) -> Iterator[tuple[str, Question]]:
+    for stage, rows in (
+        ("collect", sources.left_out),
+        ("difficulty", sources.too_easy),
+        ("distill", sources.failures),
+    ):
+        yield from ((stage, row) for row in rows)
+
+
+def _of_question(row: Question, stage: str) -> Entry:
+    """A question that a stage dropped before the filter."""
+    known: Packed = {"kind": "dropped", "id": row.key, "stage": stage, "language": language_of(row.question)}
+    if isinstance(row, LeftOut):
+        benchmarks = [hit.benchmark for hit in row.benchmark_hits]
+        detail = ", ".join([*([row.same_as] if row.same_as else ()), *benchmarks])
+        known |= {"reason": row.reason, "detail": detail or None}
+    elif isinstance(row, Failure):
+        known |= {"reason": row.reason, "detail": row.error or None}
+    else:
+        rate = row.pass_rate
+        known |= {"reason": "too_easy", "detail": f"{rate.solved}/{rate.samples}" if rate else None}
+    return Entry(_asked(row), _present(known), True)
+
+
+def _students(sources: Sources) -> Iterator[Entry]:
+    """The students' answers, all arms' to one question beside each other: like texts pack best together."""
+    by_question: dict[str, list[tuple[str, Evaluated]]] = {}
+    for arm, rows in sources.students.items():
+        for row in rows:
+            by_question.setdefault(row.key, []).append((arm, row))
+    for key, answers in by_question.items():
+        discordant = len({row.correct for _, row in answers}) > 1
+        for arm, row in answers:
+            yield _student(arm, row, discordant or key in sources.drawn.get(arm, ()))
+
+
+def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
+    flags = [name for name in FLAGS if getattr(row, name)]
+    if row.verdict is not None and row.lm_eval is not None and row.lm_eval != (row.verdict == "right"):
+        flags.append("marks_differ")
+    start, _ = marked_solution(row.response[-LONGEST:])
+    start += max(0, len(row.response) - LONGEST) if start else 0
+    known = {
+        "kind": "student",
+        "id": row.id,
+        "arm": arm,
+        "benchmark": row.benchmark,
+        "language": row.language or language_of(row.question),
+        "mark": _mark(row),
+        "verdict": row.verdict,
+        "by": row.decided_by,
+        "lm": None if row.lm_eval is None else "right" if row.lm_eval else "wrong",
+        "correct": row.correct,
+        "prediction": row.prediction if row.answer is not None else None,
+        "tokens": row.tokens,
+        "flags": flags or None,
+        "text": row.response,
+        "thought_end": _units(row.response, start) or None,
+        "span": _span(row.question, row.response, row.answer, row.language) if row.verdict else None,
+    }
+    return Entry(_asked(row), _present(known), stays or any(name not in ("no_end_marker", "unread") for name in flags))
+
+
+def _mark(row: Evaluated) -> str | None:
+    if row.correct is None:
+        return None
+    unsure = row.verdict == "unsure" and row.decided_by.startswith("rule:")
+    return "right" if row.correct else "unsure" if unsure else "wrong"
+
+
+def _preference(row: Preference) -> Entry:
+    known = {
+        "kind": "preference",
+        "id": row.id,
+        "benchmark": "preference",
+        "language": language_of(row.question),
+        "arm": row.first,
+        "second": row.second,
+        "outcome": row.outcome,
+        "verdicts": [row.verdict, row.verdict_swapped],
+        "text": row.first_answer,
+        "second_text": row.second_answer,
+    }
+    return Entry({"id": row.id, "question": row.question}, _present(known), False)
+
+
+def _asked(row: Question | Evaluated) -> Packed:
+    """The question as the page shows it; rows of one question share it."""
+    earlier = transcript("", row.history, row.system).strip() if row.history or row.system else None
+    known = {"id": row.id, "question": row.question, "gold": row.answer, "earlier": earlier}
+    return _present(known | {"solution": row.solution if isinstance(row, Question) else None})
+
+
+def _span(question: str, response: str, answer: str | None, language: str | None) -> list[int] | None:
+    """The part of a response that the rule's verdict rests on."""
+    if answer is None:
+        return None
+    found = rule_verdict(question, response, answer, language or "en")
+    return [_units(response, found.start), _units(response, found.end)] if found.end else None
+
+
+def _units(text: str, position: int) -> int:
+    """The position in UTF-16 units, in which a browser counts."""
+    return position if text.isascii() else position + sum(character > "\uffff" for character in text[:position])
+
+
+def _present(known: Packed) -> Packed:
+    return {key: value for key, value in known.items() if value is not None}

@@ -1,0 +1,35 @@
+"""The words of the page in English and Chinese: two tables with the same keys.
+
+    words()["en"]["rows.found"]   → {"one": "{n} row", "other": "{n} rows"}
+    said("rows.found", n=3)       → "3 rows": English, as the page is without a script
+
+A text has places for values, ``{n}``. Where it depends on a number ``n``, it is an object with the plural forms of the
+language, by the names that Intl.PluralRules gives them.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = ("en", "zh")
+PLACE = re.compile(r"\{(\w+)\}")
+Text = str | dict[str, str]
+
+
+@cache
+def words() -> dict[str, dict[str, Text]]:
+    """The tables by language."""
+    return {name: json.loads((Path(__file__).parent / f"{name}.json").read_bytes()) for name in LANGUAGES}
+
+
+def said(key: str, /, **values: Any) -> str:
+    """A text in English, with its values; numbers have thousands separators."""
+    text = words()["en"][key]
+    form = text if isinstance(text, str) else text["one" if values["n"] == 1 else "other"]
+    return PLACE.sub(lambda place: _shown(values[place[1]]), form)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
