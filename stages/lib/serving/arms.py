@@ -54,12 +54,12 @@ class Expected:
 
 def arm_of(name: str, params: Params) -> Arm:
     """The arm, or the untrained student for ``base``; an error where it is not trained."""
-    if name != "base" and name not in params.arms:
-        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: base, {', '.join(params.arms)}.")
+    if name != "base" and name not in params.trained_arms:
+        raise ParamsError(f"params.yaml: arms: no arm '{name}'. Known: base, {', '.join(params.trained_arms)}.")
     folder = student_folder(params.train.student) if name == "base" else Path("models") / name
     if not (folder / "config.json").is_file():
         raise ServingError(f"{folder}: no trained model there. Run 'make train ARM={name}'.")
-    limits = [arm.cutoff_len for key, arm in params.arms.items() if name in ("base", key)]
+    limits = [arm.cutoff_len for key, arm in params.trained_arms.items() if name in ("base", key)]
     room = max(limits) + params.evaluate.max_gen_toks
     is_plain = name == "base" and params.evaluate.base_prompt == "plain"
     return Arm(
