@@ -180,8 +180,8 @@ def write_loss(path: Path, trained: Trained) -> None:
 
 def write_plots(params: Params) -> None:
     """Write the plots that lay all arms over each other: DVC's own dvc.yaml cannot list the arms of params.yaml."""
-    losses = {f"train/{arm}.loss.csv": "loss" for arm in params.arms}
-    lengths = {f"convert/{arm.dataset}.lengths.csv": "share" for arm in params.arms.values()}
+    losses = {f"train/{arm}.loss.csv": "loss" for arm in params.trained_arms}
+    lengths = {f"convert/{arm.dataset}.lengths.csv": "share" for arm in params.trained_arms.values()}
     plots = [
         {"losses": {"title": "Training loss of all arms", "x": "step", "y": losses}},
         {"lengths": {"title": "Conversations of at most so many tokens", "x": "tokens", "y": lengths}},

@@ -146,7 +146,7 @@ def test_why_says_which_stages_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)
     said = why("--file", "stages/lib/answers/values.py").splitlines()
     again = "difficulty, filter, every filter-traces, evaluate-base, every evaluate, every "
-    again += "evaluate-on-policy."
+    again += "evaluate-on-policy, report."
     assert said[0] == f"stages/lib/answers/values.py: an edit runs again: {again}"
     assert said[1].startswith("Then, if their outputs change: distill, convert@unfiltered, convert@filtered, ")
     said = why("--file", "stages/lib/trainers/openmind/tokens.py").splitlines()
