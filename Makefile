@@ -48,7 +48,7 @@ export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafact
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
   --distilled data/distilled.jsonl --failures data/distill_failures.jsonl --metrics metrics/distill.json
-REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro)
+REPRO = $(if $(JOBS)$(DEVICES),python -m stages.lib.side_by_side $(if $(JOBS),--jobs "$(JOBS)") --devices "$(DEVICES)",dvc repro$(if $(filter train evaluate,$@), --glob))
 PUBLISH = python -m stages.lib.publishing
 PUBLISH_OPTIONS = --to "$(or $(TO),$(error TO is missing: make $@ TO=hub, modelscope or modelers))" \
   --repo "$(or $(REPO),$(error REPO is missing: make $@ REPO=org/name))" $(if $(LICENCE),--licence "$(LICENCE)") \
@@ -104,13 +104,13 @@ valid: setup
 repro: checkout setup ## run what changed, and nothing else; JOBS and DEVICES as for train
 	$(REPRO)
 train: setup ## the trainings and what they need; ARM=filtered for one; JOBS=2 DEVICES="0-3 4-7": two at once, on their own cards
-	$(REPRO) --glob "train*@$(or $(ARM),*)"
+	$(REPRO) "train*@$(or $(ARM),*)"
 join: setup ## help node 0 train ARM=filtered, as another node (docs/hosts.md)
 	python -m stages.lib.join --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))"
 eval-data: setup ## download the benchmarks' files that params.yaml names, for evaluations without a network
 	dvc repro eval-data
 evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as for train
-	$(REPRO) --glob $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
+	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
 report: setup ## make the page, report/index.html

@@ -48,7 +48,11 @@ OF = {kind: {path.relative_to(ROOT).as_posix() for path in files} for kind, file
 EXTERNAL = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/lib/training").glob("external*.py")}
 UNREACHED = {
     # score counts rows as trl does, whose worker could train with any trainer
-    "score": OF["llamafactory"] | OF["on_policy"] | OF["openmind"] | EXTERNAL | {"stages/lib/token_teacher.py"},
+    "score": OF["llamafactory"]
+    | OF["on_policy"]
+    | OF["openmind"]
+    | EXTERNAL
+    | {"stages/lib/token_teacher.py", "stages/lib/training/nodes.py"},
     "evaluate": STUDENTS,
     "evaluate-on-policy": STUDENTS,
     "train": OF["on_policy"] | OF["trl"] | {"stages/lib/vocabulary.py"},

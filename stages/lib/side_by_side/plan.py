@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from stages.lib.command import DistilleryError
 
 LOCK = Path("dvc.lock")
-GROUPS = ("train", "evaluate", "evaluate-base")  # the stages that compute on a device of their own
+# the stages that compute on a device of their own
+GROUPS = ("train", "train-on-policy", "evaluate", "evaluate-base", "evaluate-on-policy")
 
 
 class PlanError(DistilleryError):
@@ -37,7 +38,7 @@ class Plan:
 
 
 def plan(targets: list[str]) -> Plan:
-    """What ``dvc repro TARGETS`` would check, divided; without targets, the whole pipeline."""
+    """What ``dvc repro --glob TARGETS`` would check, divided; without targets, the whole pipeline."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.repo.reproduce import collect_stages, plan_repro
@@ -47,7 +48,8 @@ def plan(targets: list[str]) -> Plan:
             if Path(repo.root_dir) != Path.cwd():
                 raise PlanError(f"{Path.cwd()}: not the project's folder. Run this in {repo.root_dir}.")
             graph = repo.index.graph
-            order = names(plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"])))
+            asked = collect_stages(repo, targets, glob=True) if targets else collect_stages(repo, ["dvc.yaml"])
+            order = names(plan_repro(graph, asked))
             # the stages that each one needs, directly or through others
             needed = {each.addressing: {*names(plan_repro(graph, [each]))} - {each.addressing} for each in graph}
     except DvcException as error:

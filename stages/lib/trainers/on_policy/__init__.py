@@ -83,7 +83,7 @@ def train(job: Job) -> Trained:
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
     rows = [row.conversation for row in dataset.rows]
     with meeting(job) as group, scratch_folder(job, rows) as scratch:
-        work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), "on_policy")
+        work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), __name__)
         here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
         result = run_trainer(work) if here else run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))

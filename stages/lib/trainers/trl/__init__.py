@@ -74,14 +74,14 @@ class _Row:
 class Work:
     """The input of a training process: the job with the rows that fit, the checkpoint to resume from, its parent.
 
-    ``trainer``: the package of trainers/ whose ``run_trainer`` trains.
+    ``trainer``: the module whose ``run_trainer`` trains.
     """
 
     job: Job
     scratch: Path
     checkpoint: Path | None
     stage_pid: int
-    trainer: str = "trl"
+    trainer: str = __name__
 
 
 @dataclass(frozen=True)

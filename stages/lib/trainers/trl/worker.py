@@ -34,7 +34,7 @@ def main(path: Path) -> None:
     threading.Thread(target=exit_with_parent, args=[work.stage_pid], daemon=True).start()
     try:
         skip_shm_compilation(work)
-        result = importlib.import_module(f"stages.lib.trainers.{work.trainer}").run_trainer(work)
+        result = importlib.import_module(work.trainer).run_trainer(work)
     except DistilleryError as error:
         fail(path, str(error))
         sys.exit(1)
