@@ -45,7 +45,14 @@ STUDENTS = {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "mo
 TRAINERS = ("llamafactory", "on_policy", "openmind", "trl")
 FILES = {kind: set((ROOT / "stages" / "lib" / "trainers" / kind).glob("*.py")) for kind in TRAINERS}
 OF = {kind: {path.relative_to(ROOT).as_posix() for path in files} for kind, files in FILES.items()}
+EXTERNAL = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/lib/training").glob("external*.py")}
 UNREACHED = {
+    # score counts rows as trl does, whose worker could train with any trainer
+    "score": OF["llamafactory"]
+    | OF["on_policy"]
+    | OF["openmind"]
+    | EXTERNAL
+    | {"stages/lib/token_teacher.py", "stages/lib/training/nodes.py"},
     "evaluate": STUDENTS,
     "evaluate-on-policy": STUDENTS,
     "train": OF["on_policy"] | OF["trl"] | {"stages/lib/vocabulary.py"},
