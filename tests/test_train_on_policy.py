@@ -41,6 +41,11 @@ SHARED |= {"on_policy": {"polished": ARM}}
 Params = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def tiny_teacher(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny student with other random weights, and an output layer that is padded to 640 rows."""
