@@ -11,7 +11,7 @@ import pytest
 
 from tests.workspace import ALL, DATASETS, ROOT, Workspace, kill
 
-ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
+ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "score@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
 
 def test_the_chain_of_one_arm_runs_each_stage_once(tmp_path: Path, tiny_student: Path) -> None:

@@ -148,7 +148,7 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.trainers.trl import _trainer
+    from stages.lib.trainers.trl import _config, _trainer
     from stages.lib.training import Job
     from stages.lib.training.dataset import read_dataset
 
@@ -158,7 +158,7 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     markers = params.convert.markers
     job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, markers, dataset)
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
-    trainer = _trainer(job, model, tokenizer, rows, str(dataset / "scratch"))
+    trainer = _trainer(job, model, tokenizer, rows, _config(job, str(dataset / "scratch")))
     row = trainer.train_dataset[0]
     trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
@@ -335,7 +335,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.trainers.trl import _trainer
+    from stages.lib.trainers.trl import _config, _trainer
     from stages.lib.training import Job
     from stages.lib.training.dataset import read_dataset
 
@@ -344,7 +344,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     markers = params.convert.markers
     job = Job("filtered", rows, student, params.train, params.arms["filtered"], params.run, markers, tmp_path / "m")
     tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
-    trainer = _trainer(job, model, tokenizer, rows, str(tmp_path / "scratch"))
+    trainer = _trainer(job, model, tokenizer, rows, _config(job, str(tmp_path / "scratch")))
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
-from stages.lib.trainers.trl import _trainer
+from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.training import Conversation, Job
 from stages.lib.training.tokenizer import aligned_tokenizer
@@ -48,7 +48,7 @@ def trainer_of(job: Job, scratch: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-    return _trainer(job, model, aligned_tokenizer(job), job.conversations, str(scratch))
+    return _trainer(job, model, aligned_tokenizer(job), job.conversations, _config(job, str(scratch)))
 
 
 def token_losses(trainer: Any) -> dict[tuple[int, ...], list[float]]:
@@ -109,7 +109,7 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
     packed = job({"train.trainer.packing": True, "train.finetuning.kind": "full"})
     tokenizer = aligned_tokenizer(packed)
     model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2))
-    trainer = _trainer(packed, model, tokenizer, packed.conversations, str(tmp_path / "scratch"))
+    trainer = _trainer(packed, model, tokenizer, packed.conversations, _config(packed, str(tmp_path / "scratch")))
     assert len(trainer.train_dataset) == 10
     assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would attend to each other" in caplog.text
 
