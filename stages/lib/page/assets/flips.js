@@ -6,7 +6,7 @@ const PAGE = 50;
 // {a, b, benchmark}: what is chosen, or the first pair of the comparison.
 function pairChosen() {
   const scored = META.benchmarks;
-  const first = META.pairs.find(({benchmarks}) => Object.keys(benchmarks).some((name) => scored.includes(name)));
+  const first = META.pairs.findLast(({benchmarks}) => Object.keys(benchmarks).some((name) => scored.includes(name)));
   const a = META.arms.includes(chosen.a) ? chosen.a : (first?.first ?? META.arms.at(-1));
   const other = a === first?.first ? first.second : META.arms.find((arm) => arm !== a);
   const b = META.arms.includes(chosen.b) ? chosen.b : (other ?? a);
