@@ -163,7 +163,7 @@ unbundle: ## unpack FILE=bundle.tar into this clone, and make .venv from it with
 	@$(PYTHON) stages/lib/bundle/unbundle.py "$(or $(FILE),$(error FILE is missing: make $@ FILE=bundle.tar))" .
 
 ##@ Publishing (docs/publishing.md)
-cards: setup ## write dataset cards and model cards to report/cards; DATASET=filtered or ARM=filtered for one
+cards: setup ## write dataset cards and model cards to cards; DATASET=filtered or ARM=filtered for one
 	@python -m stages.lib.cards $(if $(DATASET),--dataset "$(DATASET)") $(if $(ARM),--arm "$(ARM)") $(if $(LICENCE),--licence "$(LICENCE)")
 push-dataset: setup ## upload DATASET=filtered with its cards, TO=hub, modelscope or modelers, REPO=org/name; DRY_RUN=1 lists it
 	@$(PUBLISH) dataset "$(or $(DATASET),$(error DATASET is missing: make $@ DATASET=filtered TO=hub REPO=org/name))" $(PUBLISH_OPTIONS)

@@ -92,6 +92,7 @@ def chosen_params(path: Path, arms: str, settings: Sequence[str]) -> dict[str, A
             known = ", ".join([*params["arms"], *params["datasets"]])
             raise SeedsError(f"--arms: {path} has no arm and no dataset '{name}'. It has {known}.")
     params["arms"] = {name: params["arms"].get(name) or {**like, "dataset": name} for name in names}
+    params["on_policy"], params["teachers"] = {}, {}  # their arms may not be among these
     params["compare"]["pairs"] = [
         pair for pair in pairs_of(load_params(path).compare, ["base", *names]) if {*pair} <= {"base", *names}
     ]

@@ -291,7 +291,7 @@ def read_comparison(path: Path, names: list[str]) -> Comparison:
 
 def read_training(folder: Path, name: str, params: Params) -> Training:
     """An arm's training: its settings, its counts and its losses."""
-    advice = rebuild(f"train@{name}")
+    advice = rebuild(f"{'train-on-policy' if name in params.on_policy else 'train'}@{name}")
     seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
     return Training(params.trained_arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
 

@@ -89,7 +89,7 @@ def main(
             rows = by_teacher(plan, params.score, params, cache_path or default_path().with_name("scores.sqlite"))
         else:
             rows = from_answers(plan, params, tokenizer, logprobs_path)
-    write_scores(scores_path, rows, width_of(params))
+    write_scores(scores_path, rows, width_of(params) if rows else 1)  # no rows: the same bytes for any width
     metrics = metrics_of(rows, trained, params)
     write_json(metrics_path, metrics)
     if rows:

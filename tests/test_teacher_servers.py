@@ -124,6 +124,21 @@ def test_a_question_that_all_servers_fail_is_a_failed_row(runner: DistillRunner,
     assert (failure["status"], failure["attempts"]) == (503, 6)
 
 
+def test_a_question_that_one_server_fails_fails_where_the_others_are_set_aside(
+    runner: DistillRunner, serve: Serve
+) -> None:
+    async def one_is_hard(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return await (broken if "hard" in content else good)(request, content, attempt)
+
+    use(runner, entry(serve(one_is_hard)), entry(serve(refusing)))
+    runner.set(max_failed_share=0.5)
+    runner.ask(question(0, "A hard one?"), question(1), question(2))
+    runner.run()
+    (failure,) = runner.failures()
+    assert failure["status"] == 503
+    assert len(runner.distilled()) == 2
+
+
 def test_answers_bought_at_the_named_address_are_not_bought_again(runner: DistillRunner, serve: Serve) -> None:
     server = serve(good)
     runner.use(server)

@@ -3,8 +3,8 @@
 Everything in them is read from params.yaml, dvc.lock, metrics/, the prompts and the rows. ``licences.yaml`` has the
 licences and terms of known questions, teachers and students.
 
-    python -m stages.lib.cards                     # every dataset and arm, in report/cards
-    python -m stages.lib.cards --dataset filtered  # report/cards/dataset-filtered.md and dataset-filtered.zh.md
+    python -m stages.lib.cards                     # every dataset and arm, in cards
+    python -m stages.lib.cards --dataset filtered  # cards/dataset-filtered.md and dataset-filtered.zh.md
 """
 
 from stages.lib.command import DistilleryError

@@ -1,7 +1,7 @@
 """Write the cards of all datasets and arms, or of one.
 
-python -m stages.lib.cards                  # all, to report/cards
-python -m stages.lib.cards --arm filtered   # report/cards/model-filtered.md and model-filtered.zh.md
+python -m stages.lib.cards                  # all, to cards
+python -m stages.lib.cards --arm filtered   # cards/model-filtered.md and model-filtered.zh.md
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SUFFIXES: dict[Language, str] = {"en": ".md", "zh": ".zh.md"}
 @click.option(
     "--licence", default=None, help="The licence to publish under, where another one is wanted or none known."
 )
-@click.option("--out", type=WRITE, default=Path("report/cards"), show_default=True, help="The folder, written.")
+@click.option("--out", type=WRITE, default=Path("cards"), show_default=True, help="The folder, written.")
 @one_line_errors
 def main(dataset: str | None, arm: str | None, licence: str | None, out: Path) -> None:
     run = read_run(Path())

@@ -127,6 +127,8 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
 
 def model_content(run: ProjectRun, name: str, licence: str | None = None) -> ModelContent:
     """The content of a model's card. ``licence`` replaces that of the student."""
+    if name in run.params.on_policy:
+        raise CardError(f"params.yaml: '{name}' is an arm of on_policy, which have no card yet. Write one by hand.")
     if name not in run.params.arms:
         raise CardError(f"params.yaml: no arm '{name}'. There are: {', '.join(run.params.arms)}.")
     training = _needed(run, f"train/{name}.json", f"train@{name}")
@@ -155,7 +157,7 @@ def model_content(run: ProjectRun, name: str, licence: str | None = None) -> Mod
         headline=run.params.evaluate.headline,
         not_checked=[key for key, found in contamination.items() if found == "not checked"],
         hashes={path: run.hash_of(path) for path in (f"models/{name}", "metrics/compare.json")},
-        settings=run.section("train", "convert", "evaluate") | {"arms": {name: run.written["arms"][name]}},
+        settings=run.section("train", "convert", "evaluate", "score") | {"arms": {name: run.written["arms"][name]}},
     )
 
 

@@ -194,6 +194,7 @@ class _Asking:
         """Ask until no answer is missing or no new call may begin."""
         counts, started = self._result.counts, time.monotonic()
         section, model = respondent.section, respondent.model.model
+        self._names_servers = bool(self._run.servers(respondent.role))
         self._pool = Pool(
             endpoints, section, model, self._run, self._stopping, counts.from_store, self._store.keep_unread
         )
@@ -313,8 +314,8 @@ class _Asking:
             await self._unwritten.acquire()
 
     async def _keep(self, key: str, request: dict[str, Any], body: bytes, answer: Answer, endpoint: Endpoint) -> None:
-        # the request names the address in params; where calls go elsewhere, the record names the server too
-        server = endpoint.base_url if request["endpoint"] != endpoint.base_url and self._pool.facts() else None
+        # the request names the address in params; where run.endpoints names others, the record names the server too
+        server = endpoint.base_url if self._names_servers else None
         try:
             await self._store.put(key, request, body, server)
             self._count(answer)

@@ -153,8 +153,13 @@ class Pool:
             return *await self._answer(only, key, request), only.endpoint
         tried: list[Member] = []
         attempts = 0
+        last: CallFailed | None = None
         while True:
+            if last and all(member in tried or member.error for member in self._members):
+                raise last  # no other server may answer it: this question has failed
             member = await self._next(tried)
+            if member is None:
+                continue
             try:
                 return *await self._answer(member, key, request), member.endpoint
             except TeacherError as error:
@@ -166,8 +171,7 @@ class Pool:
                     raise
                 member.failed(failed)
                 tried.append(member)
-                if all(other in tried or other.error for other in self._members):
-                    raise
+                last = failed
 
     async def sleep(self, seconds: float) -> None:
         """Sleep; raise Stopped as soon as the run is ending."""
@@ -214,8 +218,8 @@ class Pool:
         self._gone_since = None
         return body, answer
 
-    async def _next(self, tried: Sequence[Member]) -> Member:
-        """The server for a call, not one of those ``tried``; waits until one has room."""
+    async def _next(self, tried: Sequence[Member]) -> Member | None:
+        """The server for a call, not one of those ``tried``; waits until one has room. None: no other is open."""
         while True:
             self._changed.clear()
             free = [member for member in self._members if member not in tried and member.takes_a_call()]
@@ -223,6 +227,8 @@ class Pool:
                 return min(free, key=lambda member: member.load)
             if all(member.error for member in self._members):
                 self._check_outage()
+            if tried and all(member in tried or member.error for member in self._members):
+                return None
             await self._wait(min((wait for member in self._members if (wait := member.seconds_to_retry)), default=1.0))
 
     def _check_outage(self) -> None:

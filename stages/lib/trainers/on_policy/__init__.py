@@ -53,6 +53,7 @@ from stages.lib.training.resources import (
 )
 from stages.lib.training.saving import minimal_generation_config
 from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.training.trackers import check_installed
 from stages.lib.vocabulary import check_same_vocabulary
 
 log = logging.getLogger("distillery.train")
@@ -75,9 +76,10 @@ def train(job: Job) -> Trained:
     check_shares(job)
     if job.nodes.count > 1 or shards_weights(job):
         raise TrainingError(
-            f"train: {job.name}: an on-policy arm is trained on one node, and each process holds all weights. Unset "
-            "NODE_COUNT, and set train.trainer.fsdp2: false and train.deepspeed to null or to a ZeRO-2 file."
+            f"train: {job.name}: an on-policy arm is trained on one node, and each process holds all weights. Set "
+            "NNODES=1, and set train.trainer.fsdp2: false and train.deepspeed to null or to a ZeRO-2 file."
         )
+    check_installed(job)
     check_teacher(job)
     tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
@@ -218,7 +220,8 @@ def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[An
         save_strategy="steps" if job.run.checkpoint_steps else "no",
         save_steps=job.run.checkpoint_steps or 1,
         save_total_limit=1,
-        report_to="none",
+        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
+        run_name=job.name,
         deepspeed=deepspeed_file(params.deepspeed),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
