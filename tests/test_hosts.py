@@ -85,7 +85,7 @@ def test_an_arm_that_is_added_on_one_host_trains_there_and_comes_back(two_hosts:
     first, second = two_hosts
     second.make("pull")
     second.change({"arms.third": THIRD})
-    assert second.repro() == {"train@third", "evaluate@third", "prefer", "compare", "report"}
+    assert second.repro() == {"score@third", "train@third", "evaluate@third", "prefer", "compare", "report"}
     assert second.asked() == 0
     second.commit()
     second.make("push")
