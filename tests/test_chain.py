@@ -190,7 +190,8 @@ def test_another_prompt_runs_from_distill_on_and_never_the_base_arm(workspace: W
 @pytest.mark.heavy
 def test_a_comment_in_the_trainer_trains_again_and_equal_weights_end_it_there(workspace: Workspace) -> None:
     workspace.add("stages/lib/trainers/trl/__init__.py", "# a remark\n")
-    assert workspace.repro() == {"train@filtered", "train@unfiltered"}
+    both = {f"{stage}@{arm}" for stage in ("score", "train") for arm in ("filtered", "unfiltered")}
+    assert workspace.repro() == both
 
 
 @pytest.mark.heavy
@@ -198,7 +199,7 @@ def test_old_results_can_be_accepted_after_a_harmless_edit(workspace: Workspace)
     before = workspace.times()
     workspace.add("stages/lib/trainers/trl/__init__.py", "# a remark\n")
     workspace.add("stages/filter.py", "# another\n")
-    workspace.run("dvc", "commit", "--force", "train")
+    workspace.run("dvc", "commit", "--force", "score", "train")
     assert set(re.findall(r"^(\S+):$", workspace.run("dvc", "status"), re.MULTILINE)) == {"filter"}
     workspace.run("dvc", "commit", "--force", "filter")
     assert workspace.repro() == set()

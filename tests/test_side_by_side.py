@@ -18,7 +18,14 @@ from tests.workspace import ALL, Workspace, kill, stages_in, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINED = {name for name in ALL if name.startswith(("train", "evaluate"))}
-ARM = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001, "cutoff_len": 512}
+ARM = {
+    "dataset": "filtered",
+    "num_train_epochs": 1.0,
+    "max_steps": None,
+    "learning_rate": 0.001,
+    "cutoff_len": 512,
+    "alpha": 0.0,
+}
 # a chain of dvc.yaml's names; work.py stands in for what a stage computes, because here DVC is what is tested
 PIPELINE = """\
 stages:
@@ -125,7 +132,7 @@ def project(unrun: Project, tmp_path: Path) -> Project:
     return copied
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_two_arms_at_once_on_their_own_cards_write_the_lock_of_a_serial_run(project: Project, tmp_path: Path) -> None:
     serial = project.copy(tmp_path / "serial")
     serial.run("dvc", "repro")
@@ -149,7 +156,7 @@ def test_two_arms_at_once_on_their_own_cards_write_the_lock_of_a_serial_run(proj
     assert project.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_failed_arm_stops_what_needs_it_and_nothing_else(project: Project) -> None:
     project.order("train-quick", "fail")
     done = project.try_to_run(*project.command("--devices", "0 1", "evaluate"))
@@ -169,7 +176,7 @@ def test_a_failed_arm_stops_what_needs_it_and_nothing_else(project: Project) -> 
     assert set(project.runs()) == {"train-quick", "evaluate-quick"}
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_known_run_is_restored_and_not_computed(project: Project, tmp_path: Path) -> None:
     project.run(*project.command("--devices", "0 1", "train"))
     (project.folder / "runs.jsonl").unlink()
@@ -181,7 +188,7 @@ def test_a_known_run_is_restored_and_not_computed(project: Project, tmp_path: Pa
     assert (project.lock(), project.runs()) == (serial.lock(), {})
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_second_start_is_refused_while_the_first_one_trains(project: Project) -> None:
     project.order("train-slow", "sleep 60")
     first = project.start(*project.command("--devices", "0 1", "train"))
@@ -198,7 +205,7 @@ def test_a_second_start_is_refused_while_the_first_one_trains(project: Project) 
     assert "train@quick" in project.lock(), "what had ended stays"
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_after_kill_9_only_what_had_not_ended_runs_again(project: Project) -> None:
     project.order("train-slow", "sleep 60")
     process = project.start(*project.command("--devices", "0 1", "train"))
@@ -227,7 +234,7 @@ def of_the_folder(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_real_stages_side_by_side_write_the_lock_of_a_serial_run(workspace: Workspace) -> None:
     lock = workspace.folder / "dvc.lock"
     serial = lock.read_bytes()
