@@ -87,7 +87,7 @@ def test_two_nodes_with_zero_2_learn_what_one_learns(
     assert "2 processes (DEEPSPEED)" in (together[0] / ".cache" / "training" / "filtered.log").read_text()
 
 
-@pytest.mark.llamafactory
+@pytest.mark.slow  # six minutes; it needs LLaMA-Factory
 def test_two_nodes_train_with_llamafactory(
     tmp_path: Path, older_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
