@@ -45,7 +45,8 @@ def edits() -> Iterator[tuple[list[str], set[str]]]:
             continue
         chosen = {str(value(key)) for key in CONDITION.findall(again)}
         for kind in sorted(chosen):
-            parts = [part for part in again.split("; ") if (key := CONDITION.findall(part)) and value(key[0]) == kind]
+            keys = {part: CONDITION.findall(part) for part in again.split("; ")}  # a part without a key is of all kinds
+            parts = [part for part, key in keys.items() if not key or value(key[0]) == kind]
             yield [some_file(name.replace("NAME", kind)) for name in names], stages_of("; ".join(parts))
 
 
