@@ -29,7 +29,7 @@ def card(tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Callabl
         monkeypatch.chdir(build_project(tmp_path / "project", changes, **row))
         runs(main, option, name)
         kind = "model" if option == "--arm" else "dataset"
-        return tmp_path / "project" / "report" / "cards" / f"{kind}-{name}.md"
+        return tmp_path / "project" / "cards" / f"{kind}-{name}.md"
 
     return write
 
