@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ALL, DATASETS, ROOT, Workspace, kill
+from tests.workspace import ALL, ARM, DATASETS, ROOT, Workspace, kill
 
 ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "score@unfiltered", "train@unfiltered", "evaluate@unfiltered"}
 
@@ -17,15 +17,7 @@ ONE_ARM = ALL - {"convert@control", "convert@unfiltered", "score@unfiltered", "t
 def test_the_chain_of_one_arm_runs_each_stage_once(tmp_path: Path, tiny_student: Path) -> None:
     """Every stage by DVC in half the time of all arms, which the heavy tests run."""
     workspace = Workspace.of_the_repository(tmp_path / "a 工作 space", tiny_student)
-    arm = {
-        "dataset": "filtered",
-        "num_train_epochs": 1.0,
-        "max_steps": None,
-        "learning_rate": 0.001,
-        "cutoff_len": 512,
-        "alpha": 0.0,
-    }
-    workspace.change({"datasets": {"filtered": {"rows": "data/filtered.jsonl"}}, "arms": {"filtered": arm}})
+    workspace.change({"datasets": {"filtered": {"rows": "data/filtered.jsonl"}}, "arms": {"filtered": ARM}})
     assert workspace.repro() == ONE_ARM
     assert workspace.asked() == 12
     compared = json.loads((workspace.folder / "metrics" / "compare.json").read_bytes())
@@ -125,14 +117,7 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
     ]
     (workspace.folder / "s1k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"kind": "preset", "name": "s1k", "origin": "file", "path": "s1k.jsonl", "split": "train"}
-    arm = {
-        "dataset": "s1k",
-        "num_train_epochs": 1.0,
-        "max_steps": None,
-        "learning_rate": 0.001,
-        "cutoff_len": 512,
-        "alpha": 0.0,
-    }
+    arm = ARM | {"dataset": "s1k"}
     workspace.change(
         {
             "traces.s1k": {"source": source, "where": {}, "first": None, "samples_per_question": None},

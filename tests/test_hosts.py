@@ -9,18 +9,11 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from tests.test_teacher_transfer import bodies
-from tests.workspace import ALL, ROOT, Workspace, stages_in
+from tests.workspace import ALL, ARM, ROOT, Workspace, stages_in
 
 pytestmark = pytest.mark.heavy
 
-THIRD = {
-    "dataset": "filtered",
-    "num_train_epochs": 2.0,
-    "max_steps": None,
-    "learning_rate": 0.001,
-    "cutoff_len": 512,
-    "alpha": 0.0,
-}
+THIRD = ARM | {"num_train_epochs": 2.0}
 FOURTH = THIRD | {"num_train_epochs": 3.0}
 
 

@@ -14,18 +14,10 @@ from ruamel.yaml import YAML
 
 from stages.lib.params import Run, load_params
 from stages.lib.side_by_side.devices import DevicesError, environment, groups_of, slots
-from tests.workspace import ALL, Workspace, kill, stages_in, wait_until
+from tests.workspace import ALL, ARM, Workspace, kill, stages_in, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINED = {name for name in ALL if name.startswith(("train", "evaluate"))}
-ARM = {
-    "dataset": "filtered",
-    "num_train_epochs": 1.0,
-    "max_steps": None,
-    "learning_rate": 0.001,
-    "cutoff_len": 512,
-    "alpha": 0.0,
-}
 # a chain of dvc.yaml's names; work.py stands in for what a stage computes, because here DVC is what is tested
 PIPELINE = """\
 stages:

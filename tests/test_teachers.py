@@ -13,20 +13,9 @@ from stages.lib.rows import DataError
 from stages.lib.runtime.digests import files_hash
 from stages.lib.token_teacher import FILE, teacher_folder, teacher_identity
 from stages.teachers import main as teachers
+from tests.trainings import ON_POLICY
 
-ARM: dict[str, Any] = {
-    "dataset": "filtered",
-    "num_train_epochs": 1.0,
-    "max_steps": 6,
-    "learning_rate": 0.01,
-    "cutoff_len": 256,
-    "start_from": "filtered",
-    "teacher": {"source": "big", "worked_examples": 0},
-    "max_new_tokens": 12,
-    "temperature": 1.0,
-    "top_k": 0,
-    "beta": 1.0,
-}
+ARM = ON_POLICY | {"teacher": {"source": "big", "worked_examples": 0}}
 
 Params = Callable[..., Path]
 

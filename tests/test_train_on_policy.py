@@ -19,24 +19,11 @@ from stages.lib.trainers.on_policy.worked import with_examples
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.why.pipeline import followers, read_pipeline
 from stages.train import main as train
-from tests.trainings import SYSTEM, sums, write_sharegpt
+from tests.trainings import ON_POLICY, SYSTEM, sums, write_sharegpt
 from tests.workspace import ROOT
 
-ARM: dict[str, Any] = {
-    "dataset": "filtered",
-    "num_train_epochs": 1.0,
-    "max_steps": 6,
-    "learning_rate": 0.01,
-    "cutoff_len": 256,
-    "start_from": "filtered",
-    "teacher": {"source": "unfiltered", "worked_examples": 0},
-    "max_new_tokens": 12,
-    "temperature": 1.0,
-    "top_k": 0,
-    "beta": 1.0,
-}
 SHARED: dict[str, Any] = {"train.per_device_train_batch_size": 2, "train.gradient_accumulation_steps": 2}
-SHARED |= {"on_policy": {"polished": ARM}}
+SHARED |= {"on_policy": {"polished": ON_POLICY}}
 
 Params = Callable[..., Path]
 
@@ -74,7 +61,7 @@ def options(tmp_path: Path, start: Path, teacher: Path, params: Path, name: str 
 def test_the_student_comes_nearer_to_its_teacher_and_all_tokens_are_counted(
     tmp_path: Path, tiny_student: Path, tiny_teacher: Path, tiny_params: Params, runs: Callable[..., Result]
 ) -> None:
-    arm = ARM | {"max_steps": 40}
+    arm = ON_POLICY | {"max_steps": 40}
     params = tiny_params(SHARED | {"on_policy": {"polished": arm}, "train.finetuning": {"kind": "full"}})
     runs(train, *options(tmp_path, tiny_student, tiny_teacher, params))
     seen = json.loads((tmp_path / "model.json").read_bytes())
@@ -106,7 +93,7 @@ def test_an_interrupted_one_resumes_with_the_same_prompts_and_ends_with_the_same
 ) -> None:
     from transformers import Trainer
 
-    arm = ARM | {"teacher": {"source": "filtered", "worked_examples": 2}}
+    arm = ON_POLICY | {"teacher": {"source": "filtered", "worked_examples": 2}}
     params = tiny_params(SHARED | {"on_policy": {"polished": arm}, "run.checkpoint_steps": 2})
     runs(train, *options(tmp_path, tiny_student, tiny_teacher, params, "undisturbed"))
     save = Trainer._save_checkpoint
@@ -194,11 +181,11 @@ def test_it_trains_with_both_folders_or_not_at_all(
 def test_its_settings_are_those_of_params(tiny_params: Params) -> None:
     arm = load_params(tiny_params(SHARED)).trained_arms["polished"]
     assert isinstance(arm, OnPolicyArm)
-    assert arm.model_dump() == ARM
+    assert arm.model_dump() == ON_POLICY
 
 
 def test_the_arms_that_it_starts_from_and_learns_from_come_first() -> None:
-    arms = {"polished": ARM, "nearer": ARM | {"teacher": {"source": "big", "worked_examples": 0}}}
+    arms = {"polished": ON_POLICY, "nearer": ON_POLICY | {"teacher": {"source": "big", "worked_examples": 0}}}
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params |= {"on_policy": arms, "teachers": {"big": {"kind": "path", "name": "somewhere"}}}
     pipeline = read_pipeline(ROOT / "dvc.yaml", params)

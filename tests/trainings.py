@@ -19,6 +19,10 @@ from tests.workspace import ROOT
 
 SYSTEM = "Think first. 先想。"
 FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
+# an arm of on_policy
+ON_POLICY: dict[str, Any] = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": 6, "learning_rate": 0.01}
+ON_POLICY |= {"cutoff_len": 256, "start_from": "filtered", "teacher": {"source": "unfiltered", "worked_examples": 0}}
+ON_POLICY |= {"max_new_tokens": 12, "temperature": 1.0, "top_k": 0, "beta": 1.0}
 ZERO2 = "profiles/deepspeed/ds_z2_config.json"
 
 

@@ -26,6 +26,10 @@ ALL = (
 )
 
 
+# an arm of params.yaml
+ARM: dict[str, Any] = {"dataset": "filtered", "num_train_epochs": 1.0, "max_steps": None, "learning_rate": 0.001}
+ARM |= {"cutoff_len": 512, "alpha": 0.0}
+
 # what the tests take for the keys of a kind where they choose it and say no more
 SAMPLING: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "extra_body": {}}
 EMBEDDED: dict[str, Any] = {"model": "chain-sum-solver", "max_tokens": None, "slip_share": 0.3, "seed": 3, "faults": {}}

@@ -22,8 +22,10 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -112,6 +114,26 @@ def run_under(launcher: str | None, stage: str) -> None:
     os.execvp(command[0], command)
 
 
+@contextmanager
+def stopping_on_signals(message: str, stop: Callable[[], object]) -> Iterator[None]:
+    """Raise Interrupted on Ctrl-C and SIGTERM; ``stop`` ends what was started, however the block fails."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted(message)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt stopping it
+        stop()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def params_option(function: Callable[P, R]) -> Callable[P, R]:
     """``--params FILE``, by default params.yaml in the working directory."""
     option = click.option(
@@ -123,6 +145,13 @@ def params_option(function: Callable[P, R]) -> Callable[P, R]:
 def project_root() -> Path:
     """The project's folder; within ``dvc exp run --temp`` and ``--queue`` it is the main one ($DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[2])
+
+
+def secret(variable: str, root: Path | None = None) -> str | None:
+    """The value of an environment variable, or of its line in .env; None where neither has it."""
+    from dotenv import dotenv_values
+
+    return os.environ.get(variable) or dotenv_values((root or project_root()) / ".env").get(variable)
 
 
 def without_key(text: str, key: str) -> str:

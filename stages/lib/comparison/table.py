@@ -4,7 +4,7 @@ python -m stages.lib.comparison.table metrics/compare.json
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stages.lib.comparison.results import (
@@ -215,31 +215,48 @@ def if_unsure(score: Score) -> str:
 
 def asked_and_scored(comparison: Comparison) -> str:
     """Each arm's system text, the score that counts on each benchmark, and the effect of unsure verdicts."""
-    prompts: dict[str, list[str]] = {}
-    for name, arm in comparison.arms.items():
-        prompts.setdefault(arm.system_prompt or "none", []).append(name)
-    headlines: dict[str, list[str]] = {}
-    for benchmark, _, _, score in scores(comparison):
-        headlines.setdefault(HEADLINES[score.headline], []).append(benchmark)
+    prompts, headlines = by_group(arms_by_prompt(comparison, "none")), benchmarks_by_headline(comparison)
     if not headlines:
-        return f"System text: {_by_group(prompts)}. No benchmark has a score."
-    whose = _by_group({whose: list(dict.fromkeys(names)) for whose, names in headlines.items()})
-    return f"System text: {_by_group(prompts)}. The score is {whose}. {UNSURE}"
+        return f"System text: {prompts}. No benchmark has a score."
+    whose = by_group({HEADLINES[headline]: names for headline, names in headlines.items()})
+    return f"System text: {prompts}. The score is {whose}. {UNSURE}"
+
+
+def arms_by_prompt(comparison: Comparison, without: str) -> dict[str, list[str]]:
+    """The arms by the name of their system text, ``without`` for those that have none."""
+    return _grouped((arm.system_prompt or without, name) for name, arm in comparison.arms.items())
+
+
+def benchmarks_by_headline(comparison: Comparison) -> dict[str, list[str]]:
+    """The benchmarks by the score that counts on them."""
+    return _grouped((score.headline, benchmark) for benchmark, _, _, score in scores(comparison))
+
+
+def benchmarks_by_method(comparison: Comparison) -> dict[str, list[str]]:
+    """The benchmarks by the method of their differences' intervals."""
+    differences = (each for pair in comparison.pairs.values() for each in pair.benchmarks.items())
+    return _grouped((found.interval, benchmark) for benchmark, found in differences)
 
 
 def caveat(comparison: Comparison) -> str:
     """How the differences' intervals and p were computed, and the limits of the findings."""
-    methods: dict[str, list[str]] = {}
-    for pair in comparison.pairs.values():
-        for benchmark, found in pair.benchmarks.items():
-            methods.setdefault(METHODS[found.interval], []).append(benchmark)
+    methods = benchmarks_by_method(comparison)
     if not methods:
         return CAVEAT
-    used = _by_group({method: list(dict.fromkeys(names)) for method, names in methods.items()})
+    used = by_group({METHODS[method]: names for method, names in methods.items()})
     return " ".join([f"Interval and p of a difference: {used}. {MCNEMAR} {CAVEAT}", *noise_notes(comparison)])
 
 
-def _by_group(groups: dict[str, list[str]]) -> str:
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second of each pair by the first, each once."""
+    groups: dict[str, dict[str, None]] = {}
+    for group, name in pairs:
+        groups.setdefault(group, {})[name] = None
+    return {group: list(names) for group, names in groups.items()}
+
+
+def by_group(groups: dict[str, list[str]]) -> str:
+    """``brief (filtered), none (base)``; of one group its name alone."""
     if len(groups) == 1:
         return next(iter(groups))
     return ", ".join(f"{what} ({', '.join(names)})" for what, names in groups.items())

@@ -3,15 +3,12 @@
 run.served: {base_url: http://127.0.0.1:8000/v1, model: "{arm}", …}    → the model 'filtered'
 """
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
-from stages.lib.command import project_root, without_key
+from stages.lib.command import secret, without_key
 from stages.lib.evaluation import EvaluationError
 from stages.lib.evaluation.bodies import NoAnswer, error_message, parsed, status_error
 from stages.lib.params import Run, ServedModels
@@ -74,7 +71,7 @@ def model_name(arm: str, where: ServedModels) -> str:
 def header(where: ServedModels) -> dict[str, str]:
     """A request's header: the key, if there is one. Never empty, or lm-eval would look for a key itself."""
     variable = where.api_key_variable
-    key = os.environ.get(variable) or dotenv_values(project_root() / ".env").get(variable)
+    key = secret(variable)
     return {"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"}
 
 

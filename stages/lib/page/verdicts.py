@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
-from stages.lib.comparison.table import noise_notes, p_value, points, scores, signed
+from stages.lib.comparison.table import (
+    arms_by_prompt,
+    benchmarks_by_headline,
+    benchmarks_by_method,
+    by_group,
+    noise_notes,
+    p_value,
+    points,
+    scores,
+    signed,
+)
 
 Worded = tuple[str, dict[str, Any]]
 
@@ -89,34 +99,18 @@ def matrix(comparison: Comparison) -> dict[str, dict[str, ComparedScore]]:
 
 def asked_and_scored(comparison: Comparison) -> list[Worded]:
     """Each arm's system text, the score that counts on each benchmark, and the effect of unsure verdicts."""
-    prompts: dict[str, list[str]] = {}
-    for name, arm in comparison.arms.items():
-        prompts.setdefault(arm.system_prompt or "–", []).append(name)
-    headlines: dict[str, list[str]] = {}
-    for benchmark, _, _, score in scores(comparison):
-        headlines.setdefault(score.headline, []).append(benchmark)
-    shown: list[Worded] = [("report.asked", {"prompts": _by_group(prompts)})]
-    shown += [(f"report.scored_{whose}", {"benchmarks": _listed(names)}) for whose, names in headlines.items()]
+    prompts, headlines = by_group(arms_by_prompt(comparison, "–")), benchmarks_by_headline(comparison)
+    shown: list[Worded] = [("report.asked", {"prompts": prompts})]
+    shown += [(f"report.scored_{whose}", {"benchmarks": ", ".join(names)}) for whose, names in headlines.items()]
     return [*shown, ("report.unsure", {})] if headlines else shown
 
 
 def caveat(comparison: Comparison) -> list[Worded]:
     """How the intervals and p were computed, and the limits of the findings."""
-    methods: dict[str, list[str]] = {}
-    for pair in comparison.pairs.values():
-        for benchmark, found in pair.benchmarks.items():
-            methods.setdefault(found.interval, []).append(benchmark)
-    shown: list[Worded] = [(f"report.method_{name}", {"benchmarks": _listed(names)}) for name, names in methods.items()]
+    methods = benchmarks_by_method(comparison)
+    shown: list[Worded] = [
+        (f"report.method_{name}", {"benchmarks": ", ".join(names)}) for name, names in methods.items()
+    ]
     mcnemar: list[Worded] = [("report.mcnemar", {})] if methods else []
     notes: list[Worded] = [("report.note", {"text": text}) for text in noise_notes(comparison)]
     return [*shown, *mcnemar, ("report.caveat", {}), *notes]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
-
-
-def _by_group(groups: dict[str, list[str]]) -> str:
-    if len(groups) == 1:
-        return next(iter(groups))
-    return ", ".join(f"{what} ({', '.join(names)})" for what, names in groups.items())

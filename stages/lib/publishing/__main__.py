@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dotenv import dotenv_values
 
 from stages.lib.cards.content import dataset_content, model_content
 from stages.lib.cards.licences import Terms, terms_of
 from stages.lib.cards.rendering import FILE_NAMES, dataset_card, model_card
 from stages.lib.cards.run import ProjectRun, read_run
-from stages.lib.command import one_line_errors, without_key
+from stages.lib.command import one_line_errors, secret, without_key
 from stages.lib.params import FromTeacher
 from stages.lib.publishing import Kind, PublishingError, Upload
 from stages.lib.publishing.checks import refuse_dirty, refuse_keys, refuse_restricted_teachers, refuse_unknown_licence
@@ -140,7 +139,7 @@ def _key_variables(run: ProjectRun) -> list[str]:
 def _token(root: Path, client: str) -> str:
     module = _module(client)
     variable: str = module.TOKEN_VARIABLE
-    token = os.environ.get(variable) or dotenv_values(root / ".env").get(variable)
+    token = secret(variable, root)
     if not token:
         raise PublishingError(
             f"{variable}: not set. Make a token with write access ({module.TOKEN_PAGE}), then export it or write "

@@ -6,14 +6,13 @@
 A file with a zero byte at its start is not a text and is not read.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from stages.lib.command import SECRET_LENGTH
+from stages.lib.command import SECRET_LENGTH, secret
 
 START = 8192
 NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
@@ -31,7 +30,7 @@ FORMS = {
 def known_keys(root: Path, named: Iterable[str]) -> dict[str, str]:
     """The keys by their variables: those that params name, and in .env those that are named like a key."""
     written = {name: value for name, value in dotenv_values(root / ".env").items() if value and NAMES.search(name)}
-    of_params = {name: os.environ.get(name) or dotenv_values(root / ".env").get(name) for name in named}
+    of_params = {name: secret(name, root) for name in named}
     found = {**written, **{name: value for name, value in of_params.items() if value}}
     return {name: value for name, value in found.items() if len(value) >= SECRET_LENGTH}
 

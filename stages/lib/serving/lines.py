@@ -1,6 +1,6 @@
 """The command lines of servers: vLLM's, which is vLLM-Ascend's too, and llama.cpp's.
 
-    vllm(arm, 8000, run, [])    → ["vllm", "serve", "models/filtered", "--served-model-name", "filtered", …]
+    vllm(arm, 8000, seed=3)     → ["vllm", "serve", "models/filtered", "--served-model-name", "filtered", …]
 
 vLLM's options: https://docs.vllm.ai/en/stable/cli/serve/; llama.cpp's: tools/server/README.md in its repository.
 """

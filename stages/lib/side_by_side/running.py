@@ -12,15 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Never
 
 from tqdm import tqdm
 
-from stages.lib.command import Interrupted
+from stages.lib.command import stopping_on_signals
 from stages.lib.params import Run
 from stages.lib.side_by_side.devices import Group, bind, environment
 
@@ -29,6 +30,7 @@ log = logging.getLogger("distillery.side_by_side")
 LOGS = Path(".cache/side_by_side")  # in the project's folder, where this runs
 PAUSE_S = 0.2  # between two looks at the processes
 GRACE_S = 30.0  # for the stages to stop on Ctrl-C
+STOPPED = "stopped, with all stages. Run the same command to resume or restart them."
 TAIL = 4000  # bytes of a log in which its last line is looked for
 WIDTH = 40  # of that line
 # what DVC prints, and the word for it
@@ -57,7 +59,9 @@ def run_side_by_side(needs: Mapping[str, tuple[str, ...]], slots: list[Group], r
     A stage starts when those that it needs have ended well. A failed one stops only those that need it.
     """
     waiting, running, failed = dict(needs), dict[str, Started](), dict[str, str]()
-    with _stopped_with_parent(running), _progress(len(needs)) as bar:
+    # the stages get Ctrl-C first, so that they can stop their own processes
+    stop = partial(_stop, running)
+    with stopping_on_signals(STOPPED, stop), _progress(len(needs)) as bar:
         while waiting or running:
             for name in [name for name, each in running.items() if each.process.poll() is not None]:
                 if reason := _ended(name, running.pop(name)):
@@ -134,27 +138,8 @@ def _progress(total: int) -> "tqdm[Never]":
     return tqdm(total=total, bar_format=bar, disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True)
 
 
-@contextmanager
-def _stopped_with_parent(running: dict[str, Started]) -> Iterator[None]:
-    """Stop the stages on Ctrl-C or SIGTERM. They get Ctrl-C first, so that they can stop their own processes."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted("stopped, with all stages. Run the same command to resume or restart them.")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        _stop([each.process for each in running.values()])
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+def _stop(running: Mapping[str, Started]) -> None:
+    processes = [each.process for each in running.values()]
     for number, grace_s in ((signal.SIGINT, GRACE_S), (signal.SIGTERM, GRACE_S), (signal.SIGKILL, 1.0)):
         _signal(processes, number)
         deadline = time.monotonic() + grace_s

@@ -77,7 +77,7 @@ class TeacherClient:
         self._backoff = wait_exponential_jitter(multiplier=run.backoff_s, max=LONGEST_BACKOFF_S, jitter=run.backoff_s)
         self._url = f"{endpoint.base_url}/chat/completions"
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {endpoint.api_key}"},
+            headers=HEADERS | {"Authorization": f"Bearer {endpoint.api_key}"},
             connector=aiohttp.TCPConnector(limit=run.concurrency),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
             # a proxy from the environment must not be used for this machine itself
@@ -180,7 +180,7 @@ class TeacherClient:
         try:
             async with (
                 asyncio.timeout(self._run.timeout_s),
-                self._session.post(self._url, data=orjson.dumps(sent), headers=HEADERS) as response,
+                self._session.post(self._url, data=orjson.dumps(sent)) as response,
             ):
                 async for chunk in response.content.iter_any():
                     received.append(chunk)

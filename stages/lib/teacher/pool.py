@@ -155,11 +155,10 @@ class Pool:
         attempts = 0
         last: CallFailed | None = None
         while True:
-            if last and all(member in tried or member.error for member in self._members):
-                raise last  # no other server may answer it: this question has failed
             member = await self._next(tried)
             if member is None:
-                continue
+                assert last  # a server was tried
+                raise last
             try:
                 return *await self._answer(member, key, request), member.endpoint
             except TeacherError as error:
@@ -222,13 +221,13 @@ class Pool:
         """The server for a call, not one of those ``tried``; waits until one has room. None: no other is open."""
         while True:
             self._changed.clear()
+            if tried and all(member in tried or member.error for member in self._members):
+                return None
             free = [member for member in self._members if member not in tried and member.takes_a_call()]
             if free:
                 return min(free, key=lambda member: member.load)
             if all(member.error for member in self._members):
                 self._check_outage()
-            if tried and all(member in tried or member.error for member in self._members):
-                return None
             await self._wait(min((wait for member in self._members if (wait := member.seconds_to_retry)), default=1.0))
 
     def _check_outage(self) -> None:

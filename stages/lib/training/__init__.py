@@ -87,15 +87,19 @@ class Job:
     markers: Markers
     out: Path
     teacher: Path | None = None
+    loss: Path | None = None
+    scores: Path = Path()
+    nodes: Nodes = Nodes()
 
     @property
     def base_name(self) -> str:
         """The name of the initial weights: the published student's, or an arm's."""
         return self.arm.start_from if isinstance(self.arm, OnPolicyArm) else self.train.student.name
 
-    loss: Path | None = None
-    scores: Path = Path()
-    nodes: Nodes = Nodes()
+    @property
+    def batch(self) -> int:
+        """The rows of an optimizer's step, as params give them: on all processes of TRL, on each card elsewhere."""
+        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps
 
     @property
     def processes(self) -> int:

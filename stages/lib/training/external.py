@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from stages.lib.command import project_root
-from stages.lib.params import ExternalTrainer, Lora
+from stages.lib.params import ExternalTrainer
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import held_folder, last_checkpoint, step_of
 from stages.lib.training.external_inputs import settings_of
@@ -34,7 +34,7 @@ from stages.lib.training.meeting import facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
-from stages.lib.training.saving import save_folder, save_model
+from stages.lib.training.saving import save_folder, save_merged
 from stages.lib.training.trackers import check_installed
 
 log = logging.getLogger("distillery.train")
@@ -213,9 +213,8 @@ def _progress(
     own: Program, job: Job, dataset: FittingRows[T], cards: Cards, checkpoint: Path | None, output: Path
 ) -> Iterator[Callable[[str], None]]:
     """A function for each line that the program prints; it shows the progress of the training."""
-    rows, params = len(dataset.rows), job.train
-    batch = params.per_device_train_batch_size * params.gradient_accumulation_steps * cards.count
-    tokens = sum(row.tokens for row in dataset.rows) / rows * batch
+    rows = len(dataset.rows)
+    tokens = sum(row.tokens for row in dataset.rows) / rows * job.batch * cards.count
     progress = Progress(job.name, job.loss, tokens)
     earlier = State.model_validate_json((checkpoint / "trainer_state.json").read_bytes()).points if checkpoint else []
     progress.start(planned_steps(job, rows, cards.count), earlier)
@@ -326,29 +325,24 @@ def save(job: Job, output: Path, tokenizer: Any) -> None:
     """Save the final weights (an adapter is merged), and the tokenizer with the chat template of the training."""
     job.out.mkdir(parents=True)
     if job.train.lora:
-        _merge(job, job.train.lora, output, tokenizer)
+        _merge(job, output, tokenizer)
     else:
         save_folder(output, tokenizer, job)
 
 
-def _merge(job: Job, lora: Lora, adapter: Path, tokenizer: Any) -> None:
+def _merge(job: Job, adapter: Path, tokenizer: Any) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     student = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-    model = PeftModel.from_pretrained(student, str(adapter))
-    if lora.keep_adapter:
-        model.peft_config["default"].base_model_name_or_path = job.train.student.name  # not a path of this machine
-        model.save_pretrained(job.out / "adapter")
-    save_model(model.merge_and_unload(), tokenizer, job)
+    save_merged(PeftModel.from_pretrained(student, str(adapter)), tokenizer, job)
 
 
 def trained(
     job: Job, state: State, dataset: FittingRows[T], log_path: Path, resumed_at: int, versions: dict[str, str]
 ) -> Trained:
     """The result of the training, from its state and its log."""
-    batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     # a training of fewer steps than logging_steps logs only the mean over all of them
     means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
     return Trained(
@@ -359,7 +353,7 @@ def trained(
         epochs=round(state.epoch, 4),
         tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
         tokens_trained=round(sum(row.answer_tokens for row in dataset.rows) * state.epoch),
-        effective_batch=logged(log_path, "Total train batch size") or batch,
+        effective_batch=logged(log_path, "Total train batch size") or job.batch,
         losses=state.points or means,
         resumed_at=resumed_at,
         versions=versions,

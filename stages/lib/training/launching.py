@@ -12,12 +12,12 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from stages.lib.command import Interrupted, project_root
+from stages.lib.command import project_root, stopping_on_signals
 from stages.lib.training import TrainingError
 from stages.lib.training.progress import is_for_the_log_alone
 
@@ -25,6 +25,7 @@ log = logging.getLogger("distillery.train")
 
 LAST_LINES = 5  # of a log, in an error
 GRACE_S = 30.0  # for torchrun to stop its workers
+STOPPED = "train: stopped, with all its processes. Run 'dvc repro' to resume or restart it."
 
 
 def deepspeed_file(name: str | None) -> str | None:
@@ -84,7 +85,7 @@ def launch(
             start_new_session=True,
             pass_fds=holds,
         ) as process,
-        _stopped_with_parent(process),
+        stopping_on_signals(STOPPED, lambda: _stop(process)),
         beside(process.pid),
     ):
         assert process.stdout is not None
@@ -104,28 +105,13 @@ def _pass_on(lines: list[bytes], follow: Callable[[str], None]) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _stopped_with_parent(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Stop every worker on Ctrl-C or SIGTERM, so that none keeps the cards busy."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted("train: stopped, with all its processes. Run 'dvc repro' to resume or restart it.")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt stopping them
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(GRACE_S)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop every worker, so that none keeps the cards busy."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def last_lines(log_path: Path) -> str:

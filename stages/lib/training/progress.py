@@ -7,7 +7,8 @@
 
     train: filtered: step 12 of 46, loss 0.213, 1180 tokens/s, 00:42 left
 
-``follower`` feeds it from what another program logs: JSON lines in a file, or the dictionaries that it prints.
+``follow_file`` and ``follow_output`` feed it from what another program logs: JSON lines in a file, or the dictionaries
+that it prints.
 """
 
 import logging

@@ -23,6 +23,15 @@ SLICE = 2**24  # values that are checked together
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # names in safetensors and in torch
 
 
+def save_merged(model: Any, tokenizer: Any, job: Job) -> None:
+    """Save a student whose adapters are merged into its weights, and the adapters alone where params keep them."""
+    assert job.train.lora
+    if job.train.lora.keep_adapter:
+        model.peft_config["default"].base_model_name_or_path = job.base_name  # not a path of this machine
+        model.save_pretrained(job.out / "adapter")
+    save_model(model.merge_and_unload(), tokenizer, job)
+
+
 def save_model(model: Any, tokenizer: Any, job: Job) -> None:
     """Write a model that was trained or merged here."""
     import torch

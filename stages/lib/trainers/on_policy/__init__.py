@@ -17,29 +17,29 @@ from typing import Any
 
 from stages.lib.chat_template import prompt_ids
 from stages.lib.params import OnPolicyArm
-from stages.lib.runtime.devices import check_bf16, check_device
+from stages.lib.runtime.devices import check_device
 from stages.lib.trainers.on_policy.vocabulary import check_sizes, fit_to_student
 from stages.lib.trainers.on_policy.worked import longer_prompts, trainer_class
 from stages.lib.trainers.trl import (
     TrainerResult,
     Work,
     adapter,
+    arguments,
     check_shares,
     estimated_size,
-    optimizer,
+    points,
+    prepared,
     refused_by_trl,
     run_workers,
     save_trained,
-    show_progress,
-    stop_at_non_finite_loss,
+    trains_here,
+    watch,
 )
 from stages.lib.trainers.trl.sharding import shards_weights, trained_model
-from stages.lib.training import Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
+from stages.lib.training import Conversation, Job, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
-from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.meeting import meeting
-from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
     GIB,
     STATE,
@@ -52,7 +52,7 @@ from stages.lib.training.resources import (
     stored_size,
 )
 from stages.lib.training.saving import minimal_generation_config
-from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.lib.training.trackers import check_installed
 from stages.lib.vocabulary import check_same_vocabulary
 
@@ -86,8 +86,7 @@ def train(job: Job) -> Trained:
     rows = [row.conversation for row in dataset.rows]
     with meeting(job) as group, scratch_folder(job, rows) as scratch:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), __name__)
-        here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
-        result = run_trainer(work) if here else run_workers(work, group)
+        result = run_trainer(work) if trains_here(job) else run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
 
 
@@ -120,12 +119,7 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> li
 def steps_of(job: Job) -> int:
     """The number of optimizer steps, each on new answers to as many prompts as a batch has."""
     arm = asked(job)
-    return arm.max_steps or max(1, math.ceil(arm.num_train_epochs * len(job.conversations) / batch_of(job)))
-
-
-def batch_of(job: Job) -> int:
-    """The prompts of a step, over all processes."""
-    return job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
+    return arm.max_steps or max(1, math.ceil(arm.num_train_epochs * len(job.conversations) / job.batch))
 
 
 def prompt_order(count: int, needed: int, seed: int) -> list[int]:
@@ -145,13 +139,7 @@ def run_trainer(work: Work) -> TrainerResult:
     from transformers import AutoModelForCausalLM, set_seed
 
     job = work.job
-    torch.set_num_threads(job.run.threads)
-    if job.run.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
-    if job.train.bf16:
-        check_bf16(job.run.device)
-    tokenizer = aligned_tokenizer(job)
-    tokenizer.eos_token = end_of_turn(job, tokenizer)
+    tokenizer = prepared(job)
     prompts = [each.messages()[:-1] for each in job.conversations]
     longer = longer_prompts(job, tokenizer)
     with explain_out_of_memory(job):
@@ -162,7 +150,7 @@ def run_trainer(work: Work) -> TrainerResult:
         dtype = torch.bfloat16 if job.train.bf16 else torch.float32
         teacher = AutoModelForCausalLM.from_pretrained(teacher_of(job), dtype=dtype)
         fit_to_student(teacher, student)
-        order = prompt_order(len(prompts), steps_of(job) * batch_of(job), job.train.seed)
+        order = prompt_order(len(prompts), steps_of(job) * job.batch, job.train.seed)
         trainer = _trainer(job, (student, teacher), tokenizer, [prompts[each] for each in order], str(work.scratch))
         ids = prompt_ids(tokenizer, prompts)
         trainer.longer_prompts = {tuple(own): shown for own, shown in zip(ids, longer, strict=True)} if longer else {}
@@ -191,40 +179,17 @@ def check_needs(job: Job, scratch: Path) -> None:
 
 def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[Any], scratch: str) -> Any:
     from datasets import Dataset
-    from transformers import PrinterCallback
     from trl import DistillationConfig
 
-    params, arm = job.train, asked(job)
+    arm = asked(job)
     config = DistillationConfig(
-        output_dir=scratch,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps // job.processes,
-        gradient_checkpointing=params.gradient_checkpointing,
+        **arguments(job, scratch),
         max_steps=steps_of(job),
-        learning_rate=arm.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        warmup_steps=params.warmup_ratio,  # a float below 1 is a share of all steps
-        weight_decay=params.weight_decay,
-        **optimizer(job.run.device),
-        bf16=params.bf16,
-        use_cpu=job.run.device == "cpu",
-        seed=params.seed,
         beta=arm.beta,
         temperature=arm.temperature,
         top_k=arm.top_k,
         max_completion_length=arm.max_new_tokens,
         shuffle_dataset=False,  # prompt_order did
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,  # progress.py shows it
-        save_strategy="steps" if job.run.checkpoint_steps else "no",
-        save_steps=job.run.checkpoint_steps or 1,
-        save_total_limit=1,
-        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
-        run_name=job.name,
-        deepspeed=deepspeed_file(params.deepspeed),
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
     )
     student, teacher = models
     with refused_by_trl():
@@ -236,16 +201,13 @@ def _trainer(job: Job, models: tuple[Any, Any], tokenizer: Any, prompts: list[An
             processing_class=tokenizer,
             peft_config=adapter(job),
         )
-    trainer.remove_callback(PrinterCallback)
-    tokens = batch_of(job) * arm.max_new_tokens * steps_of(job)
-    trainer.add_callback(show_progress(Progress(job.name, job.loss, tokens / steps_of(job))))
-    trainer.add_callback(stop_at_non_finite_loss(job))
+    watch(trainer, job, job.batch * arm.max_new_tokens)
     return trainer
 
 
 def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
     """What the trainer logged of each step; ``more`` tokens were in the teacher's prompts alone."""
-    steps, batch = [entry for entry in trainer.state.log_history if "loss" in entry], batch_of(job)
+    steps, batch = [entry for entry in trainer.state.log_history if "loss" in entry], job.batch
     rolled_out = sum(round(entry["completions/mean_length"] * batch) for entry in steps)
     seen = round(steps[-1]["num_tokens"]) if steps else 0
     return TrainerResult(
@@ -254,7 +216,7 @@ def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
         packs=len(job.conversations),
         tokens_trained=rolled_out,
         tokens_with_teacher=None,
-        losses=[LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in steps],
+        losses=points(trainer.state),
         measured=peak_card_memory(job.run.device),
         rollouts=Rollouts(
             prompts=trainer.state.global_step * batch,
@@ -277,7 +239,7 @@ def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Prompt]) -> 
         epochs=round(result.epochs, 4),
         tokens_seen=result.rollouts.tokens_prompted + result.rollouts.tokens_rolled_out,
         tokens_trained=result.tokens_trained,
-        effective_batch=batch_of(job),
+        effective_batch=job.batch,
         losses=result.losses,
         measured=result.measured,
         rollouts=result.rollouts,

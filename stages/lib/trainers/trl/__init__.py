@@ -48,7 +48,7 @@ from stages.lib.training.resources import (
     peak_card_memory,
     says_out_of_memory,
 )
-from stages.lib.training.saving import minimal_generation_config, not_finite, save_model
+from stages.lib.training.saving import minimal_generation_config, not_finite, save_merged, save_model
 from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.training.trackers import check_installed, log_folder
 
@@ -110,9 +110,18 @@ def train(job: Job) -> Trained:
             if job.arm.alpha:
                 _write_targets(job, scratch)
             work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid())
-            here = job.run.device == "cpu" and job.processes == 1 and job.train.deepspeed is None
-            result = run_trainer(work) if here else run_workers(work, group)
+            result = run_trainer(work) if trains_here(job) else run_workers(work, group)
     return replace(_trained(job, result, dataset), resumed_at=step_of(work.checkpoint))
+
+
+def is_alone(job: Job) -> bool:
+    """Whether one process trains, without a process group."""
+    return job.processes == 1 and job.train.deepspeed is None
+
+
+def trains_here(job: Job) -> bool:
+    """Whether this process trains, and none of worker.py."""
+    return job.run.device == "cpu" and is_alone(job)
 
 
 def join(job: Job) -> None:
@@ -206,14 +215,13 @@ def failure(job: Job, code: int, log_path: Path) -> TrainingError:
 
 def command_line(job: Job, work: Path, port: int) -> list[str]:
     """One process runs without torchrun: a process group of one would cost DDP's copy of the gradients."""
-    plain = job.processes == 1 and job.train.deepspeed is None
     nodes = job.nodes
     group = ["--standalone", "--local-addr", "127.0.0.1"]
     if nodes.count > 1:
         group = ["--nnodes", str(nodes.count), "--node-rank", str(nodes.rank)]
         group += ["--master-addr", nodes.address, "--master-port", str(port)]
     torchrun = ["-m", "torch.distributed.run", *group, "--nproc-per-node", str(job.run.processes)]
-    return [sys.executable, *([] if plain else torchrun), "-m", WORKER, str(work)]
+    return [sys.executable, *([] if is_alone(job) else torchrun), "-m", WORKER, str(work)]
 
 
 def environment(job: Job, cards: dict[str, str]) -> dict[str, str]:
@@ -233,13 +241,7 @@ def run_trainer(work: Work) -> TrainerResult:
     from transformers import AutoModelForCausalLM, set_seed
 
     job = work.job
-    torch.set_num_threads(job.run.threads)
-    if job.run.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
-    if job.train.bf16:
-        check_bf16(job.run.device)
-    tokenizer = aligned_tokenizer(job)
-    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
+    tokenizer = prepared(job)
     with explain_out_of_memory(job):
         check_needs(job, work.scratch)
         config = _config(job, str(work.scratch))  # before the weights: with ZeRO-3 they are shared when they are loaded
@@ -253,7 +255,7 @@ def run_trainer(work: Work) -> TrainerResult:
         packs = len(trainer.train_dataset)
         with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
         _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
-        trainer.train(resume_from_checkpoint=_text(work.checkpoint))
+        trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
         model = trained_model(trainer, job, adapter(job))
         if trainer.is_world_process_zero():
             save_trained(model, tokenizer, job)
@@ -261,6 +263,20 @@ def run_trainer(work: Work) -> TrainerResult:
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
     trained = sum(label != -100 for row in labels for label in row)
     return _trainer_result(trainer, packs, measured, trained, with_teacher)
+
+
+def prepared(job: Job) -> Any:
+    """The student's tokenizer, in a process that is ready to train: its threads, its devices."""
+    import torch
+
+    torch.set_num_threads(job.run.threads)
+    if job.run.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # the Trainer looks for DeepSpeed even if it does not use it
+    if job.train.bf16:
+        check_bf16(job.run.device)
+    tokenizer = aligned_tokenizer(job)
+    tokenizer.eos_token = end_of_turn(job, tokenizer)  # the trainer copies it to generation_config
+    return tokenizer
 
 
 def epochs_done(checkpoint: Path | None) -> int:
@@ -310,10 +326,6 @@ def _log_batches(trainer: Any, job: Job) -> None:
     log.info("train: %s: %d processes (%s), %.1f %% of the batches was padding", job.name, *facts)
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
 def check_needs(job: Job, scratch: Path) -> None:
     """TrainingError if the disk or the memory is too small; checked before the weights are loaded."""
     size = estimated_size(job)
@@ -355,40 +367,48 @@ def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> lis
     return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
+def arguments(job: Job, scratch: str) -> dict[str, Any]:
+    """The settings that TRL's trainers share."""
+    params = job.train
+    return {
+        "output_dir": scratch,
+        "per_device_train_batch_size": params.per_device_train_batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation_steps // job.processes,
+        "gradient_checkpointing": params.gradient_checkpointing and not params.fsdp2,  # FSDP2 has its own
+        "learning_rate": job.arm.learning_rate,
+        "lr_scheduler_type": params.lr_scheduler_type,
+        "warmup_steps": params.warmup_ratio,  # a float below 1 is a share of all steps
+        "weight_decay": params.weight_decay,
+        **optimizer(job.run.device),
+        "bf16": params.bf16,
+        "use_cpu": job.run.device == "cpu",
+        "seed": params.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log 0.0
+        "disable_tqdm": True,  # progress.py shows it
+        "save_strategy": "steps" if job.run.checkpoint_steps else "no",
+        "save_steps": job.run.checkpoint_steps or 1,
+        "save_total_limit": 1,
+        "report_to": [name for name in job.run.report_to if name != "dvclive"] or "none",
+        "run_name": job.name,
+        "deepspeed": deepspeed_file(params.deepspeed),
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": False,
+    }
+
+
 def _config(job: Job, scratch: str) -> Any:
     """TRL's settings; with several processes, this begins their group."""
     from trl import SFTConfig
 
     params, arm = job.train, job.arm
     config = SFTConfig(
-        output_dir=scratch,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps // job.processes,
-        gradient_checkpointing=params.gradient_checkpointing and not params.fsdp2,  # FSDP2 has its own
+        **arguments(job, scratch),
         num_train_epochs=arm.num_train_epochs,
         max_steps=arm.max_steps or -1,
-        learning_rate=arm.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        warmup_steps=params.warmup_ratio,  # a float below 1 is a share of all steps
-        weight_decay=params.weight_decay,
-        **optimizer(job.run.device),
-        bf16=params.bf16,
-        use_cpu=job.run.device == "cpu",
-        seed=params.seed,
         max_length=arm.cutoff_len if params.packing else None,  # rows that are too long are left out: nothing is cut
         packing=params.packing,
         packing_strategy="bfd",  # does not split rows
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would log 0.0
-        disable_tqdm=True,  # progress.py shows it
-        save_strategy="steps" if job.run.checkpoint_steps else "no",
-        save_steps=job.run.checkpoint_steps or 1,
-        save_total_limit=1,
-        report_to=[name for name in job.run.report_to if name != "dvclive"] or "none",
-        run_name=job.name,
-        deepspeed=deepspeed_file(params.deepspeed),
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
         **fsdp2_keys(job),
     )
     prepare_cpu(job, config)
@@ -397,7 +417,6 @@ def _config(job: Job, scratch: str) -> Any:
 
 def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], config: Any) -> Any:
     from datasets import Dataset
-    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     if config.packing and leaks(model):
@@ -412,15 +431,20 @@ def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversat
             processing_class=tokenizer,
             peft_config=adapter(job),
         )
-    batch = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
-    steps_per_epoch = len(trainer.train_dataset) / batch
-    tokens = sum(len(row["input_ids"]) for row in rows)
+    steps_per_epoch = len(trainer.train_dataset) / job.batch
+    watch(trainer, job, sum(len(row["input_ids"]) for row in rows) / steps_per_epoch)
+    return trainer
+
+
+def watch(trainer: Any, job: Job, tokens_per_step: float) -> None:
+    """Show the training's progress, report it where params say, and stop it at a loss that is not finite."""
+    from transformers import PrinterCallback
+
     trainer.remove_callback(PrinterCallback)
     if "dvclive" in job.run.report_to and trainer.is_world_process_zero():
         trainer.add_callback(_report_to_dvclive(job))
-    trainer.add_callback(show_progress(Progress(job.name, job.loss, tokens / steps_per_epoch)))
-    trainer.add_callback(stop_at_non_finite_loss(job))
-    return trainer
+    trainer.add_callback(_show_progress(Progress(job.name, job.loss, tokens_per_step)))
+    trainer.add_callback(_stop_at_non_finite_loss(job))
 
 
 def _report_to_dvclive(job: Job) -> Any:
@@ -431,7 +455,7 @@ def _report_to_dvclive(job: Job) -> Any:
     return DVCLiveCallback(live=Live(str(log_folder(job, "dvclive") / job.name), save_dvc_exp=False, dvcyaml=None))
 
 
-def show_progress(progress: Progress) -> Any:
+def _show_progress(progress: Progress) -> Any:
     """A callback with which the first process shows the progress of the training."""
     from transformers import TrainerCallback
 
@@ -452,7 +476,7 @@ def show_progress(progress: Progress) -> Any:
     return ShowProgress()
 
 
-def stop_at_non_finite_loss(job: Job) -> Any:
+def _stop_at_non_finite_loss(job: Job) -> Any:
     """A callback that stops the training at the first loss that is nan or inf."""
     from transformers import TrainerCallback
 
@@ -487,12 +511,7 @@ def adapter(job: Job) -> Any:
 
 
 def save_trained(model: Any, tokenizer: Any, job: Job) -> None:
-    if job.train.lora:
-        if job.train.lora.keep_adapter:
-            model.peft_config["default"].base_model_name_or_path = job.base_name  # not a path of this machine
-            model.save_pretrained(job.out / "adapter")
-        model = model.merge_and_unload()
-    save_model(model, tokenizer, job)
+    (save_merged if job.train.lora else save_model)(model, tokenizer, job)
 
 
 def _trainer_result(
@@ -517,7 +536,6 @@ def points(state: Any) -> list[LossPoint]:
 
 def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
     rows = len(dataset.rows)
-    packs_a_step = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
     return Trained(
         rows=rows,
         rows_shortened=dataset.shortened,
@@ -526,7 +544,7 @@ def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Tra
         epochs=round(result.epochs, 4),
         tokens_seen=round(sum(row.tokens for row in dataset.rows) * result.epochs),
         tokens_trained=result.tokens_trained,
-        effective_batch=round(packs_a_step * rows / result.packs),  # the mean number, if rows are packed
+        effective_batch=round(job.batch * rows / result.packs),  # the mean number, if rows are packed
         losses=result.losses,
         tokens_with_teacher=result.tokens_with_teacher,
         measured=result.measured,

@@ -1,12 +1,9 @@
 """Any endpoint that speaks the OpenAI chat-completions protocol: DashScope, DeepSeek, vLLM, SGLang, …"""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dotenv import dotenv_values
-
-from stages.lib.command import DistilleryError, project_root
+from stages.lib.command import DistilleryError, secret
 from stages.lib.params import Role, Run, ServedTeacher, Server
 from stages.lib.teacher.backends import Endpoint
 
@@ -40,7 +37,7 @@ def _endpoint_of(server: Server, variable: str) -> Endpoint:
 
 def _key(variable: str) -> str:
     """The key in a variable; DistilleryError where there is none or it cannot be one."""
-    key = os.environ.get(variable) or dotenv_values(project_root() / ".env").get(variable)
+    key = secret(variable)
     if not key:
         raise DistilleryError(
             f"{variable}: not set. Export it, or write '{variable}=…' into .env; "
