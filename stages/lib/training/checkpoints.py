@@ -18,7 +18,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,11 @@ def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[H
         try:
             yield Held(folder, lock.fileno())
             _remove_abandoned(arm)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another node may be removing its own part
         finally:
             if not list(folder.glob(leaves)):
                 shutil.rmtree(folder, ignore_errors=True)
-            if arm.is_dir() and not list(arm.iterdir()):
+            with suppress(OSError):  # other trainings of the arm are in it, or another node removed it
                 arm.rmdir()
 
 
