@@ -10,7 +10,7 @@ from stages.lib.cards.licences import Terms, terms_of
 from stages.lib.cards.origin import Origin, origin_of
 from stages.lib.cards.run import ProjectRun
 from stages.lib.comparison.results import Arm, Comparison, Difference
-from stages.lib.params import Train
+from stages.lib.params import FromTeacher, Train
 from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
 
@@ -79,12 +79,13 @@ class Paired:
 
 @dataclass(frozen=True)
 class ModelContent:
-    """The content of a model's card."""
+    """The content of a model's card. ``teachers``: who wrote its answers, and whose probabilities it learned."""
 
     name: str
     run: ProjectRun
     licence: Terms
     dataset: DatasetContent
+    teachers: list[Terms]
     student: Terms
     train: Train
     arm: dict[str, Any]
@@ -138,11 +139,13 @@ def model_content(run: ProjectRun, name: str, licence: str | None = None) -> Mod
     student = terms_of("students", run.params.train.student.name)
     contamination = _needed(run, "collect.json", "collect")["contamination"]
     arm = comparison.arms[name]
+    dataset = dataset_content(run, run.params.arms[name].dataset)
     return ModelContent(
         name=name,
         run=run,
         licence=_chosen(student, licence),
-        dataset=dataset_content(run, run.params.arms[name].dataset),
+        dataset=dataset,
+        teachers=[*dataset.origin.teachers, *_scoring_teacher(run, name)],
         student=student,
         train=run.params.train,
         arm=run.written["arms"][name],
@@ -159,6 +162,14 @@ def model_content(run: ProjectRun, name: str, licence: str | None = None) -> Mod
         hashes={path: run.hash_of(path) for path in (f"models/{name}", "metrics/compare.json")},
         settings=run.section("train", "convert", "evaluate", "score") | {"arms": {name: run.written["arms"][name]}},
     )
+
+
+def _scoring_teacher(run: ProjectRun, name: str) -> list[Terms]:
+    """The teacher whose probabilities an arm with ``alpha`` was trained on, if a model of its own gave them."""
+    score = run.params.score
+    if not run.params.arms[name].alpha or not isinstance(score, FromTeacher):
+        return []
+    return [terms_of("teachers", score.teacher.name)]
 
 
 def _needed(run: ProjectRun, path: str, stage: str) -> dict[str, Any]:

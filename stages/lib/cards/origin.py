@@ -6,11 +6,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from stages.lib.cards.licences import Terms, terms_of, unknown_licence
-from stages.lib.params import ChainSum, Params, ParamsError
-from stages.lib.params.collect import FileSource, PresetSource
+from stages.lib.params import ChainSum, InFile, InHub, InModelScope, InPreset, Params, ParamsError
 from stages.lib.params.presets import preset_named, trace_preset_named
 from stages.lib.params.prompts import prompt_text
-from stages.lib.params.traces import FileTraces, TracesPreset
 from stages.lib.rows import read_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.texts.languages import question_language
@@ -53,10 +51,10 @@ def origin_of(params: Params, dataset: str, folder: Path) -> Origin:
     traces = next((name for name in params.traces if stem == name or stem.startswith(f"{name}_")), None)
     of_pipeline = path.parent.as_posix() == "data" and stem in PIPELINE
     if traces:
-        questions, key, split = _traces_questions(params, traces)
+        questions, split, key = _traces_questions(params, traces)
         names = sorted(models)
     elif of_pipeline:
-        questions, key, split = _collected_questions(params)
+        questions, split, key = _collected_questions(params)
         names = [params.distill.teacher.model]
     else:
         questions, key, split = unknown_licence(terms_of("questions", path.as_posix())), f"datasets.{dataset}", None
@@ -74,24 +72,27 @@ def origin_of(params: Params, dataset: str, folder: Path) -> Origin:
     )
 
 
-def _collected_questions(params: Params) -> tuple[Terms, str, str | None]:
+def _collected_questions(params: Params) -> tuple[Terms, str | None, str]:
     source, key = params.collect.source, "collect.source"
     if isinstance(source, ChainSum):
-        return terms_of("questions", source.kind), key, None
-    if isinstance(source, FileSource):
-        return unknown_licence(terms_of("questions", source.path)), key, None
-    if isinstance(source, PresetSource):
-        return _of_preset(source.name, source.path, preset_named(source.name, key).hub), key, source.split
-    return terms_of("questions", source.path), key, source.split
+        return terms_of("questions", source.kind), None, key
+    hub = preset_named(source.name, key).hub if isinstance(source, InPreset) else None
+    return *_of_source(source, hub), key
 
 
-def _traces_questions(params: Params, name: str) -> tuple[Terms, str, str | None]:
+def _traces_questions(params: Params, name: str) -> tuple[Terms, str | None, str]:
     source, key = params.traces[name].source, f"traces.{name}.source"
-    if isinstance(source, FileTraces):
-        return unknown_licence(terms_of("questions", source.path)), key, None
-    if isinstance(source, TracesPreset):
-        return _of_preset(source.name, source.path, trace_preset_named(source.name, key).hub), key, source.split
-    return terms_of("questions", source.path), key, source.split
+    hub = trace_preset_named(source.name, key).hub if isinstance(source, InPreset) else None
+    return *_of_source(source, hub), key
+
+
+def _of_source(source: InFile | InPreset | InHub | InModelScope, hub: str | None) -> tuple[Terms, str | None]:
+    """The terms of a table of others, and its split; ``hub``: where a preset says that its set is published."""
+    if isinstance(source, InFile):
+        return unknown_licence(terms_of("questions", source.path)), None
+    if isinstance(source, InPreset):
+        return _of_preset(source.name, source.path, hub), source.split
+    return terms_of("questions", source.path), source.split
 
 
 def _of_preset(name: str, path: str | None, hub: str | None) -> Terms:

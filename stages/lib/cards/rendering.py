@@ -37,7 +37,7 @@ def model_card(card: ModelContent, language: Language, datasets: list[str]) -> s
     params = card.run.params
     own = {
         "settings": _yaml(card.settings),
-        "teachers": ", ".join(teacher.name for teacher in card.dataset.origin.teachers),
+        "teachers": ", ".join(teacher.name for teacher in card.teachers),
         "interval": f"{card.confidence * 100:g} %",
         "measured_on": ", ".join(f"{score.benchmark} (n = {score.n})" for score in card.scores if score.is_own) or "–",
         "question": _question(card.dataset),

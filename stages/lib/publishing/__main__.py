@@ -15,11 +15,10 @@ from typing import Any
 import click
 
 from stages.lib.cards.content import dataset_content, model_content
-from stages.lib.cards.licences import Terms, terms_of
+from stages.lib.cards.licences import Terms
 from stages.lib.cards.rendering import FILE_NAMES, dataset_card, model_card
 from stages.lib.cards.run import ProjectRun, read_run
 from stages.lib.command import one_line_errors, secret, without_key
-from stages.lib.params import FromTeacher
 from stages.lib.publishing import Kind, PublishingError, Upload
 from stages.lib.publishing.checks import refuse_dirty, refuse_keys, refuse_restricted_teachers, refuse_unknown_licence
 from stages.lib.publishing.secrets import known_keys
@@ -98,10 +97,7 @@ def staged(
     else:
         model = model_content(run, name, licence)
         cards = {file: model_card(model, language, datasets) for language, file in FILE_NAMES.items()}
-        source, terms, teachers = run.folder / "models" / name, model.licence, model.dataset.origin.teachers
-        score = run.params.score
-        if run.params.arms[name].alpha and isinstance(score, FromTeacher):  # trained on its probabilities as well
-            teachers = [*teachers, terms_of("teachers", score.teacher.name)]
+        source, terms, teachers = run.folder / "models" / name, model.licence, model.teachers
     if not source.is_dir():
         raise PublishingError(f"{source.relative_to(run.folder)}: no such folder. Run 'make repro' or 'make pull'.")
     try:
