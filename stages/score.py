@@ -145,12 +145,13 @@ def key_of(conversation: Conversation, params: Params) -> str | None:
 
 
 def by_teacher(plan: Plan, score: FromTeacher, params: Params, cache_path: Path) -> list[ScoredRow]:
-    """The rows as the teacher reads them; each is asked once."""
+    """The rows as the teacher reads them; those of the same tokens are scored once."""
     teacher, student = student_folder(score.teacher), student_folder(params.train.student)
     check_same_vocabulary(student, teacher)
     wanted = [(tokens.ids, places_of(tokens)) for _, tokens in plan]
     with open_cache(cache_path, shaping(score, params)) as cache:
-        missing = [(ids, places) for ids, places in wanted if cache.get(ids, places) is None]
+        distinct = {(tuple(ids), tuple(places)): (ids, places) for ids, places in wanted}.values()
+        missing = [(ids, places) for ids, places in distinct if cache.get(ids, places) is None]
         if missing:
             with scorer_of(score, teacher, params) as (scorer, at_once):
                 read_missing(missing, scorer, at_once, cache)

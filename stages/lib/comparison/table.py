@@ -34,6 +34,7 @@ AUDIT = {
     "other_language": "other language",
     "looping": "looping",
 }
+FLAGS = tuple(name for name in AUDIT if name != "differ")  # those of one answer
 EXACT = "exact p (McNemar)"
 IF_UNSURE = "if unsure wrong – right"
 UNSURE = (
@@ -279,7 +280,7 @@ def audits(comparison: Comparison) -> list[tuple[str, str, Audit]]:
 
 def audit_cells(score: Audit) -> list[str]:
     """The number of answers on which the two scores differ, the audit's shares, the median and 95 % length."""
-    shares = [percent(getattr(score, name)) for name in list(AUDIT)[1:]]
+    shares = [percent(getattr(score, name)) for name in FLAGS]
     return [_count(score.differ), *shares, _count(score.tokens_median), _count(score.tokens_p95)]
 
 

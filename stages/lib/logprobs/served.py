@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -38,13 +37,12 @@ class ServedScorer:
         self._top_k = top_k
         self._bytes = token_bytes(tokenizer)
         self._texts: dict[str, int] | None = None
-        local = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
         self._client = openai.OpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.api_key,
             max_retries=run.max_attempts - 1,
             timeout=run.timeout_s,
-            http_client=openai.DefaultHttpxClient(trust_env=not local),  # no proxy for this machine itself
+            http_client=openai.DefaultHttpxClient(trust_env=not endpoint.is_here),
         )
 
     def score(self, ids: list[int], positions: list[int]) -> Scored:

@@ -9,10 +9,12 @@ count UTF-16 units, as the script does.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.statements import LONGEST, marked_solution
+from stages.lib.comparison.table import FLAGS
 from stages.lib.reviews import text_sha256
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.evaluated import Evaluated
@@ -21,8 +23,9 @@ from stages.lib.rows.preference import Preference
 from stages.lib.rows.question import LeftOut, Question, transcript
 from stages.lib.texts.languages import language_of
 
-FLAGS = ("cut_off", "task_stop", "no_end_marker", "unread", "other_language", "looping")  # the audit's
 Packed = dict[str, Any]
+
+_language = lru_cache(maxsize=1024)(language_of)  # several rows ask one question, one after the other
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
     known = {
         "kind": "rejected" if isinstance(row, Rejected) else "kept",
         "id": row.key,
-        "language": language_of(row.question),
+        "language": _language(row.question),
         "mark": row.verdict if row.verdict != "unfit" else "wrong",
         "verdict": row.verdict,
         "by": row.decided_by,
@@ -88,7 +91,7 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "model": row.model,
         "thought": row.reasoning or None,
         "text": row.response,
-        "span": _span(row.question, row.response, row.answer, language_of(row.question)) if row.rule_verdict else None,
+        "span": _span(row.question, row.response, row.answer, _language(row.question)) if row.rule_verdict else None,
         "sha": text_sha256(row),
     }
     return Entry(_asked(row), _present(known), isinstance(row, Rejected) or bool(flags))
@@ -110,7 +113,7 @@ def _dropped(sources: Sources) -> Iterator[tuple[str, Question]]:
 
 def _of_question(row: Question, stage: str) -> Entry:
     """A question that a stage dropped before the filter."""
-    known: Packed = {"kind": "dropped", "id": row.key, "stage": stage, "language": language_of(row.question)}
+    known: Packed = {"kind": "dropped", "id": row.key, "stage": stage, "language": _language(row.question)}
     if isinstance(row, LeftOut):
         benchmarks = [hit.benchmark for hit in row.benchmark_hits]
         detail = ", ".join([*([row.same_as] if row.same_as else ()), *benchmarks])
@@ -146,7 +149,7 @@ def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
         "id": row.id,
         "arm": arm,
         "benchmark": row.benchmark,
-        "language": row.language or language_of(row.question),
+        "language": row.language or _language(row.question),
         "mark": _mark(row),
         "verdict": row.verdict,
         "by": row.decided_by,
@@ -174,7 +177,7 @@ def _preference(row: Preference) -> Entry:
         "kind": "preference",
         "id": row.id,
         "benchmark": "preference",
-        "language": language_of(row.question),
+        "language": _language(row.question),
         "arm": row.first,
         "second": row.second,
         "outcome": row.outcome,

@@ -18,7 +18,6 @@ from array import array
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -80,8 +79,7 @@ class TeacherClient:
             headers=HEADERS | {"Authorization": f"Bearer {endpoint.api_key}"},
             connector=aiohttp.TCPConnector(limit=run.concurrency),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=max(run.timeout_s, CONNECT_TIMEOUT_S)),
-            # a proxy from the environment must not be used for this machine itself
-            trust_env=not _is_this_machine(endpoint.base_url),
+            trust_env=not endpoint.is_here,
         )
 
     async def close(self) -> None:
@@ -215,7 +213,3 @@ def _reason(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):  # it has no os_error
         return str(error.certificate_error)
     return error.os_error.strerror or str(error.os_error) or "no connection"
-
-
-def _is_this_machine(base_url: str) -> bool:
-    return urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")

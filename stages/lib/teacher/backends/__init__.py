@@ -8,6 +8,7 @@ Each backend has two functions:
 """
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,8 @@ class Endpoint:
     concurrency: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine, for which no proxy from the environment may be used."""
+        return urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
