@@ -38,7 +38,7 @@ QUERIES = (
     "糖",
     "no such words at all",
     r"/\d+ pencils? left/",
-    "/[a-z]+ly, (we|I) /",  # no piece of it is fixed, so all texts are read
+    r"/(\d)\1{4}/",  # no piece of it is fixed, so all texts are read
 )
 ENDLESS = "/(\\w+\\s?)+$%/"
 
@@ -127,7 +127,7 @@ def page(packed: PackedRows, arms: list[str], tasks: list[str]) -> Page:
         teachers=["none"],
         student="none",
         comparison=Comparison(confidence=0.95, arms=compared, pairs={}, warnings=[]),
-        flow=[Step("collect", 0, [])],
+        flow=[Step("collect", 1, [])],
         pass_rates=None,
         marks=None,
         reviews=None,
@@ -164,11 +164,9 @@ def measure(path: Path) -> None:
         shown.click("#views a[data-view=rows]")
         searched(shown, "first search")  # once the worker has all rows
         for query in QUERIES:
-            took, blocked = zip(*(searched(shown, query) for _ in range(3)), strict=True)
+            took, blocked = zip(*(searched(shown, query + " " * turn) for turn in range(3)), strict=True)
             rows = shown.locator("#rows-found").inner_text()
-            click.echo(
-                f"search {query}: {median(took):.0f} ms, page blocked for {median(blocked):.0f} ms at most, {rows}"
-            )
+            click.echo(f"search {query}: {median(took):.0f} ms, page blocked for {median(blocked):.0f} ms, {rows}")
         took_s, blocked_ms = searched(shown, ENDLESS)
         said = shown.locator("#search-error").inner_text()
         click.echo(f"search {ENDLESS}: {took_s:.0f} ms, page blocked for {blocked_ms:.0f} ms, {said[:40]}")
@@ -180,7 +178,10 @@ def measure(path: Path) -> None:
 
 
 def searched(shown: Any, query: str) -> tuple[float, float]:
-    """Milliseconds from a query to its rows, and the longest gap between two ticks of the page meanwhile."""
+    """Milliseconds from a query to its rows, and the longest gap between two ticks of the page meanwhile.
+
+    The page keeps the last result, so a repeated query must be written in another way.
+    """
     shown.fill("#search", "")
     shown.wait_for_timeout(200)
     shown.evaluate(
