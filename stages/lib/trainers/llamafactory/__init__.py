@@ -17,7 +17,7 @@ This module depends on these facts, read in the source of release 0.9.5:
 - prompt and answer are tokenized separately; what the template writes after the answer has a loss too, such as the end
   token and a newline;
 - every answer of a conversation has a loss, or with ``mask_history`` only the last one (``train.loss_on: last``);
-- prompts and answers longer than cutoff_len are cut: tokens/length.py handles such rows before LLaMA-Factory reads them;
+- prompts and answers longer than cutoff_len are cut: tokens/length.py handles such rows before it reads them;
 - it starts torchrun itself where it sees several cards, and for DeepSpeed only with FORCE_TORCHRUN=1; on a CPU the
   number of processes is then NPROC_PER_NODE;
 - it casts the trained weights to fp32 unless ``pure_bf16`` is in ``extra``.
@@ -43,7 +43,7 @@ PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafac
 
 
 def train(job: Job) -> Trained:
-    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``arm.cutoff_len``: see tokens/length.py."""
+    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     dataset, tokenizer = measured(job)
     variables = partial(environment, job)
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))

@@ -38,7 +38,7 @@ MODEL_TYPES = ("qwen2",)  # those that release 1.0.0 has a template for (its con
 
 
 def train(job: Job) -> Trained:
-    """Train with openMind and save its weights. No conversation is cut at ``arm.cutoff_len``: see tokens/length.py."""
+    """Train with openMind and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     from transformers import AutoTokenizer
 
     program, _ = find_openmind(settings_of(job))

@@ -91,7 +91,7 @@ class TrainerResult:
 
 
 def train(job: Job) -> Trained:
-    """Train, merge, save. No conversation is cut at ``arm.cutoff_len``: see tokens/length.py."""
+    """Train, merge, save. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     with meeting(job) as group:
         dataset = _dataset(job)
         rows = [row.conversation for row in dataset.rows]
