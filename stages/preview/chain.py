@@ -231,7 +231,7 @@ def conversation(turns: list[dict[str, str]]) -> Conversation:
 
 
 def _by_trl(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
-    from stages.lib.trainers.trl.prompts import tokens_of
+    from stages.lib.tokens import tokens_of
 
     rows = job.conversations
     with_system, with_history = (any(getattr(row, name) for row in rows) for name in ("system", "history"))
