@@ -2,7 +2,8 @@
 
 In:   data/questions.jsonl, the prompt's file
 Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "…", "response": "…",
-                                    "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}
+                                    "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}, and of several
+                                    servers (run.endpoints) which gave it: {"served_by": "http://node1:8000/v1"}
       data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
                                     "error": "the server's message, if any"}
       data/logprobs.parquet         the probabilities of the answers' tokens (lib/logprobs/answers.py), with
@@ -334,6 +335,7 @@ def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
         finish_reason=answer.finish_reason,
         model=answer.model,
         usage=answer.usage,
+        served_by=answer.served_by,
     )
 
 
@@ -391,6 +393,7 @@ def write_run_facts(result: AskResult, tally: Tally, run: Run) -> None:
     if result.counts.total:
         facts = result.counts.facts(tally.full_cost, run.currency) | {"seconds": round(result.seconds, 3)}
         facts |= {"servers": result.servers} if result.servers else {}
+        facts |= {"hosts": result.hosts} if result.hosts > 1 else {}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

@@ -89,6 +89,7 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "tokens": _completion_tokens(row),
         "flags": flags or None,
         "model": row.model,
+        "server": row.served_by,
         "thought": row.reasoning or None,
         "text": row.response,
         "span": _span(row.question, row.response, row.answer, _language(row.question)) if row.rule_verdict else None,
