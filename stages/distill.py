@@ -83,13 +83,14 @@ def main(
     params = load_params(params_path)
     run = params.run
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
-    calls = PlannedCalls(questions_path, params.distill, teacher.identity)
+    calls = PlannedCalls(questions_path, params.distill, teacher.identity(run))
     store_path = store_path or default_path()
     if dry_run:
         return click.echo(forecast(calls, teacher, run, store_path, parse_kinds(kinds)))
     result, tally = AskResult(), Tally(price_of(teacher, run))
     with open_store(store_path) as store:
         try:
+            teacher.read_aliases(store, run)
             calls.draw_again(parse_kinds(kinds), store, run)
             ask(calls, teacher, run, store, result)
             write_outcomes(calls, store, result, tally, params, distilled_path, failures_path)
@@ -236,6 +237,7 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
     """``would ask 700 of 1000 (300 are in the store) of deepseek-r1; about 9.30 CNY, at the 0.0133 CNY of …``."""
     price, model = price_of(teacher, run), teacher.model
     with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        teacher.read_aliases(answers, run)
         calls.draw_again(kinds, answers, run)
         plan = make_plan(calls.requests, answers, price)
     stored = plan.calls - plan.missing

@@ -13,6 +13,7 @@ first answer counts, so that the rows made from it stay reproducible: the one wi
 file itself before those of hosts.
 """
 
+import hashlib
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -97,6 +99,11 @@ def whole_end(descriptor: int) -> int:
     return 0
 
 
+def request_key(request: dict[str, Any]) -> str:
+    """A hash of the request (endpoint, model, messages, sampling settings, sample number), independent of key order."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def parse(line: bytes) -> tuple[bytes, Received]:
     """Key and body of a record; ValueError where the line is not a record."""
     try:
@@ -150,6 +157,7 @@ class AnswerFile:
         self._path = path
         self._parts = [_Part(path, descriptor, flags)]
         self._index = Index()
+        self._aliases: dict[str, str] = {}  # names of endpoints by their former ones
         self._listed = 0  # when the hosts' folder had changed, as it was listed last
         self._list_until = 0.0
         self.reads_afresh = (
@@ -162,11 +170,11 @@ class AnswerFile:
     def __contains__(self, key: str) -> bool:
         """Whether an answer is indexed; ``refresh`` indexes those of other processes."""
         digest = bytes.fromhex(key)
-        return any(self._key_at(position) == digest for position in self._positions(digest))
+        return any(digest in self._keys_at(position) for position in self._positions(digest))
 
     def __len__(self) -> int:
         with self._reading:
-            repeated = sum(self._key_at(older) == self._key_at(newer) for older, newer in self._index.neighbours())
+            repeated = sum(self._keys_at(older) == self._keys_at(newer) for older, newer in self._index.neighbours())
             return len(self._index) - repeated
 
     def body(self, key: str) -> bytes:
@@ -177,7 +185,7 @@ class AnswerFile:
         """The first answer to a key, as ``body``."""
         digest = bytes.fromhex(key)
         found = [self._record_at(position) for position in self._positions(digest)]
-        answers = [received for other, received in found if other == digest]
+        answers = [received for keys, received in found if digest in keys]
         if not answers:
             raise KeyError(key)
         return min(answers, key=lambda received: received.at)
@@ -187,6 +195,17 @@ class AnswerFile:
         with self._reading:
             self._list_parts()
             return sum(self._index_part(number, part) for number, part in enumerate(self._parts))
+
+    def read_aliases(self, names: dict[str, str]) -> None:
+        """Find an answer of the endpoint ``alias`` under the key of the same request to ``names[alias]``, too."""
+        with self._reading:
+            if names.items() <= self._aliases.items():
+                return
+            self._aliases |= names
+            self._index = Index()
+            for part in self._parts:
+                part.indexed = 0
+            self.refresh()
 
     def close_parts(self) -> None:
         """Close the files of hosts."""
@@ -220,33 +239,47 @@ class AnswerFile:
             part.reopen()
         if os.fstat(part.descriptor).st_size == part.indexed:
             return 0
-        before = len(self._index)
+        found = 0
         for offset, line in whole_lines(part.descriptor, part.indexed):
             position = number << PART_BITS | offset
             try:
-                key = _key_of(line)
+                keys = self._keys(line)
             except ValueError as error:
                 raise self._broken(position) from error
-            self._index.add(key, position)
-            self._added(key)
+            for key in keys:
+                self._index.add(key, position)
+            self._added(keys[-1])
             self.holds_draws = self.holds_draws or DRAW in line
             part.indexed = offset + len(line)
-        return len(self._index) - before
+            found += 1
+        return found
 
     def _positions(self, digest: bytes) -> list[int]:
         with self._reading:
             return self._index.offsets(digest)
 
-    def _key_at(self, position: int) -> bytes:
+    def _keys(self, line: bytes) -> tuple[bytes, ...]:
+        """The keys under which a record is found: its own and, where its endpoint is an alias, that of the name."""
+        key = _key_of(line)
+        if self._aliases:
+            request = orjson.loads(line).get("request", {})
+            if name := self._aliases.get(request.get("endpoint")):
+                return key, bytes.fromhex(request_key(request | {"endpoint": name}))
+        return (key,)
+
+    def _keys_at(self, position: int) -> tuple[bytes, ...]:
         part, offset = self._place(position)
         try:
-            return _head_key(os.pread(part.descriptor, HEAD, offset)) or _key_of(self._line_at(position))
+            key = None if self._aliases else _head_key(os.pread(part.descriptor, HEAD, offset))
+            return (key,) if key else self._keys(self._line_at(position))
         except ValueError as error:
             raise self._broken(position) from error
 
-    def _record_at(self, position: int) -> tuple[bytes, Received]:
+    def _record_at(self, position: int) -> tuple[tuple[bytes, ...], Received]:
+        line = self._line_at(position)
         try:
-            return parse(self._line_at(position))
+            key, received = parse(line)
+            return self._keys(line) if self._aliases else (key,), received
         except ValueError as error:
             raise self._broken(position) from error
 

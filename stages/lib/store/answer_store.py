@@ -16,7 +16,6 @@ host or of several. Next to it are their locks, and the received bodies that hol
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 import threading
@@ -29,7 +28,7 @@ from typing import Any
 import orjson
 
 from stages.lib.command import LocksError, main_worktree, project_root
-from stages.lib.store.answer_file import OF_A_HOST, AnswerFile, StoreError, hosts_folder
+from stages.lib.store.answer_file import OF_A_HOST, AnswerFile, StoreError, hosts_folder, request_key
 from stages.lib.store.claims import Claims
 from stages.lib.store.hosts import LEASES, Hosts
 from stages.lib.store.journal import Journal
@@ -51,11 +50,6 @@ def default_path() -> Path:
     if own.is_file() and not (shared.is_file() and own.samefile(shared)):
         log.info("store: all worktrees use %s; 'make store-import FILE=%s' adds this worktree's answers", shared, own)
     return shared
-
-
-def request_key(request: dict[str, Any]) -> str:
-    """A hash of the request (endpoint, model, messages, sampling settings, sample number), independent of key order."""
-    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @contextmanager
@@ -190,6 +184,12 @@ class AnswerStore(AnswerFile):
         finally:
             self._close_files()
             self.close_parts()
+
+    def read_aliases(self, names: dict[str, str]) -> None:
+        """As for a file that is only read; nothing has arrived by that."""
+        self._is_open, before = False, self._is_open
+        super().read_aliases(names)
+        self._is_open = before
 
     def _added(self, key: bytes) -> None:
         if key in self._own:

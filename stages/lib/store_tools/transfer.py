@@ -36,6 +36,7 @@ from stages.lib.store.answer_file import AnswerFile, StoreError, files_of_hosts,
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 from stages.lib.store_tools.r1_distill import is_r1_distill, read_r1_distill, write_r1_distill
 from stages.lib.store_tools.record import Record, read_records, stored_records
+from stages.lib.teacher.asking import Respondent
 
 log = logging.getLogger("distillery.store")
 
@@ -102,8 +103,12 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
     if file.exists():
         raise StoreError(f"{file}: the file exists already and is not overwritten. Name another file.")
     questions = read_some_rows(questions_path, Question, "Run 'dvc repro difficulty' to rebuild it.")
+    params = load_params(params_path)
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     with open_answers(source) as answers:
-        written, skipped = write_r1_distill(file, questions, load_params(params_path).distill, answers)
+        teacher.read_aliases(answers, params.run)
+        identity = teacher.identity(params.run)
+        written, skipped = write_r1_distill(file, questions, params.distill, identity, answers)
     log.info("r1-distill: %d answers written to %s%s", written, file, skipped_text(skipped))
 
 

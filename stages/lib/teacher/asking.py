@@ -64,10 +64,15 @@ class Respondent:
     model: Teacher
     role: Role
 
-    @property
-    def identity(self) -> str:
-        """Identifies the endpoint in the store's keys; needs no API key and no server."""
-        return identity_of(self.model)
+    def identity(self, run: Run) -> str:
+        """Identifies the model's endpoint in the store's keys; needs no API key and no server."""
+        return run.name(self.role) or identity_of(self.model)
+
+    def read_aliases(self, answers: AnswerFile, run: Run) -> None:
+        """Find answers that are stored under another name or address of the endpoint, too (run.endpoints)."""
+        own = self.identity(run)
+        others = [identity_of(self.model), *(alias.rstrip("/") for alias in run.aliases(self.role))]
+        answers.read_aliases({alias: own for alias in others if alias != own})
 
     def connect(self, run: Run) -> AbstractContextManager[list[Endpoint]]:
         """The endpoints, open until the ``with`` block ends."""
@@ -144,6 +149,7 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
+    respondent.read_aliases(store, run)
     plan = make_plan(requests, store, price if run.budget else None)
     result.counts = RunCounts(total=plan.calls, from_store=plan.calls - plan.missing)
     if run.offline:
