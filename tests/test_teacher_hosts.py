@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ runpy.run_module("stages.distill", run_name="__main__")
 
 
 async def slow(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     return completion(content=f"It is {len(content)}.")
 
 
@@ -82,24 +83,27 @@ def records(runner: DistillRunner) -> list[Any]:
 def test_three_hosts_ask_each_question_once_and_a_killed_one_costs_what_it_had_in_flight(
     local: bool, runner: DistillRunner, serve: Serve, hosts: Hosts
 ) -> None:
-    server = serve(slow)
+    gate = threading.Event()
+
+    async def held(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        while len(server.asked) > 20 and not gate.is_set():
+            await asyncio.sleep(0.02)
+        return await slow(request, content, attempt)
+
+    server = serve(held)
     runner.use(server)
-    runner.set(concurrency=4)
-    count = 240
+    runner.set(concurrency=4, timeout_s=300.0)
+    count = 90
     runner.ask(*(question(number, f"Question {number}?") for number in range(count)))
-    first = hosts.start("one", local)
-    wait_until(lambda: len(server.asked) > 4 or first.poll() is not None, 120)
+    hosts.start("one", local)
+    wait_until(lambda: len(server.asked) > 20, 120)
     doomed, _ = hosts.start("two", local), hosts.start("three", local)
-
-    def asked_by_all() -> bool:
-        kept = {path.name.partition(".")[0] for path in (runner.store.parent / "answers.hosts").glob("*.live")}
-        return len(kept) == 3 and max(server.loads) > 8
-
-    wait_until(lambda: asked_by_all() or first.poll() is not None, 120)
+    wait_until(lambda: max(server.loads) == 12, 120)  # four calls of each host
     doomed.kill()
+    gate.set()
     said = hosts.end()
     assert [process.returncode for process in hosts.running] == [0, -9, 0], said
-    assert len(server.asked) <= count + 4, "the killed one had four in flight"
+    assert len(server.asked) == count + 4, "the killed one had four in flight"
     assert len({record.key for record in records(runner)}) == len(records(runner)) == count
     assert bool(files_of_hosts(runner.store)) == local
     assert ("it uses leases" in said[0]) == local
@@ -110,29 +114,32 @@ def test_three_hosts_ask_each_question_once_and_a_killed_one_costs_what_it_had_i
     facts = json.loads((runner.folder / "one/metrics/runs/distill.json").read_bytes())
     assert facts["hosts"] >= 2
     assert facts["bought"] + facts["from_store"] == count
-    assert len(server.asked) <= count + 4
+    assert len(server.asked) == count + 4
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("local", [True, False], ids=["locks of one host only", "locks that reach"])
 def test_hosts_keep_one_budget(local: bool, runner: DistillRunner, serve: Serve, hosts: Hosts) -> None:
-    server = serve(slow)
+    async def both(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        while max(server.loads) < 5 and len(server.asked) > 8:  # until both hosts ask
+            await asyncio.sleep(0.02)
+        return await slow(request, content, attempt)
+
+    server = serve(both)
     runner.use(server)
     prices = {"chain-sum-solver": {"input": 0.0, "cached_input": 0.0, "output": 1_000_000.0}}
-    runner.set(concurrency=4, models=prices, budget=905.0, max_tokens=9)  # 9 tokens an answer
-    runner.ask(*(question(number, f"Question {number}?") for number in range(300)))
+    # a prompt's bytes are free and its answer has 9 tokens, so 40 answers have room and the 41st has none
+    runner.set(concurrency=4, models=prices, budget=365.0, max_tokens=9, timeout_s=300.0)
+    runner.ask(*(question(number, f"Question {number}?") for number in range(60)))
     for name in ("one", "two"):
         hosts.start(name, local)
     said = hosts.end()
     assert [process.returncode for process in hosts.running] == [1, 1], said
-    assert all("run.budget = 905" in line for line in said)
-    assert len(server.asked) == len(records(runner)) == 100, "the 101st has no room"
-    bought = [
-        json.loads((runner.folder / name / "metrics/runs/distill.json").read_bytes())["bought"]
-        for name in ("one", "two")
-    ]
-    assert sum(bought) == 100
-    assert min(bought) > 0
+    assert all("run.budget = 365" in text for text in said)
+    assert len(server.asked) == len(records(runner)) == 40
+    runs = [json.loads((runner.folder / name / "metrics/runs/distill.json").read_bytes()) for name in ("one", "two")]
+    assert sum(run["bought"] for run in runs) == 40
+    assert min(run["bought"] for run in runs) > 0
 
 
 def test_of_two_hosts_answers_the_earlier_one_counts_and_both_are_paid(tmp_path: Path) -> None:
@@ -176,20 +183,20 @@ def test_what_a_killed_process_of_this_host_left_delays_nothing(tmp_path: Path) 
 
 
 @pytest.mark.heavy
-def test_a_suspended_host_asks_no_more_when_others_took_it_for_ended(
+def test_a_suspended_host_that_others_took_for_ended_asks_nothing_that_they_have_asked(
     runner: DistillRunner, serve: Serve, hosts: Hosts
 ) -> None:
     server = serve(slow)
     runner.use(server)
     runner.set(concurrency=2)
-    runner.ask(*(question(number, f"Question {number}?") for number in range(60)))
+    runner.ask(*(question(number, f"Question {number}?") for number in range(100)))
     suspended = hosts.start("one", local=True)
-    wait_until(lambda: len(server.asked) > 2 or suspended.poll() is not None, 120)
+    wait_until(lambda: len(server.asked) > 2, 120)
     os.kill(suspended.pid, signal.SIGSTOP)
     hosts.start("two", local=True).wait(240)
     os.kill(suspended.pid, signal.SIGCONT)
     said = hosts.end()
-    assert [process.returncode for process in hosts.running] == [1, 0], said
-    assert "removed by another host" in said[0]
-    assert len({record.key for record in records(runner)}) == 60
-    assert len(server.asked) <= 62
+    assert [process.returncode for process in hosts.running] == [0, 0], said
+    assert len({record.key for record in records(runner)}) == 100
+    assert len(server.asked) <= 102, "the two that it had in flight"
+    assert runner.outputs("one") == runner.outputs("two")
