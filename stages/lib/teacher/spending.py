@@ -5,6 +5,8 @@ Each call in flight reserves a part of it:
 
     with max_tokens       the cost of the longest possible answer, so that the budget is never exceeded
     without max_tokens    the highest cost of an answer so far; until there is one, calls are made one at a time
+
+Several processes that ask for the same share one budget: each states what it has reserved (store/reserving.py).
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from typing import Any
 from stages.lib.params import Price
 from stages.lib.replies.reading import Answer, BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.store.reserving import NOTHING, Reserved
 from stages.lib.teacher.pricing import cost, money
 
 TEMPLATE_TOKENS = 64  # that a chat template may add to a message; the text itself has at most one token per byte
@@ -62,16 +65,29 @@ class Spending:
         """How many calls are in flight."""
         return len(self._reserved)
 
-    def has_room(self, request: dict[str, Any]) -> bool:
-        """Whether the budget has room for this call as well, as far as its cost can be estimated."""
+    @property
+    def reserved(self) -> float:
+        """What the calls in flight may cost."""
+        # an answer that costs more than its call reserved shows that the server ignores max_tokens
+        return sum(max(each, self._highest_cost or 0.0) for each in self._reserved.values())
+
+    def has_room(self, request: dict[str, Any], elsewhere: Reserved = NOTHING) -> bool:
+        """Whether the budget has room for this call as well, as far as its cost can be estimated.
+
+        ``elsewhere``: the calls of other processes in flight.
+        """
         if self._budget is None:
             return True
         most = self._max_cost(request)
         if most is None:
-            return not self._reserved
-        # an answer that costs more than its call reserved shows that the server ignores max_tokens
-        kept = sum(max(each, self._highest_cost or 0.0) for each in self._reserved.values())
-        return self._spent + kept + most <= self._budget
+            return not (self._reserved or elsewhere.calls)
+        theirs = max(elsewhere.cost, elsewhere.calls * (self._highest_cost or 0.0))
+        return self._spent + self.reserved + theirs + most <= self._budget
+
+    def add_stored(self, body: bytes) -> None:
+        """Add the cost of an answer that another process received."""
+        if self.price:
+            self._add(body_cost(body, self.price))
 
     def begin(self, key: str, request: dict[str, Any]) -> None:
         """Reserve the cost of a call that begins."""
@@ -81,9 +97,7 @@ class Spending:
         """Release a call that has ended, and add the cost of its answer, where it has one."""
         del self._reserved[key]
         if answer:
-            paid = self.cost(answer)
-            self._spent += paid
-            self._highest_cost = max(self._highest_cost or 0.0, paid)
+            self._add(self.cost(answer))
         self.notify()
 
     def cost(self, answer: Answer) -> float:
@@ -114,6 +128,10 @@ class Spending:
             f"stored ones included. The {missing} missing ones would cost about {money(rest, currency)}. Set "
             f"run.budget to {_round_up(self._spent + rest + most)} and run the stage again; received answers are kept."
         )
+
+    def _add(self, paid: float) -> None:
+        self._spent += paid
+        self._highest_cost = max(self._highest_cost or 0.0, paid)
 
     def _max_cost(self, request: dict[str, Any]) -> float | None:
         """The most that an answer may cost; None where that is unknown."""

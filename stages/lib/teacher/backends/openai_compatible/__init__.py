@@ -9,7 +9,7 @@ from stages.lib.teacher.backends import Endpoint
 
 
 def identity(teacher: ServedTeacher) -> str:
-    """The address in params: answers of different ones are different answers, whatever servers run.endpoints names."""
+    """The address in params: answers of different ones are different answers, unless run.endpoints gives a name."""
     return teacher.base_url.rstrip("/")
 
 
