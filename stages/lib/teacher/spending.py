@@ -16,6 +16,10 @@ from stages.lib.replies.reading import Answer, BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
 from stages.lib.teacher.pricing import cost, money
 
+NO_USAGE = (
+    "the server's answers state no tokens ('usage'), so their cost is unknown and run.budget cannot be kept. "
+    "Set run.stream to false if it is true, else run.budget to null; received answers are kept."
+)
 TEMPLATE_TOKENS = 64  # that a chat template may add to a message; the text itself has at most one token per byte
 
 
@@ -55,6 +59,7 @@ class Spending:
         self._highest_cost = highest_cost
         self._max_tokens = max_tokens
         self._reserved: dict[str, float] = {}  # by key of a call in flight
+        self._reserved_sum = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -69,20 +74,27 @@ class Spending:
         most = self._max_cost(request)
         if most is None:
             return not self._reserved
-        # an answer that costs more than its call reserved shows that the server ignores max_tokens
-        kept = sum(max(each, self._highest_cost or 0.0) for each in self._reserved.values())
-        return self._spent + kept + most <= self._budget
+        return self._spent + self._reserved_sum + most <= self._budget
+
+    @property
+    def can_estimate(self) -> bool:
+        """Whether the most that a call may cost is known, or does not matter."""
+        return self._budget is None or bool(self._max_tokens) or self._highest_cost is not None
 
     def begin(self, key: str, request: dict[str, Any]) -> None:
         """Reserve the cost of a call that begins."""
         self._reserved[key] = self._max_cost(request) or 0.0 if self._budget is not None else 0.0
+        self._reserved_sum += self._reserved[key]
 
     def end(self, key: str, answer: Answer | None) -> None:
         """Release a call that has ended, and add the cost of its answer, where it has one."""
-        del self._reserved[key]
+        self._reserved_sum -= self._reserved.pop(key)
+        self._reserved_sum *= bool(self._reserved)  # no rounding error is left over
         if answer:
             paid = self.cost(answer)
             self._spent += paid
+            if paid > (self._highest_cost or 0.0):
+                self._raise_reserves(paid)
             self._highest_cost = max(self._highest_cost or 0.0, paid)
         self.notify()
 
@@ -114,6 +126,12 @@ class Spending:
             f"stored ones included. The {missing} missing ones would cost about {money(rest, currency)}. Set "
             f"run.budget to {_round_up(self._spent + rest + most)} and run the stage again; received answers are kept."
         )
+
+    def _raise_reserves(self, paid: float) -> None:
+        """An answer that costs more than its call reserved shows that the server ignores max_tokens."""
+        if self._budget is not None:
+            self._reserved = {key: max(each, paid) for key, each in self._reserved.items()}
+            self._reserved_sum = sum(self._reserved.values())
 
     def _max_cost(self, request: dict[str, Any]) -> float | None:
         """The most that an answer may cost; None where that is unknown."""
