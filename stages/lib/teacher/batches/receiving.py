@@ -21,7 +21,7 @@ from itertools import islice
 import orjson
 from openai.types import Batch as RemoteBatch
 
-from stages.lib.replies.reading import Answer, BodyError, read_body
+from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.replies.server_message import message_of
 from stages.lib.store.answer_store import AnswerStore
 from stages.lib.teacher.batches.api import BatchApi
@@ -105,7 +105,8 @@ class Receiver:
         try:
             answer = read_body(line.body)
         except BodyError as error:
-            self._store.keep_unread(item.key, item.request, str(error), self._without_key(line.body))
+            if str(error) != SERVER_ERROR or b'"choices"' in line.body:  # an error alone costs nothing
+                self._store.keep_unread(item.key, item.request, str(error), self._without_key(line.body))
             self._failure(self._diagnosis.of_body(error, line.body), item, received, settle)
             return
         await self._store.put(item.key, item.request, line.body)

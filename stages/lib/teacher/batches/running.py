@@ -86,6 +86,7 @@ class Batching:
         self._open: dict[str, Batch] = {}  # those that this process works on, by token
         self._unsettled: dict[str, set[str]] = {}  # their keys without an outcome
         self._foreign: dict[str, set[int]] = {}  # the keys of those that another process works on
+        self._ignored: set[str] = set()  # the tokens of those that this run does not need
         self._states: dict[str, RemoteBatch] = {}
         self._error: TeacherError | None = None
         self._interrupted = False
@@ -150,7 +151,7 @@ class Batching:
         }
         self._foreign = {token: keys for token, keys in self._foreign.items() if token in open_}
         for token, batch in open_.items():
-            if token in self._open:
+            if token in self._open or token in self._ignored:
                 continue
             if not self._store.claim(batch.claim_key):
                 self._foreign.setdefault(token, self._journal.prefixes(batch))
@@ -174,7 +175,7 @@ class Batching:
                 batch.name,
                 batch.size,
             )
-            self._foreign[batch.token] = set()
+            self._ignored.add(batch.token)
             return self._store.release(batch.claim_key)
         for item in items:
             self._spending.begin(item.key, item.request)
@@ -282,7 +283,7 @@ class Batching:
 
     def _without_late_ones(self, items: list[Item]) -> list[Item]:
         """Leave out what another process put into a batch and released again since the journal was read."""
-        known = {*self._open, *self._foreign}
+        known = {*self._open, *self._foreign, *self._ignored}
         late = [batch for batch in self._journal.batches() if batch.token not in known]
         held = {
             key
