@@ -16,6 +16,13 @@ RUN ?=
 STOP ?=
 SERVER ?=
 PORT ?=
+MODEL ?=
+SERVED_AS ?=
+REPLICAS ?=
+ENGINE ?=
+ADDRESS ?=
+PARSER ?=
+export THEN ?=
 OPTIONS ?=
 TYPE ?=
 export LLAMA_CPP ?=
@@ -75,7 +82,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
   report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -117,6 +124,8 @@ report: setup ## make the page, report/index.html
 	dvc repro report
 serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
 	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+teacher: setup ## print the lines that serve a teacher: MODEL=Qwen/Qwen3-32B REPLICAS=2 DEVICES="0-3 4-7" ENGINE=sglang; RUN=1 starts them: docs/scale.md
+	@python -m stages.lib.serving.teacher $(if $(MODEL),--model "$(MODEL)") $(if $(SERVED_AS),--name "$(SERVED_AS)") $(if $(REPLICAS),--replicas "$(REPLICAS)") $(if $(ENGINE),--engine "$(ENGINE)") --devices "$(DEVICES)" $(if $(ADDRESS),--host "$(ADDRESS)") $(if $(PORT),--port "$(PORT)") $(if $(PARSER),--parser "$(PARSER)") --options "$(OPTIONS)" $(if $(RUN),--run) --then "$$THEN" $(if $(STOP),--stop)
 gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
 	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
