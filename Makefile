@@ -40,6 +40,9 @@ PLATFORM ?=
 SEEDS ?= 3,4,5
 ARMS ?=
 PROFILE ?=
+QUESTIONS ?=
+TEACHER_CARDS ?=
+JSON ?=
 EQUAL_STEPS ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
@@ -83,7 +86,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
-  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
+  report preview retry review forecast plan why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
 help: ## print this help
@@ -137,6 +140,8 @@ review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7#0 VERDICT
 	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
+plan: setup ## estimate requests, tokens, cost, hours, disk, memory and cards of a run: PROFILE=ascend QUESTIONS=1e6; TEACHER_CARDS=16, JSON=1
+	@python -m stages.lib.plan $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(TEACHER_CARDS),--teacher-cards "$(TEACHER_CARDS)") $(if $(JSON),--json)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
 	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
 profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
