@@ -85,7 +85,8 @@ def compare(
     evaluations: dict[str, Evaluation], preferences: PreferenceMetrics, repeated: Repeated, params: Compare
 ) -> Comparison:
     """Each arm's scores, each pair's differences, and the warnings about confounders."""
-    named = pairs_of(params, list(evaluations))
+    starts = {name: each.training.start_from for name, each in evaluations.items() if each.training}
+    named = pairs_of(params, list(evaluations), {name: start for name, start in starts.items() if start})
     pairs = _pairs(named, evaluations, preferences.pairs, repeated, params)
     return Comparison(
         confidence=params.confidence,

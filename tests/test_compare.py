@@ -273,10 +273,11 @@ class TestPairs:
                 ["base", "unfiltered", "filtered", "control"],
                 ["unfiltered base", "filtered base", "control base", "filtered unfiltered", "filtered control"],
             ),
+            (["base", "filtered", "polished"], ["filtered base", "polished base", "polished filtered"]),
         ],
     )
     def test_where_params_name_no_pairs_the_usual_ones_are_compared(self, there: list[str], pairs: list[str]) -> None:
-        assert default_pairs(there) == [pair.split() for pair in pairs]
+        assert default_pairs(there, {"polished": "filtered"}) == [pair.split() for pair in pairs]
 
     def test_no_pairs_named_is_another_thing_than_none_wanted(
         self, arms: Callable[..., Run], compared: Compared

@@ -225,11 +225,22 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
     assert not processes(tmp_path)
 
 
-@pytest.mark.slow
-def test_two_killed_processes_go_on_together_from_their_checkpoint(
-    tmp_path: Path, tiny_student: Path, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        pytest.param({"train.deepspeed": ZERO2}, id="ZeRO-2", marks=pytest.mark.slow),
+        pytest.param({"train.deepspeed": ZERO3}, id="ZeRO-3", marks=pytest.mark.slow),
+        pytest.param({"train.trainer.fsdp2": True}, id="FSDP2", marks=pytest.mark.slow),
+    ],
+)
+def test_two_killed_processes_resume_together_from_their_checkpoint(
+    tmp_path: Path,
+    tiny_student: Path,
+    runs: Callable[..., Result],
+    caplog: pytest.LogCaptureFixture,
+    sharing: dict[str, Any],
 ) -> None:
-    changes = {"run.processes": 2, "train.deepspeed": ZERO2, "arms.filtered.max_steps": 60, "run.checkpoint_steps": 5}
+    changes = {"run.processes": 2, "arms.filtered.max_steps": 60, "run.checkpoint_steps": 5} | sharing
     runs(train, *options(tmp_path, tiny_student, changes, "undisturbed"))
     arguments = options(tmp_path, tiny_student, changes)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)

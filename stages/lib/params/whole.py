@@ -68,6 +68,11 @@ class Params(Section):
         """All arms but base: those that are trained on a dataset's answers, then those that learn on-policy."""
         return {**self.arms, **self.on_policy}
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """By on-policy arm, the arm whose weights it starts with."""
+        return {name: arm.start_from for name, arm in self.on_policy.items()}
+
 
 def contradictions(params: Params) -> Iterator[str]:
     """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
