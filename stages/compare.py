@@ -36,6 +36,7 @@ from stages.lib.comparison.results import (
     Trainings,
 )
 from stages.lib.comparison.table import points, signed
+from stages.lib.comparison.warnings import sentence
 from stages.lib.pairs import pairs_of
 from stages.lib.params import PREFERENCE, Compare, load_params
 from stages.lib.rows import DataError, read_json, write_json, writing
@@ -74,7 +75,7 @@ def main(
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
     for warning in comparison.warnings:
-        log.warning("compare: %s", warning)
+        log.warning("compare: %s", sentence(warning))
     for pair in comparison.pairs.values():
         if repeated.is_of_another_run(pair.first, pair.second):
             log.info("compare: %s: %s is of another run ('make seeds')", pair.name, seeds_path)

@@ -3,9 +3,10 @@
 {"confidence": 0.95,
  "arms": {"filtered": {"training": {"steps": 30, …}, "system_prompt": "brief", "benchmarks": {"heldout": {…}}}},
  "pairs": {"filtered_vs_base": {"first": "filtered", "second": "base", "benchmarks": {"heldout": {…}}}},
- "warnings": ["…"]}
+ "warnings": [{"code": "steps", "arms": ["filtered", "unfiltered"], "values": {"first": "filtered", "steps": 30, …}}]}
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -215,13 +216,24 @@ class Pair(Part):
         return f"{self.first} − {self.second}"
 
 
+class Warned(Part):
+    """A warning about the ``arms``, or about a method where there are none.
+
+    ``code`` names its text in comparison/warnings, which has places for the ``values``.
+    """
+
+    code: str
+    arms: list[str]
+    values: Mapping[str, int | str]
+
+
 class Comparison(Part):
     """The whole file."""
 
     confidence: float
     arms: dict[str, Arm]
     pairs: dict[str, Pair]
-    warnings: list[str]
+    warnings: list[Warned]
     judge: AskedJudge | None = None
 
     @property

@@ -18,6 +18,7 @@ from stages.lib.comparison.results import (
     Spread,
     Trainings,
 )
+from stages.lib.comparison.warnings import sentence
 from stages.lib.rows import read_json
 from stages.lib.rows.preference import Counts
 
@@ -328,7 +329,7 @@ def p_value(p: float | None) -> str:
 
 def _shown(comparison: Comparison) -> str:
     """The output of ``make compare``."""
-    warnings = "\n".join(f"* {warning}" for warning in comparison.warnings)
+    warnings = "\n".join(f"* {sentence(warning)}" for warning in comparison.warnings)
     parts = [comparison_table(comparison), warnings, audit_table(comparison)]
     return "\n\n".join(part for part in parts if part)
 
