@@ -27,7 +27,8 @@ def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[S
         yield from _prompt_warnings((first, evaluations[first]), (second, evaluations[second]))
         one, other = evaluations[first].training, evaluations[second].training
         if one and other:
-            yield from _training_warnings((first, one), (second, other))
+            yield from _compute_warnings((first, one), (second, other), evaluations)
+            yield from _length_warnings((first, one), (second, other))
 
 
 def _score_warnings(name: str, evaluation: Evaluation) -> Iterator[str]:
@@ -76,10 +77,13 @@ def _system(evaluation: Evaluation) -> str:
     return f"the system text '{evaluation.system_prompt}'" if evaluation.system_prompt else "no system text"
 
 
-def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
+def _compute_warnings(
+    one: tuple[str, Training], other: tuple[str, Training], evaluations: Mapping[str, Evaluation]
+) -> Iterator[str]:
     (first, training), (second, other_training) = one, other
     if training.on_policy or other_training.on_policy:
-        yield f"unlike compute: {_compute(*one)}; {_compute(*other)}. The difference is not the method's alone"
+        both = "; ".join(_compute(name, evaluations) for name in (first, second))
+        yield f"unlike compute: {both}. The difference is not the method's alone"
     elif _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
         training.tokens_trained, other_training.tokens_trained, MAX_TOKENS_DIFFERENCE
     ):
@@ -87,6 +91,10 @@ def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -
             f"{first} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens, {second} for "
             f"{other_training.steps:,} on {other_training.tokens_trained:,}: the difference is not the data's alone"
         )
+
+
+def _length_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
+    (first, training), (second, other_training) = one, other
     for what, count, other_count in (
         ("left out", training.rows_too_long, other_training.rows_too_long),
         ("shortened", training.rows_shortened, other_training.rows_shortened),
@@ -95,14 +103,22 @@ def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -
             yield f"over cutoff_len: {count:,} rows of {first} were {what}, {other_count:,} of {second}"
 
 
-def _compute(name: str, training: Training) -> str:
-    """What a training read and wrote, an on-policy one beside what the arm that it starts from took."""
+def _compute(name: str, evaluations: Mapping[str, Evaluation]) -> str:
+    """What a training read and wrote; of an on-policy one also its teacher's part and the training that it starts from.
+
+    A token that the student rolls out goes through it twice, to be written and to be trained on; so do its prompts.
+    """
+    training = evaluations[name].training
+    assert training  # only trained arms are compared here
     trained = f"{name} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens"
     if not (found := training.on_policy):
         return trained
+    read = found.tokens_prompted + found.tokens_rolled_out
+    start = training.start_from or ""
+    before = _compute(start, evaluations) if start in evaluations and evaluations[start].training else f"it was {start}"
     return (
-        f"{trained} that it rolled out itself, its teacher read {found.tokens_of_teacher:,}, and before that it was "
-        f"{training.start_from}"
+        f"{trained} that it rolled out itself: {read:,} went through it to write them and again to train, and "
+        f"{found.tokens_of_teacher:,} through its teacher; before that, {before}"
     )
 
 
