@@ -187,7 +187,7 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 test-browser: setup browser ## the tests that open the page in Chromium
-	python -m pytest -m browser
+	python -m pytest -m browser tests/test_page_browser.py
 browser: ## install Chromium, which the tests of the page drive: apt-get, as root
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
