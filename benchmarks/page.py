@@ -197,7 +197,7 @@ def searched(shown: Any, query: str) -> tuple[float, float]:
         }"""
     )
     shown.fill("#search", query)
-    shown.wait_for_selector("#rows-found[data-took]", timeout=120_000)
+    shown.wait_for_selector("#rows-found[data-took]", state="attached", timeout=120_000)
     return float(shown.locator("#rows-found").get_attribute("data-took")), shown.evaluate("window.longest")
 
 
