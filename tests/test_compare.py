@@ -381,6 +381,12 @@ class TestNoise:
         assert "| +8.4, −12.9 – +29.6 (3 seeds) |" in table
         assert TRAININGS_NOTE in table
         assert "of another run" not in caplog.text
+        equal = {"filtered_vs_base": {"heldout": [0.25, 0.25, 0.25]}}
+        for questions, said in (("the same", "no spread seen"), ("drawn again", "≥ −100.0 – +100.0")):
+            drawn = {"questions": {"heldout": questions}, "scores": {}, "differences": equal}
+            (run.folder / "seeds.json").write_text(json.dumps(seeds | drawn))
+            compared(run, [["filtered", "base"]])
+            assert f"| +25.0, {said} (3 seeds) |" in comparison_table(Comparison.model_validate(run.comparison))
         run.arm("filtered", {"heldout": scores("1101")})
         other = compared(run, [["filtered", "base"]])
         assert other["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None

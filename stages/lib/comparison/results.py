@@ -15,6 +15,7 @@ from stages.lib.rows.preference import AskedJudge, Counts
 
 Finding = Literal["better", "worse", "no detectable difference"]
 Interval = Literal["pseudo_pairs", "tango"]
+Spread = Literal["trainings", "questions", "none"]
 
 
 class Part(BaseModel):
@@ -148,6 +149,9 @@ class ChurnOfPair(Part):
 class Trainings(Part):
     """The same difference after other trainings, one for each seed (metrics/seeds.json), and Student's t interval.
 
+    low, high    None where all seeds of the same questions have the same difference: no spread was seen
+    spread       "questions" where the differences lie closer together than the choice of questions lets them: then the
+                 interval is as wide as that choice makes it; "none" where there is no interval
     questions    "drawn again" where each seed had other questions: the interval covers their choice too; "the same"
                  where it is about these questions alone
     """
@@ -155,8 +159,9 @@ class Trainings(Part):
     seeds: list[str]
     differences: list[float]
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    spread: Spread = "trainings"
     questions: str
 
 

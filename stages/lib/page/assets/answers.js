@@ -9,6 +9,7 @@ function facts(row) {
     ["arm", row.arm && !row.second ? row.arm : null],
     ["benchmark", row.benchmark],
     ["model", row.model],
+    ["server", row.server],
     ["gold", gold ?? (row.kind === "preference" ? null : "–")],
     ["prediction", row.kind === "dropped" || row.kind === "preference" ? null : (row.prediction ?? "–")],
     ["verdict", row.verdict ? `${named("mark", row.verdict)}${row.by ? ` (${row.by})` : ""}` : null],
