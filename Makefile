@@ -211,7 +211,7 @@ test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
-	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
+	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter && python -m benchmarks.workers
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
