@@ -203,7 +203,7 @@ test-llamafactory: setup llamafactory-env ## the tests that train with the real 
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 test-browser: setup browser ## the tests that open the page in Chromium
-	python -m pytest -m browser
+	python -m pytest -m browser tests/test_page_browser.py
 browser: ## install Chromium, which the tests of the page drive: apt-get, as root
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
@@ -211,7 +211,7 @@ test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
-	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
+	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter && python -m benchmarks.workers
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
