@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from socket import create_server
 from typing import Any
@@ -26,28 +26,6 @@ from stages.lib.training.nodes import first_host, nodes_of, variables_of
 from tests.test_train_batches import uneven
 from tests.workspace import ROOT, Workspace, write_changed_params
 
-# what a second node does: it joins, then helps until it is stopped
-HELPS = """
-import sys, time
-from pathlib import Path
-from tests.test_nodes import job_of
-from stages.lib.training.meeting import joined, meeting
-job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 1, int(sys.argv[3]))
-with meeting(job) as group, joined(group, {"rows": "same"}):
-    print("joined", flush=True)
-    time.sleep(600)
-"""
-# what a node 0 does: it begins, then trains until it is stopped
-LEADS = """
-import sys, time
-from pathlib import Path
-from tests.test_nodes import job_of
-from stages.lib.training.meeting import lead, meeting
-job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 0, int(sys.argv[3]))
-with meeting(job) as group:
-    lead(group, {"rows": "same"}, job.out, None)
-    time.sleep(600)
-"""
 SRUN = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
 
@@ -306,46 +284,66 @@ def test_nodes_do_not_wait_for_ever(
         leading(one, {})()
 
 
-@pytest.mark.heavy
+@contextmanager
+def forked(does: Callable[[], Any]) -> Iterator[int]:
+    """A node in a process of its own, without a second import of torch; it is killed at the end, if not before."""
+    process = get_context("fork").Process(target=does)
+    process.start()
+    assert process.pid
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
+
+
 def test_a_node_that_dies_ends_the_others_in_one_line(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOST_S", 3.0)
     monkeypatch.setattr(module, "ENDED_S", 2.0)
     port = free_port()
-    helper = [sys.executable, "-c", HELPS, str(tmp_path), str(tiny_student), str(port)]
-    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    job = job_of(tmp_path, tiny_student, 0, port)
+    job, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
 
-    def trains() -> None:
+    def helps() -> None:
+        with meeting(other) as group, joined(group, {"rows": "same"}):
+            time.sleep(600)
+
+    def trains(pid: int) -> None:
         with meeting(job) as group:
             lead(group, {"rows": "same"}, tmp_path, None)
-            assert process.stdout
-            assert process.stdout.readline() == "joined\n"
-            process.kill()
+            os.kill(pid, signal.SIGKILL)
             launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
             raise TrainingError("train: filtered: RuntimeError: Connection closed by peer. See the log.")
 
-    with pytest.raises(TrainingError, match=r"train: filtered: node 1 \(.*\) is gone: there is no sign of it"):
-        trains()
-    process.wait()
+    gone = r"train: filtered: node 1 \(.*\) is gone: there is no sign of it"
+    with forked(helps) as pid, pytest.raises(TrainingError, match=gone):
+        trains(pid)
 
 
-@pytest.mark.heavy
-def test_a_node_whose_node_0_dies_ends_in_one_line(tmp_path: Path, tiny_student: Path) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_node_whose_node_0_dies_ends_in_one_line(tmp_path: Path, tiny_student: Path, begun: bool) -> None:
+    """While it trains, or before it has told its plan."""
     port = free_port()
-    helper = [sys.executable, "-c", LEADS, str(tmp_path), str(tiny_student), str(port)]
-    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    job = job_of(tmp_path, tiny_student, 1, port)
+    job, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (1, 0))
 
-    def trains() -> None:
-        with meeting(job) as group, joined(group, {"rows": "same"}):
-            process.kill()
-            launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+    def leads() -> None:
+        with meeting(other) as group:
+            if begun:
+                lead(group, {"rows": "same"}, tmp_path, None)
+            time.sleep(600)
 
-    with pytest.raises(TrainingError, match="train: filtered: node 0 is gone: there is no sign of it any more"):
-        trains()
-    process.wait()
+    def trains(pid: int) -> None:
+        with meeting(job) as group:
+            if not begun:
+                threading.Timer(1.0, os.kill, [pid, signal.SIGKILL]).start()
+            with joined(group, {"rows": "same"}):
+                os.kill(pid, signal.SIGKILL)
+                launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+
+    gone = "train: filtered: node 0 is gone: there is no sign of it any more"
+    with forked(leads) as pid, pytest.raises(TrainingError, match=gone):
+        trains(pid)
 
 
 def test_one_node_alone_opens_no_port(tmp_path: Path, tiny_student: Path) -> None:

@@ -69,7 +69,24 @@ class Server(Section):
     tokens_per_minute: Count | None
 
 
-Servers = Annotated[list[Server], Field(min_length=1)]
+class Servers(Section):
+    """The servers of one model, and the ``name`` that stands in the store's keys instead of its base_url.
+
+    An answer under base_url, the address of a server or one of the ``aliases`` counts as one under the name. Name null:
+    base_url.
+    """
+
+    name: Text | None
+    aliases: list[Text]
+    servers: Annotated[list[Server], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> "Servers":
+        addresses = [server.base_url.rstrip("/") for server in self.servers]
+        for address in addresses:
+            if addresses.count(address) > 1:
+                raise ValueError(f"{address} is listed twice. Give one entry a higher weight instead")
+        return self
 
 
 class Endpoints(Section):
@@ -79,15 +96,6 @@ class Endpoints(Section):
     judge: Servers | None = None
     prefer: Servers | None = None
     student: Servers | None = None
-
-    @model_validator(mode="after")
-    def _addresses_differ(self) -> "Endpoints":
-        for role in sorted(self.model_fields_set):
-            addresses = [server.base_url.rstrip("/") for server in getattr(self, role) or []]
-            for address in addresses:
-                if addresses.count(address) > 1:
-                    raise ValueError(f"{role}: {address} is listed twice. Give one entry a higher weight instead")
-        return self
 
 
 class Batch(Section):
@@ -176,8 +184,22 @@ class Run(Section):
 
     def servers(self, of: Role) -> list[Server]:
         """The servers of that model; empty if its own base_url is all."""
-        servers: list[Server] | None = getattr(self.endpoints or Endpoints(), of)
-        return servers or []
+        group = self._group(of)
+        return group.servers if group else []
+
+    def name(self, of: Role) -> str | None:
+        """That model's name in the store's keys; None: its base_url."""
+        group = self._group(of)
+        return group.name if group else None
+
+    def aliases(self, of: Role) -> list[str]:
+        """Names and addresses under which answers of that model may be in the store, beside its own base_url."""
+        group = self._group(of)
+        return [*group.aliases, *(server.base_url for server in group.servers)] if group else []
+
+    def _group(self, of: Role) -> Servers | None:
+        group: Servers | None = getattr(self.endpoints or Endpoints(), of)
+        return group
 
     def batch_of(self, role: Role) -> Batch | None:
         """How that model is asked in batches; None: call by call."""

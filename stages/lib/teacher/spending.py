@@ -5,6 +5,8 @@ Each call in flight reserves a part of it:
 
     with max_tokens       the cost of the longest possible answer, so that the budget is never exceeded
     without max_tokens    the highest cost of an answer so far; until there is one, calls are made one at a time
+
+Several processes that ask for the same share one budget: each states what it has reserved (store/reserving.py).
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from typing import Any
 from stages.lib.params import Price
 from stages.lib.replies.reading import Answer, BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.store.reserving import NOTHING, Reserved
 from stages.lib.teacher.pricing import cost, money
 
 NO_USAGE = (
@@ -67,14 +70,28 @@ class Spending:
         """How many calls are in flight."""
         return len(self._reserved)
 
-    def has_room(self, request: dict[str, Any]) -> bool:
-        """Whether the budget has room for this call as well, as far as its cost can be estimated."""
+    @property
+    def reserved(self) -> float:
+        """What the calls in flight may cost."""
+        return self._reserved_sum
+
+    def has_room(self, request: dict[str, Any], elsewhere: Reserved = NOTHING) -> bool:
+        """Whether the budget has room for this call as well, as far as its cost can be estimated.
+
+        ``elsewhere``: the calls of other processes in flight.
+        """
         if self._budget is None:
             return True
         most = self._max_cost(request)
         if most is None:
-            return not self._reserved
-        return self._spent + self._reserved_sum + most <= self._budget
+            return not (self._reserved or elsewhere.calls)
+        theirs = max(elsewhere.cost, elsewhere.calls * (self._highest_cost or 0.0))
+        return self._spent + self._reserved_sum + theirs + most <= self._budget
+
+    def add_stored(self, body: bytes) -> None:
+        """Add the cost of an answer that another process received."""
+        if self.price:
+            self._add(body_cost(body, self.price))
 
     @property
     def can_estimate(self) -> bool:
@@ -91,11 +108,7 @@ class Spending:
         self._reserved_sum -= self._reserved.pop(key)
         self._reserved_sum *= bool(self._reserved)  # no rounding error is left over
         if answer:
-            paid = self.cost(answer)
-            self._spent += paid
-            if paid > (self._highest_cost or 0.0):
-                self._raise_reserves(paid)
-            self._highest_cost = max(self._highest_cost or 0.0, paid)
+            self._add(self.cost(answer))
         self.notify()
 
     def cost(self, answer: Answer) -> float:
@@ -126,6 +139,12 @@ class Spending:
             f"stored ones included. The {missing} missing ones would cost about {money(rest, currency)}. Set "
             f"run.budget to {_round_up(self._spent + rest + most)} and run the stage again; received answers are kept."
         )
+
+    def _add(self, paid: float) -> None:
+        self._spent += paid
+        if paid > (self._highest_cost or 0.0):
+            self._raise_reserves(paid)
+        self._highest_cost = max(self._highest_cost or 0.0, paid)
 
     def _raise_reserves(self, paid: float) -> None:
         """An answer that costs more than its call reserved shows that the server ignores max_tokens."""
