@@ -86,7 +86,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
 .PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
-  report preview retry review forecast plan why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
+  report preview retry review forecast plan why seeds clean prune remote push pull store batches store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
 help: ## print this help
@@ -155,6 +155,8 @@ prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1
 ##@ The store of received answers
 store: setup ## what it holds and what that cost, by model
 	@python -m stages.lib.store_tools.ledger
+batches: setup ## the open batches (run.batch), received if they have ended; CANCEL=batch_abc ends one, FORGET=batch_abc drops its entry
+	@python -m stages.lib.store_tools.batches $(if $(CANCEL),--cancel "$(CANCEL)") $(if $(FORGET),--forget "$(FORGET)")
 store-article: setup ## its answers to data/questions.jsonl as the article's file, FILE=r1_distill.txt
 	python -m stages.lib.store_tools.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
 

@@ -20,9 +20,7 @@ from stages.lib.workers import CHUNK, CHUNKS_AHEAD, WorkerError, cores, map_rows
 from tests.workspace import ROOT
 
 CASES = [json.loads(line) for line in (ROOT / "benchmarks/answers.jsonl").read_text(encoding="utf-8").splitlines()]
-HARD = [
-    ("What is it?", rf"\boxed{{{hard}}}", r"\frac{1}{3}+x") for hard in (r"\frac{x}{1}+\frac{2}{6}", "9^{9^9}", "x")
-]
+EXPRESSIONS = [("What is it?", rf"\boxed{{{form}}}", r"\frac{1}{3}+x") for form in (r"x+\frac{2}{6}", "9^{9^9}", "x")]
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ from stages.lib.bundle.packing import files_in, pack
 from stages.lib.bundle.wheels import BundleError, Target, download, parse_target
 from stages.lib.command import READ, WRITE, main_worktree, one_line_errors, params_option
 from stages.lib.params import FromTeacher, Params, Student, load_params
+from stages.lib.store.answer_file import files_of_hosts
 from stages.lib.students import TOKENIZER_FILES, StudentError, student_folder, tokenizer_folder
 
 log = logging.getLogger("distillery.bundle")
@@ -147,9 +148,10 @@ def files_to_place(models: list[Model]) -> tuple[Files, list[str]]:
         if not found:
             log.warning("bundle: no %s here, so the bundle has none: '%s' makes it", name, advice)
         files |= found
-    store = "data/store/answers.jsonl"
-    if (main_worktree(Path.cwd()) / store).is_file():
-        files[store] = main_worktree(Path.cwd()) / store
+    store = main_worktree(Path.cwd()) / "data/store/answers.jsonl"
+    for path in (store, *files_of_hosts(store)):
+        if path.is_file():
+            files[f"data/store/{path.relative_to(store.parent).as_posix()}"] = path
     weights, notes = model_files(models)
     return files | weights, notes
 

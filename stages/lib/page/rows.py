@@ -108,6 +108,7 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "tokens": _completion_tokens(row),
         "flags": flags or None,
         "model": row.model,
+        "server": row.served_by,
         "thought": row.reasoning or None,
         "text": row.response,
         "sha": text_sha256(row),

@@ -24,12 +24,12 @@ from pydantic import BaseModel, ValidationError
 
 from stages.lib.command import project_root
 from stages.lib.params import ExternalTrainer
+from stages.lib.tokens.length import FittingRows, Measured
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import held_folder, last_checkpoint, step_of
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
-from stages.lib.training.length import FittingRows, Measured
 from stages.lib.training.meeting import facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output

@@ -32,6 +32,7 @@ function take(entries) {
     entry.question = questions[entry.q];
     entry.place = rows.length;
     entry.key = [entry.kind, entry.arm, entry.second, entry.benchmark, entry.id].filter(Boolean).join("/");
+    entry.facets = facetsOf(entry);
     rows.push(entry);
     byKey.set(entry.key, entry);
   }

@@ -10,6 +10,7 @@ const FACETS = {
   reason: (row) => row.reason,
   stage: (row) => row.stage,
 };
+const GROUPS = Object.keys(FACETS);
 const SORTS = {
   order: (row) => row.place,
   tokens: (row) => row.tokens,
@@ -113,27 +114,30 @@ function found(choices) {
   const searched = matching(choices.q ?? "");
   if (!searched) return null;
   const {rows: candidates, error} = searched;
-  const wanted = Object.fromEntries(Object.keys(FACETS).map((name) => [name, new Set(several(choices[name]))]));
+  const wanted = GROUPS.map((name) => new Set(several(choices[name])));
+  const narrowing = GROUPS.map((_, place) => place).filter((place) => wanted[place].size);
   const [low, high] = [Number(choices.min || 0), Number(choices.max || Infinity)];
   const bounded = low > 0 || high < Infinity;
-  const counts = Object.fromEntries(Object.keys(FACETS).map((name) => [name, new Map()]));
+  const counts = GROUPS.map(() => new Map());
+  const count = (row, place) => {
+    for (const value of row.facets[place]) counts[place].set(value, (counts[place].get(value) ?? 0) + 1);
+  };
   const passed = [];
   for (const row of candidates) {
     if (bounded && !(row.tokens >= low && row.tokens <= high)) continue;
-    const values = {};
-    const failed = [];
-    for (const [name, of] of Object.entries(FACETS)) {
-      values[name] = [of(row)].flat().filter((value) => value !== undefined && value !== null);
-      if (wanted[name].size && !values[name].some((value) => wanted[name].has(value))) failed.push(name);
-      if (failed.length > 1) break;
-    }
-    if (!failed.length) passed.push(row);
-    if (failed.length > 1) continue;
-    for (const name of failed.length ? failed : Object.keys(FACETS)) {
-      for (const value of values[name] ?? []) counts[name].set(value, (counts[name].get(value) ?? 0) + 1);
-    }
+    const failed = narrowing.filter((place) => !row.facets[place].some((value) => wanted[place].has(value)));
+    if (failed.length === 1) count(row, failed[0]);
+    if (failed.length) continue;
+    passed.push(row);
+    for (let place = 0; place < GROUPS.length; place++) count(row, place);
   }
-  return {rows: sorted(passed, choices.sort ?? "order", choices.down === "1"), counts, error};
+  const named = Object.fromEntries(GROUPS.map((name, place) => [name, counts[place]]));
+  return {rows: sorted(passed, choices.sort ?? "order", choices.down === "1"), counts: named, error};
+}
+
+// The values of a row in each group, once for all searches.
+function facetsOf(row) {
+  return GROUPS.map((name) => [FACETS[name](row)].flat().filter((value) => value !== undefined && value !== null));
 }
 
 function sorted(passed, name, down) {

@@ -12,7 +12,7 @@ NO_KEY = "none"  # sent to a server that asks for none
 
 
 def identity(teacher: ServedTeacher) -> str:
-    """The address in params: answers of different ones are different answers, whatever servers run.endpoints names."""
+    """The address in params: answers of different ones are different answers, unless run.endpoints gives a name."""
     return teacher.base_url.rstrip("/")
 
 
