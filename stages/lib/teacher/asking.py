@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
 from stages.lib.command import Interrupted
@@ -36,7 +35,6 @@ from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
-from stages.lib.teacher.pool import Pool
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
 from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
 
@@ -155,6 +153,8 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     if run.offline:
         result.counts.failed = plan.missing
     elif plan.missing:
+        import uvloop
+
         with respondent.connect(run) as endpoints:
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
             asking = _Asking(respondent, run, store, spending, plan, result)
@@ -216,6 +216,8 @@ class _Asking:
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
+        from stages.lib.teacher.pool import Pool  # imports aiohttp, which a run from the store does not need
+
         counts, started = self._result.counts, time.monotonic()
         section, model = self._respondent.section, self._respondent.model.model
         self._names_servers = bool(self._run.servers(self._respondent.role))
