@@ -45,6 +45,7 @@ from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store, request_key
 from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_request, make_plan, price_of
+from stages.lib.teacher.batches.journal import in_open_batches
 from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pricing import cost, money
@@ -240,9 +241,14 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
         teacher.read_aliases(answers, run)
         calls.draw_again(kinds, answers, run)
         plan = make_plan(calls.requests, answers, price)
+        at_server = in_open_batches(calls.requests, answers)
     stored = plan.calls - plan.missing
     again = f", {len(calls.new_draws)} are drawn again" if kinds else ""
-    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store{again}) of {model.model}"
+    waiting = f", {at_server.total()} at the server in {', '.join(sorted(at_server))}" if at_server else ""
+    known = f"{stored} are in the store{waiting}{again}"
+    text = f"distill: would ask {plan.missing} of {plan.calls} ({known}) of {model.model}"
+    if batch := run.batch_of(teacher.role):
+        text += f" in batches, at {batch.price_factor:g} of its price"
     if run.offline:
         return f"{text}; but run.offline is true, and nothing would be asked"
     if not price:

@@ -135,10 +135,15 @@ def distill(params: Params, questions_path: Path, count: int, store_path: Path, 
     few = PlannedCalls(folder / "preview.jsonl", params.distill, teacher.identity(params.run))
     result = AskResult()
     with open_store(store_path) as store:
-        ask(few, teacher, params.run, store, result)
+        ask(few, teacher, one_by_one(params.run), store, result)
         calls = [_call(*planned, store, result) for planned in few]
         plan = make_plan(whole.requests, store, price)
     return Preview(total, plan, calls, result.latencies)
+
+
+def one_by_one(run: Run) -> Run:
+    """The same settings without batches, whose answers take hours: a preview asks its few questions at once."""
+    return run.model_copy(update={"batch": None})
 
 
 def sample(path: Path, count: int, among: set[str] | None) -> tuple[int, list[Question]]:
@@ -174,7 +179,7 @@ def judge(params: Params, rows: list[Distilled], store_path: Path) -> Verdicts:
     with ExitStack() as stack:
         if deciders.judge:
             store = stack.enter_context(open_store(store_path))
-            deciders.ask_judge(rows, params.run, store)
+            deciders.ask_judge(rows, one_by_one(params.run), store)
         reviews = Reviews.of(REVIEWS if REVIEWS.is_file() else None)
         judged = Verdicts({row.key: row for row in decide_rows(rows, deciders, reviews, params.filter)})
         if deciders.judge and (judging := deciders.judge.judging):
@@ -233,7 +238,7 @@ def conversation(turns: list[dict[str, str]]) -> Conversation:
 
 
 def _by_trl(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
-    from stages.lib.trainers.trl.prompts import tokens_of
+    from stages.lib.tokens import tokens_of
 
     rows = job.conversations
     with_system, with_history = (any(getattr(row, name) for row in rows) for name in ("system", "history"))

@@ -98,6 +98,29 @@ class Endpoints(Section):
     student: Servers | None = None
 
 
+class Batch(Section):
+    """A model's calls as files of the server's batch API, and that API's limits: requests and megabytes of a file.
+
+    ``enqueued_tokens``: the most prompt tokens at the server at once; null: no limit. ``poll_s``: the shortest wait
+    between two looks at a batch. ``price_factor``: the batch price as a share of that in ``prices``.
+    """
+
+    completion_window: Annotated[str, Field(pattern=r"^[1-9][0-9]*[hd]$")]
+    price_factor: Annotated[float, Field(gt=0, le=1)]
+    max_requests: Count
+    max_mb: Count
+    enqueued_tokens: Count | None
+    poll_s: Positive
+
+
+class Batches(Section):
+    """The models that are asked in batches, and not call by call."""
+
+    teacher: Batch | None = None
+    judge: Batch | None = None
+    prefer: Batch | None = None
+
+
 class Launcher(Section):
     """A command in front of a stage's own, such as ``srun -N1 --gres=npu:8``; null: none."""
 
@@ -119,7 +142,8 @@ class Run(Section):
 
     Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
     of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
-    costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is.
+    costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is; unless one is
+    asked in batches, ``batch`` is.
     """
 
     concurrency: Count
@@ -135,6 +159,7 @@ class Run(Section):
     offline: bool
     api_key_variables: ApiKeyVariables | None = None
     endpoints: Endpoints | None = None
+    batch: Batches | None = None
     embedded: EmbeddedServer | None = None
     served: ServedModels | None = None
     prices: Prices | None = None
@@ -176,6 +201,15 @@ class Run(Section):
         group: Servers | None = getattr(self.endpoints or Endpoints(), of)
         return group
 
-    def price(self, model: str) -> Price | None:
-        """The price of a model; None if it is not known."""
-        return self.prices.models.get(model) if self.prices else None
+    def batch_of(self, role: Role) -> Batch | None:
+        """How that model is asked in batches; None: call by call."""
+        batch: Batch | None = getattr(self.batch, role, None)
+        return batch
+
+    def price(self, model: str, role: Role) -> Price | None:
+        """The price of a model, that of its batches if it is asked so; None if it is not known."""
+        price = self.prices.models.get(model) if self.prices else None
+        batch = self.batch_of(role)
+        if not price or not batch:
+            return price
+        return Price(**{name: value * batch.price_factor for name, value in price})

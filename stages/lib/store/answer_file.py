@@ -167,6 +167,11 @@ class AnswerFile:
         self._reading = threading.RLock()  # the event loop reads the index while a thread writes
         self.refresh()
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def __contains__(self, key: str) -> bool:
         """Whether an answer is indexed; ``refresh`` indexes those of other processes."""
         digest = bytes.fromhex(key)

@@ -32,11 +32,12 @@ from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
+from stages.lib.teacher.batches.journal import refuse_what_is_in_batches
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
-from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
+from stages.lib.teacher.spending import NO_USAGE, Spending, body_cost, prompt_bytes
 
 log = logging.getLogger("distillery.asking")
 
@@ -44,10 +45,6 @@ SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
 TURN_POLL_S = 0.01  # between two tries to reserve a part of a budget
-NO_USAGE = (
-    "the server's answers state no tokens ('usage'), so their cost is unknown and run.budget cannot be kept. "
-    "Set run.stream to false if it is true, else run.budget to null; received answers are kept."
-)
 YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -144,6 +141,7 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     """Ask for every answer that the store lacks; ``result`` is correct at any time, however this function ends.
 
     With ``run.offline`` nothing is asked, no key is read and no server is started, so missing answers stay missing.
+    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day.
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
@@ -157,13 +155,38 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
 
         with respondent.connect(run) as endpoints:
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
+            if run.batch_of(respondent.role):
+                return _ask_in_batches(respondent, requests, run, endpoints[0], store, spending, result)
+            refuse_what_is_in_batches(respondent.stage, requests, store)
             asking = _Asking(respondent, run, store, spending, plan, result)
             uvloop.run(asking.run(requests, endpoints))
 
 
+def _ask_in_batches(
+    respondent: Respondent,
+    requests: Requests,
+    run: Run,
+    endpoint: Endpoint,
+    store: AnswerStore,
+    spending: Spending,
+    result: AskResult,
+) -> None:
+    import uvloop
+
+    from stages.lib.teacher.batches.running import Batching, BatchJob  # it takes a second
+
+    settings, started = run.batch_of(respondent.role), time.monotonic()
+    assert settings
+    job = BatchJob(respondent.stage, respondent.section, respondent.model.model, endpoint, run, settings)
+    try:
+        uvloop.run(Batching(job, store, spending, result.counts, result.failed).run(requests))
+    finally:
+        result.seconds = time.monotonic() - started
+
+
 def price_of(respondent: Respondent, run: Run) -> Price | None:
     """The model's price; None where the table has none, which a budget does not allow."""
-    price = run.price(respondent.model.model)
+    price = run.price(respondent.model.model, respondent.role)
     if run.budget and not price:
         raise TeacherError(
             f"params.yaml: run.budget is set and run.prices.models has no price for '{respondent.model.model}'. "
