@@ -22,6 +22,7 @@ from stages.compare import main as compare
 from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
+from stages.lib.comparison.warnings import sentence
 from stages.lib.page import language
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
@@ -462,10 +463,11 @@ def test_the_noise_of_the_measure_stands_under_the_interval(run: Path, page: Cal
 
 
 def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:
-    warnings = json.loads((run / "metrics/compare.json").read_text())["warnings"]
+    warnings = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes()).warnings
     assert warnings
-    text = Parsed(page(run)).text
-    assert all(warning in text for warning in warnings)
+    html = page(run)
+    assert all(sentence(warning) in Parsed(html).text for warning in warnings)
+    assert f'data-word="warning.{warnings[0].code}" data-values=' in html, "the script puts it into Chinese"
 
 
 def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str]) -> None:
@@ -603,7 +605,8 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
             lambda row: row.update(question=HOSTILE, response=HOSTILE, prediction=HOSTILE),
         )
     write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
-    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
+    warned = {"code": "setting", "arms": ["base"], "values": {"setting": HOSTILE, "values": HOSTILE}}
+    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(warned))
     parsed = Parsed(page(run, everything))
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
     assert parsed.text.count(HOSTILE) >= 17

@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 
 from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params, prompt_text
+from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory import inputs
 from stages.lib.trainers.llamafactory import tokens as llamafactory_tokens
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external_inputs import write_inputs
-from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 from stages.train import main as train
 from tests.trainings import (
     FOUR_EPOCHS,

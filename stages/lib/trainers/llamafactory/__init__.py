@@ -17,7 +17,7 @@ This module depends on these facts, read in the source of release 0.9.5:
 - prompt and answer are tokenized separately; what the template writes after the answer has a loss too, such as the end
   token and a newline;
 - every answer of a conversation has a loss, or with ``mask_history`` only the last one (``train.loss_on: last``);
-- prompts and answers longer than cutoff_len are cut: length.py handles such rows before LLaMA-Factory reads them;
+- prompts and answers longer than cutoff_len are cut: tokens/length.py handles such rows before it reads them;
 - it starts torchrun itself where it sees several cards, and for DeepSpeed only with FORCE_TORCHRUN=1; on a CPU the
   number of processes is then NPROC_PER_NODE;
 - it casts the trained weights to fp32 unless ``pure_bf16`` is in ``extra``.
@@ -30,29 +30,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stages.lib.tokens.length import FittingRows
+from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
 from stages.lib.trainers.llamafactory.tokens import Row, measured_rows
 from stages.lib.training import Conversation, Job, Trained, external
 from stages.lib.training.external import Program, inherited, run
 from stages.lib.training.external_inputs import settings_of, write_inputs
-from stages.lib.training.length import FittingRows
 from stages.lib.training.resources import check_weights_there
-from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
 
 PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
 
 
 def train(job: Job) -> Trained:
-    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
+    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     dataset, tokenizer = measured(job)
     variables = partial(environment, job)
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     dataset, _ = measured(job)
-    external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job))
+    return external.join(
+        PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job)
+    )
 
 
 def measured(job: Job) -> tuple[FittingRows[Row], Any]:

@@ -14,13 +14,13 @@ from pydantic import BaseModel, TypeAdapter
 from stages.lib.chat_template import prompt_ids
 from stages.lib.command import project_root
 from stages.lib.params import LlamaFactory
+from stages.lib.tokens.length import FittingRows, fitting_rows
+from stages.lib.tokens.tokenizer import check_end_is_trained
 from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external import inherited
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.launching import last_lines
-from stages.lib.training.length import FittingRows, fitting_rows
-from stages.lib.training.tokenizer import check_end_is_trained
 
 ENCODE = Path(__file__).with_name("encode.py")
 NO_LOSS = -100
