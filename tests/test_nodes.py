@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from stages.lib.training.length import FittingRows
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
+from stages.lib.tokens.length import FittingRows
 from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory.tokens import Row
 from stages.lib.training import Job, Nodes, TrainingError, external
