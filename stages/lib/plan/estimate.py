@@ -138,6 +138,9 @@ class _Planner:
             self.add(stage, "cards", exactly(self.teacher_cards))
             return
         self._cost(stage, model, requests * prompt, requests * answer)
+        if batch := self.params.run.batch_of("judge" if stage == "filter" else "teacher"):
+            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
+            return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 
     def _teacher_size(self) -> str:
@@ -145,7 +148,7 @@ class _Planner:
         return "671b" if "deepseek" in name and "distill" not in name else "32b"
 
     def _cost(self, stage: str, model: str, prompt: Range, answer: Range) -> None:
-        price = self.params.run.price(model)
+        price = self.params.run.price(model, "judge" if stage == "filter" else "teacher")
         if price:
             cost = (prompt * price.input + answer * price.output) * 1e-6
             self.add(stage, "cost", cost, self.params.run.currency)
