@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from stages.lib.training.length import FittingRows
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
@@ -25,7 +26,6 @@ from stages.lib.training import Job, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
 from stages.lib.training.external_plan import digest
 from stages.lib.training.launching import launch
-from stages.lib.training.length import FittingRows
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
 from tests.test_train_batches import uneven
