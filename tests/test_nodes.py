@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from stages.lib.training.length import FittingRows
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
