@@ -53,7 +53,7 @@ function colour(name) {
 
 function commonOption(xName, yName) {
   const [ink, soft, rule, card] = ["--ink", "--soft", "--rule", "--card"].map((name) => colour(`var(${name})`));
-  const axis = {nameTextStyle: {color: soft}, axisLabel: {color: soft}, axisLine: {lineStyle: {color: soft}}, splitLine: {lineStyle: {color: rule}}};
+  const axis = {nameTextStyle: {color: soft}, axisLabel: {color: soft, margin: 10}, axisTick: {show: false}, axisLine: {lineStyle: {color: soft}}, splitLine: {lineStyle: {color: rule}}};
   return {
     animation: false,
     aria: {enabled: false}, // the element has the drawing's own label, and tables beside it have the numbers
@@ -78,10 +78,12 @@ function lossOption() {
 function lengthOption() {
   const {curves, arms, cutoffs} = META.charts.lengths;
   const common = commonOption(t("flow.tokens"), "%");
-  const series = Object.entries(curves).map(([name, points]) => line(name, points.map(([tokens, share]) => [tokens, 100 * share]), colourOf(arms[name])));
+  const lengths = [...Object.keys(cutoffs).map(Number), ...Object.values(curves).flat().map(([tokens]) => Math.max(1, tokens))];
+  const power = (round, value) => 2 ** round(Math.log2(value));
+  const [min, max] = [power(Math.floor, Math.min(...lengths)), power(Math.ceil, Math.max(...lengths) + 1)];
+  const series = Object.entries(curves).map(([name, points]) => line(name, [...points.map(([tokens, share]) => [Math.max(1, tokens), 100 * share]), [max, 100]], colourOf(arms[name])));
   const soft = colour("var(--ink)");
   const marks = Object.entries(cutoffs).map(([tokens]) => ({xAxis: Number(tokens), label: {formatter: shown(Number(tokens)), color: soft}}));
   if (series.length) series[0].markLine = {symbol: "none", silent: true, lineStyle: {color: soft, type: "dashed"}, data: marks};
-  const highest = Math.max(...Object.keys(cutoffs).map(Number), ...Object.values(curves).flat().map(([tokens]) => tokens));
-  return {...common, xAxis: {...common.xAxis, min: 0, max: highest}, yAxis: {...common.yAxis, min: 0, max: 100}, series};
+  return {...common, xAxis: {...common.xAxis, type: "log", logBase: 2, min, max}, yAxis: {...common.yAxis, min: 0, max: 100}, series};
 }
