@@ -123,8 +123,8 @@ evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as 
 	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
-report: setup ## make the page, report/index.html
-	dvc repro report
+report: setup ## make the page, report/index.html, and the page with this run's cost, params and versions, report/run.html
+	dvc repro report && python -m stages.lib.record
 serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
 	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
 teacher: setup ## print the lines that serve a teacher: MODEL=Qwen/Qwen3-32B REPLICAS=2 DEVICES="0-3 4-7" ENGINE=sglang; RUN=1 starts them: docs/scale.md

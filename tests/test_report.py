@@ -72,7 +72,7 @@ INPUTS = {
 ROOT = Path(__file__).resolve().parents[1]
 UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
-VOID = {"meta", "line", "circle", "path", "br", "img", "input"}
+VOID = {"meta", "line", "circle", "path", "rect", "br", "img", "input"}
 
 
 class Parsed(HTMLParser):

@@ -641,7 +641,8 @@ def test_run_batch_is_refused_where_it_has_no_reader_or_two_meanings(runner: Dis
     assert "run.batch.teacher: only distill.teacher with kind: openai_compatible reads it" in runner.refused()
     runner.set(kind="openai_compatible", base_url="http://127.0.0.1:1/v1")
     entry = {"base_url": "http://a/v1", "weight": 1.0, "key_variable": None, "concurrency": None}
-    runner.settings["run.endpoints.teacher"] = [entry | {"requests_per_minute": None, "tokens_per_minute": None}]
+    servers = [entry | {"requests_per_minute": None, "tokens_per_minute": None}]
+    runner.settings["run.endpoints.teacher"] = {"name": None, "aliases": [], "servers": servers}
     assert "run.batch.teacher: a batch goes to one server" in runner.refused()
     runner.settings.pop("run.endpoints.teacher")
     runner.settings["run.batch.teacher"] = BATCH | {"completion_window": "soon"}
