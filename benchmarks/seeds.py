@@ -25,21 +25,20 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError, one_line_errors
-from stages.lib.comparison.table import p_value, points, signed
+from stages.lib.comparison.table import interval_over, p_value, points, signed
 from stages.lib.pairs import pairs_of
 from stages.lib.params import HELDOUT, Compare, Params, load_params
 from stages.lib.rows import write_json
 from stages.lib.statistics.evaluations import Answers, read_answers
-from stages.lib.statistics.noise import over_trainings
+from stages.lib.statistics.noise import error_of, over_trainings
 from stages.lib.statistics.paired import paired_difference, proportion
-from stages.lib.statistics.trainings import Seeds, scores_hash
+from stages.lib.statistics.trainings import DRAWN, SAME, Seeds, scores_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIDENCE = 0.95
 EQUAL = "-equal-steps"
 # of ROOT, what a copy does not need or makes itself
 APART = {".git", ".cache", ".dvc", "data", "models", "metrics", "report", "dvc.lock", "params.yaml"}
-DRAWN, SAME = "drawn again", "the same"
 OWN = "own"  # the params file's own run, where it is none of the seeds
 
 
@@ -324,16 +323,15 @@ def markdown(runs: Sequence[Run]) -> str:
             )
             interval = f"{points(pooled.low)} – {points(pooled.high)}"
             lines.append(f"| {name} | {arm} | {each} | **{points(pooled.accuracy)}** | {interval} |")
-    over = " | over trainings" if len(runs) > 1 else ""
-    lines += ["", f"| paired difference | benchmark | {heads} | all{over} | over questions | p | n |"]
+    head = " | over trainings" if len(runs) > 1 else ""
+    lines += ["", f"| paired difference | benchmark | {heads} | all{head} | over questions | p | n |"]
     lines += ["|---" * (len(runs) + 6 + (len(runs) > 1)) + "|"]
     for first, second in pairs(runs):
         for name in benchmarks(runs):
             found, result = differences(runs, first, second, name), paired(runs, first, second, name)
             cells = [f"{first} − {second}", name, *map(signed, found), f"**{signed(result.difference)}**"]
             if len(runs) > 1:
-                _, low, high = over_trainings(found, CONFIDENCE)
-                cells.append(f"{signed(low)} – {signed(high)}")
+                cells.append(over(found, result, questions(runs, name)))
             cells += [f"{signed(result.low)} – {signed(result.high)}", p_value(result.p), str(result.n)]
             lines.append(f"| {' | '.join(cells)} |")
     if runs[0].divergence:
@@ -341,6 +339,13 @@ def markdown(runs: Sequence[Run]) -> str:
     for arm in runs[0].divergence:
         lines.append(f"| {arm} | {' | '.join(fall(run.divergence[arm]) for run in runs)} |")
     return "\n".join(lines)
+
+
+def over(found: Sequence[float], pooled: Any, drawn: str) -> str:
+    """The interval of a difference over trainings, as compare computes it; ``pooled`` is over the questions of all."""
+    error = error_of(pooled.difference, pooled.low, pooled.high, CONFIDENCE) * len(found) ** 0.5
+    result = over_trainings(found, CONFIDENCE, error if drawn == DRAWN else 0.0)
+    return interval_over(result.low, result.high, result.spread)
 
 
 def fall(curve: Sequence[float]) -> str:

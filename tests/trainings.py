@@ -63,10 +63,12 @@ def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None 
 
 def found_of(stage: subprocess.Popen[Any], tmp_path: Path, pattern: str) -> Path:
     """What a running stage writes in its scratch folder, as soon as it is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (found := sorted((tmp_path / ".cache" / "training" / "filtered").glob(pattern))):
         assert stage.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            stage.kill()
+            pytest.fail(f"no {pattern} within 300 s")
         time.sleep(0.002)
     return found[0]
 

@@ -10,7 +10,7 @@ from stages.lib.cards import CardError
 from stages.lib.cards.licences import Terms, terms_of
 from stages.lib.cards.origin import Origin, origin_of
 from stages.lib.cards.run import ProjectRun
-from stages.lib.comparison.results import Arm, Comparison, Difference
+from stages.lib.comparison.results import Arm, Comparison, Difference, Warned
 from stages.lib.params import FromTeacher, Train
 from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
@@ -97,7 +97,7 @@ class ModelContent:
     start: dict[str, Any] | None
     scores: list[Scored]
     differences: list[Paired]
-    warnings: list[str]
+    warnings: list[Warned]
     audits: dict[str, Any]
     confidence: float
     headline: str
@@ -162,9 +162,7 @@ def model_content(run: ProjectRun, name: str, licence: str | None = None) -> Mod
         start=_needed(run, f"train/{learner.start_from}.json", f"train@{learner.start_from}") if learner else None,
         scores=_scores(comparison, name),
         differences=_differences(comparison, name),
-        warnings=[
-            each for each in comparison.warnings if each.startswith((f"{name} ", f"{name},")) or f" {name} " in each
-        ],
+        warnings=[warning for warning in comparison.warnings if name in warning.arms],
         audits={key: score for key, score in arm.benchmarks.items() if score.is_audited},
         confidence=comparison.confidence,
         headline=run.params.evaluate.headline,

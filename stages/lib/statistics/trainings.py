@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.lib.rows import DataError, read_json
 
+DRAWN, SAME = "drawn again", "the same"  # a benchmark's questions on each seed
 ADVICE = "Run 'make seeds' to rebuild it, or 'git checkout metrics/seeds.json'."
 
 

@@ -171,6 +171,8 @@ def run(
                 launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
                 state = check_written(own.name, job, len(rows), output, log_path)
         else:
+            with meeting(job) as group:
+                group.dismiss()
             state = check_written(own.name, job, len(rows), ended, log_path)
         save(job, ended or output, tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
@@ -183,8 +185,11 @@ def join(
     prepared: Prepared,
     variables: Callable[[str, Path], dict[str, str]],
     on_cpu: int = 1,
-) -> None:
-    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``."""
+) -> bool:
+    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``.
+
+    False if node 0 had final weights already.
+    """
     settings = settings_of(job)
     program, words = own.find(settings)
     rows = [row.conversation for row in dataset.rows]
@@ -192,7 +197,7 @@ def join(
     log_path = project_root() / ".cache" / "training" / f"{job.name}.node-{job.nodes.rank}.log"
     with meeting(job) as group, joined(group, same) as training:
         if training is None:
-            return
+            return False
         (training.scratch / "output").mkdir(exist_ok=True)
         (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
         command = own.command_line(settings, training.own / "train.yaml")
@@ -201,6 +206,7 @@ def join(
             code = launch(command, environment, log_path, project_root(), beside=group.watching)
         if code:
             raise failure(own.name, job, f"{own.name} did not finish", log_path)
+    return True
 
 
 def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:

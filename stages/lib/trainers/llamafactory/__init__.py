@@ -49,10 +49,12 @@ def train(job: Job) -> Trained:
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     dataset, _ = measured(job)
-    external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job))
+    return external.join(
+        PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job)
+    )
 
 
 def measured(job: Job) -> tuple[FittingRows[Row], Any]:

@@ -113,14 +113,15 @@ def trains_here(job: Job) -> bool:
     return job.run.device == "cpu" and is_alone(job)
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     with meeting(job) as group:
         rows = [row.conversation for row in _dataset(job).rows]
         with joined(group, facts_of(job, rows, versions(LIBRARIES))) as training:
             if training:
                 work = Work(replace(job, conversations=rows), training.scratch, training.checkpoint, os.getpid())
                 _launch_workers(work, training.own, group, training.port)
+    return training is not None
 
 
 def _dataset(job: Job) -> FittingRows[Row]:
