@@ -144,9 +144,10 @@ def test_an_on_policy_training_reports_to_dvclive_too(
     words = train_options(tmp_path, params)
     words[words.index("filtered")] = "polished"
     runs(train, *words, "--start-from", tiny_student, "--teacher", tiny_student)
+    expected = pytest.approx(losses(tmp_path), abs=1e-4)
     metrics = tmp_path / ".cache" / "trackers" / "dvclive" / "polished" / "plots" / "metrics"
     with (metrics / "loss.tsv").open() as file:
-        assert [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")] == pytest.approx(losses(tmp_path))
+        assert [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")] == expected
     assert (metrics / "completions" / "mean_length.tsv").is_file()
 
 
