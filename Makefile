@@ -16,6 +16,13 @@ RUN ?=
 STOP ?=
 SERVER ?=
 PORT ?=
+MODEL ?=
+SERVED_AS ?=
+REPLICAS ?=
+ENGINE ?=
+ADDRESS ?=
+PARSER ?=
+export THEN ?=
 OPTIONS ?=
 TYPE ?=
 export LLAMA_CPP ?=
@@ -33,6 +40,9 @@ PLATFORM ?=
 SEEDS ?= 3,4,5
 ARMS ?=
 PROFILE ?=
+QUESTIONS ?=
+TEACHER_CARDS ?=
+JSON ?=
 EQUAL_STEPS ?=
 PYTHON_VERSION ?= 3.11
 # what the environment is made of; the last are installed without their dependencies
@@ -76,8 +86,8 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve gguf \
-  report preview retry review forecast why seeds clean prune remote push pull store store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
+  report preview retry review forecast plan why seeds clean prune remote push pull store batches store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
 help: ## print this help
@@ -119,6 +129,8 @@ report: setup ## make the page, report/index.html
 	dvc repro report
 serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
 	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
+teacher: setup ## print the lines that serve a teacher: MODEL=Qwen/Qwen3-32B REPLICAS=2 DEVICES="0-3 4-7" ENGINE=sglang; RUN=1 starts them: docs/scale.md
+	@python -m stages.lib.serving.teacher $(if $(MODEL),--model "$(MODEL)") $(if $(SERVED_AS),--name "$(SERVED_AS)") $(if $(REPLICAS),--replicas "$(REPLICAS)") $(if $(ENGINE),--engine "$(ENGINE)") --devices "$(DEVICES)" $(if $(ADDRESS),--host "$(ADDRESS)") $(if $(PORT),--port "$(PORT)") $(if $(PARSER),--parser "$(PARSER)") --options "$(OPTIONS)" $(if $(RUN),--run) --then "$$THEN" $(if $(STOP),--stop)
 gguf: setup ## export ARM=filtered as GGUF with llama.cpp's own converter; LLAMA_CPP=FOLDER, a checkout of it
 	@python -m stages.lib.serving.gguf --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(FILE),--out "$(FILE)") $(if $(TYPE),--type "$(TYPE)")
 preview: setup ## take N=5 questions up to convert, print them as trained, estimate cost and time; FULL=1, PARAMS=profiles/x.yaml
@@ -130,6 +142,8 @@ review: setup ## add a person's verdict on an answer: ID=gsm8k-train-7#0 VERDICT
 	@python -m stages.lib.review_tools "$(or $(ID),$(error ID is missing: make $@ ID=gsm8k-train-7#0 VERDICT=wrong))" "$(VERDICT)" --comment "$$COMMENT"
 forecast: setup ## say what distill would ask and cost, and ask nothing; KINDS=cut_off: if it drew those answers again
 	@$(FORECAST)
+plan: setup ## estimate requests, tokens, cost, hours, disk, memory and cards of a run: PROFILE=ascend QUESTIONS=1e6; TEACHER_CARDS=16, JSON=1
+	@python -m stages.lib.plan $(if $(PROFILE),--params "profiles/$(PROFILE).yaml") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(TEACHER_CARDS),--teacher-cards "$(TEACHER_CARDS)") $(if $(JSON),--json)
 why: setup ## say which stages would run, and why; STAGE=train for one; FILE=stages/filter.py: what an edit runs
 	@python -m stages.lib.why $(if $(FILE),--file "$(FILE)") $(if $(STAGE),--stage "$(STAGE)")
 profile-%: setup ## copy profiles/NAME.yaml to params.yaml and show the difference
@@ -143,6 +157,8 @@ prune: setup ## remove what arms no longer in params.yaml left behind; DRY_RUN=1
 ##@ The store of received answers
 store: setup ## what it holds and what that cost, by model
 	@python -m stages.lib.store_tools.ledger
+batches: setup ## the open batches (run.batch), received if they have ended; CANCEL=batch_abc ends one, FORGET=batch_abc drops its entry
+	@python -m stages.lib.store_tools.batches $(if $(CANCEL),--cancel "$(CANCEL)") $(if $(FORGET),--forget "$(FORGET)")
 store-article: setup ## its answers to data/questions.jsonl as the article's file, FILE=r1_distill.txt
 	python -m stages.lib.store_tools.transfer r1-distill "$(or $(FILE),$(error FILE is missing: make $@ FILE=r1_distill.txt))"
 

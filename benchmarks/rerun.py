@@ -67,7 +67,7 @@ def fill(paths: dict[str, Path], count: int, length: int) -> None:
     params = load_params(paths["params"])
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     with paths["store"].open("wb") as store:
-        for question, _, request in PlannedCalls(paths["questions"], params.distill, teacher.identity):
+        for question, _, request in PlannedCalls(paths["questions"], params.distill, teacher.identity(params.run)):
             message = {"reasoning_content": f"{question.id}: 甲 has 3 apples.\n" * (length // 30 + 1), "content": "5"}
             usage = {"prompt_tokens": 90, "completion_tokens": length // 3}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}

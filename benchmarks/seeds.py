@@ -6,10 +6,12 @@
 
 Each seed has a copy of the project in .cache/seeds/SEED with its own params.yaml. There ``dvc repro`` runs what the
 seed changes, from the shared cache and the shared store of received answers: nothing finished is run again. The
-differences of all seeds are written to metrics/seeds.json, which ``compare`` reads, and printed as two tables.
+differences of all seeds are written to metrics/seeds.json, which ``compare`` reads, and printed as two tables; a third
+has the divergence of on-policy arms from their teachers, first and last.
 docs/seeds.md says which seeds of a params file are varied, and why no paid answer is requested.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -23,21 +25,20 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError, one_line_errors
-from stages.lib.comparison.table import p_value, points, signed
+from stages.lib.comparison.table import interval_over, p_value, points, signed
 from stages.lib.pairs import pairs_of
-from stages.lib.params import HELDOUT, Params, load_params
+from stages.lib.params import HELDOUT, Compare, Params, load_params
 from stages.lib.rows import write_json
 from stages.lib.statistics.evaluations import Answers, read_answers
-from stages.lib.statistics.noise import over_trainings
+from stages.lib.statistics.noise import error_of, over_trainings
 from stages.lib.statistics.paired import paired_difference, proportion
-from stages.lib.statistics.trainings import Seeds, scores_hash
+from stages.lib.statistics.trainings import DRAWN, SAME, Seeds, scores_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIDENCE = 0.95
 EQUAL = "-equal-steps"
 # of ROOT, what a copy does not need or makes itself
 APART = {".git", ".cache", ".dvc", "data", "models", "metrics", "report", "dvc.lock", "params.yaml"}
-DRAWN, SAME = "drawn again", "the same"
 OWN = "own"  # the params file's own run, where it is none of the seeds
 
 
@@ -47,13 +48,17 @@ class SeedsError(DistilleryError):
 
 @dataclass(frozen=True)
 class Run:
-    """A seed's finished run: its params, right or wrong by arm, benchmark and question, and that by arm as a hash."""
+    """A seed's finished run: its params, right or wrong by arm, benchmark and question, and that by arm as a hash.
+
+    ``divergence`` has, by on-policy arm, the mean divergence from its teacher at each step.
+    """
 
     seed: str
     params: Params
     answers: dict[str, dict[str, Answers]]
     hashes: dict[str, str]
     heldout: bytes
+    divergence: dict[str, list[float]]
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
@@ -79,23 +84,32 @@ def main(seeds: str, params_path: Path, arms: str, reference: str | None, settin
 
 
 def chosen_params(path: Path, arms: str, settings: Sequence[str]) -> dict[str, Any]:
-    """The params file with the settings and these arms alone; a dataset's name is an arm like the first, on it."""
+    """The params file with the settings and these arms alone; a dataset's name is an arm like the first, on it.
+
+    With an on-policy arm come the arms that it starts from and learns from.
+    """
     load_params(path)
     params: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     for setting in settings:
         key, _, value = setting.partition("=")
         put(params, key, YAML(typ="safe").load(value))
     like = next(iter(params["arms"].values()))
-    names = arms.split(",") if arms else list(params["arms"])
+    known = params["arms"] | params["on_policy"]
+    names = arms.split(",") if arms else list(known)
     for name in names:
-        if name not in params["arms"] and name not in params["datasets"]:
-            known = ", ".join([*params["arms"], *params["datasets"]])
-            raise SeedsError(f"--arms: {path} has no arm and no dataset '{name}'. It has {known}.")
-    params["arms"] = {name: params["arms"].get(name) or {**like, "dataset": name} for name in names}
-    params["on_policy"], params["teachers"] = {}, {}  # their arms may not be among these
-    params["compare"]["pairs"] = [
-        pair for pair in pairs_of(load_params(path).compare, ["base", *names]) if {*pair} <= {"base", *names}
-    ]
+        if name not in known and name not in params["datasets"]:
+            found = ", ".join([*known, *params["datasets"]])
+            raise SeedsError(f"--arms: {path} has no arm and no dataset '{name}'. It has {found}.")
+    learning = {name: params["on_policy"][name] for name in names if name in params["on_policy"]}
+    sources = {source for arm in learning.values() for source in (arm["start_from"], arm["teacher"]["source"])}
+    before = [name for name in params["arms"] if name in sources and name not in names]
+    first = [name for name in [*before, *names] if name not in learning]
+    params["arms"] = {name: params["arms"].get(name) or {**like, "dataset": name} for name in first}
+    params["on_policy"] = learning
+    params["teachers"] = {name: model for name, model in params["teachers"].items() if name in sources}
+    there, starts = ["base", *first, *learning], {name: arm["start_from"] for name, arm in learning.items()}
+    pairs = pairs_of(Compare.model_validate(params["compare"]), there, starts)
+    params["compare"]["pairs"] = [pair for pair in pairs if {*pair} <= {*there}]
     if not is_free(params):  # what the store has is enough; nothing more is bought for a seed
         params["run"]["offline"] = True
     return params
@@ -166,11 +180,18 @@ def run_seed(seed: str, values: dict[str, int], params: dict[str, Any], referenc
     if reference:
         add_equal_arms(folder, params, reference)
         reproduce(folder, params)
-    arms = ["base", *params["arms"]]
+    arms = ["base", *params["arms"], *params["on_policy"]]
     answers = {arm: read_answers(folder / "metrics" / "eval" / f"{arm}.scores.csv") for arm in arms}
     hashes = {arm: scores_hash(folder / "metrics" / "eval", arm) for arm in arms}
     heldout = (folder / "data" / "heldout.jsonl").read_bytes()
-    return Run(seed, load_params(folder / "params.yaml"), answers, hashes, heldout)
+    divergence = {arm: curve_of(folder / "metrics" / "train" / f"{arm}.loss.csv") for arm in params["on_policy"]}
+    return Run(seed, load_params(folder / "params.yaml"), answers, hashes, heldout, divergence)
+
+
+def curve_of(path: Path) -> list[float]:
+    """The loss of each step, of metrics/train/ARM.loss.csv."""
+    with path.open(encoding="utf-8") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def lay_out(folder: Path) -> None:
@@ -203,6 +224,7 @@ def reproduce(folder: Path, params: dict[str, Any]) -> None:
         YAML(typ="safe").dump(params, file)
     load_params(folder / "params.yaml")
     targets = ["evaluate-base", *(f"evaluate@{arm}" for arm in params["arms"])]
+    targets += [f"evaluate-on-policy@{arm}" for arm in params["on_policy"]]
     environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
     click.echo(f"seeds: {folder.name}: dvc repro {' '.join(targets)}", err=True)
     command = ["dvc", "repro", *targets]
@@ -238,6 +260,7 @@ def summary(runs: Sequence[Run], own: str, varied: list[str]) -> Seeds:
             f"{first}_vs_{second}": {name: differences(runs, first, second, name) for name in benchmarks(runs)}
             for first, second in pairs(runs)
         },
+        divergence={arm: [run.divergence[arm] for run in runs] for arm in runs[0].divergence},
     )
 
 
@@ -300,19 +323,35 @@ def markdown(runs: Sequence[Run]) -> str:
             )
             interval = f"{points(pooled.low)} – {points(pooled.high)}"
             lines.append(f"| {name} | {arm} | {each} | **{points(pooled.accuracy)}** | {interval} |")
-    over = " | over trainings" if len(runs) > 1 else ""
-    lines += ["", f"| paired difference | benchmark | {heads} | all{over} | over questions | p | n |"]
+    head = " | over trainings" if len(runs) > 1 else ""
+    lines += ["", f"| paired difference | benchmark | {heads} | all{head} | over questions | p | n |"]
     lines += ["|---" * (len(runs) + 6 + (len(runs) > 1)) + "|"]
     for first, second in pairs(runs):
         for name in benchmarks(runs):
             found, result = differences(runs, first, second, name), paired(runs, first, second, name)
             cells = [f"{first} − {second}", name, *map(signed, found), f"**{signed(result.difference)}**"]
             if len(runs) > 1:
-                _, low, high = over_trainings(found, CONFIDENCE)
-                cells.append(f"{signed(low)} – {signed(high)}")
+                cells.append(over(found, result, questions(runs, name)))
             cells += [f"{signed(result.low)} – {signed(result.high)}", p_value(result.p), str(result.n)]
             lines.append(f"| {' | '.join(cells)} |")
+    if runs[0].divergence:
+        lines += ["", f"| divergence from the teacher, first → last steps | {heads} |", "|---" * (len(runs) + 1) + "|"]
+    for arm in runs[0].divergence:
+        lines.append(f"| {arm} | {' | '.join(fall(run.divergence[arm]) for run in runs)} |")
     return "\n".join(lines)
+
+
+def over(found: Sequence[float], pooled: Any, drawn: str) -> str:
+    """The interval of a difference over trainings, as compare computes it; ``pooled`` is over the questions of all."""
+    error = error_of(pooled.difference, pooled.low, pooled.high, CONFIDENCE) * len(found) ** 0.5
+    result = over_trainings(found, CONFIDENCE, error if drawn == DRAWN else 0.0)
+    return interval_over(result.low, result.high, result.spread)
+
+
+def fall(curve: Sequence[float]) -> str:
+    """The mean of the first steps and of the last ones, a quarter of all each."""
+    few = max(1, len(curve) // 4)
+    return f"{sum(curve[:few]) / few:.3f} → {sum(curve[-few:]) / few:.3f}"
 
 
 if __name__ == "__main__":

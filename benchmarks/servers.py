@@ -64,7 +64,7 @@ def name_servers(path: Path, addresses: list[str], concurrency: int) -> None:
     params = YAML(typ="safe").load(path.read_text())
     limits = {"key_variable": None, "requests_per_minute": None, "tokens_per_minute": None}
     entries = [{"base_url": address, "weight": 1.0, "concurrency": concurrency} | limits for address in addresses]
-    params["run"]["endpoints"] = {"teacher": entries}
+    params["run"]["endpoints"] = {"teacher": {"name": None, "aliases": [], "servers": entries}}
     with path.open("w") as file:
         YAML(typ="safe").dump(params, file)
 

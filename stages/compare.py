@@ -36,15 +36,16 @@ from stages.lib.comparison.results import (
     Trainings,
 )
 from stages.lib.comparison.table import points, signed
+from stages.lib.comparison.warnings import sentence
 from stages.lib.pairs import pairs_of
 from stages.lib.params import PREFERENCE, Compare, load_params
 from stages.lib.rows import DataError, read_json, write_json, writing
 from stages.lib.rows.preference import Counts, PreferenceMetrics
 from stages.lib.statistics.confounders import confounder_warnings, tango_warnings, unsure_warnings
 from stages.lib.statistics.evaluations import Answers, Evaluation, read_evaluation
-from stages.lib.statistics.noise import churn_alone, over_trainings
+from stages.lib.statistics.noise import churn_alone, error_of, over_trainings
 from stages.lib.statistics.paired import PairedDifference, holm, paired_difference, proportion
-from stages.lib.statistics.trainings import Repeated, read_seeds
+from stages.lib.statistics.trainings import DRAWN, Repeated, read_seeds
 
 log = logging.getLogger("distillery.compare")
 
@@ -74,7 +75,7 @@ def main(
     write_json(out_path, comparison.model_dump())
     write_table(table_path, comparison)
     for warning in comparison.warnings:
-        log.warning("compare: %s", warning)
+        log.warning("compare: %s", sentence(warning))
     for pair in comparison.pairs.values():
         if repeated.is_of_another_run(pair.first, pair.second):
             log.info("compare: %s: %s is of another run ('make seeds')", pair.name, seeds_path)
@@ -85,7 +86,8 @@ def compare(
     evaluations: dict[str, Evaluation], preferences: PreferenceMetrics, repeated: Repeated, params: Compare
 ) -> Comparison:
     """Each arm's scores, each pair's differences, and the warnings about confounders."""
-    named = pairs_of(params, list(evaluations))
+    starts = {name: each.training.start_from for name, each in evaluations.items() if each.training}
+    named = pairs_of(params, list(evaluations), {name: start for name, start in starts.items() if start})
     pairs = _pairs(named, evaluations, preferences.pairs, repeated, params)
     return Comparison(
         confidence=params.confidence,
@@ -158,7 +160,7 @@ def _pairs(
                 ).model_copy(
                     update={
                         "churn": _churn(evaluations[first], evaluations[second], key[2], difference.n, params),
-                        "trainings": _trainings(repeated, *key, params),
+                        "trainings": _trainings(repeated, *key, difference, params),
                     }
                 )
                 for key, difference in found.items()
@@ -178,18 +180,24 @@ def _churn(first: Evaluation, second: Evaluation, benchmark: str, n: int, params
     return None
 
 
-def _trainings(repeated: Repeated, first: str, second: str, benchmark: str, params: Compare) -> Trainings | None:
+def _trainings(
+    repeated: Repeated, first: str, second: str, benchmark: str, own: PairedDifference, params: Compare
+) -> Trainings | None:
     differences = repeated.of(first, second, benchmark)
     if len(differences) < 2:
         return None
-    mean, low, high = (round(value, 4) for value in over_trainings(differences, params.confidence))
+    questions = repeated.seeds.questions[benchmark]
+    is_drawn = questions == DRAWN
+    error = error_of(own.difference, own.low, own.high, params.confidence) if is_drawn else 0.0
+    found = over_trainings(differences, params.confidence, error)
     return Trainings(
         seeds=repeated.seeds.seeds,
         differences=differences,
-        mean=mean,
-        low=low,
-        high=high,
-        questions=repeated.seeds.questions[benchmark],
+        mean=round(found.mean, 4),
+        low=None if found.low is None else round(found.low, 4),
+        high=None if found.high is None else round(found.high, 4),
+        spread=found.spread,
+        questions=questions,
     )
 
 

@@ -2,7 +2,8 @@
 
 In:   data/questions.jsonl, the prompt's file
 Out:  data/distilled.jsonl          the question + {"sample": 0, "reasoning": "…", "response": "…",
-                                    "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}
+                                    "finish_reason": "stop", "model": "deepseek-r1", "usage": {…}}, and of several
+                                    servers (run.endpoints) which gave it: {"served_by": "http://node1:8000/v1"}
       data/distill_failures.jsonl   the question + {"reason": "cut_off", "status": 200, "attempts": 1,
                                     "error": "the server's message, if any"}
       data/logprobs.parquet         the probabilities of the answers' tokens (lib/logprobs/answers.py), with
@@ -44,6 +45,7 @@ from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store, request_key
 from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_request, make_plan, price_of
+from stages.lib.teacher.batches.journal import in_open_batches
 from stages.lib.teacher.client import CallFailed, TeacherError
 from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
 from stages.lib.teacher.pricing import cost, money
@@ -82,13 +84,14 @@ def main(
     params = load_params(params_path)
     run = params.run
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
-    calls = PlannedCalls(questions_path, params.distill, teacher.identity)
+    calls = PlannedCalls(questions_path, params.distill, teacher.identity(run))
     store_path = store_path or default_path()
     if dry_run:
         return click.echo(forecast(calls, teacher, run, store_path, parse_kinds(kinds)))
     result, tally = AskResult(), Tally(price_of(teacher, run))
     with open_store(store_path) as store:
         try:
+            teacher.read_aliases(store, run)
             calls.draw_again(parse_kinds(kinds), store, run)
             ask(calls, teacher, run, store, result)
             write_outcomes(calls, store, result, tally, params, distilled_path, failures_path)
@@ -235,11 +238,17 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
     """``would ask 700 of 1000 (300 are in the store) of deepseek-r1; about 9.30 CNY, at the 0.0133 CNY of …``."""
     price, model = price_of(teacher, run), teacher.model
     with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        teacher.read_aliases(answers, run)
         calls.draw_again(kinds, answers, run)
         plan = make_plan(calls.requests, answers, price)
+        at_server = in_open_batches(calls.requests, answers)
     stored = plan.calls - plan.missing
     again = f", {len(calls.new_draws)} are drawn again" if kinds else ""
-    text = f"distill: would ask {plan.missing} of {plan.calls} ({stored} are in the store{again}) of {model.model}"
+    waiting = f", {at_server.total()} at the server in {', '.join(sorted(at_server))}" if at_server else ""
+    known = f"{stored} are in the store{waiting}{again}"
+    text = f"distill: would ask {plan.missing} of {plan.calls} ({known}) of {model.model}"
+    if batch := run.batch_of(teacher.role):
+        text += f" in batches, at {batch.price_factor:g} of its price"
     if run.offline:
         return f"{text}; but run.offline is true, and nothing would be asked"
     if not price:
@@ -334,6 +343,7 @@ def _distilled(question: dict[str, Any], answer: Answer) -> Distilled:
         finish_reason=answer.finish_reason,
         model=answer.model,
         usage=answer.usage,
+        served_by=answer.served_by,
     )
 
 
@@ -391,6 +401,7 @@ def write_run_facts(result: AskResult, tally: Tally, run: Run) -> None:
     if result.counts.total:
         facts = result.counts.facts(tally.full_cost, run.currency) | {"seconds": round(result.seconds, 3)}
         facts |= {"servers": result.servers} if result.servers else {}
+        facts |= {"hosts": result.hosts} if result.hosts > 1 else {}
         write_json(project_root() / "metrics" / "runs" / "distill.json", facts)
 
 

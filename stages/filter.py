@@ -21,7 +21,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -107,8 +106,8 @@ def write_run_facts(deciders: Deciders, rows: str) -> None:
 
 def decide_rows(rows: Iterable[Distilled], deciders: Deciders, reviews: Reviews, params: Filter) -> Iterator[Filtered]:
     """Every row in its order: kept (``Filtered``) or ``Rejected``. The samples of one question are adjacent."""
-    for _, samples in groupby(rows, key=lambda row: row.id):
-        yield from select_answers(reviews.applied(deciders.decided(list(samples))), params)
+    for answers in deciders.decided(rows):
+        yield from select_answers(reviews.applied(answers), params)
 
 
 def select_answers(samples: list[Filtered], params: Filter) -> Iterator[Filtered]:

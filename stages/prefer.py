@@ -58,7 +58,7 @@ def main(
 def preferences(answers_path: Path, store_path: Path, params: Params) -> list[Preference]:
     """The judge's preference on each question of each pair."""
     assert params.prefer
-    pairs = pairs_of(params.compare, ["base", *params.trained_arms])
+    pairs = pairs_of(params.compare, ["base", *params.trained_arms], params.starts)
     names = dict.fromkeys(name for pair in pairs for name in pair)
     answers = {name: read_answers(answers_path / f"{name}.jsonl", name) for name in names}
     matches = [match for first, second in pairs for match in matches_of(first, second, answers)]

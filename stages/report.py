@@ -3,8 +3,8 @@
 In:   data/distilled.jsonl, data/filtered.jsonl, data/rejected.jsonl, data/disagreements.jsonl, data/left_out.jsonl,
       data/too_easy.jsonl, data/distill_failures.jsonl, data/preferences.jsonl, data/reviews.jsonl,
       data/eval (ARM.jsonl of each arm, and its ARM.examples.jsonl where there is one), metrics/collect.json,
-      metrics/difficulty.json, metrics/distill.json, metrics/filter.json, metrics/train (ARM.json, ARM.loss.csv),
-      metrics/compare.json
+      metrics/difficulty.json, metrics/distill.json, metrics/filter.json, metrics/convert (DATASET.json,
+      DATASET.lengths.csv), metrics/train (ARM.json, ARM.loss.csv), metrics/compare.json
 Out:  report/index.html   one file that needs no network and shows a hash of its inputs
       report/rows-1.js, … rows that a page of report.max_mb has no room for
 
@@ -25,26 +25,36 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
 from stages.lib.page import (
     Answers,
+    Dataset,
     InputFile,
     Page,
-    Part,
     PassRateRow,
     PassRates,
     Samples,
-    Step,
     Training,
     render,
     sibling,
     sibling_name,
 )
+from stages.lib.page.flow import (
+    Part,
+    Step,
+    convert_step,
+    difficulty_step,
+    distill_step,
+    dropped_parts,
+    train_step,
+)
 from stages.lib.page.metrics import (
     CollectCounts,
+    ConvertCounts,
     Described,
     DifficultyCounts,
     DistillCounts,
     Example,
     FilterCounts,
     TrainCounts,
+    read_lengths,
     read_losses,
     read_metrics,
 )
@@ -67,7 +77,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Inputs:
-    """The paths of the page's inputs; ``answers`` and ``train_metrics`` are folders."""
+    """The paths of the page's inputs; ``answers``, ``convert_metrics`` and ``train_metrics`` are folders."""
 
     distilled: Path
     filtered: Path
@@ -83,6 +93,7 @@ class Inputs:
     difficulty_metrics: Path
     distill_metrics: Path
     filter_metrics: Path
+    convert_metrics: Path
     train_metrics: Path
     comparison: Path
 
@@ -102,6 +113,7 @@ class Inputs:
 @click.option("--difficulty", "difficulty_metrics", type=READ, required=True, help="Counts of difficulty, read.")
 @click.option("--distill", "distill_metrics", type=READ, required=True, help="Counts of distill, read.")
 @click.option("--filter", "filter_metrics", type=READ, required=True, help="Counts of filter, read.")
+@click.option("--convert", "convert_metrics", type=READ, required=True, help="The datasets' metrics, read.")
 @click.option("--train", "train_metrics", type=READ, required=True, help="The folder of the trainings' metrics, read.")
 @click.option("--compare", "comparison", type=READ, required=True, help="The comparison, read.")
 @click.option("--out", "out_path", type=WRITE, required=True, help="The page, written.")
@@ -143,27 +155,31 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
     flow = read_flow(inputs)
     check_flow(flow, inputs)
-    *_, distill_step, filter_step = flow
-    check_rows(inputs.distilled, len(distilled), distill_step.out, "distill")
-    check_rows(inputs.filtered, len(kept), filter_step.out, "filter")
-    check_rows(inputs.rejected, len(rejected), filter_step.dropped, "filter")
+    *_, asked, judged = flow
+    check_rows(inputs.distilled, len(distilled), asked.out, "distill")
+    check_rows(inputs.filtered, len(kept), judged.out, "filter")
+    check_rows(inputs.rejected, len(rejected), judged.dropped, "filter")
     comparison = read_comparison(inputs.comparison, list(params.trained_arms))
     trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
+    names = dict.fromkeys(training.asked.dataset for training in trainings.values())
+    datasets = {name: read_dataset(inputs.convert_metrics, name) for name in names}
     students = {name: read_students(inputs.answers, name, comparison) for name in comparison.arms}
     answers = {
         name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
     }
     rows = pack(entries(read_sources(inputs, kept, rejected, students, answers)), params.report.max_mb)
     people = [review for _, review in read_reviews(inputs.reviews)]
-    files = hash_files(input_files(inputs, list(params.trained_arms)))
+    files = hash_files(input_files(inputs, list(params.trained_arms), list(datasets)))
     return Page(
         teachers=sorted({row.model for row in distilled}),
         student=PurePath(params.train.student.name).name,
         comparison=comparison,
         flow=flow,
+        branches=read_branches(inputs, datasets, trainings),
         pass_rates=read_pass_rates(inputs, distilled, kept),
         marks=read_marks(inputs),
         reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
+        datasets=datasets,
         trainings=trainings,
         kept=shuffled(kept, params.report.seed)[: params.report.samples],
         rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
@@ -196,23 +212,24 @@ def read_flow(inputs: Inputs) -> list[Step]:
             [training, heldout, *dropped_parts(collected.left_out)],
             [*contamination_remark(collected.unchecked), *texts_remark(collected.texts)],
         ),
-        *([Step("difficulty", measured.taken, difficulty_parts(measured))] if measured.asked else []),
-        Step(
-            "distill",
-            asked.taken,
-            [Part("flow.answers", asked.distilled, "out"), *dropped_parts(asked.failed_by_reason)],
-        ),
+        *([difficulty_step(measured)] if measured.asked else []),
+        distill_step(asked),
         Step(
             "filter", judged.taken, [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]
         ),
     ]
 
 
-def difficulty_parts(counts: DifficultyCounts) -> list[Part]:
-    """The questions for the teacher, and those that are too easy for the student."""
-    values = {"max_solved": counts.max_solved, "samples": counts.samples}
-    too_easy = Part("flow.too_easy", counts.too_easy, "dropped", values=values)
-    return [Part("flow.hard", counts.kept, "out"), too_easy]
+def read_branches(inputs: Inputs, datasets: dict[str, Dataset], trainings: dict[str, Training]) -> list[Step]:
+    """The flow behind the filter: the datasets as conversations, and the rows of each arm; DataError as of the flow."""
+    converted = [convert_step(name, dataset.counts) for name, dataset in datasets.items()]
+    for step in converted:
+        check_step(step, inputs.convert_metrics / f"{step.of}.json", f"convert@{step.of}")
+    trained = [train_step(name, training.seen) for name, training in trainings.items()]
+    for step in trained:
+        path, dataset = inputs.train_metrics / f"{step.of}.json", trainings[step.of].asked.dataset
+        check_rows(path, step.taken, datasets[dataset].counts.rows, f"train@{step.of}")
+    return [*converted, *trained]
 
 
 def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
@@ -248,11 +265,6 @@ def read_marks(inputs: Inputs) -> FilterCounts | None:
     return counts if counts.judge_asked or counts.majority else None
 
 
-def dropped_parts(reasons: dict[str, int]) -> list[Part]:
-    """The dropped rows, by reason."""
-    return [Part("flow.dropped", count, "dropped", reason) for reason, count in reasons.items() if count]
-
-
 def check_flow(flow: list[Step], inputs: Inputs) -> None:
     """DataError unless each stage accounts for all its rows, and took all rows of the one before.
 
@@ -265,13 +277,18 @@ def check_flow(flow: list[Step], inputs: Inputs) -> None:
         "filter": inputs.filter_metrics,
     }
     for step in flow:
-        gone = sum(part.count for part in step.parts)
-        if gone != step.taken:
-            raise DataError(f"{paths[step.name]}: {step.taken} rows in, {gone} out or dropped. {rebuild(step.name)}")
+        check_step(step, paths[step.name], step.name)
     steps = {step.name: step for step in flow}
     if measured := steps.get("difficulty"):
         check_rows(inputs.difficulty_metrics, measured.taken, steps["collect"].out, "difficulty")
     check_rows(inputs.filter_metrics, steps["filter"].taken, steps["distill"].out, "filter")
+
+
+def check_step(step: Step, path: Path, stage: str) -> None:
+    """DataError unless a stage accounts for all its rows."""
+    gone = sum(part.count for part in step.parts)
+    if gone != step.taken:
+        raise DataError(f"{path}: {step.taken} rows in, {gone} out or dropped. {rebuild(stage)}")
 
 
 def check_rows(path: Path, rows: int, counted: int, stage: str) -> None:
@@ -294,6 +311,13 @@ def read_training(folder: Path, name: str, params: Params) -> Training:
     advice = rebuild(f"{'train-on-policy' if name in params.on_policy else 'train'}@{name}")
     seen = read_metrics(folder / f"{name}.json", TrainCounts, advice)
     return Training(params.trained_arms[name], seen, read_losses(folder / f"{name}.loss.csv", advice))
+
+
+def read_dataset(folder: Path, name: str) -> Dataset:
+    """A dataset's counts and the lengths of its conversations."""
+    advice = rebuild(f"convert@{name}")
+    counts = read_metrics(folder / f"{name}.json", ConvertCounts, advice)
+    return Dataset(counts, read_lengths(folder / f"{name}.lengths.csv", advice))
 
 
 def read_sources(
@@ -392,7 +416,7 @@ def shuffled(rows: list[R], seed: int) -> list[R]:
     return order
 
 
-def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
+def input_files(inputs: Inputs, names: list[str], datasets: list[str]) -> list[Path]:
     """All input files of the page, in a fixed order."""
     return [
         inputs.distilled,
@@ -410,6 +434,7 @@ def input_files(inputs: Inputs, names: list[str]) -> list[Path]:
         inputs.difficulty_metrics,
         inputs.distill_metrics,
         inputs.filter_metrics,
+        *(inputs.convert_metrics / f"{name}{suffix}" for name in datasets for suffix in (".json", ".lengths.csv")),
         *(inputs.train_metrics / f"{name}{suffix}" for name in names for suffix in (".json", ".loss.csv")),
         inputs.comparison,
     ]

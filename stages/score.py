@@ -42,13 +42,12 @@ from stages.lib.runtime.versions import versions
 from stages.lib.store.answer_store import default_path
 from stages.lib.students import student_folder
 from stages.lib.teacher.backends.openai_compatible import endpoint_at
-from stages.lib.trainers.trl import measured
-from stages.lib.trainers.trl.prompts import Tokens, tokens_of
+from stages.lib.tokens import Tokens, tokens_of
+from stages.lib.tokens.length import fitting_rows, measured
+from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.training import Conversation, Job
 from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
-from stages.lib.training.length import fitting_rows
-from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.lib.vocabulary import check_same_vocabulary
 
 log = logging.getLogger("distillery.score")

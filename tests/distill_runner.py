@@ -207,7 +207,7 @@ class Server:
 
     async def _serve(self, listening: threading.Event) -> None:
         application = web.Application(client_max_size=2**26)
-        application.router.add_post("/v1/chat/completions", self._answer)
+        self._add_routes(application.router)
         app_runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await app_runner.setup()
         await web.TCPSite(app_runner, "127.0.0.1", self.port).start()
@@ -216,6 +216,9 @@ class Server:
         listening.set()
         await self._stop.wait()
         await app_runner.cleanup()
+
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v1/chat/completions", self._answer)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

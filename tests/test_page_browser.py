@@ -231,6 +231,23 @@ def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callabl
     assert "filtered preferred" in page.locator("#rows-list").inner_text()
 
 
+def test_a_regex_that_backtracks_without_end_is_ended_and_the_page_answers(opened: Callable[..., Page]) -> None:
+    page = opened("#rows")
+    page.fill("#search", "/(a+)+b/")
+    expect(page.locator("#rows-list")).to_have_attribute("aria-busy", "true")
+    page.click("#theme")  # while it searches
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    page.fill("#search", "the base arm")  # waits for a worker
+    expect(page.locator("#rows-found")).to_have_text(re.compile(r"^38 "))
+    page.fill("#search", "/(a+)+b/")
+    expect(page.locator("#search-error")).to_have_text(re.compile(r"^A text took longer than 2 seconds"))
+    page.fill("#search", "/base arm .*(the)+ answer/is")
+    expect(page.locator("#rows-found")).to_have_text(re.compile(r"^0 "))
+    page.fill("#search", "/base arm .*(the )+answer/is")
+    expect(page.locator("#rows-found")).to_have_text(re.compile(r"^38 "))
+    assert page.locator("#search-error").inner_text() == ""
+
+
 def test_each_view_and_each_sample_has_a_link(opened: Callable[..., Page]) -> None:
     page = opened("#rows?q=filtered&kind=student&sort=tokens")
     assert page.input_value("#search") == "filtered"
@@ -339,6 +356,7 @@ def test_the_switches_change_language_and_theme_and_stay(opened: Callable[..., P
 def test_hostile_text_is_text_in_every_view(opened: Callable[..., Page]) -> None:
     page = opened("#rows?q=zero")
     title = page.title()
+    expect(page.locator("#rows-list")).to_have_attribute("aria-busy", "false")
     for summary in page.locator("#rows-list > details > summary").all():
         summary.click()
     assert '<img src=x onerror="document.title=`taken`">' in page.locator("#rows-list").inner_text()

@@ -48,7 +48,10 @@ def test_the_committed_params_are_valid() -> None:
 
 
 # what is not there where nothing reads it, and shapes no result: the rest of the schema has no defaults
-ABSENT = {f"Run.{name}" for name in ("api_key_variables", "embedded", "endpoints", "served", "prices", "budget")}
+ABSENT = {f"Run.{name}" for name in ("api_key_variables", "batch", "embedded", "endpoints", "served")}
+ABSENT |= {f"Run.{name}" for name in ("prices", "budget")} | {
+    f"Batches.{name}" for name in ("teacher", "judge", "prefer")
+}
 # and the columns that a table does not have
 ABSENT |= {f"Columns.{name}" for name in ("question", "answer", "solution", "id", "history", "system")}
 ABSENT |= {f"_Columns.{name}" for name in ("answer", "solution", "id", "model")}

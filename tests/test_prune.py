@@ -21,7 +21,7 @@ LEFT_BY_FILTERED = {
     "metrics/train/filtered.loss.csv",
     "models/filtered",
 }
-LEFT_BY_CONTROL = {"data/sharegpt/control", "metrics/convert/control.json"}
+LEFT_BY_CONTROL = {"data/sharegpt/control", "metrics/convert/control.json", "metrics/convert/control.lengths.csv"}
 
 
 def without_filtered_and_control(workspace: Workspace) -> None:

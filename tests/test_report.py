@@ -22,6 +22,7 @@ from stages.compare import main as compare
 from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
+from stages.lib.comparison.warnings import sentence
 from stages.lib.page import language
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
@@ -64,6 +65,7 @@ INPUTS = {
     "--difficulty": "metrics/difficulty.json",
     "--distill": "metrics/distill.json",
     "--filter": "metrics/filter.json",
+    "--convert": "metrics/convert",
     "--train": "metrics/train",
     "--compare": "metrics/compare.json",
 }
@@ -221,6 +223,11 @@ def write_training(folder: Path, name: str, losses: list[str]) -> None:
     steps = 32 if name == "unfiltered" else 22
     training = {"rows": 4 * steps, "rows_shortened": 0, "rows_too_long": 0, "steps": steps, "epochs": 1.0}
     write_json(folder / f"metrics/train/{name}.json", training | {"tokens_trained": 9000, "effective_batch": 4})
+    tokens = {"sum": 9000, "p50": 90, "p90": 100, "p99": 110, "max": 120}
+    converted = {"in": 4 * steps, "rows": 4 * steps, "dropped": {"empty_text": 0}, "tokens": tokens}
+    write_json(folder / f"metrics/convert/{name}.json", converted)
+    lengths = [("tokens", "share"), ("80", "0.0"), ("90", "0.5"), ("120", "1.0")]
+    write_csv(folder / f"metrics/convert/{name}.lengths.csv", lengths)
     lines = [(str(step), loss, "0.001") for step, loss in enumerate(losses, start=1)]
     write_csv(folder / f"metrics/train/{name}.loss.csv", [("step", "loss", "learning_rate"), *lines])
 
@@ -418,9 +425,9 @@ def test_a_benchmark_of_several_languages_is_shown_by_language(run: Path, page: 
         lambda document: document["arms"]["base"]["benchmarks"]["heldout"].update(languages=languages),
     )
     parsed = Parsed(page(run))
-    assert "heldout by language" in parsed.text
-    assert ["language", "base", "unfiltered", "filtered"] in parsed.rows
-    assert ["zh", "41.0", "–", "–"] in parsed.rows
+    assert ["benchmark", "arm", "all", "zh", "sw"] in parsed.rows
+    assert ["heldout", "base", "2.5", "41.0", "13.0"] in parsed.rows
+    assert ["heldout", "filtered", "37.5", "–", "–"] in parsed.rows
 
 
 def test_examples_of_the_audit_stand_under_their_arm(run: Path, page: Callable[..., str]) -> None:
@@ -456,10 +463,11 @@ def test_the_noise_of_the_measure_stands_under_the_interval(run: Path, page: Cal
 
 
 def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:
-    warnings = json.loads((run / "metrics/compare.json").read_text())["warnings"]
+    warnings = Comparison.model_validate_json((run / "metrics/compare.json").read_bytes()).warnings
     assert warnings
-    text = Parsed(page(run)).text
-    assert all(warning in text for warning in warnings)
+    html = page(run)
+    assert all(sentence(warning) in Parsed(html).text for warning in warnings)
+    assert f'data-word="warning.{warnings[0].code}" data-values=' in html, "the script puts it into Chinese"
 
 
 def test_the_page_says_where_every_row_went(run: Path, page: Callable[..., str]) -> None:
@@ -579,7 +587,7 @@ def test_the_page_is_named_by_the_hashes_of_its_inputs(run: Path, page: Callable
     name, *sums = titles
     files = [str(run / path) for path in INPUTS.values() if path.endswith((".json", ".jsonl"))]
     assert {hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files} < set(sums)
-    assert len(sums) == len(files) + 3 + 2 * 2
+    assert len(sums) == len(files) + 3 + 2 * 2 + 2 * 2
     assert name == hashlib.sha256("".join(f"{sha256}\n" for sha256 in sums).encode()).hexdigest()
     edit(run / "data/eval/filtered.jsonl", lambda row: row.update(response="another"))
     assert name not in page(run)
@@ -597,7 +605,8 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
             lambda row: row.update(question=HOSTILE, response=HOSTILE, prediction=HOSTILE),
         )
     write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
-    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(HOSTILE))
+    warned = {"code": "setting", "arms": ["base"], "values": {"setting": HOSTILE, "values": HOSTILE}}
+    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(warned))
     parsed = Parsed(page(run, everything))
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
     assert parsed.text.count(HOSTILE) >= 17

@@ -19,6 +19,7 @@ from benchmarks.seeds import (
 )
 from stages.lib.params import load_params
 from stages.lib.statistics.evaluations import Answer, Answers
+from tests.trainings import ON_POLICY
 from tests.workspace import ROOT, Workspace, stages_in
 
 Params = Callable[..., Path]
@@ -73,6 +74,34 @@ def test_arms_are_the_profiles_or_a_dataset_trained_like_the_first() -> None:
         chosen_params(ROOT / "params.yaml", "controll", ())
 
 
+def test_an_on_policy_arm_brings_the_arms_that_it_starts_from_and_learns_from(project_params: Params) -> None:
+    longer = {"dataset": "filtered", "num_train_epochs": 4.0, "max_steps": None, "learning_rate": 0.001}
+    taught = ON_POLICY | {"teacher": {"source": "longer", "worked_examples": 0}}
+    nearer = ON_POLICY | {"teacher": {"source": "big", "worked_examples": 0}}
+    path = project_params(
+        {
+            "arms.longer": longer | {"cutoff_len": 512, "alpha": 0.0},
+            "on_policy": {"polished": taught, "nearer": nearer},
+            "teachers": {"big": {"kind": "path", "name": "somewhere"}},
+        }
+    )
+    params = chosen_params(path, "polished", ())
+    assert (list(params["arms"]), list(params["on_policy"])) == (["filtered", "longer"], ["polished"])
+    assert params["teachers"] == {}
+    against_base = [["filtered", "base"], ["longer", "base"], ["polished", "base"]]
+    assert params["compare"]["pairs"] == [*against_base, ["polished", "filtered"]]
+    params = chosen_params(path, "control,nearer", ())
+    assert (list(params["arms"]), list(params["teachers"])) == (["filtered", "control"], ["big"])
+    assert list(chosen_params(path, "", ())["on_policy"]) == ["polished", "nearer"], "all arms are the default"
+
+
+def test_a_setting_may_add_an_arm_and_the_pairs_to_compare() -> None:
+    arm = ON_POLICY | {"start_from": "unfiltered", "teacher": {"source": "filtered", "worked_examples": 0}}
+    pairs = "compare.pairs=[[polished, unfiltered], [polished, filtered], [control, base]]"
+    params = chosen_params(ROOT / "params.yaml", "polished", (f"on_policy.polished={json.dumps(arm)}", pairs))
+    assert params["compare"]["pairs"] == [["polished", "unfiltered"], ["polished", "filtered"]]
+
+
 def test_equal_steps_add_an_arm_for_each_that_has_others(tmp_path: Path) -> None:
     params = chosen_params(ROOT / "params.yaml", "unfiltered,filtered,control", ())
     (tmp_path / "metrics" / "train").mkdir(parents=True)
@@ -89,7 +118,9 @@ def run(seed: str, base: str, filtered: str, heldout: bytes, params: Path) -> Ru
         return {"heldout": {f"q{n}": Answer(each == "1", f"q{n}") for n, each in enumerate(right)}}
 
     found = {"base": answers(base), "filtered": answers(filtered)}
-    return Run(seed, load_params(params), found, {"base": f"hash {base}", "filtered": f"hash {filtered}"}, heldout)
+    hashes = {"base": f"hash {base}", "filtered": f"hash {filtered}"}
+    curve = [0.2 * int(seed.replace("own", "4")), 0.3, 0.2, 0.1, 0.06]
+    return Run(seed, load_params(params), found, hashes, heldout, {"filtered": curve})
 
 
 def test_each_seed_is_one_observation_and_each_question_another(project_params: Params) -> None:
@@ -105,7 +136,9 @@ def test_each_seed_is_one_observation_and_each_question_another(project_params: 
     assert "| heldout | filtered | 50.0 | 75.0 | 25.0 | **50.0** |" in table
     # scipy.stats.t.interval(0.95, 2, 1/3, 0.144338/3**0.5): -0.0252 to 0.6919
     assert "| filtered − base | heldout | +25.0 | +50.0 | +25.0 | **+33.3** | −2.5 – +69.2 |" in table
-    assert table.rstrip().endswith("| 12 |"), "twelve questions"
+    assert "| 12 |\n" in table, "twelve questions"
+    assert found.divergence["filtered"][1] == [0.8, 0.3, 0.2, 0.1, 0.06]
+    assert table.endswith("| filtered | 0.600 → 0.060 | 0.800 → 0.060 | 1.000 → 0.060 |"), "a quarter of the steps"
     same = [run(seed, base, filtered, b"", path) for seed, base, filtered in rights]
     assert summary(same, "own", []).questions == {"heldout": "the same"}
     assert markdown(same) != table, "four questions, each asked of three trainings, are four clusters"

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from benchmarks.coverage import Cell, Measured, cells, draw, measure
 from stages.lib.comparison.results import Churn
-from stages.lib.statistics.noise import churn_alone, over_trainings
+from stages.lib.statistics.noise import churn_alone, error_of, over_trainings
 from stages.lib.statistics.paired import (
     PairedDifference,
     cluster_means,
@@ -241,11 +241,28 @@ class TestNoise:
     @pytest.mark.parametrize("trainings", [2, 3, 5, 10])
     def test_the_interval_over_trainings_is_the_textbooks_and_as_wide_as_the_page_says(self, trainings: int) -> None:
         found = np.random.default_rng(3).normal(0.05, 0.04, trainings)
-        mean, low, high = over_trainings([*found], 0.95)
+        over = over_trainings([*found], 0.95)
         expected = stats.t.interval(0.95, trainings - 1, found.mean(), found.std(ddof=1) / trainings**0.5)
-        assert (mean, low, high) == pytest.approx((found.mean(), *np.clip(expected, -1, 1)))
+        assert (over.mean, over.low, over.high) == pytest.approx((found.mean(), *np.clip(expected, -1, 1)))
+        assert over.spread == "trainings"
         widths = {2: 9.0, 3: 2.5, 5: 1.2, 10: 0.7}  # docs/comparison.md, in standard deviations
         assert (expected[1] - expected[0]) / 2 / found.std(ddof=1) == pytest.approx(widths[trainings], abs=0.05)
+
+    def test_equal_differences_are_no_certainty(self) -> None:
+        same = over_trainings([0.1, 0.1, 0.1], 0.95)
+        assert (same.low, same.high, same.spread) == (None, None, "none")
+        drawn = over_trainings([0.1, 0.1, 0.1], 0.95, error=0.034)
+        assert drawn.spread == "questions"
+        assert (drawn.low, drawn.high) == pytest.approx(stats.t.interval(0.95, 2, 0.1, 0.034 / 3**0.5))
+        low, high = stats.norm.interval(0.95, 0.1, 0.034)
+        assert error_of(0.1, low, high, 0.95) == pytest.approx(0.034)
+
+    @pytest.mark.parametrize("between", [0.0, 0.01, 0.05])
+    def test_with_questions_drawn_again_the_interval_has_at_least_its_coverage(self, between: float) -> None:
+        error = 0.034
+        draws = np.random.default_rng(3).normal(0.1, np.hypot(error, between), (2000, 3))
+        found = [over_trainings([*each], 0.95, error) for each in draws]
+        assert np.mean([each.low is not None and each.low <= 0.1 <= (each.high or 0) for each in found]) >= 0.945
 
     def test_churn_alone_contains_the_change_of_a_difference_in_19_of_20_second_passes(self) -> None:
         n, ps = 400, (0.03, 0.01)

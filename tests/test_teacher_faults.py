@@ -462,7 +462,9 @@ def test_what_is_in_flight_is_kept_when_the_questions_cannot_be_read_any_more(
         for number in range(12):
             if passes == 2 and number == 6:  # the disk gives the file no more, while the first answers are on their way
                 raise OSError(5, "Input/output error")
-            yield chat_request(respondent.identity, params.distill.teacher, f"What is {number} + 1?", sample=0)
+            yield chat_request(
+                respondent.identity(params.run), params.distill.teacher, f"What is {number} + 1?", sample=0
+            )
 
     with open_store(runner.store) as store, pytest.raises(OSError, match="Input/output error"):
         ask_missing(respondent, requests, params.run, store, AskResult())

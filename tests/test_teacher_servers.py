@@ -39,9 +39,13 @@ def entry(server: Server | str, **values: Any) -> dict[str, Any]:
     return {"base_url": server if isinstance(server, str) else server.base_url, "weight": 1.0, **limits, **values}
 
 
+def name_servers(runner: DistillRunner, *entries: dict[str, Any], **values: Any) -> None:
+    runner.settings["run.endpoints.teacher"] = {"name": None, "aliases": [], "servers": list(entries)} | values
+
+
 def use(runner: DistillRunner, *entries: dict[str, Any]) -> None:
     runner.set(kind="openai_compatible", base_url=NAMED)
-    runner.settings["run.endpoints.teacher"] = list(entries)
+    name_servers(runner, *entries)
 
 
 def facts(runner: DistillRunner) -> list[dict[str, Any]]:
@@ -145,16 +149,46 @@ def test_answers_bought_at_the_named_address_are_not_bought_again(runner: Distil
     runner.ask(*(question(number) for number in range(5)))
     runner.run("before")
     replicas = [serve(good), serve(good)]
-    runner.settings["run.endpoints.teacher"] = [entry(each) for each in replicas]
+    name_servers(runner, *map(entry, replicas))
     runner.ask(*(question(number) for number in range(8)))
     runner.run("after")
     assert [len(each.asked) for each in (server, *replicas)].count(0) == 0
     assert sum(len(each.asked) for each in replicas) == 3
-    assert runner.distilled("after")[:5] == runner.distilled("before")
+    rows = runner.distilled("after")
+    assert rows[:5] == runner.distilled("before")
+    assert {row["served_by"] for row in rows[5:]} <= {each.base_url for each in replicas}
+    runner.run("again")
+    assert runner.outputs("again") == runner.outputs("after")
     records = list(stored_records(runner.store))
     assert [record.served_by for record in records[:5]] == [None] * 5
     assert {record.served_by for record in records[5:]} <= {each.base_url for each in replicas}
     assert {record.request["endpoint"] for record in records} == {server.base_url}
+
+
+def test_under_a_name_answers_of_the_former_addresses_count_and_the_address_in_params_may_change(
+    runner: DistillRunner, serve: Serve
+) -> None:
+    first, second, third = serve(good), serve(good), serve(good)
+    runner.ask(*(question(number) for number in range(9)))
+    questions = (runner.folder / "questions.jsonl").read_text().splitlines(keepends=True)
+    for number, server in enumerate((first, second)):  # two hosts bought at an address each
+        runner.use(server)
+        (runner.folder / "questions.jsonl").write_text("".join(questions[3 * number : 3 * number + 3]))
+        runner.run()
+    (runner.folder / "questions.jsonl").write_text("".join(questions))
+    name_servers(runner, entry(third), name="r1", aliases=[first.base_url])
+    runner.run("named")
+    assert [len(each.asked) for each in (first, second, third)] == [3, 3, 3]
+    assert [record.request["endpoint"] for record in stored_records(runner.store)][6:] == ["r1"] * 3
+    # another host: its own address in params, and the addresses of the others are nobody's any more
+    runner.set(base_url="http://elsewhere.example/v1")
+    name_servers(runner, entry(nobody()), name="r1", aliases=[first.base_url, f"{second.base_url}/"])
+    runner.run("elsewhere")
+    assert runner.outputs("elsewhere") == runner.outputs("named")
+    runner.settings["run.offline"] = True
+    name_servers(runner, entry(nobody()), name="r1")
+    runner.run("without the aliases")
+    assert len(runner.distilled("without the aliases")) == 3
 
 
 def test_a_server_has_a_key_of_its_own(runner: DistillRunner, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +213,7 @@ def test_one_budget_is_kept_over_all_servers(runner: DistillRunner, serve: Serve
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ([], "run.endpoints.teacher: List should have at least 1 item"),
+        ([], "run.endpoints.teacher.servers: List should have at least 1 item"),
         ([entry("http://a/v1"), entry("http://a/v1/")], "http://a/v1 is listed twice"),
         ([entry("http://me:secret@a/v1")], "must not have a user, password or query"),
     ],
@@ -193,6 +227,6 @@ def test_wrong_servers_are_told_in_one_line(
 
 
 def test_servers_of_an_embedded_teacher_are_refused(runner: DistillRunner) -> None:
-    runner.settings["run.endpoints.teacher"] = [entry("http://a/v1")]
+    name_servers(runner, entry("http://a/v1"))
     runner.ask(question(0))
     assert "run.endpoints.teacher: only distill.teacher with kind: openai_compatible reads it" in runner.refused()

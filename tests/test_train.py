@@ -353,8 +353,8 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
 def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer
+    from stages.lib.tokens.tokenizer import end_of_turn
     from stages.lib.training import Conversation, Job
-    from stages.lib.training.tokenizer import end_of_turn
 
     params = load_params(Path("params.yaml"))
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
@@ -409,8 +409,8 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
     from transformers import AutoTokenizer
 
     from stages.lib.params import load_params
+    from stages.lib.tokens.tokenizer import check_end_is_trained
     from stages.lib.training import Conversation, Job, TrainingError
-    from stages.lib.training.tokenizer import check_end_is_trained
 
     params, tokenizer = load_params(Path("params.yaml")), AutoTokenizer.from_pretrained(tiny_student)
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers

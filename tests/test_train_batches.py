@@ -11,10 +11,10 @@ import pytest
 from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
+from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
 from stages.lib.training import Conversation, Job
-from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.train import main as train
 from tests.trainings import write_sharegpt
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.trainers import trl
+from stages.lib.tokens.length import FittingRows, Row, cut, fitting_rows, measured, reasoning_ends
 from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.length import FittingRows, cut, fitting_rows, reasoning_ends
 
 MARKERS = ("<think>", "</think>", "<answer>", "</answer>")
 SENTENCES = [f"Step {n}: {n} plus {n} is {2 * n}." for n in range(40)]
@@ -50,7 +49,7 @@ def job(tiny_params: Callable[..., Path], tiny_student: Path, tmp_path: Path) ->
     return make
 
 
-def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[trl._Row] | FittingRows[openmind_tokens.Row]:
+def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[Row] | FittingRows[openmind_tokens.Row]:
     """What a trainer would see of a job, by its own count of tokens."""
     from transformers import AutoTokenizer
 
@@ -59,7 +58,7 @@ def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[trl._Row]
             replace(job, student=older_student), AutoTokenizer.from_pretrained(older_student)
         )
     tokenizer = AutoTokenizer.from_pretrained(job.student)
-    return fitting_rows(job, lambda conversations: trl.measured(job, conversations, tokenizer))
+    return fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer))
 
 
 @pytest.mark.parametrize("trainer", ["trl", "openmind"])

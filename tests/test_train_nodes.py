@@ -17,7 +17,7 @@ from tests.test_nodes import free_port
 from tests.test_train_batches import uneven
 from tests.test_train_llamafactory import PROGRAM
 from tests.test_train_llamafactory import changed_params as llamafactory_params
-from tests.test_train_processes import SHARED, ZERO2, difference
+from tests.test_train_processes import SHARED, ZERO2, difference, losses
 from tests.trainings import installed, write_sharegpt
 from tests.workspace import ROOT, write_changed_params
 
@@ -60,10 +60,6 @@ def train_together(folders: list[Path]) -> None:
     assert {path.suffix for path in (folders[1] / ".cache" / "training").iterdir()} == {".log"}
     last = (folders[1] / "stderr").read_text().splitlines()[-1]
     assert last == "train: filtered: node 0 has trained and saved it; node 1 is done"
-
-
-def losses(path: Path) -> list[float]:
-    return [float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]]
 
 
 @pytest.mark.heavy

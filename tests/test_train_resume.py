@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from stages.lib.params import LocalStudent, load_params
 from stages.lib.trainers.trl import estimated_size
@@ -25,7 +26,7 @@ from stages.lib.training.identity import student_identity
 from stages.lib.training.resources import Sharing, Size, check_disk, check_memory, explain_out_of_memory
 from stages.train import main as train
 from tests.trainings import assert_curve_grew, sums, write_sharegpt
-from tests.workspace import ROOT
+from tests.workspace import ROOT, write_plain_params
 
 Params = Callable[..., Path]
 OFTEN = {"run.checkpoint_steps": 5, "arms.filtered.max_steps": 60, "run.threads": 1}
@@ -61,17 +62,51 @@ def kill_after_a_checkpoint(arguments: list[str], tmp_path: Path) -> Path:
     return found[0].parent
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) -> Callable[[str], Path]:
+    """A folder with a training that was killed after a checkpoint, with LoRA or full, and an undisturbed one."""
+
+    @cache
+    def trained(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DVC_ROOT", str(folder))
+            write_killed_params(folder, tiny_student, kind)
+            result = CliRunner().invoke(train, options(folder, folder / "params.yaml", "undisturbed"))
+            assert result.exit_code == 0, result.output
+            kill_after_a_checkpoint(options(folder, folder / "params.yaml"), folder)
+        assert not (folder / "model").exists()
+        assert_curve_grew(folder)
+        return folder
+
+    return trained
+
+
+def write_killed_params(folder: Path, student: Path, kind: str, changes: dict[str, Any] | None = None) -> None:
+    own: dict[str, Any] = {"train.student.kind": "path", "train.student.name": str(student)} | OFTEN
+    own |= {"train.finetuning.kind": kind} | ({"train.finetuning.dropout": 0.1} if kind == "lora" else {})
+    write_plain_params(ROOT / "params.yaml", own | (changes or {}), folder / "params.yaml")
+
+
+def assert_undisturbed(folder: Path) -> None:
+    """The weights and metrics are the bytes of the training that was not killed."""
+    for path in (folder / "undisturbed").iterdir():
+        assert path.read_bytes() == (folder / "model" / path.name).read_bytes(), path.name
+    for suffix in ("json", "csv"):
+        assert (folder / f"model.{suffix}").read_bytes() == (folder / f"undisturbed.{suffix}").read_bytes()
+    assert not scratch(folder).exists(), "checkpoints were to be deleted on success"
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
-    tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    killed: Callable[[str], Path],
+    runs: Callable[..., Result],
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    params = tiny_params({**OFTEN, "train.finetuning.kind": kind, "train.finetuning.dropout": 0.1})
-    arguments = options(tmp_path, params)
-    runs(train, *options(tmp_path, params, "undisturbed"))
-    kill_after_a_checkpoint(arguments, tmp_path)
-    assert not (tmp_path / "model").exists()
-    assert_curve_grew(tmp_path)
+    shutil.copytree(killed(kind), tmp_path, dirs_exist_ok=True)
     (folder,) = scratch(tmp_path).iterdir()
     newest = last_checkpoint(folder)
     assert newest is not None
@@ -79,13 +114,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     shutil.copytree(newest, torn)
     (torn / "trainer_state.json").unlink()
     caplog.set_level(logging.INFO, "distillery")
-    runs(train, *arguments)
+    runs(train, *options(tmp_path, tmp_path / "params.yaml"))
     assert f"resuming from step {newest.name.removeprefix('checkpoint-')} " in caplog.text
-    for path in (tmp_path / "undisturbed").iterdir():
-        assert path.read_bytes() == (tmp_path / "model" / path.name).read_bytes(), path.name
-    for suffix in ("json", "csv"):
-        assert (tmp_path / f"model.{suffix}").read_bytes() == (tmp_path / f"undisturbed.{suffix}").read_bytes()
-    assert not scratch(tmp_path).exists(), "checkpoints were to be deleted on success"
+    assert_undisturbed(tmp_path)
     took = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
     assert took["resumed_at"] == int(newest.name.removeprefix("checkpoint-"))
 
@@ -154,27 +185,31 @@ def test_checkpoints_of_other_params_are_never_resumed_from_and_are_removed_on_s
 
 @pytest.mark.heavy
 def test_resume_false_begins_anew(
-    tmp_path: Path, tiny_params: Params, runs: Callable[..., Result], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    tiny_student: Path,
+    killed: Callable[[str], Path],
+    runs: Callable[..., Result],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "distillery")
-    arguments = options(tmp_path, tiny_params(OFTEN))
-    kill_after_a_checkpoint(arguments, tmp_path)
-    runs(train, *options(tmp_path, tiny_params(OFTEN | {"run.resume": False})))
+    shutil.copytree(killed("lora"), tmp_path, dirs_exist_ok=True)
+    write_killed_params(tmp_path, tiny_student, "lora", {"run.resume": False})
+    runs(train, *options(tmp_path, tmp_path / "params.yaml"))
     assert "resuming from" not in caplog.text
-    assert json.loads((tmp_path / "model.json").read_bytes())["steps"] == 60
+    assert_undisturbed(tmp_path)
 
 
 @pytest.mark.heavy
 def test_a_training_that_runs_already_is_not_run_twice(
-    tmp_path: Path, tiny_params: Params, refuses: Callable[..., str]
+    tmp_path: Path, killed: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
-    arguments = options(tmp_path, tiny_params(OFTEN))
-    checkpoint = kill_after_a_checkpoint(arguments, tmp_path)
-    with (checkpoint.parent / "lock").open() as lock:
+    shutil.copytree(killed("lora"), tmp_path, dirs_exist_ok=True)
+    (folder,) = scratch(tmp_path).iterdir()
+    with (folder / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        line = refuses(train, *arguments)
+        line = refuses(train, *options(tmp_path, tmp_path / "params.yaml"))
     assert "another process trains 'filtered' on the same rows and params" in line
-    assert checkpoint.is_dir()
+    assert list(folder.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("present", [[], ["model-00001-of-00002.safetensors"]])

@@ -12,11 +12,11 @@ from click.testing import Result
 
 from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.params import load_params
+from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.teacher import FIELDS, follow_teacher, kl_with_rest, mixed_loss
 from stages.lib.training import Job
 from stages.lib.training.checkpoints import digest
-from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.score import main as score
 from stages.train import main as train
 from tests.test_train_batches import uneven

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stages.lib.params import prompt_text
+from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.training import Conversation, Job, TrainingError, external_inputs
 from stages.lib.training.checkpoints import last_checkpoint
-from stages.lib.training.external_tokens import Tokens, measured_rows
-from stages.lib.training.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.training.external_tokens import OwnTokens, measured_rows
 from stages.train import main as train
 from tests.workspace import ROOT
 
@@ -68,10 +68,12 @@ def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None 
 
 def found_of(stage: subprocess.Popen[Any], tmp_path: Path, pattern: str) -> Path:
     """What a running stage writes in its scratch folder, as soon as it is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (found := sorted((tmp_path / ".cache" / "training" / "filtered").glob(pattern))):
         assert stage.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            stage.kill()
+            pytest.fail(f"no {pattern} within 300 s")
         time.sleep(0.002)
     return found[0]
 
@@ -198,7 +200,7 @@ def conversations_of_all_kinds() -> list[Conversation]:
     return [*sums(2), long, several]
 
 
-def assert_trains_on_the_answers_tokens(own: Tokens, program: Path, job: Job, seen: list[dict[str, Any]]) -> None:
+def assert_trains_on_the_answers_tokens(own: OwnTokens, program: Path, job: Job, seen: list[dict[str, Any]]) -> None:
     """What a trainer itself makes of a ChatML job's rows: the prompts of evaluation, and a loss on answers alone.
 
     ``seen`` are the rows that its own training would read, ``{"ids": …, "labels": …}``, in any order.
@@ -221,7 +223,7 @@ def assert_trains_on_the_answers_tokens(own: Tokens, program: Path, job: Job, se
     assert sorted(each.tokens for each in measured.rows) == sorted(map(len, rows))
 
 
-def assert_leaves_whole_just_where_we_say(own: Tokens, program: Path, job: Callable[..., Job]) -> None:
+def assert_leaves_whole_just_where_we_say(own: OwnTokens, program: Path, job: Callable[..., Job]) -> None:
     """A row of just ``cutoff_len`` tokens fits, one more does not."""
     row = sums(1)[0]
     tokenizer = aligned_tokenizer(job())

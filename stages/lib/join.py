@@ -6,8 +6,9 @@
 In:   params.yaml and data/sharegpt/DATASET, the same as on node 0: git and 'make pull', or one shared folder
 Out:  .cache/training/ARM.node-1.log    the output of this node's processes
 
-It may start before node 0, and waits for it (NODES_TIMEOUT_S, 1800). It ends when node 0 has saved the student, or in
-one line when the training failed on any node. docs/hosts.md has more, with Slurm.
+It may start before node 0, and waits for it (NODES_TIMEOUT_S, 1800). It ends when node 0 has trained, or in one line
+when the training failed on any node. It ends at once where nothing is left to train: node 0 has final weights, or does
+not listen while the arm's result in dvc.lock is here and up to date. docs/hosts.md has more, with Slurm.
 """
 
 import importlib
@@ -22,6 +23,7 @@ from stages.lib.params import ParamsError, load_params
 from stages.lib.students import student_folder
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.dataset import read_dataset
+from stages.lib.training.meeting import listens
 from stages.lib.training.nodes import KINDS, nodes_of
 
 log = logging.getLogger("distillery.train")
@@ -42,6 +44,14 @@ def main(name: str, params_path: Path) -> None:
             "NODE_RANK: this is node 0, or the only one. Run 'make train' here, and 'make join' on the others with "
             "NNODES, NODE_RANK (1, 2, …), MASTER_ADDR and MASTER_PORT."
         )
+    if not listens(nodes) and is_trained(name):
+        log.info(
+            "train: %s: models/%s is up to date, so node 0 has finished and there is nothing to join. If node 0 is to "
+            "train it again ('dvc repro --force'), start node 0 first.",
+            name,
+            name,
+        )
+        return
     job = Job(
         name=name,
         conversations=read_dataset(Path("data/sharegpt") / params.arms[name].dataset),
@@ -53,8 +63,24 @@ def main(name: str, params_path: Path) -> None:
         out=Path("models") / name,  # node 0 writes it
         nodes=nodes,
     )
-    importlib.import_module(f"stages.lib.trainers.{kind}").join(job)
-    log.info("train: %s: node 0 has trained and saved it; node %d is done", name, nodes.rank)
+    if importlib.import_module(f"stages.lib.trainers.{kind}").join(job):
+        log.info("train: %s: node 0 has trained and saved it; node %d is done", name, nodes.rank)
+    else:
+        log.info("train: %s: node 0 had its final weights already: there is nothing to join", name)
+
+
+def is_trained(name: str) -> bool:
+    """Whether the arm's result is here and dvc.lock names it for these inputs: 'make train' would skip it."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:  # without its lock: in a shared folder, node 0 may hold it or be about to
+            stage = repo.stage.load_one(name=f"train@{name}")
+            here = all(Path(out.fs_path).exists() for out in stage.outs)
+            return here and not stage.changed_stage() and not any(dep.status() for dep in stage.deps)
+    except DvcException:
+        return False
 
 
 if __name__ == "__main__":

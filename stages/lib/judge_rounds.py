@@ -43,7 +43,7 @@ class JudgeRounds(Generic[T]):
         self._read = read
         self._what = what
         self._without = without
-        self._identity = respondent.identity
+        self._identity = respondent.identity(run)
         self._price = price_of(respondent, run)
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0

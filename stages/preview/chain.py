@@ -23,7 +23,7 @@ from stages.distill import REBUILD, PlannedCalls, ask, outcome
 from stages.filter import decide_rows
 from stages.lib.chat_template import align, control_tokens, rendered
 from stages.lib.deciders import Deciders
-from stages.lib.params import OpenMind, Params, prompt_text
+from stages.lib.params import OpenMind, Params, Run, prompt_text
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
 from stages.lib.reviews.applying import Reviews
@@ -128,16 +128,22 @@ def distill(params: Params, questions_path: Path, count: int, store_path: Path, 
     """Ask for the answers to ``count`` questions that the store lacks; TeacherError where none can have an answer."""
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     price = price_of(teacher, params.run)
-    whole = PlannedCalls(questions_path, params.distill, teacher.identity)
-    total, chosen = sample(questions_path, count, stored_ids(whole, store_path) if params.run.offline else None)
+    whole = PlannedCalls(questions_path, params.distill, teacher.identity(params.run))
+    known = stored_ids(whole, teacher, params.run, store_path) if params.run.offline else None
+    total, chosen = sample(questions_path, count, known)
     write_rows(folder / "preview.jsonl", chosen)
-    few = PlannedCalls(folder / "preview.jsonl", params.distill, teacher.identity)
+    few = PlannedCalls(folder / "preview.jsonl", params.distill, teacher.identity(params.run))
     result = AskResult()
     with open_store(store_path) as store:
-        ask(few, teacher, params.run, store, result)
+        ask(few, teacher, one_by_one(params.run), store, result)
         calls = [_call(*planned, store, result) for planned in few]
         plan = make_plan(whole.requests, store, price)
     return Preview(total, plan, calls, result.latencies)
+
+
+def one_by_one(run: Run) -> Run:
+    """The same settings without batches, whose answers take hours: a preview asks its few questions at once."""
+    return run.model_copy(update={"batch": None})
 
 
 def sample(path: Path, count: int, among: set[str] | None) -> tuple[int, list[Question]]:
@@ -148,9 +154,10 @@ def sample(path: Path, count: int, among: set[str] | None) -> tuple[int, list[Qu
     return len(ids), [question for question in read_rows(path, Question, REBUILD) if question.id in chosen]
 
 
-def stored_ids(calls: PlannedCalls, store_path: Path) -> set[str]:
+def stored_ids(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> set[str]:
     """The ids of the questions with an answer in the store; TeacherError if there are none."""
     with open_answers(store_path if store_path.exists() else Path(os.devnull)) as answers:
+        teacher.read_aliases(answers, run)
         found = {question.id for question, _, request in calls if request_key(request) in answers}
     if not found:
         raise TeacherError(
@@ -172,7 +179,7 @@ def judge(params: Params, rows: list[Distilled], store_path: Path) -> Verdicts:
     with ExitStack() as stack:
         if deciders.judge:
             store = stack.enter_context(open_store(store_path))
-            deciders.ask_judge(rows, params.run, store)
+            deciders.ask_judge(rows, one_by_one(params.run), store)
         reviews = Reviews.of(REVIEWS if REVIEWS.is_file() else None)
         judged = Verdicts({row.key: row for row in decide_rows(rows, deciders, reviews, params.filter)})
         if deciders.judge and (judging := deciders.judge.judging):
@@ -231,7 +238,7 @@ def conversation(turns: list[dict[str, str]]) -> Conversation:
 
 
 def _by_trl(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
-    from stages.lib.trainers.trl.prompts import tokens_of
+    from stages.lib.tokens import tokens_of
 
     rows = job.conversations
     with_system, with_history = (any(getattr(row, name) for row in rows) for name in ("system", "history"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from stages.distill import NOT_ASKED
-from stages.lib.params import Arm, Params, Price, Run, audit_of, judge_of
+from stages.lib.params import Arm, Batch, Params, Price, Role, Run, audit_of, judge_of
 from stages.lib.replies.usage import Tokens
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.filtered import Rejected
@@ -138,11 +138,11 @@ def money_and_tokens(preview: Preview, params: Params, marked: Range | None) -> 
     """Tokens and cost of the teacher and the judge, the most that max_tokens allow, and the budget."""
     plan, run, teacher, judge = preview.plan, params.run, params.distill.teacher, judge_of(params.filter)
     usages = [(call.question.id, call.usage) for call in preview.calls if call.usage]
-    price, costs = run.price(teacher.model), []
+    price, costs = run.price(teacher.model, "teacher"), []
     if plan.missing:
         yield from _tokens("", usages, lambda values: total(values, plan.missing))
         costs.append(_cost(usages, price, lambda values: total(values, plan.missing)))
-        yield "cost", _cost_in_words(costs[-1], usages, price, run.currency)
+        yield "cost", _cost_in_words(costs[-1], usages, price, run.currency) + _of_batches(run, "teacher")
         if price and teacher.max_tokens:
             most = money(max_cost(price, plan.prompt_bytes, teacher.max_tokens, plan.missing), run.currency)
             yield "", f"at most {most}, with distill.teacher.max_tokens = {teacher.max_tokens}"
@@ -157,10 +157,10 @@ def money_and_tokens(preview: Preview, params: Params, marked: Range | None) -> 
         if not marks_paid:
             yield "judge cost", "not known: no answer of this preview was marked"
             return
-        price = run.price(judge.model)
+        price = run.price(judge.model, "judge")
         yield from _tokens("judge ", marks_paid, lambda values: mean(values).times(marked))
         costs.append(_cost(marks_paid, price, lambda values: mean(values).times(marked)))
-        yield "judge cost", _cost_in_words(costs[-1], marks_paid, price, run.currency)
+        yield "judge cost", _cost_in_words(costs[-1], marks_paid, price, run.currency) + _of_batches(run, "judge")
     known = [cost for cost in costs if cost]
     if len(known) > 1:
         yield "cost in all", _in_money(known[0].plus(known[1]), run.currency)
@@ -194,6 +194,11 @@ def _cost_in_words(cost: Range | None, usages: Usages, price: Price | None, curr
     return f"{money(each, currency)} each; {_in_money(cost, currency)} to come"
 
 
+def _of_batches(run: Run, role: Role) -> str:
+    batch = run.batch_of(role)
+    return f", in batches at {batch.price_factor:g} of the price" if batch and run.prices else ""
+
+
 def replies_of_a_row(preview: Preview) -> float:
     """How often a judge was asked about one answer: a reply that cannot be read is asked for once more."""
     return fmean(map(len, preview.judged.replies.values())) if preview.judged.replies else 1.0
@@ -219,13 +224,23 @@ def marks(preview: Preview, params: Params, answered: Range) -> Range | None:
 def time(preview: Preview, params: Params, marked: Range | None) -> str:
     """The wall time of distill and filter from the measured latency, the concurrency and the rate limits."""
     run, judged, parts = params.run, preview.judged, []
-    if preview.plan.missing:
+    if preview.plan.missing and (batch := run.batch_of("teacher")):
+        parts.append(f"distill in batches: {_days(preview.plan.missing, batch)}")
+    elif preview.plan.missing:
         usages = [call.usage for call in preview.calls if call.usage]
         parts.append(f"distill {_wall(preview.latencies, exactly(preview.plan.missing), usages, run)}")
-    if marked:
+    if marked and (batch := run.batch_of("judge")):
+        parts.append(f"filter in batches: {_days(marked.about, batch)}")
+    elif marked:
         usages = [usage for each in judged.replies.values() for usage in each]
         parts.append(f"filter {_wall(judged.latencies, marked.times(replies_of_a_row(preview)), usages, run)}")
     return "; ".join([*parts, "training, evaluation and prefer not included"] if parts else ["no request is left"])
+
+
+def _days(count: float, batch: Batch) -> str:
+    """What a server promises of batches: each ends within its window."""
+    files = math.ceil(count / batch.max_requests)
+    return f"{files} of at most {batch.max_requests:,} requests, each within {batch.completion_window}"
 
 
 def _wall(latencies: Sequence[float], count: Range, usages: list[Tokens], run: Run) -> str:

@@ -7,7 +7,7 @@ The file holds:
     the wheels of the lock for that platform
     the repository with its history
     data/eval_data
-    the student's folder (that of a package is among the wheels)
+    the folders of the student and of the models in teachers and score.teacher (packages are among the wheels)
     DVC's cache with its run-cache
     the store of received answers
 
@@ -21,6 +21,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,33 @@ from stages.lib.bundle import unbundle
 from stages.lib.bundle.packing import files_in, pack
 from stages.lib.bundle.wheels import BundleError, Target, download, parse_target
 from stages.lib.command import READ, WRITE, main_worktree, one_line_errors, params_option
-from stages.lib.params import Student, load_params
-from stages.lib.students import student_folder
+from stages.lib.params import FromTeacher, Params, Student, load_params
+from stages.lib.store.answer_file import files_of_hosts
+from stages.lib.students import TOKENIZER_FILES, StudentError, student_folder, tokenizer_folder
 
 log = logging.getLogger("distillery.bundle")
 
 Files = dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that params name at ``key``; ``what`` it is, in words.
+
+    ``tokenizer_only``: its weights are not read, because a server has them.
+    """
+
+    key: str
+    what: str
+    source: Student
+    tokenizer_only: bool = False
+
+    def folder(self) -> Path:
+        """Its files here; StudentError if there are none."""
+        try:
+            return tokenizer_folder(self.source) if self.tokenizer_only else student_folder(self.source)
+        except StudentError as error:
+            raise StudentError(f"{self.key}: {error}") from error
 
 
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
@@ -57,12 +80,12 @@ def main(
     params_path: Path,
 ) -> None:
     target = parse_target(platform_name, python_version)
-    student = load_params(params_path).train.student
+    models = models_of(load_params(params_path))
     commit, branch = committed()
     with work_folder() as folder:
         download(requirements, lock, apart, target, folder / "wheels")
         bundle_repository(folder / "repository.bundle", branch)
-        placed, notes = files_to_place(student)
+        placed, notes = files_to_place(models)
         files = {
             "unbundle.py": Path(unbundle.__file__),
             "repository.bundle": folder / "repository.bundle",
@@ -113,7 +136,7 @@ def bundle_repository(out: Path, branch: str) -> None:
     git("bundle", "create", "--quiet", str(out), "HEAD", branch)
 
 
-def files_to_place(student: Student) -> tuple[Files, list[str]]:
+def files_to_place(models: list[Model]) -> tuple[Files, list[str]]:
     """The files that keep their path on the other machine, and notes to print there; logs a line per missing part."""
     files: Files = {}
     parts = {
@@ -125,10 +148,11 @@ def files_to_place(student: Student) -> tuple[Files, list[str]]:
         if not found:
             log.warning("bundle: no %s here, so the bundle has none: '%s' makes it", name, advice)
         files |= found
-    store = "data/store/answers.jsonl"
-    if (main_worktree(Path.cwd()) / store).is_file():
-        files[store] = main_worktree(Path.cwd()) / store
-    weights, notes = student_files(student)
+    store = main_worktree(Path.cwd()) / "data/store/answers.jsonl"
+    for path in (store, *files_of_hosts(store)):
+        if path.is_file():
+            files[f"data/store/{path.relative_to(store.parent).as_posix()}"] = path
+    weights, notes = model_files(models)
     return files | weights, notes
 
 
@@ -138,18 +162,52 @@ def dvc_cache() -> str:
     return done.stdout.strip() if done.returncode == 0 else ".dvc/cache"
 
 
-def student_files(student: Student) -> tuple[Files, list[str]]:
-    """The files of the student, as .cache/students/NAME; none for a package, which is among the wheels."""
-    if student.kind == "package":
-        return {}, []
-    folder = student_folder(student)
-    if folder.resolve().is_relative_to(Path.cwd()) and ".cache" not in folder.parts:
-        return dict(files_in(folder, folder.resolve().relative_to(Path.cwd()).as_posix())), []
-    revision = student.revision or "main"
-    named = folder.name if student.kind == "path" else f"{student.name}-{revision}".replace("/", "--")
-    name = f".cache/students/{named}"
-    note = f"params.yaml: the student lies in {name}: train.student: {{kind: path, name: {name}}}"
-    return dict(files_in(folder, name)), [] if student.kind == "modelers" else [note]
+def models_of(params: Params) -> list[Model]:
+    """The models that params name: the student, the teachers of on-policy arms, the one that scores the rows."""
+    models = [Model("train.student", "the student", params.train.student)]
+    models += [Model(f"teachers.{name}", f"teacher {name}", model) for name, model in params.teachers.items()]
+    if isinstance(params.score, FromTeacher):
+        served = params.score.served is not None
+        models.append(Model("score.teacher", "the teacher of score", params.score.teacher, tokenizer_only=served))
+    return models
+
+
+def model_files(models: list[Model]) -> tuple[Files, list[str]]:
+    """The files of the models, as .cache/students/NAME, and notes on those that params must name otherwise there.
+
+    A package is among the wheels, and a folder of the project keeps its path.
+    """
+    files: Files = {}
+    notes: list[str] = []
+    places: dict[str, Path] = {}  # the folder that each place has the files of
+    for model in models:
+        source = model.source
+        if source.kind == "package":
+            continue
+        folder = model.folder()
+        if folder.resolve().is_relative_to(Path.cwd()) and ".cache" not in folder.parts:
+            place = folder.resolve().relative_to(Path.cwd()).as_posix()
+        else:
+            revision = source.revision or "main"
+            named = folder.name if source.kind == "path" else f"{source.name}-{revision}".replace("/", "--")
+            place = unused(f".cache/students/{named}", folder, places)
+            if source.kind != "modelers":
+                notes.append(f"params.yaml: {model.what} lies in {place}: {model.key}: {{kind: path, name: {place}}}")
+        places[place] = folder
+        found = dict(files_in(folder, place))
+        files |= {name: path for name, path in found.items() if not model.tokenizer_only or is_small(path)}
+    return files, notes
+
+
+def unused(place: str, folder: Path, places: dict[str, Path]) -> str:
+    """The place, or with a number after it where another folder of that name has it."""
+    numbered = (f"{place}-{number}" for number in count(2))
+    return next(each for each in chain([place], numbered) if places.get(each, folder) == folder)
+
+
+def is_small(path: Path) -> bool:
+    """Whether a model's file is none of its weights."""
+    return any(path.match(pattern) for pattern in TOKENIZER_FILES)
 
 
 def facts(target: Target, commit: str, branch: str, locks: list[Path], notes: list[str]) -> dict[str, Any]:

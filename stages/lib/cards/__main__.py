@@ -29,7 +29,7 @@ SUFFIXES: dict[Language, str] = {"en": ".md", "zh": ".zh.md"}
 def main(dataset: str | None, arm: str | None, licence: str | None, out: Path) -> None:
     run = read_run(Path())
     datasets = [dataset] if dataset else [] if arm else list(run.params.datasets)
-    arms = [arm] if arm else [] if dataset else list(run.params.arms)
+    arms = [arm] if arm else [] if dataset else list(run.params.trained_arms)
     for name, text in cards(run, datasets, arms, licence):
         with writing(out / name) as file:
             file.write(text.encode())

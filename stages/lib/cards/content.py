@@ -1,6 +1,7 @@
 """What the cards say: the content of a dataset's card and of a model's, for the templates of both languages."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from stages.lib.cards import CardError
 from stages.lib.cards.licences import Terms, terms_of
 from stages.lib.cards.origin import Origin, origin_of
 from stages.lib.cards.run import ProjectRun
-from stages.lib.comparison.results import Arm, Comparison, Difference
+from stages.lib.comparison.results import Arm, Comparison, Difference, Warned
 from stages.lib.params import FromTeacher, Train
 from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
@@ -79,7 +80,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class ModelContent:
-    """The content of a model's card. ``teachers``: who wrote its answers, and whose probabilities it learned."""
+    """The content of a model's card. ``teachers``: who wrote its answers, and whose probabilities it learned.
+
+    ``start`` is the training of the arm that an on-policy one starts from; None for others.
+    """
 
     name: str
     run: ProjectRun
@@ -90,9 +94,10 @@ class ModelContent:
     train: Train
     arm: dict[str, Any]
     training: dict[str, Any]
+    start: dict[str, Any] | None
     scores: list[Scored]
     differences: list[Paired]
-    warnings: list[str]
+    warnings: list[Warned]
     audits: dict[str, Any]
     confidence: float
     headline: str
@@ -128,48 +133,69 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
 
 def model_content(run: ProjectRun, name: str, licence: str | None = None) -> ModelContent:
     """The content of a model's card. ``licence`` replaces that of the student."""
-    if name in run.params.on_policy:
-        raise CardError(f"params.yaml: '{name}' is an arm of on_policy, which have no card yet. Write one by hand.")
-    if name not in run.params.arms:
-        raise CardError(f"params.yaml: no arm '{name}'. There are: {', '.join(run.params.arms)}.")
-    training = _needed(run, f"train/{name}.json", f"train@{name}")
+    if name not in run.params.trained_arms:
+        raise CardError(f"params.yaml: no arm '{name}'. There are: {', '.join(run.params.trained_arms)}.")
+    learner = run.params.on_policy.get(name)
+    training = _needed(run, f"train/{name}.json", f"train-on-policy@{name}" if learner else f"train@{name}")
     comparison = run.comparison()
     if comparison is None or name not in comparison.arms:
         raise CardError(f"metrics/compare.json: no scores of the arm '{name}'. Run 'make compare'.")
     student = terms_of("students", run.params.train.student.name)
     contamination = _needed(run, "collect.json", "collect")["contamination"]
     arm = comparison.arms[name]
-    dataset = dataset_content(run, run.params.arms[name].dataset)
+    dataset = dataset_content(run, run.params.trained_arms[name].dataset)
+    written = {section: run.written[section] for section in ("arms", "on_policy", "teachers")}
+    own = {
+        section: {each: found[each] for each in _sources(run, name) if each in found}
+        for section, found in written.items()
+    }
     return ModelContent(
         name=name,
         run=run,
         licence=_chosen(student, licence),
         dataset=dataset,
-        teachers=[*dataset.origin.teachers, *_scoring_teacher(run, name)],
+        teachers=list({terms.name: terms for terms in _teachers(run, name)}.values()),
         student=student,
         train=run.params.train,
-        arm=run.written["arms"][name],
+        arm=(written["arms"] | written["on_policy"])[name],
         training=training,
+        start=_needed(run, f"train/{learner.start_from}.json", f"train@{learner.start_from}") if learner else None,
         scores=_scores(comparison, name),
         differences=_differences(comparison, name),
-        warnings=[
-            each for each in comparison.warnings if each.startswith((f"{name} ", f"{name},")) or f" {name} " in each
-        ],
+        warnings=[warning for warning in comparison.warnings if name in warning.arms],
         audits={key: score for key, score in arm.benchmarks.items() if score.is_audited},
         confidence=comparison.confidence,
         headline=run.params.evaluate.headline,
         not_checked=[key for key, found in contamination.items() if found == "not checked"],
         hashes={path: run.hash_of(path) for path in (f"models/{name}", "metrics/compare.json")},
-        settings=run.section("train", "convert", "evaluate", "score") | {"arms": {name: run.written["arms"][name]}},
+        settings=run.section("train", "convert", "evaluate", "score")
+        | {key: found for key, found in own.items() if found},
     )
 
 
-def _scoring_teacher(run: ProjectRun, name: str) -> list[Terms]:
-    """The teacher whose probabilities an arm with ``alpha`` was trained on, if a model of its own gave them."""
-    score = run.params.score
-    if not run.params.arms[name].alpha or not isinstance(score, FromTeacher):
-        return []
-    return [terms_of("teachers", score.teacher.name)]
+def _sources(run: ProjectRun, name: str) -> list[str]:
+    """The arm, and where it is an on-policy one the arm that it starts from and its teacher."""
+    learner = run.params.on_policy.get(name)
+    return list(dict.fromkeys([learner.start_from, learner.teacher.source, name])) if learner else [name]
+
+
+def _teachers(run: ProjectRun, name: str) -> Iterator[Terms]:
+    """Who wrote the answers that an arm was trained on, and whose probabilities it learned.
+
+    An on-policy arm has the teachers of the arm that it starts from, its own one, and those of an arm that is its own.
+    """
+    params = run.params
+    if name in params.teachers:
+        yield terms_of("teachers", params.teachers[name].name)
+    elif learner := params.on_policy.get(name):
+        if learner.teacher.worked_examples:
+            yield from origin_of(params, learner.dataset, run.folder).teachers
+        for source in (learner.start_from, learner.teacher.source):
+            yield from _teachers(run, source)
+    else:
+        yield from origin_of(params, params.arms[name].dataset, run.folder).teachers
+        if params.arms[name].alpha and isinstance(params.score, FromTeacher):
+            yield terms_of("teachers", params.score.teacher.name)
 
 
 def _needed(run: ProjectRun, path: str, stage: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from stages.lib.cards.licences import Terms
 from stages.lib.cards.metadata import dataset_metadata, model_metadata
 from stages.lib.cards.origin import Origin
 from stages.lib.comparison.table import p_value, signed
+from stages.lib.comparison.warnings import sentence
 from stages.lib.params import EmbeddedTeacher, Params
 
 Language = Literal["en", "zh"]
@@ -56,6 +57,7 @@ def _filled(template: str, language: Language, values: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters["sentence"] = sentence
     environment.filters["tojson_plain"] = lambda text: json.dumps(text, ensure_ascii=False)
     words = YAML(typ="safe").load((HERE / "words.yaml").read_bytes())[language]
 

@@ -3,9 +3,10 @@
 {"confidence": 0.95,
  "arms": {"filtered": {"training": {"steps": 30, …}, "system_prompt": "brief", "benchmarks": {"heldout": {…}}}},
  "pairs": {"filtered_vs_base": {"first": "filtered", "second": "base", "benchmarks": {"heldout": {…}}}},
- "warnings": ["…"]}
+ "warnings": [{"code": "steps", "arms": ["filtered", "unfiltered"], "values": {"first": "filtered", "steps": 30, …}}]}
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,7 @@ from stages.lib.rows.preference import AskedJudge, Counts
 
 Finding = Literal["better", "worse", "no detectable difference"]
 Interval = Literal["pseudo_pairs", "tango"]
+Spread = Literal["trainings", "questions", "none"]
 
 
 class Part(BaseModel):
@@ -147,6 +149,9 @@ class ChurnOfPair(Part):
 class Trainings(Part):
     """The same difference after other trainings, one for each seed (metrics/seeds.json), and Student's t interval.
 
+    low, high    None where all seeds of the same questions have the same difference: no spread was seen
+    spread       "questions" where the differences lie closer together than the choice of questions lets them: then the
+                 interval is as wide as that choice makes it; "none" where there is no interval
     questions    "drawn again" where each seed had other questions: the interval covers their choice too; "the same"
                  where it is about these questions alone
     """
@@ -154,8 +159,9 @@ class Trainings(Part):
     seeds: list[str]
     differences: list[float]
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    spread: Spread = "trainings"
     questions: str
 
 
@@ -210,13 +216,24 @@ class Pair(Part):
         return f"{self.first} − {self.second}"
 
 
+class Warned(Part):
+    """A warning about the ``arms``, or about a method where there are none.
+
+    ``code`` names its text in comparison/warnings, which has places for the ``values``.
+    """
+
+    code: str
+    arms: list[str]
+    values: Mapping[str, int | str]
+
+
 class Comparison(Part):
     """The whole file."""
 
     confidence: float
     arms: dict[str, Arm]
     pairs: dict[str, Pair]
-    warnings: list[str]
+    warnings: list[Warned]
     judge: AskedJudge | None = None
 
     @property

@@ -15,8 +15,10 @@ from stages.lib.comparison.results import (
     Comparison,
     Difference,
     Score,
+    Spread,
     Trainings,
 )
+from stages.lib.comparison.warnings import sentence
 from stages.lib.rows import read_json
 from stages.lib.rows.preference import Counts
 
@@ -74,8 +76,11 @@ CHURN_NOTE = (
 )
 TRAININGS_NOTE = (
     "Over trainings: the mean of the difference over trainings with other seeds, and Student's t interval of it. Few "
-    "seeds make it wide: with three, its half-width is 2.5 standard deviations."
+    "seeds make it wide: with three, its half-width is 2.5 standard deviations. ≥: the seeds lie closer together than "
+    "the choice of their questions lets them, so it is as wide as that choice alone makes it. No spread seen: all "
+    "seeds of the same questions have the same difference, which says nothing about the next training."
 )
+NO_SPREAD = "no spread seen"
 HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
 
 
@@ -141,8 +146,15 @@ def over(trainings: Trainings | None) -> str:
     """The mean over the trainings and its interval, in points, or a dash."""
     if trainings is None:
         return "–"
-    interval = f"{signed(trainings.low)} – {signed(trainings.high)}"
+    interval = interval_over(trainings.low, trainings.high, trainings.spread)
     return f"{signed(trainings.mean)}, {interval} ({len(trainings.seeds)} seeds)"
+
+
+def interval_over(low: float | None, high: float | None, spread: Spread) -> str:
+    """The interval over trainings, in points; ``≥`` where only the choice of the questions gives it a width."""
+    if low is None or high is None:
+        return NO_SPREAD
+    return f"{'≥ ' if spread == 'questions' else ''}{signed(low)} – {signed(high)}"
 
 
 def noise_line(found: Difference) -> str:
@@ -317,7 +329,7 @@ def p_value(p: float | None) -> str:
 
 def _shown(comparison: Comparison) -> str:
     """The output of ``make compare``."""
-    warnings = "\n".join(f"* {warning}" for warning in comparison.warnings)
+    warnings = "\n".join(f"* {sentence(warning)}" for warning in comparison.warnings)
     parts = [comparison_table(comparison), warnings, audit_table(comparison)]
     return "\n\n".join(part for part in parts if part)
 

@@ -45,7 +45,7 @@ class Decider(Protocol):
 
 
 class JudgedDecider:
-    """A decider that may ask a judge."""
+    """A decider that may ask a judge: ``decide`` decides as if it was not asked, ``judged`` adds its mark."""
 
     def __init__(self, judge: Judge | None, marking: Callable[[], Marking]) -> None:
         self._params, self._marking = judge, marking
@@ -58,8 +58,12 @@ class JudgedDecider:
         """Whether the strategy has a judge."""
         return self._params is not None
 
-    def asks(self, row: Distilled) -> bool:
+    def asks(self, row: Distilled, decision: Decision) -> bool:
         """Whether the judge is asked about a row."""
+        raise NotImplementedError
+
+    def judged(self, row: Distilled, decision: Decision) -> Decision:
+        """The decision with the judge's mark, if the row has one."""
         raise NotImplementedError
 
     def ask(self, rows: Callable[[], Iterable[Distilled]], run: Run, store: AnswerStore) -> None:
@@ -72,9 +76,9 @@ class JudgedDecider:
         self.judging = judging
         judging.ask(rows, store)
 
-    def mark(self, row: Distilled) -> Mark | None:
+    def mark(self, row: Distilled, decision: Decision) -> Mark | None:
         """The judge's mark; None where it was not asked."""
-        return self._marks(row) if self._marks and self.asks(row) else None
+        return self._marks(row) if self._marks and self.asks(row, decision) else None
 
 
 def by_rule(row: Distilled) -> Verdict | None:

@@ -5,8 +5,8 @@ A row without a gold answer is unsure, and no judge is asked about it.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
-from stages.lib.answers import Verdict
 from stages.lib.deciders.decision import Decision, JudgedDecider, Said, by_rule
 from stages.lib.judge.marks import AgainstGold
 from stages.lib.params import GoldFilter, audit_of, judge_of
@@ -22,40 +22,43 @@ class Gold(JudgedDecider):
         self._strategy = params.strategy
         self._share, self._seed = audit_of(params)
 
-    def asks(self, row: Distilled) -> bool:
+    def asks(self, row: Distilled, decision: Decision) -> bool:
         """Whether the strategy or the audit needs a mark of the row."""
-        rule = by_rule(row)
-        return rule is not None and self._asks(row, rule)
-
-    def _asks(self, row: Distilled, rule: Verdict) -> bool:
+        if decision.rule_verdict is None:
+            return False
         if self._strategy in ("judge", "both"):
             return True
-        if self._strategy == "rule_then_judge" and rule.verdict == "unsure":
+        if self._strategy == "rule_then_judge" and decision.rule_verdict == "unsure":
             return True
-        return rule.verdict != "unsure" and _uniform(f"{self._seed}:{row.key}") < self._share
+        return decision.rule_verdict != "unsure" and _uniform(f"{self._seed}:{row.key}") < self._share
 
     def decide(self, rows: Sequence[Distilled], of: int) -> list[Decision]:
-        """The verdict on each row by itself."""
-        return [self._decision(row) for row in rows]
+        """The rule's verdict on each row by itself."""
+        return [_by_rule(row) for row in rows]
 
-    def _decision(self, row: Distilled) -> Decision:
-        rule = by_rule(row)
-        if rule is None:
-            return Decision("unsure", "no_gold")
-        found = self._marks(row) if self._marks and self._asks(row, rule) else None
-        mark = found.verdict if found else None
-        verdict, decided_by = self._final(rule, mark)
-        return Decision(verdict, decided_by, rule.prediction, rule.verdict, mark)
+    def judged(self, row: Distilled, decision: Decision) -> Decision:
+        """The rule's verdict or the judge's, by the strategy."""
+        found = self.mark(row, decision)
+        if found is None or decision.rule_verdict is None:
+            return decision
+        verdict, decided_by = self._final(decision.rule_verdict, decision.decided_by, found.verdict)
+        return replace(decision, verdict=verdict, decided_by=decided_by, judge_verdict=found.verdict)
 
-    def _final(self, rule: Verdict, mark: Said | None) -> tuple[Said, str]:
-        by_rule = f"rule:{rule.rule}"
-        if mark is None or self._strategy in ("rule", "rule_audited"):
-            return rule.verdict, by_rule
-        if self._strategy == "judge" or rule.verdict == "unsure":
+    def _final(self, rule: Said, by_rule: str, mark: Said) -> tuple[Said, str]:
+        if self._strategy in ("rule", "rule_audited"):
+            return rule, by_rule
+        if self._strategy == "judge" or rule == "unsure":
             return mark, "judge"
-        if self._strategy == "both" and mark not in (rule.verdict, "unsure"):
+        if self._strategy == "both" and mark not in (rule, "unsure"):
             return "unsure", "disagreement"
-        return rule.verdict, by_rule
+        return rule, by_rule
+
+
+def _by_rule(row: Distilled) -> Decision:
+    rule = by_rule(row)
+    if rule is None:
+        return Decision("unsure", "no_gold")
+    return Decision(rule.verdict, f"rule:{rule.rule}", rule.prediction, rule.verdict)
 
 
 def _uniform(text: str) -> float:

@@ -19,7 +19,7 @@ class Served:
     @property
     def settings(self) -> Settings:
         """What shapes an answer, as the store keeps it."""
-        request = chat_request(self._respondent.identity, self._respondent.model, "", 0)
+        request = chat_request(self._respondent.identity(self._run), self._respondent.model, "", 0)
         return {name: value for name, value in request.items() if name not in ("messages", "sample")}
 
     @property

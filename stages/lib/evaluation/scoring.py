@@ -19,6 +19,7 @@ from stages.lib.evaluation.results import Sample, Score, Scored
 from stages.lib.evaluation.tasks import KNOWN, OWN
 from stages.lib.evaluation.verifying import Asked, asked, verify
 from stages.lib.rows.evaluated import Evaluated
+from stages.lib.workers import map_rows
 
 VERIFIER = ("verifier", "verifier_stderr", "if_unsure_wrong", "if_unsure_right")
 Mark = Callable[[Evaluated], bool]
@@ -28,7 +29,22 @@ Count = Callable[[str], int]
 def rows(scored: Scored, asking: Asking) -> list[Evaluated]:
     """A row for each sample, with the verifier's verdict and the audit's flags if it has a generated text."""
     tokens = _token_count(asking)
-    return [_row(scored.name, sample, asking, tokens) for sample in scored.samples]
+    questions = [_asked(sample) for sample in scored.samples]
+    texts = [sample.response.text if sample.response is not None else "" for sample in scored.samples]
+    verdicts = map_rows(_verdict, zip(questions, texts, strict=True))
+    return [
+        _row(scored.name, sample, question, verdict, asking, tokens)
+        for sample, question, verdict in zip(scored.samples, questions, verdicts, strict=True)
+    ]
+
+
+def _asked(sample: Sample) -> Asked | None:
+    return asked(sample.task, sample.doc, sample.number) if sample.response is not None else None
+
+
+def _verdict(answer: tuple[Asked | None, str]) -> Verdict | None:
+    question, text = answer
+    return verify(question, text) if question and question.answer is not None else None
 
 
 def _token_count(asking: Asking) -> Count:
@@ -38,12 +54,12 @@ def _token_count(asking: Asking) -> Count:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _row(benchmark: str, sample: Sample, asking: Asking, tokens: Count) -> Evaluated:
-    question = asked(sample.task, sample.doc, sample.number) if sample.response is not None else None
+def _row(
+    benchmark: str, sample: Sample, question: Asked | None, verdict: Verdict | None, asking: Asking, tokens: Count
+) -> Evaluated:
     name = f"{sample.task}/{sample.number}"
     identity = question or Asked(name, name, _question(sample), sample.gold, None, None)
     has_gold = question is None or question.answer is not None
-    verdict = verify(question, sample.response.text) if question and has_gold and sample.response else None
     right = verdict is not None and verdict.verdict == "right"
     by_verifier = verdict is not None and asking.params.headline == "verifier"
     return Evaluated(

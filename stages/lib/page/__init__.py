@@ -11,7 +11,7 @@ The same page is the same bytes.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,50 +34,26 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page import scripts
-from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, loss_chart
-from stages.lib.page.metrics import DifficultyCounts, Example, FilterCounts, LossPoint, ReviewCounts, TrainCounts
+from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, length_chart, loss_chart
+from stages.lib.page.flow import Step, bars
+from stages.lib.page.metrics import (
+    ConvertCounts,
+    DifficultyCounts,
+    Example,
+    FilterCounts,
+    LengthPoint,
+    LossPoint,
+    ReviewCounts,
+    TrainCounts,
+)
 from stages.lib.page.packing import PackedRows
 from stages.lib.page.rows import differs_from_gold
-from stages.lib.page.verdicts import Worded, asked_and_scored, caveat, matrix, verdicts
+from stages.lib.page.verdicts import asked_and_scored, caveat, matrix, verdicts
 from stages.lib.page.words import said, words
 from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows that leave a step: where they go and their number; ``kind`` is ``out``, ``aside`` or ``dropped``.
-
-    ``key`` names its text among the page's words, with ``values``; ``reason`` says why rows were dropped.
-    """
-
-    key: str
-    count: int
-    kind: str
-    reason: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage, the rows that it took and where they went; ``remarks`` add what the counts do not show."""
-
-    name: str
-    taken: int
-    parts: list[Part]
-    remarks: list[Worded] = field(default_factory=list)
-
-    @property
-    def out(self) -> int:
-        """The number of rows that go to the next stage."""
-        return sum(part.count for part in self.parts if part.kind == "out")
-
-    @property
-    def dropped(self) -> int:
-        """The number of dropped rows."""
-        return sum(part.count for part in self.parts if part.kind == "dropped")
 
 
 @dataclass(frozen=True)
@@ -106,6 +82,14 @@ class Training:
     asked: Arm | OnPolicyArm
     seen: TrainCounts
     losses: list[LossPoint]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that an arm was trained on: its counts and the lengths of its conversations."""
+
+    counts: ConvertCounts
+    lengths: list[LengthPoint]
 
 
 @dataclass(frozen=True)
@@ -177,9 +161,11 @@ class Page:
     student: str
     comparison: Comparison
     flow: list[Step]
+    branches: list[Step]
     pass_rates: PassRates | None
     marks: FilterCounts | None
     reviews: ReviewCounts | None
+    datasets: dict[str, Dataset]
     trainings: dict[str, Training]
     kept: list[Filtered]
     rejected: list[Rejected]
@@ -236,6 +222,7 @@ def render(page: Page) -> str:
         "differs_from_gold": differs_from_gold,
         "data": lambda value: Markup(_data(value)),
         "noise_line": noise_line,
+        "thousands": lambda number: f"{number:,}",
     }
     environment.globals |= {"word": word, "named": named, "cell": cell, "label": label, "placeholder": placeholder}
     early, main = scripts.early(), scripts.main()
@@ -265,9 +252,11 @@ def render(page: Page) -> str:
         judged_by=judged_by(comparison),
         audit=AUDIT,
         audits=audits(comparison),
-        languages=by_language(comparison),
+        heat=heat_map(comparison),
         losses=loss_chart({name: training.losses for name, training in page.trainings.items()}),
-        most_rows=max(step.taken for step in page.flow),
+        lengths=length_chart({name: each.lengths for name, each in page.datasets.items()}, cutoffs(page.trainings)),
+        dataset_colours=dataset_colours(page),
+        bars=bars(page.flow, page.branches),
     )
 
 
@@ -316,13 +305,48 @@ def _pair_rows(comparison: Comparison) -> tuple[IntervalChart, list[PairRow]]:
     return chart, [PairRow(*row, whisker) for row, whisker in zip(shown, chart.whiskers, strict=True)]
 
 
-def by_language(comparison: Comparison) -> dict[str, dict[str, dict[str, float]]]:
-    """The scores of the benchmarks that are in several languages, by benchmark, language and arm."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for benchmark, name, _, score in scores(comparison):
-        for code, of_language in (score.languages or {}).items():
-            found.setdefault(benchmark, {}).setdefault(code, {})[name] = of_language.value
-    return found
+def cutoffs(trainings: dict[str, Training]) -> dict[int, list[str]]:
+    """The arms by their cutoff_len, the shortest first."""
+    found: dict[int, list[str]] = {}
+    for name, training in trainings.items():
+        found.setdefault(training.asked.cutoff_len, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def dataset_colours(page: Page) -> dict[str, str]:
+    """The colour of each dataset: that of the first arm that was trained on it."""
+    of_arms = colours(list(page.comparison.arms))
+    return {training.asked.dataset: of_arms[name] for name, training in reversed(page.trainings.items())}
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """An arm's scores on a benchmark: all its questions, then each language of the table; None where there is none."""
+
+    benchmark: str
+    arm: str
+    values: list[float | None]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The scores by benchmark and language."""
+
+    languages: list[str]
+    rows: list[HeatRow]
+
+
+def heat_map(comparison: Comparison) -> Heat | None:
+    """The table of all benchmarks, arms and languages; None where no benchmark has languages."""
+    shown = list(scores(comparison))
+    codes = list(dict.fromkeys(code for *_, score in shown for code in score.languages or {}))
+    if not codes:
+        return None
+    rows = []
+    for benchmark, name, _, score in shown:
+        of = {code: found.value for code, found in (score.languages or {}).items()}
+        rows.append(HeatRow(benchmark, name, [score.value, *(of.get(code) for code in codes)]))
+    return Heat(codes, rows)
 
 
 def colours(names: list[str]) -> dict[str, str]:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from stages.lib.page.metrics import LossPoint
+from stages.lib.page.metrics import LengthPoint, LossPoint
 
 NICE_STEPS = (1, 2, 5, 10)
+MOST_POWERS = 8  # of two, as ticks: more have no room on a telephone
 MOST_POINTS = 240  # of a curve: a screen cannot show more
 
 
@@ -107,6 +108,54 @@ def loss_chart(losses: Mapping[str, Sequence[LossPoint]]) -> LossChart | None:
     y = Scale.around([0, *(loss for line in lines.values() for _, loss in line)])
     is_thinned = any(len(line) < len(finite[name]) for name, line in lines.items())
     return LossChart(x, y, {name: _curve(line, x, y) for name, line in lines.items()}, is_thinned)
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """A cutoff_len, the arms that have it, and its position."""
+
+    tokens: int
+    arms: list[str]
+    at: float
+
+
+@dataclass(frozen=True)
+class LengthChart:
+    """The share of each dataset's conversations up to a length, on a scale of powers of two, and the cutoffs."""
+
+    x: list[Tick]
+    y: Scale
+    curves: dict[str, str]
+    cutoffs: list[Cutoff]
+
+
+def length_chart(lengths: Mapping[str, Sequence[LengthPoint]], cutoffs: Mapping[int, list[str]]) -> LengthChart | None:
+    """The chart of the lengths against each cutoff_len; None where there is nothing to draw."""
+    if not lengths:
+        return None
+    tokens = [max(1, point.tokens) for points in lengths.values() for point in points]
+    low, high = math.floor(math.log2(min([*tokens, *cutoffs]))), math.ceil(math.log2(max([*tokens, *cutoffs])))
+    high = max(high, low + 1)
+
+    def at(value: int) -> float:
+        return round(100 * (math.log2(max(1, value)) - low) / (high - low), 2)
+
+    stride = math.ceil((high - low) / MOST_POWERS)
+    ticks = [Tick(at(2**power), f"{2**power:,}", False) for power in range(low, high + 1, stride)]
+    curves = {name: _steps([(at(point.tokens), point.share) for point in points]) for name, points in lengths.items()}
+    shown = [Cutoff(value, arms, at(value)) for value, arms in cutoffs.items()]
+    return LengthChart(ticks, Scale(0, 100, 25), curves, shown)
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> str:
+    """The line from 0 % through the points and along 100 %."""
+    places = [
+        (0.0, 100.0),
+        (points[0][0], 100.0),
+        *((x, round(100 * (1 - share), 2)) for x, share in points),
+        (100.0, 0.0),
+    ]
+    return "M" + "L".join(f"{across:g},{down:g}" for across, down in places)
 
 
 def _thinned(points: Sequence[LossPoint]) -> list[tuple[float, float]]:

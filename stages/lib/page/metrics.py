@@ -60,11 +60,13 @@ class DifficultyCounts(Metrics):
 
 
 class DistillCounts(Metrics):
-    """metrics/distill.json: ``taken = distilled + all failed``."""
+    """metrics/distill.json: ``taken = distilled + all failed``; the tokens are as the server counts."""
 
     taken: int = Field(alias="in")
     distilled: int
     failed_by_reason: dict[str, int]
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Contradicted(Metrics):
@@ -162,6 +164,15 @@ class FilterCounts(Metrics):
         return self.judge_asked > 0 and any(map(bool, self.rule_by_judge.values()))
 
 
+class ConvertCounts(Metrics):
+    """metrics/convert/DATASET.json: ``taken = rows + all dropped``; lengths are in the student's tokens."""
+
+    taken: int = Field(alias="in")
+    rows: int
+    dropped: dict[str, int]
+    tokens: dict[str, int]
+
+
 class TrainCounts(Metrics):
     """metrics/train/ARM.json: what the training really used; ``tokens_trained`` are those with a loss.
 
@@ -171,10 +182,16 @@ class TrainCounts(Metrics):
     rows: int
     rows_shortened: int
     rows_too_long: int
+    left_out: dict[str, int] = {}
     steps: int
     epochs: float
     tokens_trained: int
     effective_batch: int
+
+    @property
+    def taken(self) -> int:
+        """All rows of the dataset."""
+        return self.rows + self.rows_too_long
 
 
 class LossPoint(Metrics):
@@ -182,6 +199,13 @@ class LossPoint(Metrics):
 
     step: int
     loss: float
+
+
+class LengthPoint(Metrics):
+    """A line of metrics/convert/DATASET.lengths.csv: a ``share`` of the conversations has at most ``tokens``."""
+
+    tokens: int
+    share: float
 
 
 class Example(Row):
@@ -215,18 +239,27 @@ def read_metrics(path: Path, model: type[M], rebuild: str) -> M:
 
 def read_losses(path: Path, rebuild: str) -> list[LossPoint]:
     """The points of a loss curve, at least one; DataError, with the line, where the file is missing or invalid."""
+    return _read_points(path, LossPoint, "step", rebuild)
+
+
+def read_lengths(path: Path, rebuild: str) -> list[LengthPoint]:
+    """The points of the curve of lengths, at least one; DataError as for the losses."""
+    return _read_points(path, LengthPoint, "length", rebuild)
+
+
+def _read_points(path: Path, model: type[M], name: str, rebuild: str) -> list[M]:
     if not path.is_file():
         raise DataError(f"{path}: no such file. {rebuild}")
     table = csv.DictReader(path.read_bytes().decode(errors="replace").splitlines())
-    points = [_loss_point(row, f"{path}:{number}", rebuild) for number, row in enumerate(table, start=2)]
+    points = [_point(row, model, f"{path}:{number}", rebuild) for number, row in enumerate(table, start=2)]
     if not points:
-        raise DataError(f"{path}: there is no step in it. {rebuild}")
+        raise DataError(f"{path}: there is no {name} in it. {rebuild}")
     return points
 
 
-def _loss_point(row: dict[str, str], where: str, rebuild: str) -> LossPoint:
+def _point(row: dict[str, str], model: type[M], where: str, rebuild: str) -> M:
     try:
-        return LossPoint.model_validate(row)
+        return model.model_validate(row)
     except ValidationError as error:
         raise DataError(f"{where}: {_complaint(error)}. {rebuild}") from error
 

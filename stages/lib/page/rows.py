@@ -10,6 +10,7 @@ count UTF-16 units, as the script does.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import tee
 from typing import Any
 
 from stages.lib.answers import rule_verdict
@@ -22,8 +23,10 @@ from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
 from stages.lib.rows.preference import Preference
 from stages.lib.rows.question import LeftOut, Question, transcript
 from stages.lib.texts.languages import language_of
+from stages.lib.workers import map_rows
 
 Packed = dict[str, Any]
+Judged = tuple[str, str, str, str]  # question, response, gold answer, language
 
 _language = lru_cache(maxsize=1024)(language_of)  # several rows ask one question, one after the other
 
@@ -54,14 +57,30 @@ class Sources:
 
 def entries(sources: Sources) -> Iterator[Entry]:
     """All rows of the page: the teacher's answers, what was dropped, the students' by question, the judge's choices."""
+    drafts, judged = tee(_drafts(sources))
+    spans = map_rows(_span, (of for _, of in judged))  # most of the time, so on all cores
+    for (entry, _), span in zip(drafts, spans, strict=True):
+        if span:
+            entry.row["span"] = span
+        yield entry
+
+
+def _drafts(sources: Sources) -> Iterator[tuple[Entry, Judged | None]]:
+    """The entries without a span, and the answers that the rule judged."""
     disagreed = {row.key: row.kind for row in sources.disagreements}
     for answer in [*sources.kept, *sources.rejected]:
-        yield _teacher(answer, disagreed.get(answer.key))
+        language = _language(answer.question)
+        yield _teacher(answer, disagreed.get(answer.key)), _judged(answer, answer.rule_verdict, language or "en")
     for stage, dropped in _dropped(sources):
-        yield _of_question(dropped, stage)
-    yield from _students(sources)
+        yield _of_question(dropped, stage), None
+    for arm, row, stays in _students(sources):
+        yield _student(arm, row, stays), _judged(row, row.verdict, row.language or "en")
     for preference in sources.preferences:
-        yield _preference(preference)
+        yield _preference(preference), None
+
+
+def _judged(row: Filtered | Evaluated, verdict: str | None, language: str) -> Judged | None:
+    return (row.question, row.response, row.answer, language) if verdict and row.answer is not None else None
 
 
 def differs_from_gold(row: Filtered) -> bool:
@@ -89,9 +108,9 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "tokens": _completion_tokens(row),
         "flags": flags or None,
         "model": row.model,
+        "server": row.served_by,
         "thought": row.reasoning or None,
         "text": row.response,
-        "span": _span(row.question, row.response, row.answer, _language(row.question)) if row.rule_verdict else None,
         "sha": text_sha256(row),
     }
     return Entry(_asked(row), _present(known), isinstance(row, Rejected) or bool(flags))
@@ -126,7 +145,7 @@ def _of_question(row: Question, stage: str) -> Entry:
     return Entry(_asked(row), _present(known), True)
 
 
-def _students(sources: Sources) -> Iterator[Entry]:
+def _students(sources: Sources) -> Iterator[tuple[str, Evaluated, bool]]:
     """The students' answers, all arms' to one question beside each other: like texts pack best together."""
     by_question: dict[str, list[tuple[str, Evaluated]]] = {}
     for arm, rows in sources.students.items():
@@ -135,7 +154,7 @@ def _students(sources: Sources) -> Iterator[Entry]:
     for key, answers in by_question.items():
         discordant = len({row.correct for _, row in answers}) > 1
         for arm, row in answers:
-            yield _student(arm, row, discordant or key in sources.drawn.get(arm, ()))
+            yield arm, row, discordant or key in sources.drawn.get(arm, ())
 
 
 def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
@@ -160,7 +179,6 @@ def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
         "flags": flags or None,
         "text": row.response,
         "thought_end": _units(row.response, start) or None,
-        "span": _span(row.question, row.response, row.answer, row.language) if row.verdict else None,
     }
     return Entry(_asked(row), _present(known), stays or any(name not in ("no_end_marker", "unread") for name in flags))
 
@@ -195,11 +213,12 @@ def _asked(row: Question | Evaluated) -> Packed:
     return _present(known | {"solution": row.solution if isinstance(row, Question) else None})
 
 
-def _span(question: str, response: str, answer: str | None, language: str | None) -> list[int] | None:
+def _span(judged: Judged | None) -> list[int] | None:
     """The part of a response that the rule's verdict rests on."""
-    if answer is None:
+    if judged is None:
         return None
-    found = rule_verdict(question, response, answer, language or "en")
+    found = rule_verdict(*judged)
+    response = judged[1]
     return [_units(response, found.start), _units(response, found.end)] if found.end else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 # in the order in which they are read: each uses those before it
-MODULES = ("words", "dom", "data", "state", "search", "diff", "answers", "reviews", "flips", "rows", "main")
+MODULES = ("words", "dom", "data", "state", "searcher", "search", "diff", "answers", "reviews", "flips", "rows", "main")
 
 
 def style() -> str:
@@ -38,6 +38,7 @@ def policy(scripts: Iterable[str], with_siblings: bool) -> str:
         [
             "default-src 'none'",
             f"script-src {' '.join(sources)}",
+            "worker-src blob:",  # the search, whose text is in the main script
             "style-src 'unsafe-inline'",  # positions in charts are style attributes; a style runs nothing
             "base-uri 'none'",
             "form-action 'none'",

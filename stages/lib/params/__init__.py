@@ -71,6 +71,7 @@ from stages.lib.params.prompts import phrases_named as phrases_named
 from stages.lib.params.prompts import prompt_names as prompt_names
 from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
+from stages.lib.params.run import Batch as Batch
 from stages.lib.params.run import Price as Price
 from stages.lib.params.run import Prices as Prices
 from stages.lib.params.run import Role as Role

@@ -69,7 +69,24 @@ class Server(Section):
     tokens_per_minute: Count | None
 
 
-Servers = Annotated[list[Server], Field(min_length=1)]
+class Servers(Section):
+    """The servers of one model, and the ``name`` that stands in the store's keys instead of its base_url.
+
+    An answer under base_url, the address of a server or one of the ``aliases`` counts as one under the name. Name null:
+    base_url.
+    """
+
+    name: Text | None
+    aliases: list[Text]
+    servers: Annotated[list[Server], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> "Servers":
+        addresses = [server.base_url.rstrip("/") for server in self.servers]
+        for address in addresses:
+            if addresses.count(address) > 1:
+                raise ValueError(f"{address} is listed twice. Give one entry a higher weight instead")
+        return self
 
 
 class Endpoints(Section):
@@ -80,14 +97,28 @@ class Endpoints(Section):
     prefer: Servers | None = None
     student: Servers | None = None
 
-    @model_validator(mode="after")
-    def _addresses_differ(self) -> "Endpoints":
-        for role in sorted(self.model_fields_set):
-            addresses = [server.base_url.rstrip("/") for server in getattr(self, role) or []]
-            for address in addresses:
-                if addresses.count(address) > 1:
-                    raise ValueError(f"{role}: {address} is listed twice. Give one entry a higher weight instead")
-        return self
+
+class Batch(Section):
+    """A model's calls as files of the server's batch API, and that API's limits: requests and megabytes of a file.
+
+    ``enqueued_tokens``: the most prompt tokens at the server at once; null: no limit. ``poll_s``: the shortest wait
+    between two looks at a batch. ``price_factor``: the batch price as a share of that in ``prices``.
+    """
+
+    completion_window: Annotated[str, Field(pattern=r"^[1-9][0-9]*[hd]$")]
+    price_factor: Annotated[float, Field(gt=0, le=1)]
+    max_requests: Count
+    max_mb: Count
+    enqueued_tokens: Count | None
+    poll_s: Positive
+
+
+class Batches(Section):
+    """The models that are asked in batches, and not call by call."""
+
+    teacher: Batch | None = None
+    judge: Batch | None = None
+    prefer: Batch | None = None
 
 
 class Launcher(Section):
@@ -111,7 +142,8 @@ class Run(Section):
 
     Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
     of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
-    costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is.
+    costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is; unless one is
+    asked in batches, ``batch`` is.
     """
 
     concurrency: Count
@@ -127,6 +159,7 @@ class Run(Section):
     offline: bool
     api_key_variables: ApiKeyVariables | None = None
     endpoints: Endpoints | None = None
+    batch: Batches | None = None
     embedded: EmbeddedServer | None = None
     served: ServedModels | None = None
     prices: Prices | None = None
@@ -151,9 +184,32 @@ class Run(Section):
 
     def servers(self, of: Role) -> list[Server]:
         """The servers of that model; empty if its own base_url is all."""
-        servers: list[Server] | None = getattr(self.endpoints or Endpoints(), of)
-        return servers or []
+        group = self._group(of)
+        return group.servers if group else []
 
-    def price(self, model: str) -> Price | None:
-        """The price of a model; None if it is not known."""
-        return self.prices.models.get(model) if self.prices else None
+    def name(self, of: Role) -> str | None:
+        """That model's name in the store's keys; None: its base_url."""
+        group = self._group(of)
+        return group.name if group else None
+
+    def aliases(self, of: Role) -> list[str]:
+        """Names and addresses under which answers of that model may be in the store, beside its own base_url."""
+        group = self._group(of)
+        return [*group.aliases, *(server.base_url for server in group.servers)] if group else []
+
+    def _group(self, of: Role) -> Servers | None:
+        group: Servers | None = getattr(self.endpoints or Endpoints(), of)
+        return group
+
+    def batch_of(self, role: Role) -> Batch | None:
+        """How that model is asked in batches; None: call by call."""
+        batch: Batch | None = getattr(self.batch, role, None)
+        return batch
+
+    def price(self, model: str, role: Role) -> Price | None:
+        """The price of a model, that of its batches if it is asked so; None if it is not known."""
+        price = self.prices.models.get(model) if self.prices else None
+        batch = self.batch_of(role)
+        if not price or not batch:
+            return price
+        return Price(**{name: value * batch.price_factor for name, value in price})

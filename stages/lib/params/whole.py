@@ -68,6 +68,11 @@ class Params(Section):
         """All arms but base: those that are trained on a dataset's answers, then those that learn on-policy."""
         return {**self.arms, **self.on_policy}
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """By on-policy arm, the arm whose weights it starts with."""
+        return {name: arm.start_from for name, arm in self.on_policy.items()}
+
 
 def contradictions(params: Params) -> Iterator[str]:
     """The contradictions between sections: unknown names, and keys of ``run`` that are missing or not read."""
@@ -246,10 +251,16 @@ def _run(params: Params) -> Iterator[str]:
         if served[role] != "openai_compatible":
             reader, _ = READERS[f"run.api_key_variables.{role}"]
             yield f"run.endpoints.{role}: only {reader} reads it. Remove the key."
+    for role in run.batch.model_fields_set if run.batch else ():
+        if served[role] != "openai_compatible":
+            reader, _ = READERS[f"run.api_key_variables.{role}"]
+            yield f"run.batch.{role}: only {reader} reads it. Remove the key."
+        elif getattr(run.endpoints, role, None):
+            yield f"run.batch.{role}: a batch goes to one server, and run.endpoints.{role} lists others. Remove one."
     if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.score or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
-    for name in ("api_key_variables", "endpoints", "embedded", "served", "prices"):
+    for name in ("api_key_variables", "endpoints", "batch", "embedded", "served", "prices"):
         if name in run.model_fields_set and getattr(run, name) is None:
             yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
     if run.prices and "budget" not in run.model_fields_set:

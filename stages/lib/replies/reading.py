@@ -54,6 +54,7 @@ class Answer:
     """A received answer; ``failure`` is None, or the reason why the answer is not usable.
 
     ``logprobs`` has the entries of its tokens as the server sent them, the thought's first; empty where there are none.
+    ``served_by``: the server that gave it, where the model has several.
     """
 
     reasoning: str
@@ -63,6 +64,7 @@ class Answer:
     usage: dict[str, Any]
     failure: str | None
     logprobs: list[Any] = field(default_factory=list)
+    served_by: str | None = None
 
 
 @dataclass

@@ -5,7 +5,9 @@ a question's fields, and {"sample": 0, "reasoning": "…", "response": "…", "f
 
 from typing import Any
 
-from stages.lib.rows.question import Question
+from pydantic import Field
+
+from stages.lib.rows.question import Question, is_none
 
 
 class Sampled(Question):
@@ -20,13 +22,17 @@ class Sampled(Question):
 
 
 class Distilled(Sampled):
-    """One answer of the teacher: ``reasoning`` is its chain of thought, ``response`` all that it wrote after it."""
+    """One answer of the teacher: ``reasoning`` is its chain of thought, ``response`` all that it wrote after it.
+
+    ``served_by`` is the address of the server that gave it, where the teacher has several.
+    """
 
     reasoning: str
     response: str
     finish_reason: str
     model: str
     usage: dict[str, Any]
+    served_by: str | None = Field(default=None, exclude_if=is_none)
 
 
 class Failure(Sampled):

@@ -17,8 +17,9 @@ from stages.lib.command import one_line_errors, params_option
 from stages.lib.params import Params, load_params
 from stages.lib.serving import ServingError
 from stages.lib.serving.arms import Arm, answers_of, arm_of
-from stages.lib.serving.asking import compared, started, wait_until_healthy
+from stages.lib.serving.asking import compared
 from stages.lib.serving.lines import HOST, cards_of, line_of, llama_cpp, missing_program, vllm
+from stages.lib.serving.processes import Server, started, wait_until_healthy
 
 log = logging.getLogger("distillery.serve")
 
@@ -64,21 +65,21 @@ def main(
 def serve(arm: Arm, command: list[str], port: int, params: Params, questions: int, wait_s: float, stops: bool) -> None:
     """Serve until Ctrl-C, or until the questions are answered."""
     expected = answers_of(arm, params, questions)
-    url, log_path = f"http://{HOST}:{port}", LOGS / f"{arm.name}.log"
+    server = Server(arm.name, command, cards_of(params.run), HOST, port, LOGS / f"{arm.name}.log")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server stops with this process
-    with started(command, cards_of(params.run), log_path, port) as process:
-        log.info("serve: %s: loading (log: %s)", arm.name, log_path)
-        wait_until_healthy(process, url, log_path, wait_s)
+    with started([server]) as (running,):
+        log.info("serve: %s: loading (log: %s)", arm.name, server.log)
+        wait_until_healthy([running], wait_s)
         answers = []
-        for each in compared(arm, url, expected):
+        for each in compared(arm, server.url, expected):
             answers.append(each)
             click.echo("\n".join(each.lines()))
         click.echo(f"{sum(each.is_same for each in answers)} of {len(answers)} answers are the same as hf's")
         if not stops:
-            log.info("serve: %s: serving at %s/v1 until Ctrl-C", arm.name, url)
+            log.info("serve: %s: serving at %s/v1 until Ctrl-C", arm.name, server.url)
             with suppress(KeyboardInterrupt):
-                process.wait()
-                raise ServingError(f"the server ended (exit code {process.returncode}). See {log_path}.")
+                running.process.wait()
+                raise ServingError(running.ended())
 
 
 if __name__ == "__main__":

@@ -1,26 +1,10 @@
-"""Start a server, wait until it answers, ask it questions with the OpenAI client, and compare with ``hf``'s answers."""
+"""Ask a server questions with the OpenAI client, and compare its answers with ``hf``'s."""
 
-import logging
-import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from stages.lib.serving import ServingError
 from stages.lib.serving.arms import Arm, Expected, prompt_tokens
-from stages.lib.serving.gguf import last_line
-
-log = logging.getLogger("distillery.serve")
-
-PAUSE_S = 0.3
-GRACE_S = 20.0  # for a server to stop
 
 
 @dataclass(frozen=True)
@@ -57,52 +41,6 @@ class Compared:
 def shown(text: str) -> str:
     """A text in one line."""
     return " ".join(text.split())
-
-
-@contextmanager
-def started(
-    command: list[str], cards: dict[str, str], log_path: Path, port: int
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """The server's process, stopped at the end; ServingError if the port is in use."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServingError(f"port {port}: {error.strerror}. Name another one: PORT=8001.") from error
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env=os.environ | cards,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        for number, grace_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 1.0)):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, number)
-                process.wait(grace_s)
-
-
-def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, log_path: Path, wait_s: float) -> None:
-    """Return when the server has loaded the model; ServingError if it ends before, or does not in time."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServingError(
-                f"the server ended (exit code {process.returncode}): {last_line(log_path)}. See {log_path}."
-            )
-        with suppress(OSError), direct.open(f"{url}/health", timeout=5) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(PAUSE_S)
-    raise ServingError(f"the server did not answer within {wait_s:.0f} s. See {log_path}, or set a longer --wait-s.")
 
 
 def compared(arm: Arm, url: str, expected: list[Expected]) -> Iterator[Compared]:

@@ -21,6 +21,7 @@ from stages.lib.command import WRITE, one_line_errors, params_option
 from stages.lib.params import load_params
 from stages.lib.serving import ServingError
 from stages.lib.serving.arms import Arm, arm_of, saved_dtype
+from stages.lib.serving.processes import last_line
 
 log = logging.getLogger("distillery.gguf")
 
@@ -73,12 +74,6 @@ def convert(folder: Path, out: Path, outtype: str) -> None:
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def last_line(log_path: Path) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", log_path.read_text(errors="replace"))]
-    return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
 def advice(log_path: Path) -> str:

@@ -1,15 +1,18 @@
-"""Warnings about confounders: differences between arms other than the one that is compared. One sentence each.
+"""Warnings about confounders: differences between arms other than the one that is compared.
 
 confounder_warnings({"base": Evaluation(…), "filtered": Evaluation(…)}, [["filtered", "base"]])
-→ "unlike batch_size in the evaluation: 50 for base; 8 for filtered. Part of a difference may come from that", …
+→ Warned(code="setting", arms=["base", "filtered"],
+         values={"setting": "batch_size", "values": "50 (base), 8 (filtered)"})
+
+comparison/warnings has the sentences.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.lib.comparison.results import Interval, Pair, Training
-from stages.lib.comparison.table import signed
+from stages.lib.comparison.results import Interval, Pair, Training, Warned
+from stages.lib.comparison.table import by_group, signed
 from stages.lib.statistics.evaluations import Evaluation
 
 MAX_STEPS_DIFFERENCE, MAX_TOKENS_DIFFERENCE = (
@@ -18,7 +21,7 @@ MAX_STEPS_DIFFERENCE, MAX_TOKENS_DIFFERENCE = (
 )  # arms that differ by a larger share of steps or trained tokens are marked
 
 
-def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[Sequence[str]]) -> Iterator[str]:
+def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[Sequence[str]]) -> Iterator[Warned]:
     """The warnings about all arms first, because one table shows all their scores; then those about the pairs."""
     for name, evaluation in evaluations.items():
         yield from _score_warnings(name, evaluation)
@@ -30,28 +33,25 @@ def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[S
             yield from _training_warnings((first, one), (second, other))
 
 
-def _score_warnings(name: str, evaluation: Evaluation) -> Iterator[str]:
+def _score_warnings(name: str, evaluation: Evaluation) -> Iterator[Warned]:
     """A warning where a benchmark's score differs from the share of right answers, which is what is compared."""
     for benchmark, score in evaluation.scores.items():
         answers = evaluation.answers[benchmark]
         share = sum(answer.correct for answer in answers.values()) / len(answers)
         if abs(share - score.value) > 0.0001:
-            yield (
-                f"{name}'s score on {benchmark} is {score.value:.4f}, its share of right answers {share:.4f}: "
-                "intervals and differences are those of the share"
-            )
+            shown = {"score": f"{score.value:.4f}", "share": f"{share:.4f}"}
+            yield Warned(code="score", arms=[name], values={"arm": name, "benchmark": benchmark, **shown})
 
 
-def _setting_warnings(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _setting_warnings(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
     """A warning for each setting of the evaluation that differs between arms."""
     flat = {name: dict(_flat(each)) for name, each in settings.items()}
     for setting in sorted({key for each in flat.values() for key in each}):
         values: dict[str, list[str]] = {}
         for name, each in flat.items():
-            values.setdefault(each.get(setting, "not set"), []).append(name)
+            values.setdefault(each.get(setting, "–"), []).append(name)
         if len(values) > 1:
-            found = "; ".join(f"{value} for {', '.join(names)}" for value, names in values.items())
-            yield f"unlike {setting} in the evaluation: {found}. Part of a difference may come from that"
+            yield Warned(code="setting", arms=list(flat), values={"setting": setting, "values": by_group(values)})
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -63,70 +63,73 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield f"{before}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _prompt_warnings(one: tuple[str, Evaluation], other: tuple[str, Evaluation]) -> Iterator[str]:
-    (first, evaluation), (second, other_evaluation) = one, other
-    if evaluation.system_prompt != other_evaluation.system_prompt:
-        yield (
-            f"{first} was asked with {_system(evaluation)}, {second} with {_system(other_evaluation)}: "
-            "the difference is not the training's alone"
-        )
+def _prompt_warnings(one: tuple[str, Evaluation], other: tuple[str, Evaluation]) -> Iterator[Warned]:
+    text, other_text = one[1].system_prompt, other[1].system_prompt
+    if text == other_text:
+        return
+    if not text:
+        one, other, text, other_text = other, one, other_text, text
+    values = {"first": one[0], "second": other[0], "text": text or "", "other_text": other_text or ""}
+    code = "prompts" if other_text else "no_prompt"
+    yield Warned(code=code, arms=[one[0], other[0]], values={name: said for name, said in values.items() if said})
 
 
-def _system(evaluation: Evaluation) -> str:
-    return f"the system text '{evaluation.system_prompt}'" if evaluation.system_prompt else "no system text"
-
-
-def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[str]:
+def _training_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[Warned]:
     (first, training), (second, other_training) = one, other
+    arms, names = [first, second], _names(first, second)
     if training.on_policy or other_training.on_policy:
-        yield f"unlike compute: {_compute(*one)}; {_compute(*other)}. The difference is not the method's alone"
+        yield _compute(one, other) if training.on_policy else _compute(other, one)
     elif _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
         training.tokens_trained, other_training.tokens_trained, MAX_TOKENS_DIFFERENCE
     ):
-        yield (
-            f"{first} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens, {second} for "
-            f"{other_training.steps:,} on {other_training.tokens_trained:,}: the difference is not the data's alone"
-        )
-    for what, count, other_count in (
-        ("left out", training.rows_too_long, other_training.rows_too_long),
+        yield Warned(code="steps", arms=arms, values=names | _trained(training) | _others(_trained(other_training)))
+    for code, count, other_count in (
+        ("left_out", training.rows_too_long, other_training.rows_too_long),
         ("shortened", training.rows_shortened, other_training.rows_shortened),
     ):
         if count != other_count:
-            yield f"over cutoff_len: {count:,} rows of {first} were {what}, {other_count:,} of {second}"
+            counts: dict[str, int | str] = {"count": count, "other_count": other_count}
+            yield Warned(code=code, arms=arms, values=names | counts)
 
 
-def _compute(name: str, training: Training) -> str:
-    """What a training read and wrote, an on-policy one beside what the arm that it starts from took."""
-    trained = f"{name} was trained for {training.steps:,} steps on {training.tokens_trained:,} tokens"
-    if not (found := training.on_policy):
-        return trained
-    return (
-        f"{trained} that it rolled out itself, its teacher read {found.tokens_of_teacher:,}, and before that it was "
-        f"{training.start_from}"
-    )
+def _compute(one: tuple[str, Training], other: tuple[str, Training]) -> Warned:
+    """What both trainings read and wrote; the first is on-policy, and starts from an arm that took compute as well."""
+    values = _names(one[0], other[0]) | _trained(one[1]) | _others(_trained(other[1]))
+    return Warned(code="compute_both" if other[1].on_policy else "compute", arms=[one[0], other[0]], values=values)
+
+
+def _names(first: str, second: str) -> dict[str, int | str]:
+    return {"first": first, "second": second}
+
+
+def _trained(training: Training) -> dict[str, int | str]:
+    known: dict[str, int | str] = {"steps": training.steps, "tokens": training.tokens_trained}
+    if training.on_policy:
+        known |= {"read": training.on_policy.tokens_of_teacher, "start_from": training.start_from or "–"}
+    return known
+
+
+def _others(values: dict[str, int | str]) -> dict[str, int | str]:
+    return {f"other_{name}": value for name, value in values.items()}
 
 
 def _differs_by_more_than(count: int, other_count: int, share: float) -> bool:
     return abs(count - other_count) > share * max(count, other_count)
 
 
-def unsure_warnings(pair: Pair) -> Iterator[str]:
+def unsure_warnings(pair: Pair) -> Iterator[Warned]:
     """A warning where the verifier's unsure answers could reverse a difference that was found."""
     for benchmark, found in pair.benchmarks.items():
         low, high = found.if_unsure_low, found.if_unsure_high
         if found.finding != "no detectable difference" and low is not None and high is not None and low <= 0 <= high:
-            yield (
-                f"{pair.name} on {benchmark} is {found.finding}, but the verifier's unsure answers leave anything from "
-                f"{signed(low)} to {signed(high)} points: read the examples of the kind 'unread'"
-            )
+            values = {"pair": pair.name, "benchmark": benchmark, "low": signed(low), "high": signed(high)}
+            yield Warned(code=f"unsure_{found.finding}", arms=[pair.first, pair.second], values=values)
 
 
-def tango_warnings(interval: Interval, pairs: Iterable[Pair]) -> Iterator[str]:
+def tango_warnings(interval: Interval, pairs: Iterable[Pair]) -> Iterator[Warned]:
     """A warning for each benchmark where Tango's interval is set and cannot be computed."""
     found = {name: difference for pair in pairs for name, difference in pair.benchmarks.items()}
     for benchmark, difference in found.items():
         if difference.interval != interval:
-            yield (
-                f"compare.interval: Tango's interval needs independent pairs, and the {difference.n:,} questions of "
-                f"{benchmark} repeat {difference.clusters:,} problems: pseudo_pairs stands there instead"
-            )
+            values: dict[str, int | str] = {"benchmark": benchmark, "n": difference.n, "clusters": difference.clusters}
+            yield Warned(code="tango", arms=[], values=values)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.lib.rows import DataError, read_json
 
+DRAWN, SAME = "drawn again", "the same"  # a benchmark's questions on each seed
 ADVICE = "Run 'make seeds' to rebuild it, or 'git checkout metrics/seeds.json'."
 
 
@@ -25,6 +26,7 @@ class Seeds(BaseModel):
     varied       the keys of params.yaml that were the seed's
     own          by arm, the hash of its scores in the run of the params file as it was
     questions    by benchmark, whether each seed had questions of its own: "drawn again" or "the same"
+    divergence   by on-policy arm, for each seed the divergence from its teacher at each step
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class Seeds(BaseModel):
     questions: dict[str, str]
     scores: dict[str, dict[str, list[float]]]
     differences: dict[str, dict[str, list[float]]]
+    divergence: dict[str, list[list[float]]] = {}  # older files have none
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ One JSON object per line (answer_file.py); the key is a hash of everything that 
 
 The record of an answer of one of several servers (run.endpoints) names it too, as ``served_by``, before the body.
 
-A record is on the disk (fsync) before its answer counts as received. Several processes may share one store. Next to it
-are their locks, and the received bodies that hold no answer:
+A record is on the disk (fsync) before its answer counts as received. Several processes may share one store, of one
+host or of several. Next to it are their locks, and the received bodies that hold no answer:
 
     answers.lock            held while a group of records is written, or an incomplete last line is removed
     answers.claims          one byte per key, locked by the process that is asking for it (claims.py)
     answers.unread.jsonl    bodies without an answer (unread.py)
+    answers.hosts/          the processes that use the store (hosts.py); files of hosts whose locks do not reach others
 """
 
 import asyncio
-import fcntl
-import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +28,13 @@ from typing import Any
 import orjson
 
 from stages.lib.command import LocksError, main_worktree, project_root
-from stages.lib.store.answer_file import RECORD_BEGINS, AnswerFile, StoreError, parse, whole_end
+from stages.lib.store.answer_file import OF_A_HOST, AnswerFile, StoreError, hosts_folder, request_key
 from stages.lib.store.claims import Claims
+from stages.lib.store.hosts import LEASES, Hosts
+from stages.lib.store.journal import Journal
+from stages.lib.store.leases import Leases
+from stages.lib.store.presence import Mode
+from stages.lib.store.reserving import Reserving
 from stages.lib.store.unread import keep_unread, unread_path
 
 __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_key"]
@@ -37,7 +42,6 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
-NOTICE_AFTER_S = 1.0  # wait for another process before a line says so
 
 
 def default_path() -> Path:
@@ -48,82 +52,72 @@ def default_path() -> Path:
     return shared
 
 
-def request_key(request: dict[str, Any]) -> str:
-    """A hash of the request (endpoint, model, messages, sampling settings, sample number), independent of key order."""
-    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
 @contextmanager
 def open_store(path: Path) -> Iterator["AnswerStore"]:
     """Open the store, which other processes may use at the same time. A process may open it only once."""
     if path.exists() and not path.is_file():  # reading a device such as /dev/full would never end
         raise StoreError(f"{path}: not a file. Name a file for the store with --store.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # no write buffer: a full disk is reported immediately
-    with path.open("ab+", buffering=0) as file, path.with_suffix(".lock").open("a") as lock:
-        with _locked(lock.fileno(), path):
-            _repair(file.fileno(), path)
-        store = AnswerStore(path, file.fileno(), lock.fileno())
-        try:
-            yield store
-        finally:
-            store.close()
-
-
-@contextmanager
-def _locked(lock: int, path: Path) -> Iterator[None]:
-    """Hold the writer's lock: no other process appends or repairs."""
+    store = AnswerStore(path)
     try:
-        _take(lock, path)
-    except OSError as error:
-        raise LocksError(path, error) from error
-    try:
-        yield
+        yield store
     finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)
-
-
-def _take(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        notice = threading.Timer(NOTICE_AFTER_S, log.info, ["store: another run writes to %s; waiting for it", path])
-        notice.start()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        finally:
-            notice.cancel()
-
-
-def _repair(descriptor: int, path: Path) -> None:
-    """Remove an incomplete last line, whose writer was killed. Call this only under the writer's lock."""
-    size, end = os.fstat(descriptor).st_size, whole_end(descriptor)
-    if size == end:
-        return
-    tail = os.pread(descriptor, size - end, end)
-    try:
-        parse(tail)
-    except ValueError:
-        if not RECORD_BEGINS.startswith(tail[: len(RECORD_BEGINS)]):
-            raise StoreError(
-                f"{path}: the last line is not a record of the store. Name the store's file with --store."
-            ) from None
-        log.info("store: removed %d bytes of an incomplete record from %s", len(tail), path)
-        os.ftruncate(descriptor, end)
-    else:
-        os.write(descriptor, b"\n")  # only the line end is missing
+        store.close()
 
 
 class AnswerStore(AnswerFile):
     """Received bodies by key, with methods to add new ones."""
 
-    def __init__(self, path: Path, descriptor: int, lock: int) -> None:
-        super().__init__(path, descriptor)
-        self._lock = lock
-        self._claims = Claims(path.with_suffix(".claims"))
-        self._writing = threading.Lock()  # one group of records at a time
-        self._waiting: list[bytes] = []
+    def __init__(self, path: Path) -> None:
+        self._common = self._journal = Journal(path)  # what is read by all; what this process writes to
+        self._claims: Claims | Leases = Claims(path.with_suffix(".claims"))
+        self._claiming = threading.RLock()  # a mode is entered in the thread of the heartbeat
+        self._held: set[bytes] = set()
+        self._writing = threading.RLock()  # one group of records at a time
+        self._waiting: list[dict[str, Any]] = []
         self._group: asyncio.Task[list[OSError | None]] | None = None  # writes the waiting records
+        self._path = path
+        self._own: set[bytes] = set()  # the keys of records that this process writes now
+        self._arrived: list[bytes] = []
+        self._is_open = False  # what is there at the beginning has not arrived since
+        self._hosts = Hosts(path, self._enter)
+        self._reserving: Reserving | None = None  # opened at the first turn
+        try:
+            self._hosts.join()
+            with self._journal.locked():
+                self._journal.repair()
+            super().__init__(path, self._common.descriptor, os.O_RDWR | os.O_APPEND, self.mode != "alone")
+            self._is_open = True
+        except BaseException:
+            self._close_files()
+            raise
+
+    @property
+    def mode(self) -> Mode:
+        """How the processes that use the store share it now (hosts.py)."""
+        return self._hosts.presence.mode
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts use the store now."""
+        return self._hosts.count
+
+    @property
+    def reserving(self) -> Reserving:
+        """What the processes that use the store have reserved of a budget."""
+        self._reserving = self._reserving or Reserving(self._hosts)
+        return self._reserving
+
+    def take_turn(self) -> bool:
+        """Whether this process may reserve now; ``reserving.end_turn`` ends it."""
+        with self._claiming:
+            return self.reserving.take_turn(self._claims)
+
+    def arrived(self) -> list[str]:
+        """The keys of records of other processes that ``refresh`` has found since the last call."""
+        with self._reading:
+            arrived, self._arrived = self._arrived, []
+        return [key.hex() for key in arrived]
 
     async def put(self, key: str, request: dict[str, Any], body: bytes, server: str | None = None) -> None:
         """Append one answer and return when it is on the disk. Simultaneous answers share one fsync.
@@ -137,7 +131,8 @@ class AnswerStore(AnswerFile):
         record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}
         with self._reading:
             place = len(self._waiting)
-            self._waiting.append(orjson.dumps(record) + b"\n")
+            self._waiting.append(record)
+            self._own.add(bytes.fromhex(key))
             if self._group is None or self._group.done():
                 self._group = asyncio.create_task(asyncio.to_thread(self._write_group))
             group = self._group
@@ -150,7 +145,7 @@ class AnswerStore(AnswerFile):
 
     def keep_unread(self, key: str, request: dict[str, Any], reason: str, body: bytes) -> None:
         """Keep a received body without an answer in a file next to the store; its key stays unanswered."""
-        keep_unread(unread_path(self._path), key, request, reason, body)
+        keep_unread(unread_path(self._journal.path), key, request, reason, body)
 
     def claim(self, key: str) -> bool:
         """Whether this process may ask for a key now. True: until ``release``, no other caller may.
@@ -159,17 +154,26 @@ class AnswerStore(AnswerFile):
         or by this one. In the second case, try again later. A claim ends with its process.
         """
         digest = bytes.fromhex(key)
-        if key in self or not self._claims.take(digest):
+        if self.mode == "leases":
+            self.refresh()  # cheaper than a lease of what another host has answered
+        if key in self:
             return False
+        with self._claiming:
+            if not (self._hosts.settled and self._claims.take(digest)):
+                return False
+            self._held.add(digest)
         self.refresh()  # the previous owner may have stored the answer and released the key just now
         if key in self:
-            self._claims.drop(digest)
+            self.release(key)
             return False
         return True
 
     def release(self, key: str) -> None:
         """Release a claim: after ``put`` has returned, or when there will be no answer."""
-        self._claims.drop(bytes.fromhex(key))
+        digest = bytes.fromhex(key)
+        with self._claiming:
+            self._held.discard(digest)
+            self._claims.drop(digest)
 
     def close(self) -> None:
         """Write the waiting records (of an interrupted run) and release all claims."""
@@ -178,60 +182,90 @@ class AnswerStore(AnswerFile):
             if error:
                 raise self._not_written(error) from error
         finally:
-            self._claims.close()
+            self._close_files()
+            self.close_parts()
+
+    def read_aliases(self, names: dict[str, str]) -> None:
+        """As for a file that is only read; nothing has arrived by that."""
+        self._is_open, before = False, self._is_open
+        super().read_aliases(names)
+        self._is_open = before
+
+    def _added(self, key: bytes) -> None:
+        if key in self._own:
+            self._own.remove(key)
+        elif self._is_open:
+            self._arrived.append(key)
+
+    def _close_files(self) -> None:
+        self._claims.close()
+        if self._reserving:
+            self._reserving.close()
+        self._hosts.close()
+        for journal in {self._journal, self._common}:
+            journal.close()
+
+    def _enter(self, mode: Mode) -> None:
+        """Share the store in this way from now on (hosts.py)."""
+        self.reads_afresh = True
+        if mode == "leases":
+            with self._claiming:
+                self._claims = self._leases()
+            with self._writing:
+                self._journal = self._own_journal()
+
+    def _leases(self) -> Leases:
+        """Leases of the keys that this process has claimed by locks, which it keeps as well until it ends."""
+        presence = self._hosts.presence
+        leases = Leases(hosts_folder(self._path) / LEASES, presence.path, self._hosts.is_alive)
+        for digest in self._held if presence.is_there() else ():
+            leases.take(digest)
+        return leases
+
+    def _own_journal(self) -> Journal:
+        """The file of this host, which no other host writes to."""
+        return Journal(hosts_folder(self._path) / f"{self._hosts.presence.host}{OF_A_HOST}")
 
     def _write_group(self) -> list[OSError | None]:
         """Write the waiting records with one fsync; return for each the error, or None."""
         with self._writing:
             with self._reading:
-                lines, self._waiting, self._group = self._waiting, [], None
-            if not lines:
+                records, self._waiting, self._group = self._waiting, [], None
+            if not records:
                 return []
+            if self.mode != "leases" and not self._hosts.presence.is_there():
+                self._hosts.look()  # another host took this process for ended, and may write to the common file
+            if self._journal is not self._common:
+                records = [_dated(record) for record in records]
+            lines = [orjson.dumps(record) + b"\n" for record in records]
             try:
                 return self._append_group(lines)
             except LocksError as error:
-                raise StoreError(f"{error} {self._rescued(lines)}") from error
+                raise StoreError(f"{error} {self._journal.rescue(lines)}") from error
 
     def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
-        with _locked(self._lock, self._path):
+        with self._journal.locked():
             with self._reading:
-                self._check_not_replaced(lines)
-                _repair(self._descriptor, self._path)
-                errors = [self._append(line) for line in lines]
+                if self._journal.is_replaced():
+                    rescued = self._journal.rescue(lines)
+                    raise StoreError(f"{self._journal.path}: the file was replaced while it was in use. {rescued}")
+                self._journal.repair()
+                errors = self._journal.append(lines)
                 self.refresh()
-            os.fsync(self._descriptor)
+            self._journal.sync()
         return errors
-
-    def _check_not_replaced(self, lines: list[bytes]) -> None:
-        """StoreError where the file was replaced, as by an editor that saved it: new records would be lost."""
-        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
-            raise StoreError(f"{self._path}: the file was replaced while it was in use. {self._rescued(lines)}")
-
-    def _rescued(self, lines: list[bytes]) -> str:
-        """Write the records to a file next to the store; return a text that says how to import them."""
-        rescued = self._path.with_name(f"{self._path.stem}.rescued.{os.getpid()}.jsonl")
-        with rescued.open("ab") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        return (
-            f"Answers received since then are in {rescued}. Add them with 'make store-import FILE={rescued}', then run "
-            "the stage again."
-        )
-
-    def _append(self, line: bytes) -> OSError | None:
-        """Write a whole line or, where that fails, nothing: the next line must not follow a part of this one."""
-        end = os.fstat(self._descriptor).st_size
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError as error:
-            os.ftruncate(self._descriptor, end)
-            return error
-        return None
 
     def _not_written(self, error: OSError) -> StoreError:
         return StoreError(
-            f"{self._path}: {error.strerror}. Stored answers are kept. Free disk space, then run the stage again."
+            f"{self._journal.path}: {error.strerror}. Stored answers are kept. Free disk space, then run the stage "
+            "again."
         )
+
+
+def _dated(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the time, before its body: of two hosts' answers to one request, the earlier one counts."""
+    return {
+        **{name: value for name, value in record.items() if name != "body"},
+        "at": time.time(),
+        "body": record["body"],
+    }

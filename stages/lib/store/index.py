@@ -27,14 +27,14 @@ class Index:
         return len(self._offsets) + len(self._recent)
 
     def add(self, key: bytes, offset: int) -> None:
-        """Add a record. Its offset must be larger than all earlier ones."""
+        """Add a record."""
         prefix = _prefix(key)
         if prefix in self._recent or len(self._recent) >= RECENT:
             self._merge_recent()
         self._recent[prefix] = offset
 
     def offsets(self, key: bytes) -> list[int]:
-        """The offsets of records that may have this key, the oldest first."""
+        """The offsets of records that may have this key, the one that was added first first."""
         prefix = _prefix(key)
         first, last = (self._prefixes.searchsorted(np.uint64(prefix), side) for side in ("left", "right"))
         found: list[int] = self._offsets[first:last].tolist()

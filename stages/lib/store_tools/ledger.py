@@ -20,6 +20,7 @@ from stages.lib.command import READ, one_line_errors, params_option
 from stages.lib.params import Prices, load_params
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.store.answer_file import files_of_hosts
 from stages.lib.store.answer_store import default_path
 from stages.lib.store_tools.record import Record, stored_records
 from stages.lib.teacher.pricing import money, tokens_cost
@@ -64,7 +65,8 @@ def main(store: Path | None, params_path: Path) -> None:
     if not path.is_file():
         click.echo(f"{path}: no answers were received here yet. 'make repro' asks for the first ones.")
         return
-    click.echo("\n".join([f"{path} ({size_text(path.stat().st_size)})", "", *report(totals_by_model(path), prices)]))
+    size = sum(each.stat().st_size for each in (path, *files_of_hosts(path)))
+    click.echo("\n".join([f"{path} ({size_text(size)})", "", *report(totals_by_model(path), prices)]))
 
 
 def totals_by_model(path: Path) -> dict[tuple[str, str], ModelTotals]:

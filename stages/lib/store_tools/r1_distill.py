@@ -52,7 +52,7 @@ def is_r1_distill(path: Path) -> bool:
 
 def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iterator[Record]:
     """The records of a file's rows; ``skipped`` counts the rows without a usable answer, by reason."""
-    request = _requests(distill)
+    request = _requests(distill, identity_of(distill.teacher))
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -70,10 +70,13 @@ def read_r1_distill(path: Path, distill: Distill, skipped: Counter[str]) -> Iter
 
 
 def write_r1_distill(
-    path: Path, questions: Iterable[Question], distill: Distill, answers: AnswerFile
+    path: Path, questions: Iterable[Question], distill: Distill, identity: str, answers: AnswerFile
 ) -> tuple[int, Counter[str]]:
-    """Write a row for each answered question; return their number, and the reasons why others are missing."""
-    request, written, skipped = _requests(distill), 0, Counter[str]()
+    """Write a row for each answered question; return their number, and the reasons why others are missing.
+
+    ``identity`` is that of the teacher in the store's keys.
+    """
+    request, written, skipped = _requests(distill, identity), 0, Counter[str]()
     with writing(path) as file:
         for question in questions:
             alone = not (question.history or question.system)  # the file has no place for either
@@ -111,11 +114,10 @@ def _read(body: bytes) -> Answer | str:
     return answer.failure or answer
 
 
-def _requests(distill: Distill) -> Callable[[str], dict[str, Any]]:
+def _requests(distill: Distill, identity: str) -> Callable[[str], dict[str, Any]]:
     """A function from a question to the request of ``distill``; a question that is a whole prompt stays unchanged."""
     prompt = prompt_text(distill.prompt)
     before, _, after = prompt.partition("{question}")
-    identity = identity_of(distill.teacher)
 
     def request(question: str) -> dict[str, Any]:
         whole = bool(before) and question.startswith(before) and question.endswith(after)

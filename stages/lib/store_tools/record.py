@@ -3,15 +3,17 @@
 {"key": "9f86d081…", "request": {"endpoint": "…", "model": "…", "messages": […], "sample": 0}, "body": "{…}"}
 """
 
+import heapq
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.lib.store.answer_file import StoreError, whole_end, whole_lines
+from stages.lib.store.answer_file import StoreError, files_of_hosts, whole_end, whole_lines
 from stages.lib.store.answer_store import request_key
 
 ADVICE = "Copy the file again, or move that line to another one."
@@ -25,6 +27,7 @@ class Record(BaseModel):
     key: str
     request: dict[str, Any]
     served_by: Annotated[str | None, Field(exclude_if=lambda server: server is None)] = None
+    at: Annotated[float | None, Field(exclude_if=lambda at: at is None)] = None  # in a host's own file
     body: str
 
     @classmethod
@@ -43,9 +46,10 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def stored_records(path: Path) -> Iterator[Record]:
-    """The complete records of a store that other processes may be writing to."""
-    with path.open("rb") as file:
-        yield from _records(file, path)
+    """The complete records of a store that other processes may be writing to, of all hosts, the earlier ones first."""
+    with ExitStack() as stack:
+        files = [(stack.enter_context(each.open("rb")), each) for each in (path, *files_of_hosts(path))]
+        yield from heapq.merge(*(_records(file, each) for file, each in files), key=lambda record: record.at or 0.0)
 
 
 def _records(file: BinaryIO, path: Path) -> Iterator[Record]:

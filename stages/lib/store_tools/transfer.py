@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import click
@@ -32,10 +32,11 @@ from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.params import load_params
 from stages.lib.rows import read_some_rows, writing
 from stages.lib.rows.question import Question
-from stages.lib.store.answer_file import AnswerFile, StoreError, open_answers
+from stages.lib.store.answer_file import AnswerFile, StoreError, files_of_hosts, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 from stages.lib.store_tools.r1_distill import is_r1_distill, read_r1_distill, write_r1_distill
 from stages.lib.store_tools.record import Record, read_records, stored_records
+from stages.lib.teacher.asking import Respondent
 
 log = logging.getLogger("distillery.store")
 
@@ -102,8 +103,12 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
     if file.exists():
         raise StoreError(f"{file}: the file exists already and is not overwritten. Name another file.")
     questions = read_some_rows(questions_path, Question, "Run 'dvc repro difficulty' to rebuild it.")
+    params = load_params(params_path)
+    teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     with open_answers(source) as answers:
-        written, skipped = write_r1_distill(file, questions, load_params(params_path).distill, answers)
+        teacher.read_aliases(answers, params.run)
+        identity = teacher.identity(params.run)
+        written, skipped = write_r1_distill(file, questions, params.distill, identity, answers)
     log.info("r1-distill: %d answers written to %s%s", written, file, skipped_text(skipped))
 
 
@@ -123,7 +128,8 @@ def export_answers(store: Path, file: Path) -> MergeCounts:
                 shutil.copyfileobj(before, out)
         for record in stored_records(store):
             if not is_known(record, present, counts):
-                out.write(orjson.dumps(record.model_dump()) + b"\n")
+                # without its time: the earlier one of two answers stands first
+                out.write(orjson.dumps(record.model_dump(exclude={"at"})) + b"\n")
     return counts
 
 
@@ -138,8 +144,8 @@ def import_answers(file: Path, store: Path, reader: Reader) -> MergeCounts:
 
 
 def exported_records(file: Path, _: Counter[str]) -> Iterator[Record]:
-    """All records of an exported store."""
-    return read_records(file)
+    """All records of an exported store; of a store itself, those of its hosts too."""
+    return chain.from_iterable(map(read_records, (file, *files_of_hosts(file))))
 
 
 def r1_distill_records(file: Path, skipped: Counter[str], params_path: Path) -> Iterator[Record]:

@@ -32,12 +32,18 @@ def student_folder(student: Student) -> Path:
     return folder
 
 
-def student_tokenizer(student: Student) -> Any:
-    """The student's tokenizer, without its weights; StudentError if there is none, or none with a chat template."""
+def tokenizer_folder(student: Student) -> Path:
+    """A folder with the student's tokenizer, perhaps without its weights; StudentError if there is none."""
     source = importlib.import_module(f"stages.lib.students.{student.kind}")
     folder: Path = source.tokenizer_folder(student)
     if not (folder / "tokenizer_config.json").is_file():  # else transformers would read the path as a hub id
         raise StudentError(f"{folder}: no tokenizer_config.json there. Check train.student in params.yaml.")
+    return folder
+
+
+def student_tokenizer(student: Student) -> Any:
+    """The student's tokenizer, without its weights; StudentError if there is none, or none with a chat template."""
+    folder = tokenizer_folder(student)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from numpy.typing import NDArray
 
 from stages.lib.command import Interrupted
 from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
@@ -30,22 +31,22 @@ from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
+from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.draws import received_bodies
+from stages.lib.teacher.batches.journal import refuse_what_is_in_batches
+from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
 from stages.lib.teacher.pool import Pool
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
-from stages.lib.teacher.spending import Spending, body_cost, prompt_bytes
+from stages.lib.teacher.spending import NO_USAGE, Spending, body_cost, prompt_bytes
 
 log = logging.getLogger("distillery.asking")
 
 SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
-NO_USAGE = (
-    "the server's answers state no tokens ('usage'), so their cost is unknown and run.budget cannot be kept. "
-    "Set run.stream to false if it is true, else run.budget to null; received answers are kept."
-)
+OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
+TURN_POLL_S = 0.01  # between two tries to reserve a part of a budget
 YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -60,10 +61,15 @@ class Respondent:
     model: Teacher
     role: Role
 
-    @property
-    def identity(self) -> str:
-        """Identifies the endpoint in the store's keys; needs no API key and no server."""
-        return identity_of(self.model)
+    def identity(self, run: Run) -> str:
+        """Identifies the model's endpoint in the store's keys; needs no API key and no server."""
+        return run.name(self.role) or identity_of(self.model)
+
+    def read_aliases(self, answers: AnswerFile, run: Run) -> None:
+        """Find answers that are stored under another name or address of the endpoint, too (run.endpoints)."""
+        own = self.identity(run)
+        others = [identity_of(self.model), *(alias.rstrip("/") for alias in run.aliases(self.role))]
+        answers.read_aliases({alias: own for alias in others if alias != own})
 
     def connect(self, run: Run) -> AbstractContextManager[list[Endpoint]]:
         """The endpoints, open until the ``with`` block ends."""
@@ -76,7 +82,7 @@ class Respondent:
 class AskResult:
     """The result of a run: its counts, the failures by key, its seconds, and those of each answer received.
 
-    ``servers`` has the figures of each of several servers.
+    ``servers`` has the figures of each of several servers, ``hosts`` the largest number of hosts at work at once.
     """
 
     counts: RunCounts = field(default_factory=RunCounts)
@@ -84,6 +90,7 @@ class AskResult:
     seconds: float = 0.0
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     servers: list[dict[str, Any]] = field(default_factory=list)
+    hosts: int = 1
 
 
 @dataclass
@@ -99,6 +106,12 @@ class Plan:
     stored_cost: float
     highest_cost: float | None
     prompt_bytes: int  # of the missing calls
+    prefixes: NDArray[np.uint64]  # of the keys of the missing calls, sorted
+
+    def lacks(self, key: str) -> bool:
+        """Whether the answer to a key was missing."""
+        place = int(self.prefixes.searchsorted(np.uint64(int(key[:16], 16))))
+        return place < len(self.prefixes) and int(self.prefixes[place]) == int(key[:16], 16)
 
 
 def identity_of(model: Teacher) -> str:
@@ -130,9 +143,11 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     """Ask for every answer that the store lacks; ``result`` is correct at any time, however this function ends.
 
     With ``run.offline`` nothing is asked, no key is read and no server is started, so missing answers stay missing.
+    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day.
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
+    respondent.read_aliases(store, run)
     plan = make_plan(requests, store, price if run.budget else None)
     result.counts = RunCounts(total=plan.calls, from_store=plan.calls - plan.missing)
     if run.offline:
@@ -140,12 +155,36 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     elif plan.missing:
         with respondent.connect(run) as endpoints:
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
-            uvloop.run(_Asking(respondent.stage, run, store, spending, result).run(requests, endpoints, respondent))
+            if run.batch_of(respondent.role):
+                return _ask_in_batches(respondent, requests, run, endpoints[0], store, spending, result)
+            refuse_what_is_in_batches(respondent.stage, requests, store)
+            asking = _Asking(respondent, run, store, spending, plan, result)
+            uvloop.run(asking.run(requests, endpoints))
+
+
+def _ask_in_batches(
+    respondent: Respondent,
+    requests: Requests,
+    run: Run,
+    endpoint: Endpoint,
+    store: AnswerStore,
+    spending: Spending,
+    result: AskResult,
+) -> None:
+    from stages.lib.teacher.batches.running import Batching, BatchJob  # it takes a second
+
+    settings, started = run.batch_of(respondent.role), time.monotonic()
+    assert settings
+    job = BatchJob(respondent.stage, respondent.section, respondent.model.model, endpoint, run, settings)
+    try:
+        uvloop.run(Batching(job, store, spending, result.counts, result.failed).run(requests))
+    finally:
+        result.seconds = time.monotonic() - started
 
 
 def price_of(respondent: Respondent, run: Run) -> Price | None:
     """The model's price; None where the table has none, which a budget does not allow."""
-    price = run.price(respondent.model.model)
+    price = run.price(respondent.model.model, respondent.role)
     if run.budget and not price:
         raise TeacherError(
             f"params.yaml: run.budget is set and run.prices.models has no price for '{respondent.model.model}'. "
@@ -156,7 +195,8 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Iterate over all requests once, before any call; with a price, also sum up the cost of the stored answers."""
-    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0)
+    nothing = np.empty(0, np.uint64)
+    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=nothing)
     missing = array("Q")  # two questions with the same text share one answer
     for request in requests():
         plan.calls += 1
@@ -165,20 +205,25 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
             missing.append(int(key[:16], 16))
             plan.prompt_bytes += prompt_bytes(request)
         if price:
-            for body in received_bodies(request, store):
-                paid = body_cost(body, price)
+            for draw in received_draws(request, store):
+                paid = body_cost(draw.body, price)
                 plan.stored += 1
                 plan.stored_cost += paid
                 plan.highest_cost = max(plan.highest_cost or 0.0, paid)
-    plan.missing = len(np.unique(np.frombuffer(missing, dtype=np.uint64))) if missing else 0
+    plan.prefixes = np.unique(np.frombuffer(missing, dtype=np.uint64)) if missing else nothing
+    plan.missing = len(plan.prefixes)
     return plan
 
 
 class _Asking:
     """One run of the event loop: a feeder, the workers, and what ends them."""
 
-    def __init__(self, stage: str, run: Run, store: AnswerStore, spending: Spending, result: AskResult) -> None:
-        self._stage = stage
+    def __init__(
+        self, respondent: Respondent, run: Run, store: AnswerStore, spending: Spending, plan: Plan, result: AskResult
+    ) -> None:
+        self._respondent = respondent
+        self._stage = respondent.stage
+        self._plan = plan
         self._run = run
         self._store = store
         self._spending = spending
@@ -190,16 +235,16 @@ class _Asking:
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
 
-    async def run(self, requests: Requests, endpoints: list[Endpoint], respondent: Respondent) -> None:
+    async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
         counts, started = self._result.counts, time.monotonic()
-        section, model = respondent.section, respondent.model.model
-        self._names_servers = bool(self._run.servers(respondent.role))
+        section, model = self._respondent.section, self._respondent.model.model
+        self._names_servers = bool(self._run.servers(self._respondent.role))
         self._pool = Pool(
             endpoints, section, model, self._run, self._stopping, counts.from_store, self._store.keep_unread
         )
         currency = self._run.currency if self._spending.price else None
-        self._progress = Progress(self._stage, counts, currency, self._pool.describe, self._run.concurrency)
+        self._progress = Progress(self._stage, counts, currency, self._describe, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
         try:
             with self._signals():
@@ -246,7 +291,7 @@ class _Asking:
                 claimed_elsewhere = [
                     (key, request) for key, request in claimed_elsewhere if not await self._is_resolved(key, request)
                 ]
-                await self._pool.sleep(OTHER_PROCESS_POLL_S if claimed_elsewhere else 0)
+                await self._pool.sleep(self._poll_s if claimed_elsewhere else 0)
         except Stopped:
             pass
         except Exception as error:  # the store or the requests cannot be read any more
@@ -257,10 +302,12 @@ class _Asking:
         """Give a request to the workers; False where another process or worker is asking for it."""
         if self._stopping.is_set():
             raise Stopped
-        await self._wait_for_budget(request)
-        if not self._store.claim(key):
+        if self._run.budget is None:
+            if not self._store.claim(key):
+                return False
+            self._spending.begin(key, request)
+        elif not await self._reserve(key, request):
             return False
-        self._spending.begin(key, request)
         await self._queue.put((key, request))
         return True
 
@@ -269,17 +316,59 @@ class _Asking:
         done = key in self._result.failed or key in self._store
         return done or await self._hand_out(key, request) or key in self._store
 
-    async def _wait_for_budget(self, request: dict[str, Any]) -> None:
-        """Wait until the budget has room for this call; stop the run where it never will."""
-        while not self._spending.has_room(request):
-            if not self._spending.in_flight:
+    async def _reserve(self, key: str, request: dict[str, Any]) -> bool:
+        """Claim a request when the budget has room for it; stop the run where it never will."""
+        reserving, section = self._store.reserving, self._respondent.section
+        while True:
+            while not self._store.take_turn():
+                await self._pool.sleep(TURN_POLL_S)
+            try:
+                # in this order: an answer that comes meanwhile counts twice, and not at all the other way round
+                elsewhere = reserving.elsewhere(section)
+                self._store.refresh()
+                self._count_arrived()
+                if key in self._store:
+                    return False
+                if self._spending.has_room(request, elsewhere):
+                    if not self._store.claim(key):
+                        return False
+                    self._spending.begin(key, request)
+                    self._state_reserved()
+                    return True
+            finally:
+                reserving.end_turn()
+            if elsewhere.calls:
+                await self._pool.sleep(OTHER_PROCESS_POLL_S)
+            elif self._spending.in_flight:
+                await self._spending.wait_for_change()
+            else:
                 counts, currency = self._result.counts, self._run.currency
                 text = self._spending.budget_message(request, currency, counts.total, counts.done)
                 await self._fail(TeacherError(f"{self._stage}: {text}"))
-                raise Stopped
-            await self._spending.wait_for_change()
             if self._stopping.is_set():
                 raise Stopped
+
+    def _state_reserved(self) -> None:
+        """Tell the other processes what this one has reserved of the budget."""
+        if self._run.budget is not None:
+            reserved = Reserved(self._spending.in_flight, self._spending.reserved)
+            self._store.reserving.reserve(self._respondent.section, reserved)
+
+    def _count_arrived(self) -> None:
+        """Count the answers that other processes received since the last call."""
+        for key in self._store.arrived():
+            if self._plan.lacks(key):
+                self._result.counts.from_store += 1
+                self._spending.add_stored(self._store.body(key))
+
+    @property
+    def _poll_s(self) -> float:
+        return OTHER_HOST_POLL_S if self._store.mode == "leases" else OTHER_PROCESS_POLL_S
+
+    def _describe(self) -> str:
+        """The calls in flight, and the hosts, where there are several."""
+        hosts = f", {self._store.hosts} hosts" if self._store.hosts > 1 else ""
+        return f"{self._pool.describe()}{hosts}"
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
@@ -328,6 +417,7 @@ class _Asking:
     def _end(self, key: str, answer: Answer | None) -> None:
         self._store.release(key)
         self._spending.end(key, answer)
+        self._state_reserved()
 
     async def _fail(self, error: Exception) -> None:
         """End the run with this error. Calls in flight are already paid for, so they are received first."""
@@ -344,6 +434,8 @@ class _Asking:
         """Update by time and not by answer: while all calls wait for a server, the user must see why."""
         while True:
             await asyncio.sleep(UPDATE_EVERY_S)
+            self._count_arrived()
+            self._result.hosts = max(self._result.hosts, self._store.hosts)
             self._progress.update()
 
     @contextmanager

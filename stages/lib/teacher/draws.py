@@ -10,10 +10,11 @@ alone, so every run makes the same rows from the same store.
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from stages.lib.replies.reading import Answer, BodyError, read_body
-from stages.lib.store.answer_file import AnswerFile
+from stages.lib.store.answer_file import AnswerFile, Received
 from stages.lib.store.answer_store import request_key
 
 DRAW = "draw"
@@ -32,25 +33,25 @@ def last_draw(request: dict[str, Any], answers: AnswerFile) -> int:
     return number
 
 
-def received_bodies(request: dict[str, Any], answers: AnswerFile) -> Iterator[bytes]:
-    """The bodies of a sample's draws, the last one first; ``request`` may be that of any draw."""
+def received_draws(request: dict[str, Any], answers: AnswerFile) -> Iterator[Received]:
+    """The received draws of a sample, the last one first; ``request`` may be that of any draw."""
     first = {name: value for name, value in request.items() if name != DRAW}
     with suppress(KeyError):  # nothing was received yet
         for number in range(last_draw(first, answers), -1, -1):
-            yield answers.body(request_key(with_draw(first, number)))
+            yield answers.received(request_key(with_draw(first, number)))
 
 
 def answer_that_counts(request: dict[str, Any], answers: AnswerFile) -> Answer:
     """The answer that counts; BodyError where it cannot be read, KeyError where no answer was received."""
-    bodies = received_bodies(request, answers)
-    last = next(bodies, None)
+    draws = received_draws(request, answers)
+    last = next(draws, None)
     if last is None:
         raise KeyError(request_key(request))
-    for body in (last, *bodies):
+    for draw in (last, *draws):
         try:
-            answer = read_body(body)
+            answer = read_body(draw.body)
         except BodyError:
             continue
         if not answer.failure:
-            return answer
-    return read_body(last)
+            return replace(answer, served_by=draw.served_by) if draw.served_by else answer
+    return read_body(last.body)

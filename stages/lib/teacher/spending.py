@@ -5,6 +5,8 @@ Each call in flight reserves a part of it:
 
     with max_tokens       the cost of the longest possible answer, so that the budget is never exceeded
     without max_tokens    the highest cost of an answer so far; until there is one, calls are made one at a time
+
+Several processes that ask for the same share one budget: each states what it has reserved (store/reserving.py).
 """
 
 import asyncio
@@ -14,8 +16,13 @@ from typing import Any
 from stages.lib.params import Price
 from stages.lib.replies.reading import Answer, BodyError, read_body
 from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.store.reserving import NOTHING, Reserved
 from stages.lib.teacher.pricing import cost, money
 
+NO_USAGE = (
+    "the server's answers state no tokens ('usage'), so their cost is unknown and run.budget cannot be kept. "
+    "Set run.stream to false if it is true, else run.budget to null; received answers are kept."
+)
 TEMPLATE_TOKENS = 64  # that a chat template may add to a message; the text itself has at most one token per byte
 
 
@@ -55,6 +62,7 @@ class Spending:
         self._highest_cost = highest_cost
         self._max_tokens = max_tokens
         self._reserved: dict[str, float] = {}  # by key of a call in flight
+        self._reserved_sum = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -62,28 +70,45 @@ class Spending:
         """How many calls are in flight."""
         return len(self._reserved)
 
-    def has_room(self, request: dict[str, Any]) -> bool:
-        """Whether the budget has room for this call as well, as far as its cost can be estimated."""
+    @property
+    def reserved(self) -> float:
+        """What the calls in flight may cost."""
+        return self._reserved_sum
+
+    def has_room(self, request: dict[str, Any], elsewhere: Reserved = NOTHING) -> bool:
+        """Whether the budget has room for this call as well, as far as its cost can be estimated.
+
+        ``elsewhere``: the calls of other processes in flight.
+        """
         if self._budget is None:
             return True
         most = self._max_cost(request)
         if most is None:
-            return not self._reserved
-        # an answer that costs more than its call reserved shows that the server ignores max_tokens
-        kept = sum(max(each, self._highest_cost or 0.0) for each in self._reserved.values())
-        return self._spent + kept + most <= self._budget
+            return not (self._reserved or elsewhere.calls)
+        theirs = max(elsewhere.cost, elsewhere.calls * (self._highest_cost or 0.0))
+        return self._spent + self._reserved_sum + theirs + most <= self._budget
+
+    def add_stored(self, body: bytes) -> None:
+        """Add the cost of an answer that another process received."""
+        if self.price:
+            self._add(body_cost(body, self.price))
+
+    @property
+    def can_estimate(self) -> bool:
+        """Whether the most that a call may cost is known, or does not matter."""
+        return self._budget is None or bool(self._max_tokens) or self._highest_cost is not None
 
     def begin(self, key: str, request: dict[str, Any]) -> None:
         """Reserve the cost of a call that begins."""
         self._reserved[key] = self._max_cost(request) or 0.0 if self._budget is not None else 0.0
+        self._reserved_sum += self._reserved[key]
 
     def end(self, key: str, answer: Answer | None) -> None:
         """Release a call that has ended, and add the cost of its answer, where it has one."""
-        del self._reserved[key]
+        self._reserved_sum -= self._reserved.pop(key)
+        self._reserved_sum *= bool(self._reserved)  # no rounding error is left over
         if answer:
-            paid = self.cost(answer)
-            self._spent += paid
-            self._highest_cost = max(self._highest_cost or 0.0, paid)
+            self._add(self.cost(answer))
         self.notify()
 
     def cost(self, answer: Answer) -> float:
@@ -114,6 +139,18 @@ class Spending:
             f"stored ones included. The {missing} missing ones would cost about {money(rest, currency)}. Set "
             f"run.budget to {_round_up(self._spent + rest + most)} and run the stage again; received answers are kept."
         )
+
+    def _add(self, paid: float) -> None:
+        self._spent += paid
+        if paid > (self._highest_cost or 0.0):
+            self._raise_reserves(paid)
+        self._highest_cost = max(self._highest_cost or 0.0, paid)
+
+    def _raise_reserves(self, paid: float) -> None:
+        """An answer that costs more than its call reserved shows that the server ignores max_tokens."""
+        if self._budget is not None:
+            self._reserved = {key: max(each, paid) for key, each in self._reserved.items()}
+            self._reserved_sum = sum(self._reserved.values())
 
     def _max_cost(self, request: dict[str, Any]) -> float | None:
         """The most that an answer may cost; None where that is unknown."""

@@ -24,12 +24,12 @@ from pydantic import BaseModel, ValidationError
 
 from stages.lib.command import project_root
 from stages.lib.params import ExternalTrainer
+from stages.lib.tokens.length import FittingRows, Measured
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import held_folder, last_checkpoint, newest_checkpoint, step_of
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
-from stages.lib.training.length import FittingRows, Measured
 from stages.lib.training.meeting import facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
@@ -184,9 +184,12 @@ def run(
                 environment = variables(program, held.folder) | variables_of(job.nodes, port)
                 # if only this process is killed, the program still holds the lock, and no other training starts there
                 launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
-            ended = own.final(output)
-        state = check_written(own.name, job, len(rows), ended, log_path)
-        save(job, ended, tokenizer)
+                state = check_written(own.name, job, len(rows), own.final(output), log_path)
+        else:
+            with meeting(job) as group:
+                group.dismiss()
+            state = check_written(own.name, job, len(rows), ended, log_path)
+        save(job, ended or own.final(output), tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
 
 
@@ -197,8 +200,11 @@ def join(
     prepared: Prepared,
     variables: Callable[[str, Path], dict[str, str]],
     on_cpu: int = 1,
-) -> None:
-    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``."""
+) -> bool:
+    """Start the program on one of several nodes but node 0, which saves the weights; parameters as in ``run``.
+
+    False if node 0 had final weights already.
+    """
     settings = settings_of(job)
     program, words = own.find(settings)
     rows = [row.conversation for row in dataset.rows]
@@ -206,7 +212,7 @@ def join(
     log_path = project_root() / ".cache" / "training" / f"{job.name}.node-{job.nodes.rank}.log"
     with meeting(job) as group, joined(group, same) as training:
         if training is None:
-            return
+            return False
         (training.scratch / "output").mkdir(exist_ok=True)
         (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
         command = own.command_line(settings, training.own / "train.yaml")
@@ -215,6 +221,7 @@ def join(
             code = launch(command, environment, log_path, project_root(), beside=group.watching)
         if code:
             raise failure(own.name, job, f"{own.name} did not finish", log_path)
+    return True
 
 
 def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:

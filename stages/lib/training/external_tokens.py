@@ -1,6 +1,6 @@
 """A trainer's own tokens: the length of each row, which rows fit, and the check that training equals evaluation.
 
-    TOKENS = Tokens(PROGRAM, Path("…/encode.py"), training_yaml, samples, "set default_system in train.trainer.extra")
+    TOKENS = OwnTokens(PROGRAM, Path("…/encode.py"), training_yaml, samples, "set system in train.trainer.extra")
     rows, tokenizer = measured(TOKENS, job)
 
 The rows are tokenized in the trainer's environment, by its own code (external_encode.py). Each row must begin with the
@@ -21,20 +21,20 @@ from pydantic import BaseModel, TypeAdapter
 from stages.lib.chat_template import prompt_ids
 from stages.lib.command import project_root
 from stages.lib.params import TemplateTrainer
+from stages.lib.tokens import NO_LOSS
+from stages.lib.tokens.length import FittingRows, fitting_rows
+from stages.lib.tokens.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external import Program, inherited
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.launching import last_lines
-from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.resources import check_weights_there
-from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 
 ENCODE = Path(__file__).with_name("external_encode.py")
-NO_LOSS = -100
 
 
 @dataclass(frozen=True)
-class Tokens:
+class OwnTokens:
     """How a trainer tokenizes: its program, its file for external_encode.py, the keys of its YAML and its samples.
 
     ``advice``: what else to do where a template writes another text, after "Name the template that fits".
@@ -72,7 +72,7 @@ class Row:
         return self.whole
 
 
-def measured(own: Tokens, job: Job) -> tuple[FittingRows[Row], Any]:
+def measured(own: OwnTokens, job: Job) -> tuple[FittingRows[Row], Any]:
     """The rows that the trainer leaves uncut, and the tokenizer with the chat template of the training."""
     program, _ = own.program.find(settings_of(job))
     own.program.check_trackers(job, program)
@@ -82,14 +82,14 @@ def measured(own: Tokens, job: Job) -> tuple[FittingRows[Row], Any]:
     return measured_rows(own, job, program, tokenizer), tokenizer
 
 
-def measured_rows(own: Tokens, job: Job, program: str, tokenizer: Any) -> FittingRows[Row]:
+def measured_rows(own: OwnTokens, job: Job, program: str, tokenizer: Any) -> FittingRows[Row]:
     """The conversations that the trainer leaves uncut, some of them shortened; TrainingError if tokens differ."""
     with encoder(own, job, program) as encode:
         return fitting_rows(job, lambda conversations: _measured(own, job, conversations, tokenizer, encode))
 
 
 @contextmanager
-def encoder(own: Tokens, job: Job, program: str) -> Iterator[Encode]:
+def encoder(own: OwnTokens, job: Job, program: str) -> Iterator[Encode]:
     """A process in the trainer's environment that tokenizes conversations."""
     python = Path(program).with_name("python")
     if not python.is_file():
@@ -134,7 +134,7 @@ def encoder(own: Tokens, job: Job, program: str) -> Iterator[Encode]:
             process.communicate()
 
 
-def _measured(own: Tokens, job: Job, conversations: list[Conversation], tokenizer: Any, encode: Encode) -> list[Row]:
+def _measured(own: OwnTokens, job: Job, conversations: list[Conversation], tokenizer: Any, encode: Encode) -> list[Row]:
     prompts = prompt_ids(tokenizer, [each.messages()[:-1] for each in conversations])
     texts = [each.assistant for each in conversations]
     answers = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -152,7 +152,7 @@ def _measured(own: Tokens, job: Job, conversations: list[Conversation], tokenize
 
 
 def _check_same(
-    own: Tokens, job: Job, conversation: Conversation, tokenizer: Any, ours: list[int], theirs: list[int]
+    own: OwnTokens, job: Job, conversation: Conversation, tokenizer: Any, ours: list[int], theirs: list[int]
 ) -> None:
     """TrainingError if the trainer trains on other tokens than evaluation uses."""
     if ours == theirs:

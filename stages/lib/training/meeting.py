@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.lib.command import Interrupted, project_root
-from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training import Conversation, Job, Nodes, TrainingError
 from stages.lib.training.checkpoints import NOT_IN_DIGEST, short_hash
 from stages.lib.training.identity import student_identity
 from stages.lib.training.launching import GRACE_S, deepspeed_file
@@ -39,8 +40,22 @@ POLL_S = 0.2
 BEAT_S = 1.0
 LOST_S = 60.0  # without a sign of a node while it trains
 ENDED_S = 10.0  # the same once the training has failed here
+LATE_S = 60.0  # how much later than node 0 another node may begin to hear that nothing is left to train
+SAYS_S = 60.0  # between two lines of a node that waits
 SHARED_S = 30.0  # until a network file system shows a new file
 UNEXPECTED = ("See the log", "ended with exit code", "did not finish")  # another node's failure causes these too
+
+
+T = TypeVar("T")
+
+
+def listens(nodes: Nodes) -> bool:
+    """Whether anything answers at node 0's port."""
+    try:
+        socket.create_connection((nodes.address, nodes.port), 2.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
@@ -164,6 +179,9 @@ class Group:
     def check_shared(self, _scratch: Path, _plan: dict[str, Any]) -> None:
         """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""
 
+    def dismiss(self) -> None:
+        """Tell the others that node 0 has final weights already, and that they have nothing to train."""
+
     @contextmanager
     def watching(self, _pid: int) -> Iterator[None]:
         """Look after the other nodes while a command runs."""
@@ -199,34 +217,54 @@ class _Connected(Group):
     def _opened(self) -> Any:
         from torch.distributed import TCPStore
 
-        options: dict[str, Any] = {"world_size": None, "wait_for_workers": False}
-        options["timeout"] = timedelta(seconds=LOST_S)
+        timeout = timedelta(seconds=LOST_S)
+        store = partial(TCPStore, port=self.nodes.port, world_size=None, wait_for_workers=False, timeout=timeout)
         if self.nodes.rank == 0:
             try:
-                return TCPStore("localhost", self.nodes.port, is_master=True, **options)
+                return store("localhost", is_master=True)
             except RuntimeError as error:
                 raise TrainingError(
                     f"MASTER_PORT: {self.nodes.port} is in use on this host. Choose another one, on every node."
                 ) from error
         log.info("train: %s: node %d waits for node 0 at %s", self.job.name, self.nodes.rank, self.where)
-        self._wait_for(self._answers, f"no node 0 at {self.where}", "Run 'make train' there with NODE_RANK=0")
-        return TCPStore(self.nodes.address, self.nodes.port, is_master=False, **options)
+        advice = "Run 'make train' there with NODE_RANK=0"
+        return self._wait_for(lambda: self._connected(store), f"no node 0 at {self.where}", advice)
 
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection((self.nodes.address, self.nodes.port), 2.0).close()
-        except OSError:
-            return False
-        return True
+    def _connected(self, store: Callable[..., Any]) -> Any:
+        """Node 0's store; None if nothing listens there, or not for long. TrainingError if it is another program."""
+        if not listens(self.nodes):
+            return None
+        found: list[Any] = []
 
-    def _wait_for(self, done: Callable[[], Any], what: str, advice: str) -> None:
-        deadline = time.monotonic() + self.timeout_s
-        while not done():
-            if time.monotonic() > deadline:
+        def connect() -> None:
+            with suppress(RuntimeError):  # torch's DistNetworkError: node 0 ended just now
+                found.append(store(self.nodes.address, is_master=False))
+
+        # torch waits for ever for a program that listens and says nothing
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(LOST_S)
+        if thread.is_alive():
+            raise TrainingError(
+                f"MASTER_PORT: what listens at {self.where} is not node 0 of a training. Choose another port, on every "
+                "node."
+            )
+        return found[0] if found else None
+
+    def _wait_for(self, done: Callable[[], T], what: str, advice: str) -> T:
+        """What ``done`` returns, once it is true."""
+        began = said = time.monotonic()
+        while not (found := done()):
+            now = time.monotonic()
+            if now > began + self.timeout_s:
                 raise TrainingError(
                     f"train: {self.job.name}: {what} within {self.timeout_s:.0f} s (NODES_TIMEOUT_S). {advice}."
                 )
+            if now > said + SAYS_S:
+                said, waited = now, f"waited {now - began:.0f} of {self.timeout_s:.0f} s"
+                log.info("train: %s: %s yet (%s). %s.", self.job.name, what, waited, advice)
             time.sleep(POLL_S)
+        return found
 
     def _beat(self) -> None:
         count = 0
@@ -284,6 +322,16 @@ class _Connected(Group):
 
     def _failed_node(self, rank: int) -> str:
         raise TrainingError(f"{self._named(rank)}: {self._read(f'ended/{rank}')}")
+
+    def dismiss(self) -> None:
+        """Tell the others, on node 0, that nothing is left to train; wait up to LATE_S for those that begin later."""
+        log.info("train: %s: nothing is left to train; node 0 tells the others", self.job.name)
+        for key, value in (("plan", json.dumps({})), ("verdict", "")):
+            self.store.set(key, value)
+        deadline = time.monotonic() + LATE_S
+        told = [f"left/{rank}" for rank in self.others]
+        while not self.store.check(told) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def check_shared(self, scratch: Path, plan: dict[str, Any]) -> None:
         """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""

@@ -2,7 +2,7 @@
 
 train@filtered would run:
   train.seed: 3 → 4
-  stages/lib/training changed: length.py
+  stages/lib/tokens changed: length.py
 """
 
 import json

@@ -9,6 +9,7 @@ function facts(row) {
     ["arm", row.arm && !row.second ? row.arm : null],
     ["benchmark", row.benchmark],
     ["model", row.model],
+    ["server", row.server],
     ["gold", gold ?? (row.kind === "preference" ? null : "–")],
     ["prediction", row.kind === "dropped" || row.kind === "preference" ? null : (row.prediction ?? "–")],
     ["verdict", row.verdict ? `${named("mark", row.verdict)}${row.by ? ` (${row.by})` : ""}` : null],
@@ -65,9 +66,21 @@ function opening(row, body, {mark, right}) {
   const element = make("details", {class: "sample", "data-key": row.key, open: false}, summary);
   const fill = () => element.childElementCount > 1 || element.append(make("div", {class: "body"}, ...body()));
   element.addEventListener("toggle", () => element.open && fill());
-  if ((row.text?.length ?? 0) + (row.thought?.length ?? 0) + question.length < LONG) fill();
+  if ((row.text?.length ?? 0) + (row.thought?.length ?? 0) + question.length < LONG) fillLater(() => element.isConnected && fill());
   element.fill = fill;
   return element;
+}
+
+// The texts of a list, once it is shown: the browser's own search finds them in closed rows, too.
+const unfilled = [];
+
+async function fillLater(fill) {
+  if (unfilled.push(fill) > 1) return;
+  while (unfilled.length) {
+    await pause();
+    const started = performance.now();
+    while (unfilled.length && performance.now() - started < 8) unfilled.shift()();
+  }
 }
 
 function tags(row) {

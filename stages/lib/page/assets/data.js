@@ -26,14 +26,13 @@ async function unpack(base64) {
 function take(entries) {
   for (const entry of entries) {
     if (!("kind" in entry)) {
-      entry.find = [entry.question, entry.gold, entry.earlier].filter(Boolean).join("\n").toLowerCase();
       questions[entry.q] = entry;
       continue;
     }
     entry.question = questions[entry.q];
     entry.place = rows.length;
     entry.key = [entry.kind, entry.arm, entry.second, entry.benchmark, entry.id].filter(Boolean).join("/");
-    entry.find = [entry.text, entry.thought, entry.second_text, entry.prediction, entry.id, entry.detail].filter(Boolean).join("\n").toLowerCase();
+    entry.facets = facetsOf(entry);
     rows.push(entry);
     byKey.set(entry.key, entry);
   }

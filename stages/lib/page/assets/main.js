@@ -104,6 +104,7 @@ async function openRest() {
     await openSiblings();
     byId("siblings").hidden = true;
     sayWhatIsOpen();
+    feedSearch();
   } catch (error) {
     say(t("status.no_sibling", {file: error.message}));
     byId("siblings").disabled = false;
@@ -173,6 +174,7 @@ async function start() {
   sayWhatIsOpen();
   arriveAtHash();
   document.documentElement.dataset.ready = "true";
+  feedSearch();
 }
 
 start();

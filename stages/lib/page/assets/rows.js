@@ -3,12 +3,13 @@
 const SHOWN_FACETS = ["kind", "arm", "benchmark", "language", "mark", "flag", "reason", "stage"];
 
 function showRows() {
-  const started = performance.now();
-  const result = found(chosen);
   setValue(byId("search"), chosen.q ?? "");
   setValue(byId("tokens-min"), chosen.min ?? "");
   setValue(byId("tokens-max"), chosen.max ?? "");
-  byId("search-error").textContent = result.error ? t("rows.bad_regex", {error: result.error}) : "";
+  const result = found(chosen);
+  byId("rows-list").setAttribute("aria-busy", String(!result));
+  if (!result) return; // the last result stays until then
+  byId("search-error").textContent = result.error ?? "";
   byId("search").setAttribute("aria-invalid", String(Boolean(result.error)));
   showChips(result.counts);
   fillSort();
@@ -16,11 +17,14 @@ function showRows() {
   const opened = chosen.open ? result.rows.findIndex((row) => row.key === chosen.open) : -1;
   const page = opened >= 0 && !chosen.page ? Math.floor(opened / PAGE) : Math.min(Math.max(1, Number(chosen.page) || 1), pages) - 1;
   byId("rows-found").textContent = t("rows.found", {n: result.rows.length, of: rows.length});
-  byId("rows-found").dataset.took = (performance.now() - started).toFixed(1);
   byId("rows-list").replaceChildren(...result.rows.slice(page * PAGE, (page + 1) * PAGE).map(rowElement));
   if (!result.rows.length) byId("rows-list").append(make("p", {class: "none"}, t("rows.none")));
   byId("rows-pager").replaceChildren(...pager(page, pages));
   openChosen(byId("rows-list"), (element) => element.dataset.key === chosen.open);
+}
+
+function saySearched(searched, of) {
+  if (view === "rows") byId("rows-found").textContent = t("rows.searching", {n: searched, of});
 }
 
 function setValue(input, value) {

@@ -1,4 +1,4 @@
-// One box and chips over all rows. A query is words, all of which must occur ("a phrase" is one word), or /a regex/i.
+// One box and chips over all rows. The worker of searcher.js searches the texts; chips, ranges and orders are applied here.
 
 const FACETS = {
   kind: (row) => row.kind,
@@ -10,6 +10,7 @@ const FACETS = {
   reason: (row) => row.reason,
   stage: (row) => row.stage,
 };
+const GROUPS = Object.keys(FACETS);
 const SORTS = {
   order: (row) => row.place,
   tokens: (row) => row.tokens,
@@ -23,61 +24,120 @@ const SORTS = {
   flag: (row) => row.flags?.[0],
 };
 
-// {test: row → bool} or {error}; an empty query matches all.
-function query(text) {
-  const pattern = /^\/(.+)\/([imsu]*)$/s.exec(text.trim());
-  if (pattern) {
-    try {
-      const regex = new RegExp(pattern[1], pattern[2]);
-      return {test: (row) => texts(row).some((each) => regex.test(each))};
-    } catch (error) {
-      return {error: error.message};
-    }
+const LATE_MS = 2000; // without a sign of life, a worker is ended
+
+let searching = null; // the worker
+let fed = 0; // rows that it has
+let fedQuestions = new Set();
+let busyWith = 0; // the search of its last sign of life
+let watch = 0;
+let searches = 0;
+let asked = null; // the search in progress: {id, text, of, at}
+let matched = {text: "", of: 0}; // the last result: {text, of, rows, error}
+
+function startSearching() {
+  const url = URL.createObjectURL(new Blob([`"use strict";\n(${searcher})();`], {type: "text/javascript"}));
+  searching = new Worker(url);
+  searching.onmessage = ({data}) => heard(data);
+  searching.onerror = () => asked && settle({error: t("rows.no_worker")});
+  URL.revokeObjectURL(url);
+  [fed, fedQuestions] = [0, new Set()];
+}
+
+// Gives the worker the rows that it has not; in parts, between which the page answers.
+async function feedSearch() {
+  if (!searching) startSearching();
+  const worker = searching;
+  while (fed < rows.length && worker === searching) {
+    const some = rows.slice(fed, fed + 250);
+    const fresh = [...new Set(some.map((row) => row.question))].filter(({q}) => !fedQuestions.has(q));
+    for (const {q} of fresh) fedQuestions.add(q);
+    fed += some.length;
+    worker.postMessage({
+      questions: fresh.map(({q, question, gold, earlier}) => ({q, texts: present(question, gold, earlier)})),
+      rows: some.map((row) => ({q: row.question.q, texts: present(row.text, row.thought, row.second_text, row.prediction, row.id, row.detail)})),
+    });
+    await pause();
   }
-  const words = [...text.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)].map((found) => found[1] ?? found[2]);
-  return {test: (row) => words.every((word) => row.find.includes(word) || row.question.find.includes(word))};
 }
 
-function texts(row) {
-  const {question, gold, earlier} = row.question;
-  return [question, gold, earlier, row.text, row.thought, row.second_text, row.prediction, row.id, row.detail].filter((text) => text !== undefined);
-}
+const present = (...texts) => texts.filter((text) => text !== undefined && text !== "");
 
-let matched = {text: null, of: 0, rows: []};
-
+// The rows that match, or null while they are searched: show() is called once they are found.
 function matching(text) {
-  if (matched.text !== text || matched.of !== rows.length) {
-    const asked = query(text);
-    matched = {text, of: rows.length, error: asked.error, rows: asked.error ? [] : text.trim() ? rows.filter(asked.test) : rows};
+  if (!text.trim()) {
+    asked = null;
+    return {rows};
   }
-  return matched;
+  if (matched.text === text && matched.of === rows.length) return matched;
+  if (asked?.text !== text || asked.of !== rows.length) ask(text);
+  return null;
+}
+
+async function ask(text) {
+  const mine = {id: ++searches, text, of: rows.length, at: performance.now()};
+  asked = mine;
+  await feedSearch();
+  if (asked === mine) searching.postMessage({id: mine.id, query: text, of: mine.of});
+}
+
+function heard({id, searched, of, places, error}) {
+  clearTimeout(watch);
+  busyWith = id;
+  if (searched !== undefined) watch = setTimeout(endSearch, LATE_MS); // not while it takes rows, which may be longer
+  if (id !== asked?.id) return;
+  if (searched === undefined) settle({error: error && t("rows.bad_regex", {error}), rows: places?.map((place) => rows[place])});
+  else if (searched) saySearched(searched, of);
+}
+
+function settle({error, rows: found = []}) {
+  const {text, of, at} = asked;
+  matched = {text, of, rows: found, error};
+  asked = null;
+  if (view !== "rows") return;
+  show();
+  byId("rows-found").dataset.took = (performance.now() - at).toFixed(1);
+}
+
+// A regex that may never end is given up; a search that waits for it is asked again.
+function endSearch() {
+  searching.terminate();
+  searching = null;
+  if (asked?.id === busyWith) settle({error: t("rows.too_slow", {seconds: LATE_MS / 1000})});
+  if (asked) ask(asked.text);
+  else feedSearch();
 }
 
 // {rows: sorted, counts: {arm: Map(base → 12, …), …}, error}. A chip's count is what choosing it would show: the rows
-// that pass all other groups.
+// that pass all other groups. null while the texts are searched.
 function found(choices) {
-  const {rows: candidates, error} = matching(choices.q ?? "");
-  const wanted = Object.fromEntries(Object.keys(FACETS).map((name) => [name, new Set(several(choices[name]))]));
+  const searched = matching(choices.q ?? "");
+  if (!searched) return null;
+  const {rows: candidates, error} = searched;
+  const wanted = GROUPS.map((name) => new Set(several(choices[name])));
+  const narrowing = GROUPS.map((_, place) => place).filter((place) => wanted[place].size);
   const [low, high] = [Number(choices.min || 0), Number(choices.max || Infinity)];
   const bounded = low > 0 || high < Infinity;
-  const counts = Object.fromEntries(Object.keys(FACETS).map((name) => [name, new Map()]));
+  const counts = GROUPS.map(() => new Map());
+  const count = (row, place) => {
+    for (const value of row.facets[place]) counts[place].set(value, (counts[place].get(value) ?? 0) + 1);
+  };
   const passed = [];
   for (const row of candidates) {
     if (bounded && !(row.tokens >= low && row.tokens <= high)) continue;
-    const values = {};
-    const failed = [];
-    for (const [name, of] of Object.entries(FACETS)) {
-      values[name] = [of(row)].flat().filter((value) => value !== undefined && value !== null);
-      if (wanted[name].size && !values[name].some((value) => wanted[name].has(value))) failed.push(name);
-      if (failed.length > 1) break;
-    }
-    if (!failed.length) passed.push(row);
-    if (failed.length > 1) continue;
-    for (const name of failed.length ? failed : Object.keys(FACETS)) {
-      for (const value of values[name] ?? []) counts[name].set(value, (counts[name].get(value) ?? 0) + 1);
-    }
+    const failed = narrowing.filter((place) => !row.facets[place].some((value) => wanted[place].has(value)));
+    if (failed.length === 1) count(row, failed[0]);
+    if (failed.length) continue;
+    passed.push(row);
+    for (let place = 0; place < GROUPS.length; place++) count(row, place);
   }
-  return {rows: sorted(passed, choices.sort ?? "order", choices.down === "1"), counts, error};
+  const named = Object.fromEntries(GROUPS.map((name, place) => [name, counts[place]]));
+  return {rows: sorted(passed, choices.sort ?? "order", choices.down === "1"), counts: named, error};
+}
+
+// The values of a row in each group, once for all searches.
+function facetsOf(row) {
+  return GROUPS.map((name) => [FACETS[name](row)].flat().filter((value) => value !== undefined && value !== null));
 }
 
 function sorted(passed, name, down) {

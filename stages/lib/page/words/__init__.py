@@ -8,28 +8,29 @@ language, by the names that Intl.PluralRules gives them.
 """
 
 import json
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stages.lib.comparison.warnings import filled, texts
+
 LANGUAGES = ("en", "zh")
-PLACE = re.compile(r"\{(\w+)\}")
 Text = str | dict[str, str]
 
 
 @cache
 def words() -> dict[str, dict[str, Text]]:
-    """The tables by language."""
-    return {name: json.loads((Path(__file__).parent / f"{name}.json").read_bytes()) for name in LANGUAGES}
+    """The tables by language; the texts of the comparison's warnings are ``warning.CODE``."""
+    return {name: _table(name) for name in LANGUAGES}
+
+
+def _table(name: str) -> dict[str, Text]:
+    of_page = json.loads((Path(__file__).parent / f"{name}.json").read_bytes())
+    return {**of_page, **{f"warning.{code}": text for code, text in texts(name).items()}}
 
 
 def said(key: str, /, **values: Any) -> str:
     """A text in English, with its values; numbers have thousands separators."""
     text = words()["en"][key]
     form = text if isinstance(text, str) else text["one" if values["n"] == 1 else "other"]
-    return PLACE.sub(lambda place: _shown(values[place[1]]), form)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return filled(form, values)

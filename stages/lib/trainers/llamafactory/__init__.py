@@ -16,7 +16,7 @@ This module depends on these facts, read in the source of release 0.9.5:
 - prompt and answer are tokenized separately; what the template writes after the answer has a loss too, such as the end
   token and a newline;
 - every answer of a conversation has a loss, or with ``mask_history`` only the last one (``train.loss_on: last``);
-- prompts and answers longer than cutoff_len are cut: length.py handles such rows before LLaMA-Factory reads them;
+- prompts and answers longer than cutoff_len are cut: tokens/length.py handles such rows before it reads them;
 - it starts torchrun itself where it sees several cards, and for DeepSpeed only with FORCE_TORCHRUN=1; on a CPU the
   number of processes is then NPROC_PER_NODE;
 - it casts the trained weights to fp32 unless ``pure_bf16`` is in ``extra``.
@@ -32,24 +32,26 @@ from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
 from stages.lib.training import Conversation, Job, Trained, external
 from stages.lib.training.external import Program, inherited, run
 from stages.lib.training.external_inputs import write_inputs
-from stages.lib.training.external_tokens import Tokens, measured
+from stages.lib.training.external_tokens import OwnTokens, measured
 
 PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
 ENCODE = Path(__file__).with_name("encode.py")
-TOKENS = Tokens(PROGRAM, ENCODE, training_yaml, samples, "set default_system in train.trainer.extra")
+TOKENS = OwnTokens(PROGRAM, ENCODE, training_yaml, samples, "set default_system in train.trainer.extra")
 
 
 def train(job: Job) -> Trained:
-    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
+    """Train with LLaMA-Factory and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     dataset, tokenizer = measured(TOKENS, job)
     variables = partial(environment, job)
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     dataset, _ = measured(TOKENS, job)
-    external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job))
+    return external.join(
+        PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job)
+    )
 
 
 @contextmanager

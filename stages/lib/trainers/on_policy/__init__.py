@@ -11,13 +11,15 @@ import logging
 import math
 import os
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages.lib.chat_template import prompt_ids
 from stages.lib.params import OnPolicyArm
 from stages.lib.runtime.devices import check_device
+from stages.lib.tokens.length import FittingRows, Row, fitting_rows
+from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.on_policy.vocabulary import check_sizes, fit_to_student
 from stages.lib.trainers.on_policy.worked import longer_prompts, trainer_class
 from stages.lib.trainers.trl import (
@@ -38,7 +40,6 @@ from stages.lib.trainers.trl import (
 from stages.lib.trainers.trl.sharding import shards_weights, trained_model
 from stages.lib.training import Conversation, Job, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
-from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.meeting import meeting
 from stages.lib.training.resources import (
     GIB,
@@ -52,22 +53,10 @@ from stages.lib.training.resources import (
     stored_size,
 )
 from stages.lib.training.saving import minimal_generation_config
-from stages.lib.training.tokenizer import aligned_tokenizer
 from stages.lib.training.trackers import check_installed
 from stages.lib.vocabulary import check_same_vocabulary
 
 log = logging.getLogger("distillery.train")
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A conversation, and the tokens of its prompt and of the longest answer that the student may write."""
-
-    conversation: Conversation
-    tokens: int
-
-    def fits(self, cutoff_len: int) -> bool:
-        return self.tokens <= cutoff_len
 
 
 def train(job: Job) -> Trained:
@@ -110,10 +99,11 @@ def asked(job: Job) -> OnPolicyArm:
     return job.arm
 
 
-def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Prompt]:
+def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[Row]:
+    """The tokens of each prompt and of the longest answer that the student may write."""
     prompts = prompt_ids(tokenizer, [each.messages()[:-1] for each in conversations])
     rows = zip(conversations, prompts, strict=True)
-    return [_Prompt(conversation, len(prompt) + asked(job).max_new_tokens) for conversation, prompt in rows]
+    return [Row(conversation, len(prompt) + asked(job).max_new_tokens) for conversation, prompt in rows]
 
 
 def steps_of(job: Job) -> int:
@@ -229,7 +219,7 @@ def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
     )
 
 
-def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Prompt]) -> Trained:
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows[Row]) -> Trained:
     assert result.rollouts
     return Trained(
         rows=len(dataset.rows),

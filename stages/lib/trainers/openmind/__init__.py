@@ -16,7 +16,7 @@ This module depends on these facts, read in the source of release 1.0.0:
 - prompt and answer are tokenized separately, the end token follows the answer, and only these two have a loss;
 - of several turns, each answer has a loss, and each question but the first is written twice: its template's
   separator holds the question too (``check_loss_on``, ``inputs.sample``);
-- prompts and answers longer than cutoff_len are cut: length.py handles such rows before openMind reads them;
+- prompts and answers longer than cutoff_len are cut: tokens/length.py handles such rows before openMind reads them;
 - every process casts all trained weights to fp32 on the host before DeepSpeed or the card gets them.
 """
 
@@ -38,7 +38,7 @@ MODEL_TYPES = ("qwen2",)  # those that release 1.0.0 has a template for (its con
 
 
 def train(job: Job) -> Trained:
-    """Train with openMind and save its weights. No conversation is cut at ``arm.cutoff_len``: see length.py."""
+    """Train with openMind and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     from transformers import AutoTokenizer
 
     program, _ = find_openmind(settings_of(job))

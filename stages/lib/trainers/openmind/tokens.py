@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.chat_template import SEPARATOR
+from stages.lib.tokens.length import FittingRows, fitting_rows
 from stages.lib.training import Conversation, Job, TrainingError
-from stages.lib.training.length import FittingRows, fitting_rows
 
 TURN = ("<|im_start|>", "<|im_end|>")  # the template's own tokens
 # openMind's template "qwen" with its own sentence; {system} or {before} is where our system text goes

@@ -18,7 +18,7 @@ This module depends on these facts, read in the source of release 4.6.0:
 - ``train.trainer.model_type`` is needed where the architecture fits several of its types, as for Qwen2.5;
 - every answer has a loss, or with ``loss_scale: last_round`` only the last one; what the template writes after an
   answer has a loss too, such as the end token and a newline;
-- rows longer than max_length are dropped: length.py handles such rows before ms-swift reads them;
+- rows longer than max_length are dropped: tokens/length.py handles such rows before ms-swift reads them;
 - final weights are in the last checkpoint only; a training resumes only from a checkpoint that its YAML names;
 - it starts torchrun only with NPROC_PER_NODE or NNODES; else one process spreads the model over all visible cards;
 - its defaults differ from transformers': weight decay, Adam's second beta, rows in a step, fp16 for weights in fp32;
@@ -35,7 +35,7 @@ from stages.lib.trainers.swift.inputs import samples, training_yaml, write_input
 from stages.lib.training import Conversation, Job, Trained, external
 from stages.lib.training.external import Program, cards_of, inherited, run
 from stages.lib.training.external_inputs import settings_of
-from stages.lib.training.external_tokens import Tokens, measured
+from stages.lib.training.external_tokens import OwnTokens, measured
 
 PROGRAM = Program(
     name="ms-swift",
@@ -49,19 +49,19 @@ PROGRAM = Program(
     in_checkpoint=True,
 )
 ENCODE = Path(__file__).with_name("encode.py")
-TOKENS = Tokens(PROGRAM, ENCODE, training_yaml, samples, "set system in train.trainer.extra")
+TOKENS = OwnTokens(PROGRAM, ENCODE, training_yaml, samples, "set system in train.trainer.extra")
 
 
 def train(job: Job) -> Trained:
-    """Train with ms-swift and save its weights. No conversation is dropped at ``arm.cutoff_len``: see length.py."""
+    """Train with ms-swift and save its weights. No conversation is dropped at ``cutoff_len`` (tokens/length.py)."""
     dataset, tokenizer = measured(TOKENS, job)
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), partial(environment, job), on_cpu())
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     dataset, _ = measured(TOKENS, job)
-    external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), on_cpu())
+    return external.join(PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), on_cpu())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer: LoRA or full, loss on the answers alone (prompts.py), on a CPU, a GPU or (with torch_npu) an NPU.
+"""TRL's SFTTrainer: LoRA or full, loss on the answers alone (tokens), on a CPU, a GPU or (with torch_npu) an NPU.
 
 On a CPU with one process, this process trains. On cards, with ``run.processes`` above 1 or with DeepSpeed, that many
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
@@ -27,14 +27,15 @@ from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.runtime.versions import versions
+from stages.lib.tokens import tokens_of
+from stages.lib.tokens.length import FittingRows, Row, fitting_rows, measured
+from stages.lib.tokens.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
-from stages.lib.trainers.trl.prompts import tokens_of
 from stages.lib.trainers.trl.sharding import fsdp2_keys, prepare_cpu, trained_model
 from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
-from stages.lib.training.length import FittingRows, fitting_rows
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.progress import Progress
 from stages.lib.training.resources import (
@@ -49,7 +50,6 @@ from stages.lib.training.resources import (
     says_out_of_memory,
 )
 from stages.lib.training.saving import minimal_generation_config, not_finite, save_merged, save_model
-from stages.lib.training.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.training.trackers import check_installed, log_folder
 
 log = logging.getLogger("distillery.train")
@@ -57,17 +57,6 @@ log = logging.getLogger("distillery.train")
 TARGETS = "targets.arrow"  # in the scratch folder: the teacher's probabilities, which all processes read
 WORKER = "stages.lib.trainers.trl.worker"
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A conversation and its number of tokens, including the chat template's."""
-
-    conversation: Conversation
-    tokens: int
-
-    def fits(self, cutoff_len: int) -> bool:
-        return self.tokens <= cutoff_len
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ class TrainerResult:
 
 
 def train(job: Job) -> Trained:
-    """Train, merge, save. No conversation is cut at ``arm.cutoff_len``: see length.py."""
+    """Train, merge, save. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     with meeting(job) as group:
         dataset = _dataset(job)
         rows = [row.conversation for row in dataset.rows]
@@ -124,17 +113,18 @@ def trains_here(job: Job) -> bool:
     return job.run.device == "cpu" and is_alone(job)
 
 
-def join(job: Job) -> None:
-    """Train as one of several nodes but node 0, which saves the student."""
+def join(job: Job) -> bool:
+    """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     with meeting(job) as group:
         rows = [row.conversation for row in _dataset(job).rows]
         with joined(group, facts_of(job, rows, versions(LIBRARIES))) as training:
             if training:
                 work = Work(replace(job, conversations=rows), training.scratch, training.checkpoint, os.getpid())
                 _launch_workers(work, training.own, group, training.port)
+    return training is not None
 
 
-def _dataset(job: Job) -> FittingRows[_Row]:
+def _dataset(job: Job) -> FittingRows[Row]:
     """The rows that fit, after the checks that need no rows."""
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
@@ -361,12 +351,6 @@ def refused_by_trl() -> Iterator[None]:
         raise TrainingError(f"train: TRL refuses these params: {error!s:.300} Fix the train section.") from error
 
 
-def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[_Row]:
-    """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
-    rows = tokens_of(job, conversations, tokenizer)
-    return [_Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
-
-
 def arguments(job: Job, scratch: str) -> dict[str, Any]:
     """The settings that TRL's trainers share."""
     params = job.train
@@ -534,7 +518,7 @@ def points(state: Any) -> list[LossPoint]:
     return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 
 
-def _trained(job: Job, result: TrainerResult, dataset: FittingRows[_Row]) -> Trained:
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows[Row]) -> Trained:
     rows = len(dataset.rows)
     return Trained(
         rows=rows,

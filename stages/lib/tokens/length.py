@@ -19,9 +19,10 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from stages.lib.params import Markers
+from stages.lib.tokens import tokens_of
 from stages.lib.training import Conversation, Job, TooLong, TrainingError
 
 log = logging.getLogger("distillery.train")
@@ -47,6 +48,24 @@ class Measured(Protocol):
 
 M = TypeVar("M", bound=Measured)
 Measure = Callable[[list[Conversation]], list[M]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A conversation and its number of tokens, including the chat template's."""
+
+    conversation: Conversation
+    tokens: int
+
+    def fits(self, cutoff_len: int) -> bool:
+        """Whether nothing of it would be cut."""
+        return self.tokens <= cutoff_len
+
+
+def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[Row]:
+    """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
+    rows = tokens_of(job, conversations, tokenizer)
+    return [Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Apply a function to many rows on all cores that this process may use: the rule's verdicts, above all.
+
+    list(map_rows(by_rule, rows))   → [by_rule(row) for row in rows]
+
+The results are those of one process, in the order of the rows, whatever the number of workers; so dvc.yaml does not
+list this module among the deps. ``map_rows`` is the only way to the workers, so another engine has one place.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+from stages.lib.command import DistilleryError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+ALONE_S = 2.0  # a worker takes about a second to start: what is done by then needs none
+LOADING_S = 0.1  # of a row that takes longer: it loads what later rows find loaded
+CHUNK = 16  # rows that a worker takes at once
+CHUNKS_AHEAD = 4  # for each worker; memory does not grow with the number of rows
+
+
+class WorkerError(DistilleryError):
+    """A worker was killed."""
+
+
+def map_rows(function: Callable[[T], U], rows: Iterable[T], processes: int | None = None) -> Iterator[U]:
+    """Yield ``function(row)`` for each row, in their order.
+
+    Function, rows and results must be picklable. Each worker unpickles the function once, so it may hold what it
+    loaded. ``processes`` is by default the number of cores that this process may use (``taskset``, Slurm and containers
+    limit them); rows of the first seconds are computed in this process, and all with one. Raises what the function
+    raises, and WorkerError where a worker was killed.
+    """
+    processes = processes or cores()
+    rows, spent = iter(rows), 0.0
+    while processes < 2 or spent < ALONE_S:
+        for row in islice(rows, 1):
+            started = time.perf_counter()
+            result = function(row)
+            spent += min(time.perf_counter() - started, LOADING_S)
+            yield result
+            break
+        else:
+            return
+    yield from _in_workers(function, rows, processes)
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_workers(function: Callable[[T], U], rows: Iterator[T], processes: int) -> Iterator[U]:
+    # spawn: a fork of a process with threads, as torch's, may hang
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(processes, context, _start, (function,))
+    pending: deque[Future[list[U]]] = deque()
+    try:
+        while chunk := list(islice(rows, CHUNK)):
+            pending.append(executor.submit(_apply, chunk))
+            if len(pending) > CHUNKS_AHEAD * processes:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"one of {processes} worker processes was killed, most likely for want of memory. Free memory, or run on "
+            "fewer cores (for example 'taskset -c 0,1 make repro')."
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_of_worker: list[Callable[[Any], Any]] = []  # in a worker, its function
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    """In a worker: Ctrl-C is its parent's, and it ends with its parent, however that ends."""
+    _of_worker.append(function)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+    os._exit(1)
+
+
+def _apply(rows: list[Any]) -> list[Any]:
+    (function,) = _of_worker
+    return [function(row) for row in rows]

@@ -1,0 +1,80 @@
+"""docs/scale.md: scripts that bash can read, manifests whose names fit, settings that params accept."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.lib.params import Server
+from stages.lib.params.teacher import ServedTeacher
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "docs" / "scale.md", ROOT / "docs" / "zh" / "scale.md"]
+pages = pytest.mark.parametrize("page", PAGES, ids=["en", "zh"])
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def loaded(page: Path) -> list[dict[str, Any]]:
+    return [YAML(typ="safe").load(block) for block in blocks(page, "yaml")]
+
+
+@pages
+def test_bash_reads_every_script(page: Path) -> None:
+    scripts = blocks(page, "sh")
+    assert sum(script.startswith("#!/bin/bash\n#SBATCH") for script in scripts) == 2
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pages
+def test_every_variable_of_a_command_is_one_of_the_makefile(page: Path) -> None:
+    known = set(re.findall(r"^(?:export )?([A-Z_]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(re.sub(r"#.*", "", line) for block in blocks(page, "sh") for line in block.splitlines())
+    used = {
+        name for line in re.findall(r"make (?:teacher|plan) (.*)", text) for name in re.findall(r"([A-Z_]+)=", line)
+    }
+    assert used
+    assert used <= known
+
+
+@pages
+def test_the_manifests_fit_together(page: Path) -> None:
+    manifests = {each["kind"]: each for each in loaded(page) if "kind" in each}
+    assert {kind: each["apiVersion"] for kind, each in manifests.items()} == {
+        "Service": "v1",
+        "StatefulSet": "apps/v1",
+        "Job": "batch/v1",
+    }
+    service, servers = manifests["Service"], manifests["StatefulSet"]["spec"]
+    labels = servers["template"]["metadata"]["labels"]
+    assert labels == servers["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert servers["serviceName"] == service["metadata"]["name"]
+    (container,) = servers["template"]["spec"]["containers"]
+    port = service["spec"]["ports"][0]["port"]
+    assert container["ports"] == [{"containerPort": port}]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/health", "port": port}
+    words = dict(zip(container["command"], container["command"][1:], strict=False))
+    assert words["--port"] == str(port)
+    assert words["--tensor-parallel-size"] == container["resources"]["limits"]["nvidia.com/gpu"]
+    (run,) = (each["run"] for each in loaded(page) if "run" in each)
+    addresses = [Server.model_validate(each).base_url for each in run["endpoints"]["teacher"]]
+    name = manifests["StatefulSet"]["metadata"]["name"]
+    assert addresses == [f"http://{name}-{n}.{name}:{port}/v1" for n in range(servers["replicas"])]
+    (own,) = (each["distill"]["teacher"] for each in loaded(page) if "distill" in each)
+    assert ServedTeacher.model_validate(own).model == words["--served-model-name"] == words["serve"]
+
+
+@pages
+def test_every_volume_that_is_mounted_is_there(page: Path) -> None:
+    for each in loaded(page):
+        if each.get("kind") in ("StatefulSet", "Job"):
+            pod = each["spec"]["template"]["spec"]
+            mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}
