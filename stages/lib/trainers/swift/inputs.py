@@ -52,6 +52,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
         "max_length": job.arm.cutoff_len,
         "loss_scale": unless("default", "last_round" if last_only else "default"),
         "add_version": False,  # else its output folder gets a name with the time
+        "check_model": False,  # else it asks ModelScope whether the student is the newest
         "resume_from_checkpoint": str(checkpoint) if checkpoint else None,
         "save_steps": run.checkpoint_steps or NEVER,  # it writes the final weights as a checkpoint, and only with steps
         "save_strategy": None,
