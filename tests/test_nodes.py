@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from stages.lib.training.length import FittingRows
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
