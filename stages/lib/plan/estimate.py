@@ -140,7 +140,7 @@ class _Planner:
             return
         self._cost(stage, model, requests * prompt, requests * answer)
         if batch := self.params.run.batch_of(ROLES[stage]):
-            self.found.notes.append(f"{stage}: in batches, each within {batch.completion_window}")
+            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
             return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 

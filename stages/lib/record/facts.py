@@ -110,7 +110,8 @@ def _params(run: ProjectRun) -> str:
     """params.yaml without ``run``, which shapes no result, and without addresses of servers."""
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = None, False
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(run.section(*(key for key in run.written if key != "run")), text)
     return text.getvalue()
 

@@ -200,7 +200,7 @@ def show_endpoints(params: Params, name: str, servers: Sequence[Server]) -> None
     """What --run would add to params.yaml, as comments, for servers that are started by hand."""
     with suppress(ParamsError):
         for role in roles_of(params, name):
-            click.echo(f"# run.endpoints.{role}:")
+            click.echo(f"# run.endpoints.{role}.servers:")
             for server in servers:
                 click.echo(f"#   {endpoints.line_of(f'{server.url}/v1')}")
         return

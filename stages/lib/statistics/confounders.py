@@ -105,7 +105,7 @@ def _with_starts(name: str, trained: Mapping[str, Training]) -> Iterator[str]:
     """An arm, and the trained ones from which it starts."""
     yield name
     start = trained[name].start_from
-    if start in trained:
+    if start and start in trained:
         yield from _with_starts(start, trained)
 
 
