@@ -94,7 +94,7 @@ def test_an_on_policy_arms_card_says_what_it_starts_from_and_learned_from(
     (tmp_path / "project").mkdir()
     project = build_project(tmp_path / "project", {"on_policy": {"polished": arm}, "teachers": {"big": big}})
     start = json.loads((project / "metrics/train/filtered.json").read_bytes())
-    seen = {"prompts": 64, "tokens_prompted": 3100, "tokens_rolled_out": 2890, "tokens_scored": 2890}
+    seen: dict[str, Any] = {"prompts": 64, "tokens_prompted": 3100, "tokens_rolled_out": 2890, "tokens_scored": 2890}
     seen |= {"tokens_of_teacher": 15990, "share_cut_off": 0.125}
     training = start | {"start_from": "filtered", "teacher": {**big, "sha256": "5e7f"}, "on_policy": seen, "steps": 16}
     (project / "metrics/train/polished.json").write_text(json.dumps(training))

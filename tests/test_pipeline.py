@@ -173,8 +173,9 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     named |= {"arms", "on_policy"} - OTHER_ARMS.get(stage, set()) if "trained_arms" in named else set()
     read = named & set(Params.model_fields) - {"run"}
     listed = {param.split(".")[0] for param in definition(stage)["params"]} - {"datasets"}
-    # train.student is the base arm's; a rubric's score is a field of filter's rows
+    # train.student is the base arm's; a rubric's score is a field of filter's rows; train only refuses another one
     sections = {"evaluate": {"train"}, "filter": {"score"}, "filter-traces": {"score"}}
+    sections |= {"train": {"score"}, "train-on-policy": {"score"}}
     sections["evaluate-on-policy"] = sections["evaluate"]
     assert listed == read - sections.get(stage, set())
 

@@ -72,7 +72,7 @@ INPUTS = {
 ROOT = Path(__file__).resolve().parents[1]
 UNSCORED = dict.fromkeys(["answer", "verdict", "lm_eval", "correct"])
 NO_SIGNS = str.maketrans("", "", "{}()[]'\",:")  # of a name of a file
-VOID = {"meta", "line", "circle", "path", "br", "img", "input"}
+VOID = {"meta", "line", "circle", "path", "rect", "br", "img", "input"}
 
 
 class Parsed(HTMLParser):
@@ -596,6 +596,11 @@ def test_the_page_is_named_by_the_hashes_of_its_inputs(run: Path, page: Callable
 def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., str]) -> None:
     everything = {"report.samples": 40}
     write_examples(run, "base")
+
+    def warned(text: str) -> dict[str, Any]:
+        return {"code": "setting", "arms": ["base"], "values": {"setting": text, "values": text}}
+
+    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(warned("plain")))
     plain = [tag for tag, _ in Parsed(page(run, everything)).tags]
     for name in ("filtered", "rejected"):
         edit(run / f"data/{name}.jsonl", lambda row: row.update(question=HOSTILE, reasoning=HOSTILE, response=HOSTILE))
@@ -605,8 +610,7 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
             lambda row: row.update(question=HOSTILE, response=HOSTILE, prediction=HOSTILE),
         )
     write_examples(run, "base", question=HOSTILE, response=HOSTILE, answer=HOSTILE)
-    warned = {"code": "setting", "arms": ["base"], "values": {"setting": HOSTILE, "values": HOSTILE}}
-    edit(run / "metrics/compare.json", lambda document: document["warnings"].append(warned))
+    edit(run / "metrics/compare.json", lambda document: document["warnings"][-1].update(warned(HOSTILE)))
     parsed = Parsed(page(run, everything))
     assert [tag for tag, _ in parsed.tags if tag != "p"] == [tag for tag in plain if tag != "p"]
     assert parsed.text.count(HOSTILE) >= 17

@@ -48,8 +48,9 @@ from stages.lib.page.metrics import (
 )
 from stages.lib.page.packing import PackedRows
 from stages.lib.page.rows import differs_from_gold
+from stages.lib.page.templates import page_environment
 from stages.lib.page.verdicts import asked_and_scored, caveat, matrix, verdicts
-from stages.lib.page.words import said, words
+from stages.lib.page.words import words
 from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
@@ -179,38 +180,9 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
-    def word(key: str, /, **values: Any) -> Markup:
-        """A text that the script puts into the reader's language."""
-        given = Markup(" data-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
-        return Markup('<span data-word="{}"{}>{}</span>').format(key, given, said(key, **values))
-
-    def named(group: str, name: str) -> Markup:
-        """A name of the run's own, such as a reason: its word where the page has one."""
-        return word(f"{group}.{name}") if f"{group}.{name}" in words()["en"] else Markup(escape(name.replace("_", " ")))
-
-    def cell(key: str) -> Markup:
-        """The attribute with a cell's heading, for narrow screens."""
-        return Markup('data-name="{}" data-word-name="{}"').format(said(key), key)
-
-    def label(key: str, /, **values: Any) -> Markup:
-        """The attribute that names an element for a screen reader."""
-        given = Markup(" data-label-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
-        return Markup('aria-label="{}" data-word-label="{}"{}').format(said(key, **values), key, given)
-
-    def placeholder(key: str) -> Markup:
-        """The attribute with the text in an empty box."""
-        return Markup('placeholder="{}" data-word-placeholder="{}"').format(said(key), key)
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "points": points,
         "signed": signed,
@@ -222,9 +194,7 @@ def render(page: Page) -> str:
         "differs_from_gold": differs_from_gold,
         "data": lambda value: Markup(_data(value)),
         "noise_line": noise_line,
-        "thousands": lambda number: f"{number:,}",
     }
-    environment.globals |= {"word": word, "named": named, "cell": cell, "label": label, "placeholder": placeholder}
     early, main = scripts.early(), scripts.main()
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)

@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.lib.doctor.disk_and_memory import CHECKPOINT, checkpoints_at_once, memory_needed, number_of_weights
 from stages.lib.doctor.needs import local_student
-from stages.lib.params import Arm, EmbeddedTeacher, Params, PresetSource, audit_of, judge_of
+from stages.lib.params import Arm, EmbeddedTeacher, Params, PresetSource, Role, audit_of, judge_of
 from stages.lib.plan.units import NOTHING, Range, Units, exactly
 from stages.lib.runtime.devices import split
 from stages.lib.training import TrainingError
@@ -27,6 +27,7 @@ OF_ALL, OF_KEPT = "data/distilled.jsonl", ("data/filtered.jsonl", "data/control.
 GENERATED = {"gsm8k": 1319, "mgsm_cot_native": 2750, "mgsm_direct": 2750}  # questions that are answered in words
 CHOSEN = {"mmlu": 14042}  # questions whose choices are only read
 CHOICE_TOKENS = 4 * 150
+ROLES: dict[str, Role] = {"distill": "teacher", "filter": "judge"}  # whom a stage asks
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,6 @@ class _Planner:
             self.add(stage, "cards", exactly(self.teacher_cards))
             return
         self._cost(stage, model, requests * prompt, requests * answer)
-        if batch := self.params.run.batch_of("judge" if stage == "filter" else "teacher"):
-            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
-            return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 
     def _teacher_size(self) -> str:
@@ -148,7 +146,7 @@ class _Planner:
         return "671b" if "deepseek" in name and "distill" not in name else "32b"
 
     def _cost(self, stage: str, model: str, prompt: Range, answer: Range) -> None:
-        price = self.params.run.price(model, "judge" if stage == "filter" else "teacher")
+        price = self.params.run.price(model, ROLES[stage])
         if price:
             cost = (prompt * price.input + answer * price.output) * 1e-6
             self.add(stage, "cost", cost, self.params.run.currency)

@@ -37,6 +37,7 @@ class Hosts:
         self._store = store
         self._changing = threading.Lock()
         self._end = threading.Event()
+        self._looked = time.monotonic()
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.count = 1  # the hosts that use the store now, as the last look saw them
         self.settled = True
@@ -74,7 +75,13 @@ class Hosts:
                 # not for ever: a stopped process holds its lock and does nothing
                 late = time.monotonic() - self._entered > LONGEST_WAIT_S
                 self.settled = late or all(seen.mode == "leases" for seen in others)
+            self._looked = time.monotonic()
             return others
+
+    def check_heartbeat(self) -> None:
+        """Look at the others if there was no heartbeat for long: this process may have been suspended."""
+        if time.monotonic() - self._looked > EXPIRES_S / 2:
+            self.look()
 
     def is_alive(self, path: Path) -> bool:
         """Whether the process lives whose file this is, or a link to it."""

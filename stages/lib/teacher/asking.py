@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
 from stages.lib.command import Interrupted
@@ -37,7 +36,6 @@ from stages.lib.teacher.batches.journal import refuse_what_is_in_batches
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
-from stages.lib.teacher.pool import Pool
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
 from stages.lib.teacher.spending import NO_USAGE, Spending, body_cost, prompt_bytes
 
@@ -153,6 +151,8 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     if run.offline:
         result.counts.failed = plan.missing
     elif plan.missing:
+        import uvloop
+
         with respondent.connect(run) as endpoints:
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
             if run.batch_of(respondent.role):
@@ -171,6 +171,8 @@ def _ask_in_batches(
     spending: Spending,
     result: AskResult,
 ) -> None:
+    import uvloop
+
     from stages.lib.teacher.batches.running import Batching, BatchJob  # it takes a second
 
     settings, started = run.batch_of(respondent.role), time.monotonic()
@@ -237,6 +239,8 @@ class _Asking:
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
+        from stages.lib.teacher.pool import Pool  # imports aiohttp, which a run from the store does not need
+
         counts, started = self._result.counts, time.monotonic()
         section, model = self._respondent.section, self._respondent.model.model
         self._names_servers = bool(self._run.servers(self._respondent.role))
