@@ -34,7 +34,7 @@ from stages.lib.logprobs.alignment import Alignment, Reason, parts_of
 from stages.lib.logprobs.answers import TokenLogprobs, answer_hash, read_logprobs
 from stages.lib.logprobs.cache import ScoreCache, open_cache
 from stages.lib.logprobs.local import LocalScorer
-from stages.lib.logprobs.scores import ScoredRow, write_scores
+from stages.lib.logprobs.scores import ScoredRow, origin_of, write_scores
 from stages.lib.logprobs.served import ServedScorer
 from stages.lib.params import FromTeacher, Params, ParamsError, load_params
 from stages.lib.rows import write_json
@@ -48,7 +48,7 @@ from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.training import Conversation, Job
 from stages.lib.training.dataset import read_dataset
 from stages.lib.training.identity import student_identity
-from stages.lib.vocabulary import check_same_vocabulary
+from stages.lib.vocabulary import check_same_vocabulary, vocabulary_hash
 
 log = logging.getLogger("distillery.score")
 
@@ -78,7 +78,7 @@ def main(
     if arm_name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{arm_name}'. Known: {', '.join(params.arms)}.")
     rows: list[ScoredRow] = []
-    trained = 0
+    trained, origin = 0, None
     if params.score and params.arms[arm_name].alpha:
         job = job_of(arm_name, read_dataset(dataset_path), params)
         tokenizer = aligned_tokenizer(job)
@@ -88,7 +88,8 @@ def main(
             rows = by_teacher(plan, params.score, params, cache_path or default_path().with_name("scores.sqlite"))
         else:
             rows = from_answers(plan, params, tokenizer, logprobs_path)
-    write_scores(scores_path, rows, width_of(params) if rows else 1)  # no rows: the same bytes for any width
+        origin = origin_of(params.score, vocabulary_hash(tokenizer))
+    write_scores(scores_path, rows, width_of(params) if rows else 1, origin)  # no rows: the same bytes for any width
     metrics = metrics_of(rows, trained, params)
     write_json(metrics_path, metrics)
     if rows:

@@ -32,9 +32,10 @@ import click
 from ruamel.yaml import YAML
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root, run_under
+from stages.lib.logprobs.scores import check_origin
 from stages.lib.params import OnPolicyArm, Params, ParamsError, load_params
 from stages.lib.rows import DataError, write_json, write_rows, writing
-from stages.lib.students import student_folder
+from stages.lib.students import student_folder, student_tokenizer
 from stages.lib.token_teacher import teacher_folder, teacher_identity
 from stages.lib.training import Conversation, Job, Nodes, TooLong, Trained, TrainingError
 from stages.lib.training.dataset import read_dataset
@@ -44,6 +45,7 @@ from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
 from stages.lib.training.saving import check_finite, check_losses
 from stages.lib.training.trackers import reporting
+from stages.lib.vocabulary import vocabulary_hash
 
 log = logging.getLogger("distillery.train")
 
@@ -124,6 +126,9 @@ def train_arm(
         raise ParamsError(f"train: --start-from and --teacher are for arms of on_policy, and only for them ({name}).")
     if arm.alpha and given.scores is None:
         raise ParamsError(f"arms.{name}.alpha: no file of probabilities. Name the one of 'score' with --scores.")
+    if arm.alpha and given.scores:
+        vocabulary = vocabulary_hash(student_tokenizer(params.train.student))
+        check_origin(given.scores, name, params.score, vocabulary)
     nodes = nodes_of(os.environ) if params.train.trainer.kind in KINDS else Nodes()
     if nodes.rank:
         raise TrainingError(f"NODE_RANK: {nodes.rank}: node 0 alone trains under DVC. Run 'make join ARM={name}' here.")

@@ -445,6 +445,25 @@ class TestUnlikeArms:
             warnings
         )
 
+    def test_an_on_policy_arms_own_tokens_its_teachers_and_those_of_its_start_are_counted(
+        self, arms: Callable[..., Run], compared: Compared
+    ) -> None:
+        run = arms(scores("10"), scores("11"), scores("11"))
+        seen = {"prompts": 64, "tokens_prompted": 3000, "tokens_rolled_out": 2500, "tokens_of_teacher": 15500}
+        run.training(
+            "filtered",
+            steps=16,
+            tokens_trained=2500,
+            start_from="unfiltered",
+            on_policy=seen | {"share_cut_off": 0.1, "tokens_scored": 2500},
+        )
+        assert sentences(compared(run, [["filtered", "unfiltered"]])) == [
+            "unlike compute: the difference of filtered and unfiltered is not the method's alone",
+            "compute: filtered, which was unfiltered before, was trained for 16 steps on 2,500 tokens that it rolled "
+            "out itself; 5,500 went through it to write them and again to train, and 15,500 through its teacher",
+            "compute: unfiltered was trained for 32 steps on 900 tokens",
+        ]
+
     def test_arms_that_were_asked_with_unlike_prompts_are_marked(
         self, arms: Callable[..., Run], compared: Compared
     ) -> None:

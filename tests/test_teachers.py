@@ -34,6 +34,11 @@ def test_a_model_that_teaches_is_named_and_not_copied(
     assert [path.name for path in out.iterdir()] == [FILE]
     assert teacher_folder(out) == model
     assert teacher_identity(out) == {"name": "larger", "revision": None, "sha256": files_hash(model)}
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    with pytest.raises(
+        DataError, match=r"larger has other files now .* 'dvc repro --force --single-item teachers@big'"
+    ):
+        teacher_folder(out)
 
 
 def test_an_arm_that_teaches_is_its_own_folder(tiny_student: Path) -> None:

@@ -61,8 +61,11 @@ def options(tmp_path: Path, start: Path, teacher: Path, params: Path, name: str 
 def test_the_student_comes_nearer_to_its_teacher_and_all_tokens_are_counted(
     tmp_path: Path, tiny_student: Path, tiny_teacher: Path, tiny_params: Params, runs: Callable[..., Result]
 ) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     arm = ON_POLICY | {"max_steps": 40}
-    params = tiny_params(SHARED | {"on_policy": {"polished": arm}, "train.finetuning": {"kind": "full"}})
+    changes = SHARED | {"on_policy": {"polished": arm}, "train.finetuning": {"kind": "full"}}
+    params = tiny_params(changes | {"run.report_to": ["tensorboard"]})
     runs(train, *options(tmp_path, tiny_student, tiny_teacher, params))
     seen = json.loads((tmp_path / "model.json").read_bytes())
     found = seen["on_policy"]
@@ -79,6 +82,10 @@ def test_the_student_comes_nearer_to_its_teacher_and_all_tokens_are_counted(
     assert len(curve) == 40
     assert min(curve) >= 0
     assert sum(curve[-5:]) < 0.8 * sum(curve[:5]), curve
+    (folder,) = (tmp_path / ".cache" / "trackers" / "tensorboard" / "polished").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(curve, abs=1e-4)
+    assert len(events.Scalars("train/completions/mean_length")) == 40
     assert rows_of_output(tmp_path / "model") == rows_of_output(tiny_student), "padded as it was published"
 
 

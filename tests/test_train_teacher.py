@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from stages.lib.logprobs.scores import Targets, uncompressed
+from stages.lib.logprobs.scores import Targets, check_origin, uncompressed
 from stages.lib.params import load_params
+from stages.lib.rows import DataError
 from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.teacher import FIELDS, follow_teacher, kl_with_rest, mixed_loss
@@ -204,6 +205,19 @@ def test_probabilities_are_missing_or_empty(tmp_path: Path, with_teacher: Params
     assert said.startswith(f"{tmp_path / 'nowhere'}: not a file of probabilities")
     said = refuses(train, *options(tmp_path, params, "model", empty))
     assert said.startswith("arms.filtered.alpha: no token of its rows has the teacher's probabilities.")
+
+
+def test_probabilities_of_another_teacher_or_vocabulary_are_refused(
+    tmp_path: Path, with_teacher: Params, tiny_student: Path, refuses: Refuses
+) -> None:
+    scores = scored(tmp_path, with_teacher(0.5))
+    other = with_teacher(0.5, {"score.teacher": {"kind": "path", "name": str(tiny_student)}})
+    said = refuses(train, *options(tmp_path, other, "model", scores))
+    assert said.startswith(f"{scores}: scored with teacher ")
+    assert said.endswith(f"and params.yaml has {tiny_student!s:.60}. Run 'dvc repro score@filtered'.")
+    params = load_params(with_teacher(0.5))
+    with pytest.raises(DataError, match=r"scored with vocabulary [0-9a-f]+, and params\.yaml has another\."):
+        check_origin(scores, "filtered", params.score, "another")
 
 
 def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(

@@ -15,10 +15,11 @@ from stages.lib.params import ParamsError, load_params
 from stages.lib.trainers.llamafactory import PROGRAM as LLAMAFACTORY
 from stages.lib.trainers.llamafactory.inputs import training_yaml as llamafactory_yaml
 from stages.lib.trainers.openmind.inputs import training_yaml as openmind_yaml
+from stages.lib.trainers.swift.inputs import training_yaml as swift_yaml
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.trackers import check_installed, is_importable, reporting
 from stages.train import main as train
-from tests.trainings import sums, train_options
+from tests.trainings import ON_POLICY, sums, train_options
 
 STEPS = {"arms.filtered.max_steps": 6, "run.threads": 1}
 OTHERS = ["swanlab", "wandb", "mlflow", "dvclive"]
@@ -71,7 +72,7 @@ def test_a_tracker_that_transformers_does_not_know_is_refused(tiny_params: Calla
 
 def test_trackers_are_off_unless_they_are_named(job: Callable[..., Job], tmp_path: Path) -> None:
     """An installed tracker would get every training otherwise."""
-    kinds = {"llamafactory": llamafactory_yaml, "openmind": openmind_yaml}
+    kinds = {"llamafactory": llamafactory_yaml, "openmind": openmind_yaml, "swift": swift_yaml}
     for kind, yaml in kinds.items():
         changes = {"train.trainer.kind": kind, "train.system_prompt": "in_user_turn"}
         scratch = tmp_path / ".cache" / "training" / "filtered"
@@ -133,6 +134,22 @@ def test_the_other_trackers_keep_the_losses_in_files(
     (backup,) = (logs / "swanlab").glob("run-*/backup.swanlab")
     assert swanlab_losses(backup) == expected
     assert list((logs / "wandb" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+@pytest.mark.trackers
+def test_an_on_policy_training_reports_to_dvclive_too(
+    tmp_path: Path, tiny_student: Path, tiny_params: Callable[..., Path], runs: Callable[..., Result]
+) -> None:
+    arm = ON_POLICY | {"teacher": {"source": "filtered", "worked_examples": 2}}
+    params = tiny_params({"on_policy": {"polished": arm}, "run.report_to": ["dvclive"], "run.threads": 1})
+    words = train_options(tmp_path, params)
+    words[words.index("filtered")] = "polished"
+    runs(train, *words, "--start-from", tiny_student, "--teacher", tiny_student)
+    expected = pytest.approx(losses(tmp_path), abs=1e-4)
+    metrics = tmp_path / ".cache" / "trackers" / "dvclive" / "polished" / "plots" / "metrics"
+    with (metrics / "loss.tsv").open() as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")] == expected
+    assert (metrics / "completions" / "mean_length.tsv").is_file()
 
 
 def swanlab_losses(backup: Path) -> list[float]:

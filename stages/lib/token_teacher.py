@@ -29,9 +29,19 @@ class NamedModel(BaseModel):
 
 
 def teacher_folder(path: Path) -> Path:
-    """The folder with the weights of models/NAME; StudentError if a model that it names is not available."""
-    named = _named(path)
-    return student_folder(named.model) if named else path
+    """The folder with the weights of models/NAME.
+
+    StudentError if a model that it names is not available; DataError if its files are not those that were checked.
+    """
+    if not (named := _named(path)):
+        return path
+    folder = student_folder(named.model)
+    if (found := files_hash(folder)) != named.sha256:
+        raise DataError(
+            f"{path / FILE}: {folder} has other files now (sha256 {found:.12}) than when it was checked "
+            f"({named.sha256:.12}). Run 'dvc repro --force --single-item teachers@{path.name}'."
+        )
+    return folder
 
 
 def teacher_identity(path: Path) -> dict[str, str | None]:

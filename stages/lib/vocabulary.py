@@ -1,10 +1,13 @@
 """Check that two models have the same vocabulary: only then are the probabilities of one those of the other's tokens.
 
 check_same_vocabulary(student_folder, teacher_folder)    StudentError names the first token that differs
+vocabulary_hash(tokenizer)                               the same for tokenizers with the same tokens
 
 Only tokenizers are read, no weights.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,11 @@ def check_same_vocabulary(student: Path, teacher: Path) -> None:
             f"{max(len(one), len(other))} tokens differ, the first is {first}: {other.get(first, 'none')!r:.40} "
             f"instead of {one.get(first, 'none')!r:.40}. Choose a teacher with the student's tokenizer."
         )
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """The SHA-256 of a tokenizer's tokens and their ids."""
+    return hashlib.sha256(json.dumps(sorted(_by_id(tokenizer).items())).encode()).hexdigest()
 
 
 def _by_id(tokenizer: Any) -> dict[int, str]:

@@ -28,6 +28,7 @@ class Rollouts(Part):
     """What an on-policy arm learned from: its own answers to ``prompts``, each token scored by its teacher."""
 
     prompts: int
+    tokens_prompted: int
     tokens_rolled_out: int
     tokens_of_teacher: int
     share_cut_off: float

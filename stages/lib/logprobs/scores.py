@@ -9,10 +9,14 @@ One row for each row that is trained, in that order:
     top_ids         at each place, the k likeliest tokens, given all tokens before; -1 where there are fewer
     top_logprobs    the natural logarithms of their probabilities; -inf beside -1
 
+The file's metadata says who scored them (``origin_of``). ``check_origin`` compares that with params and the student's
+vocabulary, so that no training takes the probabilities of another teacher.
+
 ``Targets`` reads an uncompressed copy through memory maps, which all processes of a training share.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.logprobs import Scored
+from stages.lib.params import FromTeacher, Score
 from stages.lib.rows import DataError, writing
 
 ROWS_A_GROUP = 64
+ORIGIN = b"scored_by"
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,36 @@ def schema(width: int) -> pa.Schema:
     )
 
 
-def write_scores(path: Path, rows: Iterable[ScoredRow], width: int) -> None:
-    """Write the file, completely or not at all."""
+def origin_of(score: Score | None, vocabulary: str) -> dict[str, Any]:
+    """Who gives the probabilities, and the hash of the vocabulary that their tokens have; no server's address."""
+    if isinstance(score, FromTeacher):
+        named = {"teacher": score.teacher.name, "revision": score.teacher.revision, "top_k": score.top_k}
+        return named | {"served": score.served.model if score.served else None, "vocabulary": vocabulary}
+    return {"teacher": score.kind if score else None, "vocabulary": vocabulary}
+
+
+def check_origin(path: Path, arm: str, score: Score | None, vocabulary: str) -> None:
+    """DataError unless the file was scored by the teacher of params, in the student's vocabulary."""
+    try:
+        text = (pq.read_schema(path).metadata or {}).get(ORIGIN)
+    except (FileNotFoundError, pa.ArrowException) as error:
+        raise _broken(path, error) from error
+    if text is None:
+        return  # no rows, or of an older version
+    found, wanted = json.loads(text), origin_of(score, vocabulary)
+    if differing := [name for name in found | wanted if found.get(name) != wanted.get(name)]:
+        name = differing[0]
+        raise DataError(
+            f"{path}: scored with {name} {found.get(name)!s:.60}, and params.yaml has {wanted.get(name)!s:.60}. Run "
+            f"'dvc repro score@{arm}'."
+        )
+
+
+def write_scores(path: Path, rows: Iterable[ScoredRow], width: int, origin: dict[str, Any] | None) -> None:
+    """Write the file, completely or not at all. ``origin`` None: a file without rows, which nobody scored."""
     columns = schema(width)
+    if origin:
+        columns = columns.with_metadata({ORIGIN: json.dumps(origin)})
     with writing(path) as sink, pq.ParquetWriter(sink, columns, compression="zstd") as writer:
         waiting: list[dict[str, Any]] = []
         for number, row in enumerate(rows):
@@ -88,7 +121,11 @@ def uncompressed(scores: Path, copy: Path) -> None:
             for batch in file.iter_batches(ROWS_A_GROUP):
                 writer.write_batch(batch)
     except (FileNotFoundError, pa.ArrowException) as error:
-        raise DataError(f"{scores}: not a file of probabilities ({error!s:.80}). Run 'dvc repro score'.") from error
+        raise _broken(scores, error) from error
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a file of probabilities ({error!s:.80}). Run 'dvc repro score'.")
 
 
 class Targets:

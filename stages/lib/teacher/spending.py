@@ -143,8 +143,8 @@ class Spending:
     def _add(self, paid: float) -> None:
         self._spent += paid
         if paid > (self._highest_cost or 0.0):
-            self._highest_cost = paid
             self._raise_reserves(paid)
+        self._highest_cost = max(self._highest_cost or 0.0, paid)
 
     def _raise_reserves(self, paid: float) -> None:
         """An answer that costs more than its call reserved shows that the server ignores max_tokens."""
