@@ -251,7 +251,7 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
     assert not processes(tmp_path)
 
 
-# twelve steps, two epochs of six: long enough to be killed between two checkpoints
+# twelve steps, four epochs: long enough to be killed between two checkpoints
 OFTEN = {"arms.filtered.max_steps": 12, "run.checkpoint_steps": 2}
 
 
