@@ -54,6 +54,7 @@ OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
 export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafactory-cli)
+export SWIFT_CLI ?= $(wildcard $(CURDIR)/.venv-swift/bin/swift)
 # for one command alone: a 'dvc repro' after it must draw nothing again
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
@@ -85,7 +86,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
   report preview retry review forecast plan why seeds clean prune remote push pull store batches store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -98,6 +99,7 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
+swift-env: .venv-swift/ready ## make ms-swift's environment
 trackers: setup ## install the trackers that run.report_to can name into .venv (docs/watching.md)
 	.venv/bin/pip install -c $(LOCK) -c requirements-trackers.lock -r requirements-trackers.txt
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
@@ -123,8 +125,8 @@ evaluate: setup ## the evaluations and what they need; ARM, JOBS and DEVICES as 
 	$(REPRO) $(if $(filter base,$(ARM)),evaluate-base,"evaluate*@$(or $(ARM),*)" $(if $(ARM),,evaluate-base))
 compare: setup ## compare the arms and print the tables
 	@dvc repro compare >&2 && python -m stages.lib.comparison.table metrics/compare.json
-report: setup ## make the page, report/index.html
-	dvc repro report
+report: setup ## make the page, report/index.html, and the page with this run's cost, params and versions, report/run.html
+	dvc repro report && python -m stages.lib.record
 serve: setup ## print the vLLM line for ARM=filtered; RUN=1 starts it and compares three answers with hf's; SERVER=llama.cpp
 	@python -m stages.lib.serving --arm "$(or $(ARM),$(error ARM is missing: make $@ ARM=filtered))" $(if $(SERVER),--server "$(SERVER)") $(if $(PORT),--port "$(PORT)") --options "$(OPTIONS)" $(if $(RUN),--run) $(if $(STOP),--stop)
 teacher: setup ## print the lines that serve a teacher: MODEL=Qwen/Qwen3-32B REPLICAS=2 DEVICES="0-3 4-7" ENGINE=sglang; RUN=1 starts them: docs/scale.md
@@ -200,10 +202,12 @@ test-openmind: setup openmind-env ## the tests that train with the real openMind
 	python -m pytest -m openmind
 test-llamafactory: setup llamafactory-env ## the tests that train with the real LLaMA-Factory, on the CPU
 	python -m pytest -m llamafactory
+test-swift: setup swift-env ## the tests that train with the real ms-swift, on the CPU
+	python -m pytest -m swift
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 test-browser: setup browser ## the tests that open the page in Chromium
-	python -m pytest -m browser
+	python -m pytest -m browser tests/test_page_browser.py
 browser: ## install Chromium, which the tests of the page drive: apt-get, as root
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
@@ -211,7 +215,7 @@ test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
-	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter
+	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter && python -m benchmarks.workers
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 format: setup ## format the code
 	ruff check --fix . && ruff format .
@@ -237,3 +241,7 @@ clean: setup ## remove what the pipeline made; the store of received answers and
 	.venv-llamafactory/bin/pip install --no-deps -c requirements-llamafactory.lock llamafactory
 	.venv-llamafactory/bin/python -c 'import torchaudio' 2> /dev/null || rm .venv-llamafactory/lib/python*/site-packages/torchaudio/lib/*.so
 	touch $@
+
+.venv-swift/ready: requirements-swift.txt requirements-swift.lock
+	$(PYTHON) -m venv .venv-swift && .venv-swift/bin/pip install -c requirements-swift.lock -r requirements-swift.txt
+	.venv-swift/bin/pip install --no-deps -c requirements-swift.lock ms-swift && touch $@

@@ -5,7 +5,8 @@
 
 The answers are put together from texts of benchmarks/answers.jsonl, or of another file with ``question``, ``response``
 and ``answer`` in each line, with other numbers, so that no two are the same text. A search is the median of three. It
-is timed from the query to the list of its rows; beside it stands the longest time that the page was blocked meanwhile.
+is timed from the query to the list of its rows. Beside it are the CPU time of the page's process, which other programs
+do not lengthen, and the longest time that the page was blocked meanwhile.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +26,8 @@ import click
 
 from benchmarks.measuring import machine
 from stages.lib.comparison.results import Arm, Comparison
-from stages.lib.page import Page, Step, render, sibling, sibling_name
+from stages.lib.page import Page, render, sibling, sibling_name
+from stages.lib.page.flow import Step
 from stages.lib.page.packing import MB, PackedRows, pack
 from stages.lib.page.rows import Sources, entries
 from stages.lib.rows.evaluated import Evaluated
@@ -128,9 +131,11 @@ def page(packed: PackedRows, arms: list[str], tasks: list[str]) -> Page:
         student="none",
         comparison=Comparison(confidence=0.95, arms=compared, pairs={}, warnings=[]),
         flow=[Step("collect", 1, [])],
+        branches=[],
         pass_rates=None,
         marks=None,
         reviews=None,
+        datasets={},
         trainings={},
         kept=[],
         rejected=[],
@@ -162,14 +167,13 @@ def measure(path: Path) -> None:
             shown.wait_for_selector("#siblings[hidden]", state="attached", timeout=300_000)
             click.echo(f"the other rows open after {time.perf_counter() - started:.1f} s")
         shown.click("#views a[data-view=rows]")
-        searched(shown, "first search")  # once the worker has all rows
+        processes = browser.new_browser_cdp_session()
+        searched(shown, processes, "first search")  # once the worker has all rows
         for query in QUERIES:
-            took, blocked = zip(*(searched(shown, query + " " * turn) for turn in range(3)), strict=True)
-            rows = shown.locator("#rows-found").inner_text()
-            click.echo(f"search {query}: {median(took):.0f} ms, page blocked for {median(blocked):.0f} ms, {rows}")
-        took_s, blocked_ms = searched(shown, ENDLESS)
-        said = shown.locator("#search-error").inner_text()
-        click.echo(f"search {ENDLESS}: {took_s:.0f} ms, page blocked for {blocked_ms:.0f} ms, {said[:40]}")
+            took = [searched(shown, processes, query + " " * turn) for turn in range(3)]
+            click.echo(f"search {query}: {line(took)}, {shown.locator('#rows-found').inner_text()}")
+        ended = searched(shown, processes, ENDLESS)
+        click.echo(f"search {ENDLESS}: {line([ended])}, {shown.locator('#search-error').inner_text()[:40]}")
         started = time.perf_counter()
         shown.click("#views a[data-view=flips]")
         shown.wait_for_selector("#flips-table table")
@@ -177,13 +181,33 @@ def measure(path: Path) -> None:
         browser.close()
 
 
-def searched(shown: Any, query: str) -> tuple[float, float]:
-    """Milliseconds from a query to its rows, and the longest gap between two ticks of the page meanwhile.
+@dataclass(frozen=True)
+class Took:
+    """Milliseconds: from a query to its rows; the longest gap between two ticks of the page; CPU of its threads."""
 
-    The page keeps the last result, so a repeated query must be written in another way.
-    """
+    wall: float
+    blocked: float
+    cpu: float
+
+
+def line(took: list[Took]) -> str:
+    """The medians."""
+    wall, blocked, cpu = (
+        median(each) for each in zip(*((one.wall, one.blocked, one.cpu) for one in took), strict=True)
+    )
+    return f"{wall:.0f} ms, CPU {cpu:.0f} ms, page blocked for {blocked:.0f} ms"
+
+
+def cpu_ms(processes: Any) -> float:
+    """The CPU time so far of the page's process: the page's thread, the search's and those that draw."""
+    found = processes.send("SystemInfo.getProcessInfo")["processInfo"]
+    return 1000 * float(sum(each["cpuTime"] for each in found if each["type"] == "renderer"))
+
+
+def searched(shown: Any, processes: Any, query: str) -> Took:
+    """Time one search. The page keeps the last result, so a repeated query must be written in another way."""
     shown.fill("#search", "")
-    shown.wait_for_timeout(200)
+    shown.wait_for_timeout(500)
     shown.evaluate(
         """() => {
           delete document.getElementById("rows-found").dataset.took;
@@ -196,9 +220,13 @@ def searched(shown: Any, query: str) -> tuple[float, float]:
           }, 5);
         }"""
     )
+    before = cpu_ms(processes)
     shown.fill("#search", query)
-    shown.wait_for_selector("#rows-found[data-took]", timeout=120_000)
-    return float(shown.locator("#rows-found").get_attribute("data-took")), shown.evaluate("window.longest")
+    shown.wait_for_selector("#rows-found[data-took]", state="attached", timeout=120_000)
+    used = cpu_ms(processes) - before
+    return Took(
+        float(shown.locator("#rows-found").get_attribute("data-took")), float(shown.evaluate("window.longest")), used
+    )
 
 
 if __name__ == "__main__":

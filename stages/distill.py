@@ -46,8 +46,8 @@ from stages.lib.store.answer_file import AnswerFile, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store, request_key
 from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_request, make_plan, price_of
 from stages.lib.teacher.batches.journal import in_open_batches
-from stages.lib.teacher.client import CallFailed, TeacherError
 from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
+from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pricing import cost, money
 from stages.lib.teacher.spending import max_cost
 
@@ -278,11 +278,11 @@ def write_outcomes(
         try:
             with writing(distilled_path) as distilled:
                 for question, sample, request in calls:
-                    key = request_key(request)
-                    received = key in store
+                    row, usage = outcome(question, sample, request, store, result)
+                    key = "" if isinstance(row, Distilled) else request_key(request)
+                    received = not key or key in store
                     if not (received or key in result.failed or params.run.offline):
                         raise calls.changed()
-                    row, usage = outcome(question, sample, request, store, result)
                     tally.add(row, usage, received)
                     file = distilled if isinstance(row, Distilled) else failures
                     file.write(row.model_dump_json().encode() + b"\n")

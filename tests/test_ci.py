@@ -65,6 +65,12 @@ def test_each_test_is_run_by_one_target() -> None:
     assert re.search(r"^test-all: test test-heavy ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_the_tests_in_a_browser_are_in_the_one_file_that_their_target_reads() -> None:
+    files = {path.name for path in ROOT.glob("tests/**/*.py") if "mark." + "browser" in path.read_text()}
+    assert files == {"test_page_browser.py"}
+    assert pytest_of("test-browser").endswith(" tests/test_page_browser.py")
+
+
 def pytest_of(target: str) -> str:
     """The line of a target that starts pytest."""
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -458,10 +458,10 @@ class TestUnlikeArms:
             on_policy=seen | {"share_cut_off": 0.1, "tokens_scored": 2500},
         )
         assert sentences(compared(run, [["filtered", "unfiltered"]])) == [
-            "unlike compute: filtered was trained for 16 steps on 2,500 tokens that it rolled out itself: 5,500 went "
-            "through it to write them and again to train, and 15,500 through its teacher; before that, unfiltered was "
-            "trained for 32 steps on 900 tokens; unfiltered was trained for 32 steps on 900 tokens. The difference is "
-            "not the method's alone"
+            "unlike compute: the difference of filtered and unfiltered is not the method's alone",
+            "compute: filtered, which was unfiltered before, was trained for 16 steps on 2,500 tokens that it rolled "
+            "out itself; 5,500 went through it to write them and again to train, and 15,500 through its teacher",
+            "compute: unfiltered was trained for 32 steps on 900 tokens",
         ]
 
     def test_arms_that_were_asked_with_unlike_prompts_are_marked(

@@ -1,5 +1,6 @@
 """Several nodes: which they are, that they compare their inputs, and that all of them end with one line."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,8 +19,12 @@ from click.testing import CliRunner
 
 from stages.lib.join import main as join
 from stages.lib.params import load_params
-from stages.lib.training import Job, Nodes, TrainingError
+from stages.lib.tokens.length import FittingRows
+from stages.lib.trainers import llamafactory
+from stages.lib.training import Job, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
+from stages.lib.training.external_plan import digest
+from stages.lib.training.external_tokens import Row
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
@@ -214,6 +219,41 @@ def test_a_node_is_told_that_nothing_is_left_to_train(
     assert seconds < 15, "it does not wait after the last one was told"
     monkeypatch.setattr(module, "LATE_S", 1.0)
     assert 1 <= has_final_weights() < 10, "nobody joined"
+
+
+def test_node_0_with_final_weights_of_llamafactory_saves_them_and_the_others_end(
+    tmp_path: Path, tiny_student: Path
+) -> None:
+    """As where a stage was killed while it saved. No program is started: /bin/true would train nothing."""
+    port = free_port()
+    changes = {"train.trainer.kind": "llamafactory", "train.trainer.command": "/bin/true"}
+    changes |= {"train.finetuning.kind": "full"}
+    one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
+    one = replace(one, out=tmp_path / "models" / "filtered")
+    dataset = FittingRows([Row(each, 40, 20, True) for each in uneven(3)], 0, [])
+    cards = external.cards_of(one, "/bin/true", [])
+    versions = external.releases("/bin/true", "llamafactory")
+    name = digest("llamafactory", one, uneven(3), cards, versions)
+    output = tmp_path / ".cache" / "training" / "filtered" / name / "output"
+    shutil.copytree(tiny_student, output)
+    state = {"global_step": 4, "max_steps": 4, "epoch": 1.0, "log_history": [{"step": 4, "loss": 2.0}]}
+    (output / "trainer_state.json").write_text(json.dumps(state))
+
+    def unused(*_: Any) -> Any:
+        raise AssertionError("nothing is left to train")
+
+    def saves() -> int:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+        return external.run(llamafactory.PROGRAM, one, dataset, tokenizer, unused, unused).steps
+
+    def joins() -> bool:
+        return external.join(llamafactory.PROGRAM, other, dataset, unused, unused)
+
+    assert both(saves, joins) == [4, False]
+    assert (one.out / "model.safetensors").is_file()
+    assert not output.exists()
 
 
 def test_a_node_with_other_inputs_is_refused_and_told_what_differs(tmp_path: Path, tiny_student: Path) -> None:

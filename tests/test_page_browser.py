@@ -241,7 +241,7 @@ def test_a_regex_that_backtracks_without_end_is_ended_and_the_page_answers(opene
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^38 "))
     page.fill("#search", "/(a+)+b/")
     expect(page.locator("#search-error")).to_have_text(re.compile(r"^A text took longer than 2 seconds"))
-    page.fill("#search", "/base arm .*(the)+ answer/is")
+    page.fill("#search", "/base arm .*(the)+answer/is")
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^0 "))
     page.fill("#search", "/base arm .*(the )+answer/is")
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^38 "))
@@ -326,8 +326,8 @@ def test_verdicts_of_people_are_saved_and_the_filter_reads_them(
     expect(page.locator("#status")).to_have_text(re.compile(r"^broken.jsonl:1: not a review"))
 
 
-@pytest.mark.parametrize("locale", ["en", "zh-CN"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+# the words depend on the language alone and the colours on the theme alone: two of the four pages show all
+@pytest.mark.parametrize(("locale", "scheme"), [("en", "light"), ("zh-CN", "dark")])
 def test_both_languages_and_themes_have_no_violation_of_accessibility(
     locale: str, scheme: str, opened: Callable[..., Page]
 ) -> None:

@@ -111,6 +111,23 @@ def test_each_question_is_shown_from_the_prompt_to_the_trained_text(few: Distill
     assert fields(whole)["requests"] == "12: 3 in the store, 9 to send"
 
 
+def test_a_run_in_batches_is_estimated_at_their_price_and_the_preview_does_not_wait_for_one(
+    few: DistillRunner, serve: Serve
+) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        return completion(usage=USAGE)
+
+    server = serve(route)  # it has no batch API
+    use(few, server)
+    few.set(models={"chain-sum-solver": PRICE})
+    few.settings["run.batch.teacher"] = {"completion_window": "24h", "price_factor": 0.5, "max_requests": 4}
+    few.settings["run.batch.teacher"] |= {"max_mb": 1, "enqueued_tokens": None, "poll_s": 1.0}
+    *_, whole = parts(preview(few, "--count", 2).stdout)
+    assert len(server.asked) == 2
+    assert fields(whole)["cost"] == ("0.0060 CNY each; about 0.0600 CNY to come, in batches at 0.5 of the price")
+    assert fields(whole)["time"].startswith("distill in batches: 3 of at most 4 requests, each within 24h; training")
+
+
 def test_the_whole_run_is_estimated_with_intervals(few: DistillRunner, serve: Serve) -> None:
     few.set(models={"chain-sum-solver": PRICE}, budget=1.0, max_tokens=600)
     few.settings["distill.samples_per_question"] = 2

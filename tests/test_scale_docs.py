@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import Server
+from stages.lib.params.run import Endpoints
 from stages.lib.params.teacher import ServedTeacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,9 @@ def test_the_manifests_fit_together(page: Path) -> None:
     assert words["--port"] == str(port)
     assert words["--tensor-parallel-size"] == container["resources"]["limits"]["nvidia.com/gpu"]
     (run,) = (each["run"] for each in loaded(page) if "run" in each)
-    addresses = [Server.model_validate(each).base_url for each in run["endpoints"]["teacher"]]
+    teacher = Endpoints.model_validate(run["endpoints"]).teacher
+    assert teacher
+    addresses = [each.base_url for each in teacher.servers]
     name = manifests["StatefulSet"]["metadata"]["name"]
     assert addresses == [f"http://{name}-{n}.{name}:{port}/v1" for n in range(servers["replicas"])]
     (own,) = (each["distill"]["teacher"] for each in loaded(page) if "distill" in each)

@@ -154,15 +154,17 @@ def test_params_yaml_is_as_before_when_the_servers_are_gone(profile: str) -> Non
 def test_servers_of_ones_own_in_the_list_stay() -> None:
     path = Path("params.yaml")
     text = (ROOT / "profiles" / "article.yaml").read_text(encoding="utf-8")
-    mine = (
-        "  endpoints:   # mine\n    teacher:\n    # far away\n    - " + endpoints.line_of("http://far:1/v1")[2:] + "\n"
-    )
+    mine = "  endpoints:   # mine\n    teacher:\n      name: r1\n      aliases: []\n      servers:\n"
+    mine += "      # far away\n      " + endpoints.line_of("http://far:1/v1") + "\n"
     text = re.sub(r"\nrun:(.*)\n", lambda found: f"\nrun:{found[1]}\n{mine}", text, count=1)
     path.write_text(text, encoding="utf-8")
     endpoints.add(path, ["teacher", "judge"], [ADDRESS])
     run = load_params(path).run
     assert [each.base_url for each in run.servers("teacher")] == ["http://far:1/v1", ADDRESS]
     assert [each.base_url for each in run.servers("judge")] == [ADDRESS]
+    assert run.endpoints
+    assert run.endpoints.teacher
+    assert run.endpoints.teacher.name == "r1"
     endpoints.remove(path, ["teacher", "judge"], [ADDRESS])
     assert path.read_text(encoding="utf-8") == text
 

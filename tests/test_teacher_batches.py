@@ -591,6 +591,21 @@ def test_a_budget_is_kept_before_anything_is_submitted(batching: DistillRunner, 
     assert sizes(server) == [4, 6]
 
 
+@pytest.mark.heavy
+def test_two_runs_on_one_store_have_one_budget(batching: DistillRunner, server: BatchServer) -> None:
+    priced(batching, 0.02)  # room for four
+    set_batch(batching, max_requests=3)
+    server.looks = 20
+    batching.ask(*(question(number) for number in range(5)))
+    with batching.start("one") as one:
+        wait_until(lambda: len(server.submitted) >= 1)
+        batching.ask(*(question(number) for number in range(5, 10)))
+        with batching.start("two") as two:
+            said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
+    assert "run.budget = 0.02" in said
+    assert len(server.executed) == batching.stored() == 4
+
+
 def test_room_that_cheap_answers_leave_is_used(batching: DistillRunner, server: BatchServer) -> None:
     priced(batching, 0.07, max_tokens=36)  # the most is 0.018 an answer, the real cost a quarter
     batching.run()

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import TypeAdapter
 
 from stages.lib.params import load_params
 from stages.lib.trainers import trl
 from stages.lib.trainers.trl.worker import fail
+from stages.lib.trainers.trl.worker import main as work_of_a_process
 from stages.lib.training import Job
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group
@@ -52,6 +54,14 @@ def options(tmp_path: Path, student: Path, changes: dict[str, Any], name: str = 
     paths |= {"left-out": tmp_path / f"{name}.jsonl", "loss": tmp_path / f"{name}.csv"}
     paths |= {"params": tmp_path / f"{name}.yaml"}
     return ["--arm", "filtered", *(text for key, path in paths.items() for text in (f"--{key}", str(path)))]
+
+
+def job_of(tmp_path: Path, student: Path, changes: dict[str, Any] | None = None) -> Job:
+    """A training that is not begun."""
+    options(tmp_path, student, changes or {})
+    params = load_params(tmp_path / "model.yaml")
+    arm, markers = params.arms["filtered"], params.convert.markers
+    return Job("filtered", uneven(11), student, params.train, arm, params.run, markers, tmp_path / "out")
 
 
 def difference(one: Path, other: Path) -> float:
@@ -156,12 +166,27 @@ def test_what_the_first_process_to_fail_says_is_the_error(tmp_path: Path) -> Non
     assert (tmp_path / "error.txt").read_text() == "train: filtered: npu is out of memory."
 
 
+def test_a_process_that_meets_a_loss_that_is_no_number_says_so_to_the_stage(tmp_path: Path, tiny_student: Path) -> None:
+    """The process is this one, as torchrun would start it; how the stage reads its line is tested above."""
+    from safetensors.torch import load_file, save_file
+
+    student = tmp_path / "student"
+    shutil.copytree(tiny_student, student)
+    tensors = load_file(student / "model.safetensors")
+    tensors["model.norm.weight"][-1] = float("nan")
+    save_file(tensors, student / "model.safetensors", metadata={"format": "pt"})
+    work = trl.Work(job_of(tmp_path, student), tmp_path / "scratch", None, os.getpid())
+    work.scratch.mkdir()
+    (work.scratch / "work.json").write_bytes(TypeAdapter(trl.Work).dump_json(work))
+    with pytest.raises(SystemExit):
+        work_of_a_process(work.scratch / "work.json")
+    line = (work.scratch / "error.txt").read_text()
+    assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
+
+
 @pytest.mark.heavy
 def test_a_process_that_the_kernel_killed_names_the_params_to_turn(tmp_path: Path, tiny_student: Path) -> None:
-    options(tmp_path, tiny_student, {"run.processes": 2})
-    params = load_params(tmp_path / "model.yaml")
-    arm, markers = params.arms["filtered"], params.convert.markers
-    job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "out")
+    job = job_of(tmp_path, tiny_student, {"run.processes": 2})
     body = "import os, signal; os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)"
     (tmp_path / "killed.py").write_text(body)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -305,10 +330,7 @@ def test_a_card_of_its_own_is_trained_on_from_one_plain_process_with_the_same_by
     """As on a card, where a group of one would cost a copy of the gradients; here the card is the CPU."""
     monkeypatch.setenv("RANK", "1")  # as in a shell that trained with openMind on two hosts
     monkeypatch.setenv("WORLD_SIZE", "2")
-    options(tmp_path, tiny_student, {})
-    params = load_params(tmp_path / "model.yaml")
-    arm, markers = params.arms["filtered"], params.convert.markers
-    job = Job("filtered", uneven(11), tiny_student, params.train, arm, params.run, markers, tmp_path / "here")
+    job = replace(job_of(tmp_path, tiny_student), out=tmp_path / "here")
     with monkeypatch.context() as patch:
         patch.delenv("WORLD_SIZE")
         here = trl.train(job)

@@ -155,15 +155,6 @@ def test_a_learning_rate_that_blows_the_weights_up_is_told_with_its_step(tmp_pat
     assert "(arms.filtered.learning_rate: 1e+38)" in line
 
 
-@pytest.mark.heavy
-def test_processes_that_meet_such_a_loss_say_the_same_line(tmp_path: Path, spoilt: Callable[..., Path]) -> None:
-    student = spoilt("model.layers.0.mlp.down_proj.weight", float("nan"))
-    changes = {"run.processes": 2, "run.threads": 2, "train.gradient_accumulation_steps": 2}
-    changes["train.per_device_train_batch_size"] = 1
-    line = error_of(trained(tmp_path, student, changes), tmp_path)
-    assert line.startswith("train: filtered: the loss is nan at step 1, learning rate ")
-
-
 def test_weights_that_hold_none_are_no_model_where_no_loss_shows_it(
     tmp_path: Path, spoilt: Callable[..., Path]
 ) -> None:

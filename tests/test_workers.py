@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from stages.filter import main as filter_stage
 from stages.lib import workers
 from stages.lib.answers import rule_verdict
-from stages.lib.deciders import WithoutJudge
-from stages.lib.params import load_params
+from stages.lib.rows import write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.workers import CHUNK, CHUNKS_AHEAD, WorkerError, cores, map_rows
 from tests.workspace import ROOT
@@ -52,14 +53,27 @@ def test_the_rule_gives_the_same_verdicts_in_any_number_of_processes() -> None:
     assert list(map_rows(judged, iter(cases), processes=2)) == alone
 
 
-def test_a_decider_is_prepared_in_each_worker_and_decides_the_same() -> None:
-    params = load_params(ROOT / "params.yaml")
-    groups = [[Distilled.model_validate(row(case, place))] for place, case in enumerate(CASES[:40])]
-    decide = WithoutJudge(params.filter, params.train.student)
-    assert list(map_rows(decide, groups, processes=2)) == [decide(group) for group in groups]
+def test_the_filter_writes_the_same_bytes_from_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "distilled.jsonl", [Distilled.model_validate(row(*each)) for each in enumerate(CASES[:200])])
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    written = {}
+    for alone_s in (0.0, 600.0):
+        monkeypatch.setattr(workers, "ALONE_S", alone_s)
+        out = tmp_path / str(alone_s)
+        names = ("filtered", "rejected", "control", "disagreements", "metrics")
+        options = [part for name in names for part in (f"--{name}", str(out / name))]
+        arguments = ["--distilled", str(tmp_path / "distilled.jsonl"), "--params", str(ROOT / "params.yaml"), *options]
+        done = CliRunner().invoke(filter_stage, arguments)
+        assert done.exit_code == 0, done.output
+        written[alone_s] = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert written[0.0] == written[600.0]
+    assert written[0.0]["filtered"]
+    assert written[0.0]["rejected"]
 
 
-def row(case: dict[str, str], place: int) -> dict[str, object]:
+def row(place: int, case: dict[str, str]) -> dict[str, object]:
     known = {"id": f"q{place}", "question": case["question"], "answer": str(case["answer"]), "solution": None}
     said = {"sample": 0, "reasoning": "", "response": case["response"], "finish_reason": "stop", "model": "m"}
     return {**known, **said, "source": "s", "usage": {}}

@@ -18,7 +18,7 @@ from stages.lib.received import refused_for_its_content, require_received
 from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.asking import AskResult, Requests, Respondent, ask_missing, chat_request, price_of
-from stages.lib.teacher.client import CallFailed
+from stages.lib.teacher.failures import CallFailed
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import body_cost
 

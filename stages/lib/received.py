@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from stages.lib.replies.errors import Subject
 from stages.lib.teacher.asking import AskResult
-from stages.lib.teacher.client import CallFailed, TeacherError
+from stages.lib.teacher.failures import CallFailed, TeacherError
 
 ROW_SUBJECTS = (Subject.CONTENT, Subject.LENGTH)  # refused because of the row's content, which a retry cannot change
 

@@ -35,7 +35,7 @@ from stages.lib.store.answer_file import open_answers
 from stages.lib.store.answer_store import AnswerStore, open_store, request_key
 from stages.lib.students import student_tokenizer
 from stages.lib.teacher.asking import AskResult, Plan, Respondent, make_plan, price_of
-from stages.lib.teacher.client import TeacherError
+from stages.lib.teacher.failures import TeacherError
 from stages.lib.training import Conversation, Job
 
 PIPELINE = Path(__file__).resolve().parents[2] / "dvc.yaml"

@@ -34,7 +34,7 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page import scripts
-from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, length_chart, loss_chart
+from stages.lib.page.charts import IntervalChart, Whisker, fine_curve, interval_chart, length_chart, loss_chart
 from stages.lib.page.flow import Step, bars
 from stages.lib.page.metrics import (
     ConvertCounts,
@@ -48,8 +48,9 @@ from stages.lib.page.metrics import (
 )
 from stages.lib.page.packing import PackedRows
 from stages.lib.page.rows import differs_from_gold
+from stages.lib.page.templates import page_environment
 from stages.lib.page.verdicts import asked_and_scored, caveat, matrix, verdicts
-from stages.lib.page.words import said, words
+from stages.lib.page.words import words
 from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.reviews import Review
 from stages.lib.rows.evaluated import Evaluated
@@ -179,38 +180,9 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
-    def word(key: str, /, **values: Any) -> Markup:
-        """A text that the script puts into the reader's language."""
-        given = Markup(" data-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
-        return Markup('<span data-word="{}"{}>{}</span>').format(key, given, said(key, **values))
-
-    def named(group: str, name: str) -> Markup:
-        """A name of the run's own, such as a reason: its word where the page has one."""
-        return word(f"{group}.{name}") if f"{group}.{name}" in words()["en"] else Markup(escape(name.replace("_", " ")))
-
-    def cell(key: str) -> Markup:
-        """The attribute with a cell's heading, for narrow screens."""
-        return Markup('data-name="{}" data-word-name="{}"').format(said(key), key)
-
-    def label(key: str, /, **values: Any) -> Markup:
-        """The attribute that names an element for a screen reader."""
-        given = Markup(" data-label-values='{}'").format(json.dumps(values, ensure_ascii=False)) if values else ""
-        return Markup('aria-label="{}" data-word-label="{}"{}').format(said(key, **values), key, given)
-
-    def placeholder(key: str) -> Markup:
-        """The attribute with the text in an empty box."""
-        return Markup('placeholder="{}" data-word-placeholder="{}"').format(said(key), key)
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "points": points,
         "signed": signed,
@@ -222,21 +194,22 @@ def render(page: Page) -> str:
         "differs_from_gold": differs_from_gold,
         "data": lambda value: Markup(_data(value)),
         "noise_line": noise_line,
-        "thousands": lambda number: f"{number:,}",
     }
-    environment.globals |= {"word": word, "named": named, "cell": cell, "label": label, "placeholder": placeholder}
     early, main = scripts.early(), scripts.main()
+    # a page whose rows lie beside it has no room for more
+    charts = scripts.charts() if page.trainings and not page.rows.siblings else ""
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
     pair_chart, pair_rows = _pair_rows(comparison)
     return environment.get_template("template.html").render(
         page=page,
-        policy=scripts.policy([early, main], with_siblings=bool(page.rows.siblings)),
+        policy=scripts.policy([early, *filter(None, [charts]), main], with_siblings=bool(page.rows.siblings)),
         style=scripts.style(),
         early=early,
+        charts=charts,
         main=main,
         words=words(),
-        meta=_meta(page),
+        meta=_meta(page) | ({"charts": _charts(page)} if charts else {}),
         rows=page.rows,
         verdicts=verdicts(comparison),
         matrix=matrix(comparison),
@@ -282,6 +255,16 @@ def _meta(page: Page) -> dict[str, Any]:
         "inside": page.rows.inside,
         "total": page.rows.total,
         "siblings": [sibling_name(number) for number in range(1, len(page.rows.siblings) + 1)],
+    }
+
+
+def _charts(page: Page) -> dict[str, Any]:
+    """The curves that the script draws: finer than the drawings without a script."""
+    curves = {name: [(point.tokens, point.share) for point in each.lengths] for name, each in page.datasets.items()}
+    of_arms = {training.asked.dataset: name for name, training in reversed(page.trainings.items())}
+    return {
+        "losses": {name: fine_curve(training.losses) for name, training in page.trainings.items()},
+        "lengths": {"curves": curves, "arms": of_arms, "cutoffs": cutoffs(page.trainings)},
     }
 
 

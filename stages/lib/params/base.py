@@ -17,7 +17,7 @@ class Section(BaseModel):
     Only a field that is absent without its reader (``run.embedded`` without an embedded model) has a default: None.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def holds_no_secret(text: str) -> str:

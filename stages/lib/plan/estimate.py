@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.lib.doctor.disk_and_memory import CHECKPOINT, checkpoints_at_once, memory_needed, number_of_weights
 from stages.lib.doctor.needs import local_student
-from stages.lib.params import Arm, EmbeddedTeacher, Params, PresetSource, audit_of, judge_of
+from stages.lib.params import Arm, EmbeddedTeacher, Params, PresetSource, Role, audit_of, judge_of
 from stages.lib.plan.units import NOTHING, Range, Units, exactly
 from stages.lib.runtime.devices import split
 from stages.lib.training import TrainingError
@@ -22,6 +22,7 @@ from stages.lib.training.resources import Sharing, Size
 GB = 1e9
 HOUR = 3600
 LARGE_MODEL = 3e9  # weights from which loading takes minutes
+ROLES: dict[str, Role] = {"distill": "teacher", "filter": "judge"}
 MARKED_BY_JUDGE = ("judge", "both", "judge_rubric")
 OF_ALL, OF_KEPT = "data/distilled.jsonl", ("data/filtered.jsonl", "data/control.jsonl")
 GENERATED = {"gsm8k": 1319, "mgsm_cot_native": 2750, "mgsm_direct": 2750}  # questions that are answered in words
@@ -138,6 +139,9 @@ class _Planner:
             self.add(stage, "cards", exactly(self.teacher_cards))
             return
         self._cost(stage, model, requests * prompt, requests * answer)
+        if batch := self.params.run.batch_of(ROLES[stage]):
+            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
+            return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 
     def _teacher_size(self) -> str:
@@ -145,7 +149,7 @@ class _Planner:
         return "671b" if "deepseek" in name and "distill" not in name else "32b"
 
     def _cost(self, stage: str, model: str, prompt: Range, answer: Range) -> None:
-        price = self.params.run.price(model)
+        price = self.params.run.price(model, ROLES[stage])
         if price:
             cost = (prompt * price.input + answer * price.output) * 1e-6
             self.add(stage, "cost", cost, self.params.run.currency)

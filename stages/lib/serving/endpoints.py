@@ -6,9 +6,13 @@
     run:
       endpoints:
         teacher:
-          - {base_url: http://127.0.0.1:8000/v1, weight: 1.0, key_variable: null, concurrency: null, …}
+          name: null
+          aliases: []
+          servers:
+            - {base_url: http://127.0.0.1:8000/v1, weight: 1.0, key_variable: null, concurrency: null, …}
 
-No stage depends on ``run``, so this makes no stage run again. Several processes may do it at once.
+The name null leaves the store's keys with base_url, as without servers; a name that is there already stays. No stage
+depends on ``run``, so this makes no stage run again. Several processes may do it at once.
 """
 
 import re
@@ -66,36 +70,40 @@ def _edited(path: Path) -> Iterator[Entry]:
 
 
 def _add(run: Entry, role: Role, addresses: Sequence[str]) -> None:
-    endpoints = run.at("endpoints")
-    if endpoints is None:
-        endpoints = Entry("endpoints", {}, ["endpoints:"], entries=[])
-        run.put(endpoints)
-    servers = endpoints.at(role)
-    if servers is None:
-        servers = Entry(role, [], [f"{role}:"])
-        endpoints.put(servers)
-    listed = _listed(servers)
+    endpoints = _section(run, "endpoints")
+    if (model := endpoints.at(role)) is None:
+        model = _section(endpoints, role)
+        model.put(Entry("name", None, ["name: null"]))
+        model.put(Entry("aliases", [], ["aliases: []"]))
+        model.put(Entry("servers", [], ["servers:"]))
+    servers = model.at("servers")
+    if servers is None or not servers.lines or servers.lines[0].rstrip() != "servers:":
+        raise ParamsError(
+            f"params.yaml: run.endpoints.{role}: write 'servers:' on a line and one server on each line below, after "
+            "'- ', so that lines can be added."
+        )
+    listed = {str(server["base_url"]).rstrip("/") for server in servers.value or ()}
     margin = next((found[1] for line in servers.lines[1:] if (found := re.match(r"( *)- ", line))), "  ")
     servers.lines += [margin + line_of(address) for address in addresses if address not in listed]
 
 
-def _listed(servers: Entry) -> set[str]:
-    """The addresses in the list; ParamsError where it is in brackets, to which no line can be added."""
-    if not servers.lines or servers.lines[0].rstrip() != f"{servers.key}:":
-        raise ParamsError(
-            f"params.yaml: run.endpoints.{servers.key}: write one server a line, each after '- ', without brackets."
-        )
-    return {str(server["base_url"]).rstrip("/") for server in servers.value or ()}
+def _section(parent: Entry, key: str) -> Entry:
+    """The mapping of that key, added where there is none."""
+    if (found := parent.at(key)) is None:
+        found = Entry(key, {}, [f"{key}:"], entries=[])
+        parent.put(found)
+    return found
 
 
 def _remove(run: Entry, role: Role, addresses: Sequence[str]) -> None:
     endpoints = run.at("endpoints")
-    servers = endpoints.at(role) if endpoints else None
+    model = endpoints.at(role) if endpoints else None
+    servers = model.at("servers") if model else None
     if endpoints is None or servers is None:
         return
     ours = {line_of(address) for address in addresses}
     servers.lines = [line for line in servers.lines if line.strip() not in ours]
-    if not any(line.lstrip().startswith("- ") for line in servers.lines[1:]):
+    if servers.lines and not any(line.lstrip().startswith("- ") for line in servers.lines[1:]):
         endpoints.take(role)
     if not endpoints.entries:
         run.take("endpoints")

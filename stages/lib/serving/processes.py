@@ -69,7 +69,7 @@ def started(servers: Sequence[Server]) -> Iterator[list[Running]]:
         _check_port(server)
     running: list[Running] = []
     with ExitStack() as stack:
-        stack.callback(lambda: stop([each.process for each in running]))
+        stack.callback(_stop_all, running)
         for server in servers:
             running.append(Running(server, _start(server)))
         yield running
@@ -110,8 +110,17 @@ def _start(server: Server) -> "subprocess.Popen[bytes]":
         )
 
 
-def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Stop processes with all that they started; those that do not end in time are killed."""
+def _stop_all(running: Sequence[Running]) -> None:
+    """Stop servers with all that they started; those that do not end in time are killed."""
+    processes = [each.process for each in running]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt it
+    try:
+        _stop(processes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     for number, grace_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 1.0)):
         for process in processes:
             with suppress(ProcessLookupError):

@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def show_endpoints(params: Params, name: str, servers: Sequence[Server]) -> None
     """What --run would add to params.yaml, as comments, for servers that are started by hand."""
     with suppress(ParamsError):
         for role in roles_of(params, name):
-            click.echo(f"# run.endpoints.{role}:")
+            click.echo(f"# run.endpoints.{role}.servers:")
             for server in servers:
                 click.echo(f"#   {endpoints.line_of(f'{server.url}/v1')}")
         return
@@ -289,8 +290,8 @@ def named(params_path: Path, roles: Sequence[Role], running: Sequence[Running]) 
     addresses = [f"{each.server.url}/v1" for each in running]
     state = STATES / f"{socket.gethostname()}-{os.getpid()}.json"
     pids = [os.getpid(), *(each.process.pid for each in running)]
-    processes = [{"pid": pid, "created": psutil.Process(pid).create_time()} for pid in pids]
-    write_json(state, {"processes": processes, "roles": list(roles), "addresses": addresses})
+    processes = [_Process.of(pid) for pid in pids]
+    write_json(state, {"processes": [asdict(each) for each in processes], "roles": list(roles), "addresses": addresses})
     try:
         endpoints.add(params_path, roles, addresses)
         yield
@@ -327,29 +328,45 @@ def stop_running(params_path: Path) -> str:
     stopped = 0
     for state in sorted(STATES.glob(f"{socket.gethostname()}-*.json")):
         content = json.loads(state.read_bytes())
-        main_, *servers = [_process(each) for each in content["processes"]]
-        if main_:
-            main_.terminate()
-            psutil.wait_procs([main_], STOP_S)
+        main_, *servers = (_Process(**each) for each in content["processes"])
+        if main_.is_running():
+            os.kill(main_.pid, signal.SIGTERM)  # it stops its servers, and removes them from params.yaml
+            _wait([main_])
         else:
-            left = [each for each in servers if each]
-            for each in left:
-                with suppress(ProcessLookupError):
-                    os.killpg(each.pid, signal.SIGTERM)
-            psutil.wait_procs(left, STOP_S)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for each in [each for each in servers if each.is_running()]:
+                    os.killpg(each.pid, number)
+                _wait(servers)
             endpoints.remove(params_path, content["roles"], content["addresses"])
             state.unlink(missing_ok=True)
         stopped += len(servers)
     return f"{stopped} servers stopped" if stopped else "none of 'make teacher' runs here"
 
 
-def _process(each: dict[str, Any]) -> "psutil.Process | None":
-    """The process, unless it has ended and its number is another's."""
-    with suppress(psutil.Error):
-        process = psutil.Process(each["pid"])
-        if process.create_time() == each["created"]:
-            return process
-    return None
+@dataclass(frozen=True)
+class _Process:
+    """A process: its number, and when it was created, because numbers are given again."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> "_Process":
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def is_running(self) -> bool:
+        """Whether it has not ended; one that nobody has waited for has."""
+        try:
+            process = psutil.Process(self.pid)
+            return bool(process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
+
+def _wait(processes: Sequence[_Process]) -> None:
+    deadline = time.monotonic() + STOP_S
+    while any(each.is_running() for each in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

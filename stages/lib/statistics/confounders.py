@@ -15,10 +15,8 @@ from stages.lib.comparison.results import Interval, Pair, Training, Warned
 from stages.lib.comparison.table import by_group, signed
 from stages.lib.statistics.evaluations import Evaluation
 
-MAX_STEPS_DIFFERENCE, MAX_TOKENS_DIFFERENCE = (
-    0.02,
-    0.05,
-)  # arms that differ by a larger share of steps or trained tokens are marked
+# arms that differ by a larger share of steps or trained tokens are marked
+MAX_STEPS_DIFFERENCE, MAX_TOKENS_DIFFERENCE = 0.02, 0.05
 
 
 def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[Sequence[str]]) -> Iterator[Warned]:
@@ -26,11 +24,20 @@ def confounder_warnings(evaluations: Mapping[str, Evaluation], pairs: Sequence[S
     for name, evaluation in evaluations.items():
         yield from _score_warnings(name, evaluation)
     yield from _setting_warnings({name: evaluation.settings for name, evaluation in evaluations.items()})
+    trained = {name: evaluation.training for name, evaluation in evaluations.items() if evaluation.training}
+    unlike: dict[str, None] = {}  # arms whose compute is stated, each once
     for first, second in pairs:
         yield from _prompt_warnings((first, evaluations[first]), (second, evaluations[second]))
-        one, other = evaluations[first].training, evaluations[second].training
-        if one and other:
-            yield from _training_warnings((first, one), (second, other), evaluations)
+        if not (first in trained and second in trained):
+            continue
+        if trained[first].on_policy or trained[second].on_policy:
+            yield Warned(code="unlike_compute", arms=[first, second], values=_names(first, second))
+            unlike |= dict.fromkeys([*_with_starts(first, trained), *_with_starts(second, trained)])
+        else:
+            yield from _steps_warnings((first, trained[first]), (second, trained[second]))
+        yield from _length_warnings((first, trained[first]), (second, trained[second]))
+    for name in unlike:
+        yield _compute(name, trained[name])
 
 
 def _score_warnings(name: str, evaluation: Evaluation) -> Iterator[Warned]:
@@ -74,33 +81,45 @@ def _prompt_warnings(one: tuple[str, Evaluation], other: tuple[str, Evaluation])
     yield Warned(code=code, arms=[one[0], other[0]], values={name: said for name, said in values.items() if said})
 
 
-def _training_warnings(
-    one: tuple[str, Training], other: tuple[str, Training], evaluations: Mapping[str, Evaluation]
-) -> Iterator[Warned]:
+def _steps_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[Warned]:
     (first, training), (second, other_training) = one, other
-    arms, names = [first, second], _names(first, second)
-    if training.on_policy or other_training.on_policy:
-        both = (one, other) if training.on_policy else (other, one)
-        yield _compute(*both, {name: each.training for name, each in evaluations.items()})
-    elif _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
+    if _differs_by_more_than(training.steps, other_training.steps, MAX_STEPS_DIFFERENCE) or _differs_by_more_than(
         training.tokens_trained, other_training.tokens_trained, MAX_TOKENS_DIFFERENCE
     ):
-        yield Warned(code="steps", arms=arms, values=names | _trained(training) | _others(_trained(other_training)))
+        others = {f"other_{name}": value for name, value in _trained(other_training).items()}
+        yield Warned(code="steps", arms=[first, second], values=_names(first, second) | _trained(training) | others)
+
+
+def _length_warnings(one: tuple[str, Training], other: tuple[str, Training]) -> Iterator[Warned]:
+    (first, training), (second, other_training) = one, other
     for code, count, other_count in (
         ("left_out", training.rows_too_long, other_training.rows_too_long),
         ("shortened", training.rows_shortened, other_training.rows_shortened),
     ):
         if count != other_count:
             counts: dict[str, int | str] = {"count": count, "other_count": other_count}
-            yield Warned(code=code, arms=arms, values=names | counts)
+            yield Warned(code=code, arms=[first, second], values=_names(first, second) | counts)
 
 
-def _compute(
-    one: tuple[str, Training], other: tuple[str, Training], trainings: Mapping[str, Training | None]
-) -> Warned:
-    """What both trainings read and wrote; the first is on-policy, and starts from an arm that took compute as well."""
-    values = _names(one[0], other[0]) | _all_of(one[1], trainings) | _others(_all_of(other[1], trainings))
-    return Warned(code="compute_both" if other[1].on_policy else "compute", arms=[one[0], other[0]], values=values)
+def _with_starts(name: str, trained: Mapping[str, Training]) -> Iterator[str]:
+    """An arm, and the trained ones from which it starts."""
+    yield name
+    start = trained[name].start_from
+    if start and start in trained:
+        yield from _with_starts(start, trained)
+
+
+def _compute(name: str, training: Training) -> Warned:
+    """What a training read and wrote; of an on-policy one also its teacher's part.
+
+    A token that the student rolls out goes through it twice, to be written and to be trained on; so do its prompts.
+    """
+    values = {"arm": name} | _trained(training)
+    if not (found := training.on_policy):
+        return Warned(code="compute", arms=[name], values=values)
+    start = {"start_from": training.start_from or "–"}
+    read = {"read": found.tokens_prompted + found.tokens_rolled_out, "of_teacher": found.tokens_of_teacher}
+    return Warned(code="compute_on_policy", arms=[name], values=values | read | start)
 
 
 def _names(first: str, second: str) -> dict[str, int | str]:
@@ -109,24 +128,6 @@ def _names(first: str, second: str) -> dict[str, int | str]:
 
 def _trained(training: Training) -> dict[str, int | str]:
     return {"steps": training.steps, "tokens": training.tokens_trained}
-
-
-def _all_of(training: Training, trainings: Mapping[str, Training | None]) -> dict[str, int | str]:
-    """Of an on-policy one also what went through the student, its teacher's part and the training that it starts from.
-
-    ``own`` tokens, its answers and their prompts, go through the student twice: to be written and to be trained on.
-    """
-    known = _trained(training)
-    if found := training.on_policy:
-        start = trainings.get(training.start_from or "")
-        known |= {"own": found.tokens_prompted + found.tokens_rolled_out, "read": found.tokens_of_teacher}
-        known |= {"start_from": training.start_from or "–", "start_steps": start.steps if start else "–"}
-        known |= {"start_tokens": start.tokens_trained if start else "–"}
-    return known
-
-
-def _others(values: dict[str, int | str]) -> dict[str, int | str]:
-    return {f"other_{name}": value for name, value in values.items()}
 
 
 def _differs_by_more_than(count: int, other_count: int, share: float) -> bool:

@@ -189,11 +189,14 @@ class AnswerFile:
     def received(self, key: str) -> Received:
         """The first answer to a key, as ``body``."""
         digest = bytes.fromhex(key)
-        found = [self._record_at(position) for position in self._positions(digest)]
-        answers = [received for keys, received in found if digest in keys]
-        if not answers:
+        first: Received | None = None
+        for position in self._positions(digest):
+            keys, received = self._record_at(position)
+            if digest in keys and (first is None or received.at < first.at):
+                first = received
+        if first is None:
             raise KeyError(key)
-        return min(answers, key=lambda received: received.at)
+        return first
 
     def refresh(self) -> int:
         """Index the records appended since the last call, by any process; return their number."""
@@ -292,10 +295,10 @@ class AnswerFile:
         part, offset = self._place(position)
         size = LINE
         block = os.pread(part.descriptor, size, offset)
-        while b"\n" not in block and len(block) == size:
+        while (end := block.find(b"\n")) < 0 and len(block) == size:
             size *= 4
             block = os.pread(part.descriptor, size, offset)
-        return block[: block.find(b"\n") + 1]
+        return block[: end + 1]
 
     def _place(self, position: int) -> tuple[_Part, int]:
         return self._parts[position >> PART_BITS], position & ((1 << PART_BITS) - 1)

@@ -154,6 +154,7 @@ class AnswerStore(AnswerFile):
         or by this one. In the second case, try again later. A claim ends with its process.
         """
         digest = bytes.fromhex(key)
+        self._hosts.check_heartbeat()
         if self.mode == "leases":
             self.refresh()  # cheaper than a lease of what another host has answered
         if key in self:

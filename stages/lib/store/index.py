@@ -36,8 +36,11 @@ class Index:
     def offsets(self, key: bytes) -> list[int]:
         """The offsets of records that may have this key, the one that was added first first."""
         prefix = _prefix(key)
-        first, last = (self._prefixes.searchsorted(np.uint64(prefix), side) for side in ("left", "right"))
-        found: list[int] = self._offsets[first:last].tolist()
+        place = int(self._prefixes.searchsorted(np.uint64(prefix)))
+        found = []
+        while place < len(self._prefixes) and self._prefixes[place] == prefix:  # seldom more than one
+            found.append(int(self._offsets[place]))
+            place += 1
         recent = self._recent.get(prefix)
         return found if recent is None else [*found, recent]
 

@@ -35,7 +35,7 @@ def last_draw(request: dict[str, Any], answers: AnswerFile) -> int:
 
 def received_draws(request: dict[str, Any], answers: AnswerFile) -> Iterator[Received]:
     """The received draws of a sample, the last one first; ``request`` may be that of any draw."""
-    first = {name: value for name, value in request.items() if name != DRAW}
+    first = {name: value for name, value in request.items() if name != DRAW} if DRAW in request else request
     with suppress(KeyError):  # nothing was received yet
         for number in range(last_draw(first, answers), -1, -1):
             yield answers.received(request_key(with_draw(first, number)))

@@ -86,6 +86,11 @@ def _changed_files(folder: str) -> list[str]:
     return [path.removeprefix(f"{folder}/") for path in (*changed, *new)]
 
 
+def changed_files() -> list[str]:
+    """The paths with changes that are not committed, and new files; empty outside a git repository."""
+    return [line[3:] for line in _git("status", "--porcelain")]
+
+
 def _dvc(*arguments: str) -> str:
     done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:

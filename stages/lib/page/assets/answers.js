@@ -71,11 +71,12 @@ function opening(row, body, {mark, right}) {
   return element;
 }
 
-// The texts of a list, once it is shown: the browser's own search finds them in closed rows, too.
+// The texts of a list that stands for a second: the browser's own search finds them in closed rows, too.
 const unfilled = [];
 
 async function fillLater(fill) {
   if (unfilled.push(fill) > 1) return;
+  await pause(1000);
   while (unfilled.length) {
     await pause();
     const started = performance.now();

@@ -76,4 +76,4 @@ function symbol(mark) {
 }
 
 // Waits until the browser has drawn and read the keyboard.
-const pause = () => new Promise((resume) => setTimeout(resume));
+const pause = (ms = 0) => new Promise((resume) => setTimeout(resume, ms));

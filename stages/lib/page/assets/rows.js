@@ -16,9 +16,9 @@ function showRows() {
   const pages = Math.max(1, Math.ceil(result.rows.length / PAGE));
   const opened = chosen.open ? result.rows.findIndex((row) => row.key === chosen.open) : -1;
   const page = opened >= 0 && !chosen.page ? Math.floor(opened / PAGE) : Math.min(Math.max(1, Number(chosen.page) || 1), pages) - 1;
-  byId("rows-found").textContent = t("rows.found", {n: result.rows.length, of: rows.length});
+  byId("rows-found").textContent = result.error ? "" : t("rows.found", {n: result.rows.length, of: rows.length});
   byId("rows-list").replaceChildren(...result.rows.slice(page * PAGE, (page + 1) * PAGE).map(rowElement));
-  if (!result.rows.length) byId("rows-list").append(make("p", {class: "none"}, t("rows.none")));
+  if (!result.rows.length && !result.error) byId("rows-list").append(make("p", {class: "none"}, t("rows.none")));
   byId("rows-pager").replaceChildren(...pager(page, pages));
   openChosen(byId("rows-list"), (element) => element.dataset.key === chosen.open);
 }
