@@ -139,6 +139,9 @@ class _Planner:
             self.add(stage, "cards", exactly(self.teacher_cards))
             return
         self._cost(stage, model, requests * prompt, requests * answer)
+        if batch := self.params.run.batch_of(ROLES[stage]):
+            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
+            return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 
     def _teacher_size(self) -> str:
