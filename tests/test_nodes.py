@@ -29,7 +29,8 @@ from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
 from tests.test_train_batches import uneven
-from tests.workspace import ROOT, Workspace, write_changed_params
+from tests.trainings import write_sharegpt
+from tests.workspace import ROOT, write_changed_params, write_plain_params
 
 SRUN = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
@@ -126,23 +127,48 @@ def test_join_is_for_the_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NNODES: not set" in CliRunner().invoke(join, arguments).stderr
 
 
-@pytest.mark.heavy
+# an arm's stage in small: here DVC is what is tested
+TRAIN = """\
+stages:
+  train:
+    foreach: ${arms}
+    do:
+      cmd: mkdir models/${key} && cp params.yaml models/${key}/config.json
+      params: ["arms.${key}"]
+      deps: ["data/sharegpt/${item.dataset}"]
+      outs: ["models/${key}"]
+"""
+
+
 def test_a_node_that_joins_what_is_trained_already_ends_at_once(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from dvc.repo import Repo
+
     caplog.set_level("INFO", "distillery")
-    monkeypatch.chdir(workspace.folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     monkeypatch.setenv("NODES_TIMEOUT_S", "1")
     place = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
+    (tmp_path / "data" / "sharegpt").mkdir(parents=True)
+    for name in ("filtered", "unfiltered"):
+        write_sharegpt(tmp_path / "data" / "sharegpt" / name, uneven(3))
+    write_plain_params(ROOT / "params.yaml", {}, tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text(TRAIN)
+    (tmp_path / "models").mkdir()
+    Repo.init(no_scm=True).close()
+    with Repo() as repo:
+        repo.reproduce(["train@filtered", "train@unfiltered"])
+
     result = CliRunner().invoke(join, ["--arm", "filtered"])
     assert result.exit_code == 0, result.output
     said = "train: filtered: models/filtered is up to date, so node 0 has finished and there is nothing to join."
     assert said in caplog.text
     shutil.rmtree("models/filtered")  # node 0 may lack it too, and train
     assert "no node 0 at 127.0.0.1" in CliRunner().invoke(join, ["--arm", "filtered"]).stderr
-    workspace.change({"arms.unfiltered.learning_rate": 0.002})
+    write_plain_params(tmp_path / "params.yaml", {"arms.unfiltered.cutoff_len": 500}, tmp_path / "params.yaml")
     assert "no node 0 at 127.0.0.1" in CliRunner().invoke(join, ["--arm", "unfiltered"]).stderr
 
 

@@ -178,7 +178,7 @@ def test_what_a_killed_process_of_this_host_left_delays_nothing(tmp_path: Path) 
     with open_store(store) as answers:
         assert answers.mode == "alone"
         assert answers.claim("00" * 32)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10, "a heartbeat is waited for 30 s"
     assert not list((tmp_path / "answers.hosts").iterdir())
 
 

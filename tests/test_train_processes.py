@@ -251,7 +251,8 @@ def test_a_worker_that_is_killed_is_the_error_whatever_the_others_say_of_its_abs
     assert not processes(tmp_path)
 
 
-LONGER = {"arms.filtered.max_steps": 20, "run.checkpoint_steps": 5}
+# twelve steps, four epochs: long enough to be killed between two checkpoints
+OFTEN = {"arms.filtered.max_steps": 12, "run.checkpoint_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +264,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path) ->
         folder = tmp_path_factory.mktemp(finetuning)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DVC_ROOT", str(folder))
-            changes = LONGER | {"train.finetuning.kind": finetuning}
+            changes = OFTEN | {"train.finetuning.kind": finetuning}
             result = CliRunner().invoke(train, options(folder, tiny_student, changes))
         assert result.exit_code == 0, result.output
         return folder
@@ -293,7 +294,7 @@ def test_two_killed_processes_resume_and_learn_what_one_learns_undisturbed(
     caplog: pytest.LogCaptureFixture,
     sharing: dict[str, Any],
 ) -> None:
-    arguments = options(tmp_path, tiny_student, LONGER | {"run.processes": 2} | sharing)
+    arguments = options(tmp_path, tiny_student, OFTEN | {"run.processes": 2} | sharing)
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     found_of(stage, tmp_path, "*/checkpoint-*/trainer_state.json")
     kill_all(stage)
@@ -301,11 +302,11 @@ def test_two_killed_processes_resume_and_learn_what_one_learns_undisturbed(
     caplog.set_level(logging.INFO, "distillery")
     runs(train, *arguments)
     (resumed,) = [line for line in caplog.messages if "resuming from step" in line]
-    assert int(resumed.split()[4]) in (5, 10, 15), resumed
+    assert int(resumed.split()[4]) in range(2, 12, 2), resumed
     one = undisturbed(sharing.get("train.finetuning.kind", "full"))
     assert losses(tmp_path / "model.csv") == pytest.approx(losses(one / "model.csv"), abs=1e-4)
     assert difference(one / "model", tiny_student) > 1e-3, "it learnt"
-    assert difference(one / "model", tmp_path / "model") < 1e-6
+    assert difference(one / "model", tmp_path / "model") < 1e-5
     ours, theirs = (logits(folder / "model") for folder in (one, tmp_path))
     assert float((ours - theirs).abs().max()) < 1e-4, "it is saved whole"
 

@@ -16,8 +16,8 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from stages.lib.replies.reading import Answer
 from stages.lib.replies.server_message import message_of
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_store import AnswerStore, request_key
+from stages.lib.store.reserving import NOTHING, Reserved
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.batches.api import ENDED, BatchApi, NotSubmitted
 from stages.lib.teacher.batches.journal import Batch, Item, Journal, prefix
@@ -215,10 +216,40 @@ class Batching:
     # ---- new batches ----
 
     async def _submit_what_fits(self) -> None:
-        while items := self._next_lot():
+        while True:
+            async with self._turn() as elsewhere:
+                items = self._next_lot(elsewhere)
+                self._state_reserved()
+            if not items:
+                return
             await self._submit(items)
 
-    def _next_lot(self) -> list[Item]:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Reserved]:
+        """What other processes have reserved of the budget; none of them reserves more meanwhile."""
+        if self._job.run.budget is None:
+            yield NOTHING
+            return
+        while not self._store.take_turn():
+            await asyncio.sleep(WRITING_POLL_S)
+        try:
+            # in this order: an answer that comes meanwhile counts twice, and not at all the other way round
+            elsewhere = self._store.reserving.elsewhere(self._job.section)
+            self._store.refresh()
+            for key in self._store.arrived():
+                if prefix(key) in self._missing:
+                    self._spending.add_stored(self._store.body(key))
+            yield elsewhere
+        finally:
+            self._store.reserving.end_turn()
+
+    def _state_reserved(self) -> None:
+        """Tell the other processes what this one has reserved of the budget."""
+        if self._job.run.budget is not None:
+            reserved = Reserved(self._spending.in_flight, self._spending.reserved)
+            self._store.reserving.reserve(self._job.section, reserved)
+
+    def _next_lot(self, elsewhere: Reserved) -> list[Item]:
         """The requests of the next batch: as many as its file, the server's queue and the budget have room for."""
         settings = self._job.settings
         items: list[Item] = []
@@ -228,9 +259,9 @@ class Batching:
             fits = not items or size + length <= settings.max_mb * MEGABYTE
             alone = not items and not self._open
             fits = fits and (settings.enqueued_tokens is None or queued + waiting <= settings.enqueued_tokens or alone)
-            if not fits or not self._spending.has_room(item.request):
+            if not fits or not self._spending.has_room(item.request, elsewhere):
                 self._again.appendleft(item)
-                if alone:  # only the budget has no room
+                if alone and not elsewhere.calls:  # only the budget has no room
                     raise self._over_budget(item)
                 break
             self._spending.begin(item.key, item.request)
@@ -366,6 +397,7 @@ class Batching:
         received = await self._receiver.receive(batch, remote, lambda item, outcome: self._settle(batch, item, outcome))
         log.info("%s: %s %s: %s", self._job.stage, batch.name, remote.status, received.text())
         self._close(batch)
+        self._state_reserved()
         if remote.status == "failed":
             await self._refused(batch, remote)
         elif remote.status == "cancelled":
