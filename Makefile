@@ -54,6 +54,7 @@ OPENMIND_SRC ?=
 export OPENMIND_SRC
 export OPENMIND_CLI ?= $(wildcard $(CURDIR)/.venv-openmind/bin/openmind-cli)
 export LLAMAFACTORY_CLI ?= $(wildcard $(CURDIR)/.venv-llamafactory/bin/llamafactory-cli)
+export SWIFT_CLI ?= $(wildcard $(CURDIR)/.venv-swift/bin/swift)
 # for one command alone: a 'dvc repro' after it must draw nothing again
 RETRY_KINDS = DISTILLERY_RETRY_KINDS="$(KINDS)"
 FORECAST = $(RETRY_KINDS) python -m stages.distill --dry-run --questions data/questions.jsonl \
@@ -85,7 +86,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
   report preview retry review forecast plan why seeds clean prune remote push pull store batches store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -98,6 +99,7 @@ doctor: ## check this machine: what would go wrong with params.yaml, and the com
 setup: .venv/ready ## make the environment (.venv) from requirements.lock
 openmind-env: .venv-openmind/ready ## make openMind's environment; OPENMIND_SRC=FOLDER for a checkout of it
 llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
+swift-env: .venv-swift/ready ## make ms-swift's environment
 trackers: setup ## install the trackers that run.report_to can name into .venv (docs/watching.md)
 	.venv/bin/pip install -c $(LOCK) -c requirements-trackers.lock -r requirements-trackers.txt
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
@@ -200,6 +202,8 @@ test-openmind: setup openmind-env ## the tests that train with the real openMind
 	python -m pytest -m openmind
 test-llamafactory: setup llamafactory-env ## the tests that train with the real LLaMA-Factory, on the CPU
 	python -m pytest -m llamafactory
+test-swift: setup swift-env ## the tests that train with the real ms-swift, on the CPU
+	python -m pytest -m swift
 test-transformers4: setup transformers4-env ## the tests that load trained students with transformers 4
 	python -m pytest -m transformers4
 test-browser: setup browser ## the tests that open the page in Chromium
@@ -237,3 +241,7 @@ clean: setup ## remove what the pipeline made; the store of received answers and
 	.venv-llamafactory/bin/pip install --no-deps -c requirements-llamafactory.lock llamafactory
 	.venv-llamafactory/bin/python -c 'import torchaudio' 2> /dev/null || rm .venv-llamafactory/lib/python*/site-packages/torchaudio/lib/*.so
 	touch $@
+
+.venv-swift/ready: requirements-swift.txt requirements-swift.lock
+	$(PYTHON) -m venv .venv-swift && .venv-swift/bin/pip install -c requirements-swift.lock -r requirements-swift.txt
+	.venv-swift/bin/pip install --no-deps -c requirements-swift.lock ms-swift && touch $@

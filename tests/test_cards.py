@@ -100,7 +100,8 @@ def test_an_on_policy_arms_card_says_what_it_starts_from_and_learned_from(
     (project / "metrics/train/polished.json").write_text(json.dumps(training))
     comparison = json.loads((project / "metrics/compare.json").read_bytes())
     comparison["arms"]["polished"] = comparison["arms"]["filtered"]
-    comparison["warnings"] = ["unlike compute: polished was trained for 16 steps; base for none"]
+    names: dict[str, Any] = {"first": "polished", "second": "base", "text": "Think."}
+    comparison["warnings"] = [{"code": "no_prompt", "arms": ["polished", "base"], "values": names}]
     (project / "metrics/compare.json").write_text(json.dumps(comparison))
     out = "  train-on-policy@polished: {cmd: train, outs: [{path: models/polished, md5: 0123abcd.dir}]}\n"
     (project / "dvc.lock").write_text((project / "dvc.lock").read_text() + out)
@@ -112,7 +113,7 @@ def test_an_on_policy_arms_card_says_what_it_starts_from_and_learned_from(
         assert "`filtered`" in text and f"{start['tokens_trained']}" in text
         assert "| Qwen/Qwen2.5-32B-Instruct |" in text and "| chain-sum-solver |" in text, "the teachers of both parts"
         assert all(each in text for each in ("a09a35", "`5e7f`", "15990", "2890", "12.5 %", "| `models/polished` |"))
-        assert "unlike compute" in text.lower() and "worked_examples: 2" in text
+        assert "worked_examples: 2" in text
     assert "Nothing looked whether these answers were right" in english
     assert "with 2 worked examples" in english and "reverse KL" in english
 

@@ -21,10 +21,10 @@ from stages.lib.join import main as join
 from stages.lib.params import load_params
 from stages.lib.tokens.length import FittingRows
 from stages.lib.trainers import llamafactory
-from stages.lib.trainers.llamafactory.tokens import Row
 from stages.lib.training import Job, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
 from stages.lib.training.external_plan import digest
+from stages.lib.training.external_tokens import Row
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of

@@ -43,7 +43,7 @@ PROMPTS = {
 # evaluate@ARM loads trained weights from a folder: it never looks for the untrained student
 STUDENTS = {f"stages/lib/students/{kind}.py" for kind in ("hub", "modelers", "modelscope", "package", "path")}
 # an arm of on_policy is trained by that trainer, which uses trl's processes; no other arm is
-TRAINERS = ("llamafactory", "on_policy", "openmind", "trl")
+TRAINERS = ("llamafactory", "on_policy", "openmind", "swift", "trl")
 FILES = {kind: set((ROOT / "stages" / "lib" / "trainers" / kind).glob("*.py")) for kind in TRAINERS}
 OF = {kind: {path.relative_to(ROOT).as_posix() for path in files} for kind, files in FILES.items()}
 EXTERNAL = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/lib/training").glob("external*.py")}
@@ -52,12 +52,13 @@ UNREACHED = {
     "score": OF["llamafactory"]
     | OF["on_policy"]
     | OF["openmind"]
+    | OF["swift"]
     | EXTERNAL
     | {"stages/lib/token_teacher.py", "stages/lib/training/nodes.py"},
     "evaluate": STUDENTS,
     "evaluate-on-policy": STUDENTS,
     "train": OF["on_policy"] | OF["trl"] | {"stages/lib/vocabulary.py"},
-    "train-on-policy": OF["llamafactory"] | OF["openmind"],
+    "train-on-policy": OF["llamafactory"] | OF["openmind"] | OF["swift"],
 }
 # params.trained_arms are those of both sections; a training reads its own
 OTHER_ARMS = {"train": {"on_policy"}, "train-on-policy": {"arms"}}

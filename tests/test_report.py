@@ -23,7 +23,7 @@ from stages.difficulty import Separated
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.comparison.warnings import sentence
-from stages.lib.page import language
+from stages.lib.page import language, scripts
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
 from stages.lib.page.verdicts import verdicts
@@ -618,7 +618,7 @@ def test_hostile_text_is_shown_and_does_nothing(run: Path, page: Callable[..., s
 
 
 def test_the_page_refers_to_nothing_outside_itself(run: Path, page: Callable[..., str]) -> None:
-    html = page(run)
+    html = page(run).replace(scripts.charts(), "")
     for tag, attributes in Parsed(html).tags:
         assert tag not in ("link", "img", "iframe", "object", "base"), tag
         assert "src" not in attributes
@@ -628,17 +628,29 @@ def test_the_page_refers_to_nothing_outside_itself(run: Path, page: Callable[...
     assert "@import" not in html
 
 
-def test_no_script_runs_but_the_two_that_the_policy_names(run: Path, page: Callable[..., str]) -> None:
+def test_no_script_runs_but_those_that_the_policy_names(run: Path, page: Callable[..., str]) -> None:
     html = page(run)
     (policy,) = [attributes["content"] or "" for _, attributes in Parsed(html).tags if "http-equiv" in attributes]
-    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    assert len(scripts) == 2
-    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{hashes[0]}' 'sha256-{hashes[1]}'; ")
+    found = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in found]
+    assert found[1] == scripts.charts()
+    assert len(found) == 3
+    sources = " ".join(f"'sha256-{each}'" for each in hashes)
+    assert policy.startswith(f"default-src 'none'; script-src {sources}; ")
     assert "unsafe" not in policy.split("style-src")[0]
     assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", "".join(scripts)
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", found[0] + found[2]
     )
+
+
+def test_echarts_is_the_vendored_build_and_stays_out_where_nothing_is_drawn_or_rows_lie_beside(
+    run: Path, page: Callable[..., str]
+) -> None:
+    folder = Path(scripts.__file__).parent / "echarts"
+    sha256 = hashlib.sha256((folder / "echarts.min.js").read_bytes()).hexdigest()
+    assert sha256 in (folder / "README.md").read_text(encoding="utf-8")
+    assert scripts.charts() in page(run)
+    assert scripts.charts() not in page(run, {"report.max_mb": 0.001})
 
 
 def test_each_link_of_the_page_leads_somewhere(run: Path, page: Callable[..., str]) -> None:

@@ -1,5 +1,6 @@
 """Batches: what was submitted is neither lost nor submitted twice, and the rows are those of single calls."""
 
+import asyncio
 import json
 import os
 import signal
@@ -457,6 +458,27 @@ def test_two_runs_on_one_store_submit_each_request_once(batching: DistillRunner,
     assert batching.outputs("one") == batching.outputs("two")
 
 
+@pytest.mark.heavy
+def test_single_calls_and_batches_at_once_ask_each_question_once(batching: DistillRunner, server: BatchServer) -> None:
+    async def slow(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        await asyncio.sleep(0.5)
+        return web.json_response(answer_to(content))
+
+    server.route = slow
+    settings = batching.settings.pop("run.batch.teacher")
+    batching.set(concurrency=1)
+    batching.ask(*(question(number) for number in range(40)))
+    with batching.start("single") as single:
+        wait_until(lambda: len(server.asked) >= 2)
+        batching.settings["run.batch.teacher"] = settings
+        with batching.start("batch") as batch:
+            said = single.communicate(timeout=60)[1] + batch.communicate(timeout=60)[1]
+    assert (single.returncode, batch.returncode) == (0, 0), said
+    assert len(server.asked) == len(set(server.asked)) == 40
+    assert server.executed, "some were in a batch"
+    assert batching.outputs("single") == batching.outputs("batch")
+
+
 @pytest.fixture
 def left_open(batching: DistillRunner, server: BatchServer) -> DistillRunner:
     """A batch that a run has left at the server: it cannot be looked at for now."""
@@ -589,6 +611,17 @@ def test_a_budget_is_kept_before_anything_is_submitted(batching: DistillRunner, 
     priced(batching, 0.045)
     batching.run()
     assert sizes(server) == [4, 6]
+
+
+@pytest.mark.heavy
+def test_two_runs_on_one_store_have_one_budget(batching: DistillRunner, server: BatchServer) -> None:
+    priced(batching, 0.02)  # room for four
+    set_batch(batching, max_requests=3)
+    server.looks = 20
+    with batching.start("one") as one, batching.start("two") as two:
+        said = one.communicate(timeout=60)[1] + two.communicate(timeout=60)[1]
+    assert said.count("run.budget = 0.02") == 2
+    assert len(server.executed) == batching.stored() == 4
 
 
 def test_room_that_cheap_answers_leave_is_used(batching: DistillRunner, server: BatchServer) -> None:

@@ -15,20 +15,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stages.lib.command import project_root
-from stages.lib.params import ParamsError, load_params, prompt_text
-from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.params import ParamsError, load_params
 from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory import inputs
-from stages.lib.trainers.llamafactory import tokens as llamafactory_tokens
-from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training import Conversation, Job
 from stages.lib.training.external_inputs import write_inputs
 from stages.train import main as train
 from tests.trainings import (
     FOUR_EPOCHS,
-    SYSTEM,
     ZERO2,
+    Uncompiled,
+    assert_leaves_whole_just_where_we_say,
     assert_loads_and_answers,
+    assert_merges_an_adapter_trained_with_zero_2,
     assert_resumes_to_the_same_bytes,
+    assert_trains_on_the_answers_tokens,
+    conversations_of_all_kinds,
     counted,
     error_of,
     installed,
@@ -40,11 +42,8 @@ from tests.trainings import (
 from tests.workspace import ROOT, write_changed_params
 
 PROGRAM = ROOT / ".venv-llamafactory" / "bin" / "llamafactory-cli"
-# LLaMA-Factory's training, for DeepSpeed on a CPU: it would compile C++ to share memory between ranks
+# LLaMA-Factory's training, for DeepSpeed on a CPU
 UNCOMPILED = """
-from deepspeed import ops
-
-ops.__compatible_ops__["deepspeed_shm_comm"] = False
 from llamafactory.train.tuner import run_exp
 
 run_exp()
@@ -263,44 +262,22 @@ def read_by_llamafactory(job: Job, rows: list[Conversation]) -> dict[str, Any]:
 def test_llamafactory_trains_on_the_answers_tokens_after_the_prompt_of_evaluation(
     job: Callable[..., Job], system_prompt: str, loss_on: str
 ) -> None:
-    long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
-    several = Conversation(SYSTEM, "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。")))
-    rows = [*sums(2), long, several]
+    rows = conversations_of_all_kinds()
     changes = {"arms.filtered.cutoff_len": 4096, "train.seed": 7, "train.loss_on": loss_on}
     asked = job(changes | {"train.system_prompt": system_prompt}, rows)
     read = read_by_llamafactory(asked, rows)
-    tokenizer = aligned_tokenizer(asked)
-    tokenizer.eos_token = end_of_turn(asked, tokenizer)
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    for row, seen in zip(rows, read["rows"], strict=True):
-        answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] + newline
-        prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
-        assert seen["ids"] == prompt + answer
-        assert seen["labels"][len(prompt) :] == answer
-        earlier = [label for label in seen["labels"][: len(prompt)] if label != -100]
-        texts = [f"{text}<|im_end|>\n" for text in row.answers[:-1]] if loss_on == "every" else []
-        assert tokenizer.decode(earlier) == "".join(texts)
-        assert row.system in tokenizer.decode(seen["ids"])
+    assert_trains_on_the_answers_tokens(llamafactory.TOKENS, PROGRAM, asked, read["rows"])
     # each key is an argument of LLaMA-Factory's own, with our value
     keys = yaml_of(asked)
     assert keys.keys() <= read["read"].keys()
     for name in ("learning_rate", "seed", "cutoff_len", "per_device_train_batch_size", "bf16", "logging_steps"):
         assert read["read"][name] == str(keys[name]), name
-    measured = llamafactory_tokens.measured_rows(asked, str(PROGRAM), tokenizer)
-    assert [each.tokens for each in measured.rows] == [len(each["ids"]) for each in read["rows"]]
 
 
 @pytest.mark.llamafactory
 @pytest.mark.usefixtures("real")
 def test_llamafactory_leaves_a_row_whole_just_where_we_say(job: Callable[..., Job]) -> None:
-    row = sums(1)[0]
-    tokenizer = aligned_tokenizer(job())
-    tokens = llamafactory_tokens.measured_rows(job(), str(PROGRAM), tokenizer).rows[0].tokens
-    exact = job({"arms.filtered.cutoff_len": tokens}, [row])
-    assert len(llamafactory_tokens.measured_rows(exact, str(PROGRAM), tokenizer).rows) == 1
-    shorter = job({"arms.filtered.cutoff_len": tokens - 1}, [row])
-    with pytest.raises(TrainingError, match="all 1 conversations are longer"):
-        llamafactory_tokens.measured_rows(shorter, str(PROGRAM), tokenizer)
+    assert_leaves_whole_just_where_we_say(llamafactory.TOKENS, PROGRAM, job)
 
 
 @pytest.mark.llamafactory
@@ -322,23 +299,7 @@ def test_what_llamafactory_cannot_train_on_fails_with_its_reason(
 @pytest.mark.llamafactory
 @pytest.mark.usefixtures("real")
 def test_llamafactorys_adapter_is_merged_and_trained_with_zero_2_on_two_processes(
-    tmp_path: Path, params: Params, older_student: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, older_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import AutoModelForCausalLM
-
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
-    (tmp_path / "uncompiled.py").write_text(UNCOMPILED)
-    torchrun = f"'{PROGRAM.parent / 'torchrun'}' --nproc_per_node 2 '{tmp_path / 'uncompiled.py'}' {{yaml}}"
-    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.trainer.command": torchrun}
-    changes |= {"train.finetuning.kind": "lora", "arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
-    result = CliRunner().invoke(train, train_options(tmp_path, params(changes)))
-    assert result.exit_code == 0, result.output
-    metrics = json.loads((tmp_path / "model.json").read_text())
-    assert (metrics["steps"], metrics["effective_batch"]) == (4, 2)
-    assert "zero" in (tmp_path / ".cache" / "training" / "filtered.log").read_text().lower()
-    assert not list((tmp_path / "model").glob("adapter*"))
-    model, student = (AutoModelForCausalLM.from_pretrained(each) for each in (tmp_path / "model", older_student))
-    name = "model.layers.0.self_attn.q_proj.weight"
-    assert not model.state_dict()[name].equal(student.state_dict()[name])
+    program = Uncompiled(PROGRAM, UNCOMPILED, changed_params)
+    assert_merges_an_adapter_trained_with_zero_2(tmp_path, program, older_student, monkeypatch)

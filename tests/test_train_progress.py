@@ -23,6 +23,11 @@ LLAMAFACTORY = (
     '"elapsed_time": "0:00:00", "remaining_time": "0:00:01"}\n'
     '{"current_steps": 20, "total_steps": 20, "epoch": 4.0, "percentage": 100.0, "elapsed_time": "0:00:01"}\n'
 )
+# a line of logging.jsonl (ms-swift 4.6.0)
+SWIFT = (
+    '{"loss": 5.5948, "grad_norm": 2.0, "learning_rate": 0.001, "epoch": 0.2, "global_step/max_steps": "3/20", '
+    '"elapsed_time": "1s", "remaining_time": "9s", "train_speed(s/it)": 0.1}\n'
+)
 BAR = " 33%|███▎      | 4/12 [00:00<00:00,  8.61it/s]"
 OPENMIND = "{'loss': 4.7201, 'grad_norm': 2.221, 'learning_rate': 6.699e-05, 'epoch': 0.33}"
 END = "{'train_runtime': 0.4672, 'train_samples_per_second': 25.69, 'train_loss': 5.006, 'epoch': 4.0}"
@@ -82,7 +87,10 @@ def test_json_lines_are_followed_from_where_the_run_began(tmp_path: Path) -> Non
         with log.open("a") as file:
             file.write(part)
         follow(BAR)
-    assert path.read_text() == curve([LossPoint(1, 5.5948, 0.0)])
+    with log.open("a") as file:
+        file.write(SWIFT)
+    follow(BAR)
+    assert path.read_text() == curve([LossPoint(1, 5.5948, 0.0), LossPoint(3, 5.5948, 0.001)])
 
 
 def test_dictionaries_are_counted_from_the_checkpoint(tmp_path: Path) -> None:

@@ -6,14 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from stages.lib.training import Conversation, external_inputs
+from stages.lib.params import prompt_text
+from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
+from stages.lib.training import Conversation, Job, TrainingError, external_inputs
 from stages.lib.training.checkpoints import last_checkpoint
+from stages.lib.training.external_tokens import OwnTokens, measured_rows
 from stages.train import main as train
 from tests.workspace import ROOT
 
@@ -186,3 +191,85 @@ def assert_resumes_to_the_same_bytes(
         assert path.read_bytes() == (tmp_path / path.relative_to(undisturbed)).read_bytes(), path.name
     runs = json.loads((tmp_path / "metrics" / "runs" / "train-filtered.json").read_bytes())
     assert runs["resumed_at"] == int(step)
+
+
+def conversations_of_all_kinds() -> list[Conversation]:
+    """Two sums, a long system text with Chinese, and several turns."""
+    long = Conversation(prompt_text("still2"), "小明有 3 个苹果，又买了 4 个。How many?", "3 + 4 = 7\n\n**7**")
+    several = Conversation(SYSTEM, "Goodbye", "Goodbye!", (("What is up?", "Hello!"), ("小明是谁？", "我不知道。")))
+    return [*sums(2), long, several]
+
+
+def assert_trains_on_the_answers_tokens(own: OwnTokens, program: Path, job: Job, seen: list[dict[str, Any]]) -> None:
+    """What a trainer itself makes of a ChatML job's rows: the prompts of evaluation, and a loss on answers alone.
+
+    ``seen`` are the rows that its own training would read, ``{"ids": …, "labels": …}``, in any order.
+    """
+    tokenizer = aligned_tokenizer(job)
+    tokenizer.eos_token = end_of_turn(job, tokenizer)
+    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    rows = {tuple(row["ids"]): row["labels"] for row in seen}
+    assert len(rows) == len(job.conversations)
+    for row in job.conversations:
+        answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] + newline
+        prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
+        labels = rows[(*prompt, *answer)]
+        assert labels[len(prompt) :] == answer
+        earlier = [label for label in labels[: len(prompt)] if label != -100]
+        texts = [f"{text}<|im_end|>\n" for text in row.answers[:-1]] if job.train.loss_on == "every" else []
+        assert tokenizer.decode(earlier) == "".join(texts)
+        assert row.system in tokenizer.decode(prompt)
+    measured = measured_rows(own, job, str(program), tokenizer)
+    assert sorted(each.tokens for each in measured.rows) == sorted(map(len, rows))
+
+
+def assert_leaves_whole_just_where_we_say(own: OwnTokens, program: Path, job: Callable[..., Job]) -> None:
+    """A row of just ``cutoff_len`` tokens fits, one more does not."""
+    row = sums(1)[0]
+    tokenizer = aligned_tokenizer(job())
+    tokens = measured_rows(own, job(), str(program), tokenizer).rows[0].tokens
+    exact = job({"arms.filtered.cutoff_len": tokens}, [row])
+    assert len(measured_rows(own, exact, str(program), tokenizer).rows) == 1
+    shorter = job({"arms.filtered.cutoff_len": tokens - 1}, [row])
+    with pytest.raises(TrainingError, match="all 1 conversations are longer"):
+        measured_rows(own, shorter, str(program), tokenizer)
+
+
+@dataclass(frozen=True)
+class Uncompiled:
+    """A trainer for DeepSpeed on a CPU: its program, a script that trains by a YAML, and its params."""
+
+    program: Path
+    script: str
+    params: Callable[..., Path]
+
+    def command(self, folder: Path) -> str:
+        """Two processes of the script. DeepSpeed would compile C++ to share memory between ranks."""
+        path = folder / "uncompiled.py"
+        path.write_text(
+            f'from deepspeed import ops\n\nops.__compatible_ops__["deepspeed_shm_comm"] = False\n{self.script}'
+        )
+        return f"'{self.program.parent / 'torchrun'}' --nproc_per_node 2 '{path}' {{yaml}}"
+
+
+def assert_merges_an_adapter_trained_with_zero_2(
+    tmp_path: Path, own: Uncompiled, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes train an adapter; it is merged, and its modules are not the student's."""
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("OPENMIND_SRC", str(ROOT))
+    changes: dict[str, Any] = {"train.deepspeed": ZERO2, "train.trainer.command": own.command(tmp_path)}
+    changes |= {"train.finetuning.kind": "lora", "arms.filtered.max_steps": 4, "train.per_device_train_batch_size": 1}
+    params = own.params(tmp_path / "params.yaml", student, changes)
+    result = CliRunner().invoke(train, train_options(tmp_path, params))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "model.json").read_text())
+    assert (metrics["steps"], metrics["effective_batch"]) == (4, 2)
+    assert "zero" in (tmp_path / ".cache" / "training" / "filtered.log").read_text().lower()
+    assert not list((tmp_path / "model").glob("adapter*"))
+    model, before = (AutoModelForCausalLM.from_pretrained(each) for each in (tmp_path / "model", student))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not model.state_dict()[name].equal(before.state_dict()[name])

@@ -44,7 +44,7 @@ OPENMIND: dict[str, Any] = {
     "logging_steps": 1,
     "extra": {},
 }
-LLAMAFACTORY: dict[str, Any] = {"command": None, "template": "chatml", "logging_steps": 1, "extra": {}}
+TEMPLATED: dict[str, Any] = {"command": None, "template": "chatml", "logging_steps": 1, "extra": {}}
 SUMS = {"seed": 3000000, "heldout_seed": 3500000, "min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 ROWS: dict[str, Any] = {"where": {}, "shuffle_seed": None}
 COLUMNS = {"question": "question", "answer": "answer", "solution": None, "id": None, "history": None, "system": None}
@@ -84,7 +84,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "train.trainer": {
         "trl": {"group_by_length": False, "packing": False, "fsdp2": False},
         "openmind": OPENMIND,
-        "llamafactory": LLAMAFACTORY,
+        "llamafactory": TEMPLATED,
+        "swift": TEMPLATED | {"model_type": "qwen2"},
     },
     "score": {"answers": {}, "teacher": {"served": None, "top_k": 20, "dtype": "float32"}},
     "train.finetuning": {"full": {}, "lora": LORA},

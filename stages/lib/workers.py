@@ -23,7 +23,7 @@ from stages.lib.command import DistilleryError
 T = TypeVar("T")
 U = TypeVar("U")
 
-ALONE_S = 2.0  # a worker takes about a second to start: what is done by then needs none
+ALONE_S = 5.0  # workers take a second or two to start: what is done by then needs none
 LOADING_S = 0.1  # of a row that takes longer: it loads what later rows find loaded
 CHUNK = 16  # rows that a worker takes at once
 CHUNKS_AHEAD = 4  # for each worker; memory does not grow with the number of rows

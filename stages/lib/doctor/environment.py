@@ -10,7 +10,7 @@ PROBE = Path(__file__).with_name("probe.py")
 PROBE_S = 120  # importing torch takes 3 s, and ten times that on a slow disk
 PACKAGES = (
     *("torch", "torch-npu", "transformers", "accelerate", "deepspeed", "peft", "trl", "datasets"),
-    *("openmind", "llamafactory"),
+    *("openmind", "llamafactory", "ms-swift"),
 )
 
 

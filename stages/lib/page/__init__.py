@@ -34,7 +34,7 @@ from stages.lib.comparison.table import (
     signed,
 )
 from stages.lib.page import scripts
-from stages.lib.page.charts import IntervalChart, Whisker, interval_chart, length_chart, loss_chart
+from stages.lib.page.charts import IntervalChart, Whisker, fine_curve, interval_chart, length_chart, loss_chart
 from stages.lib.page.flow import Step, bars
 from stages.lib.page.metrics import (
     ConvertCounts,
@@ -196,17 +196,20 @@ def render(page: Page) -> str:
         "noise_line": noise_line,
     }
     early, main = scripts.early(), scripts.main()
+    # a page whose rows lie beside it has no room for more
+    charts = scripts.charts() if page.trainings and not page.rows.siblings else ""
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
     pair_chart, pair_rows = _pair_rows(comparison)
     return environment.get_template("template.html").render(
         page=page,
-        policy=scripts.policy([early, main], with_siblings=bool(page.rows.siblings)),
+        policy=scripts.policy([early, *filter(None, [charts]), main], with_siblings=bool(page.rows.siblings)),
         style=scripts.style(),
         early=early,
+        charts=charts,
         main=main,
         words=words(),
-        meta=_meta(page),
+        meta=_meta(page) | ({"charts": _charts(page)} if charts else {}),
         rows=page.rows,
         verdicts=verdicts(comparison),
         matrix=matrix(comparison),
@@ -252,6 +255,16 @@ def _meta(page: Page) -> dict[str, Any]:
         "inside": page.rows.inside,
         "total": page.rows.total,
         "siblings": [sibling_name(number) for number in range(1, len(page.rows.siblings) + 1)],
+    }
+
+
+def _charts(page: Page) -> dict[str, Any]:
+    """The curves that the script draws: finer than the drawings without a script."""
+    curves = {name: [(point.tokens, point.share) for point in each.lengths] for name, each in page.datasets.items()}
+    of_arms = {training.asked.dataset: name for name, training in reversed(page.trainings.items())}
+    return {
+        "losses": {name: fine_curve(training.losses) for name, training in page.trainings.items()},
+        "lengths": {"curves": curves, "arms": of_arms, "cutoffs": cutoffs(page.trainings)},
     }
 
 

@@ -13,6 +13,7 @@ from stages.lib.page.metrics import LengthPoint, LossPoint
 
 NICE_STEPS = (1, 2, 5, 10)
 MOST_POWERS = 8  # of two, as ticks: more have no room on a telephone
+MOST_FINE_POINTS = 4000  # of a curve with a zoom
 MOST_POINTS = 240  # of a curve: a screen cannot show more
 
 
@@ -158,9 +159,15 @@ def _steps(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{across:g},{down:g}" for across, down in places)
 
 
-def _thinned(points: Sequence[LossPoint]) -> list[tuple[float, float]]:
+def fine_curve(points: Sequence[LossPoint]) -> list[tuple[float, float]]:
+    """Step and loss of a curve into which a reader can zoom."""
+    found = _thinned([point for point in points if math.isfinite(point.loss)], MOST_FINE_POINTS)
+    return [(step, round(loss, 6)) for step, loss in found]
+
+
+def _thinned(points: Sequence[LossPoint], most: int = MOST_POINTS) -> list[tuple[float, float]]:
     """Step and loss; a curve with too many points is reduced to the means of adjacent ones."""
-    stride = math.ceil(len(points) / MOST_POINTS)
+    stride = max(1, math.ceil(len(points) / most))
     groups = [points[start : start + stride] for start in range(0, len(points), stride)]
     return [(fmean(point.step for point in group), fmean(point.loss for point in group)) for group in groups]
 

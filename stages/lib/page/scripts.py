@@ -11,8 +11,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
+CHARTS = Path(__file__).parent / "echarts" / "echarts.min.js"
 # in the order in which they are read: each uses those before it
-MODULES = ("words", "dom", "data", "state", "searcher", "search", "diff", "answers", "reviews", "flips", "rows", "main")
+MODULES = (
+    "words",
+    "dom",
+    "data",
+    "state",
+    "searcher",
+    "search",
+    "diff",
+    "answers",
+    "reviews",
+    "flips",
+    "rows",
+    "charts",
+    "main",
+)
 
 
 def style() -> str:
@@ -23,6 +38,11 @@ def style() -> str:
 def early() -> str:
     """The script that runs before anything is drawn."""
     return (ASSETS / "early.js").read_text(encoding="utf-8")
+
+
+def charts() -> str:
+    """Apache ECharts, reduced to what charts.js draws with."""
+    return CHARTS.read_text(encoding="utf-8")
 
 
 def main() -> str:

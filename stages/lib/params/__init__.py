@@ -111,7 +111,9 @@ from stages.lib.params.train import OnPolicyArm as OnPolicyArm
 from stages.lib.params.train import OpenMind as OpenMind
 from stages.lib.params.train import PublishedStudent as PublishedStudent
 from stages.lib.params.train import Student as Student
+from stages.lib.params.train import Swift as Swift
 from stages.lib.params.train import SystemPrompt as SystemPrompt
+from stages.lib.params.train import TemplateTrainer as TemplateTrainer
 from stages.lib.params.train import Train as Train
 from stages.lib.params.train import Trl as Trl
 from stages.lib.params.whole import Params as Params

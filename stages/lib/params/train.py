@@ -1,6 +1,6 @@
 """``train``, ``datasets`` and ``arms``: the student, the trainer, the trained weights, and the training data."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -103,24 +103,45 @@ class OpenMind(ExternalTrainer):
         return self
 
 
-# keys of LLaMA-Factory's YAML that change which rows or tokens it trains on: those are chosen by other params
-_OWN_ROWS = ("packing", "neat_packing", "val_size", "max_samples", "streaming", "train_on_prompt", "tokenized_path")
+class TemplateTrainer(ExternalTrainer):
+    """The name of a trainer's own template, which must give the tokens of the student's chat template."""
 
+    # keys of its YAML that change which rows or tokens it trains on: those are chosen by other params
+    own_rows: ClassVar[tuple[str, ...]]
 
-class LlamaFactory(ExternalTrainer):
-    """LLaMA-Factory: the name of its template, which must give the tokens of the student's chat template."""
-
-    kind: Literal["llamafactory"]
     template: str
 
     @model_validator(mode="after")
-    def _rows_are_ours(self) -> "LlamaFactory":
-        if own := [key for key in _OWN_ROWS if key in self.extra]:
+    def _rows_are_ours(self) -> Self:
+        if own := [key for key in self.own_rows if key in self.extra]:
             raise ValueError(f"extra: {', '.join(own)}: changes which rows or tokens are trained on. Remove it")
         return self
 
 
-Trainer = Annotated[Trl | OpenMind | LlamaFactory, Field(discriminator="kind")]
+class LlamaFactory(TemplateTrainer):
+    """LLaMA-Factory: the name of its template."""
+
+    own_rows = ("packing", "neat_packing", "val_size", "max_samples", "streaming", "train_on_prompt", "tokenized_path")
+
+    kind: Literal["llamafactory"]
+
+
+class Swift(TemplateTrainer):
+    """ms-swift: the name of its template, and of the student's type there.
+
+    ``model_type`` null: ms-swift finds it by the weights' architecture, which fits several types for Qwen2.5.
+    """
+
+    own_rows = (
+        *("packing", "streaming", "split_dataset_ratio", "val_dataset", "cached_dataset", "columns"),
+        *("truncation_strategy", "loss_scale", "use_chat_template", "template_backend"),
+    )
+
+    kind: Literal["swift"]
+    model_type: str | None
+
+
+Trainer = Annotated[Trl | OpenMind | LlamaFactory | Swift, Field(discriminator="kind")]
 
 
 class Train(Section):

@@ -22,12 +22,12 @@ from stages.lib.training.resources import Sharing, Size
 GB = 1e9
 HOUR = 3600
 LARGE_MODEL = 3e9  # weights from which loading takes minutes
+ROLES: dict[str, Role] = {"distill": "teacher", "filter": "judge"}
 MARKED_BY_JUDGE = ("judge", "both", "judge_rubric")
 OF_ALL, OF_KEPT = "data/distilled.jsonl", ("data/filtered.jsonl", "data/control.jsonl")
 GENERATED = {"gsm8k": 1319, "mgsm_cot_native": 2750, "mgsm_direct": 2750}  # questions that are answered in words
 CHOSEN = {"mmlu": 14042}  # questions whose choices are only read
 CHOICE_TOKENS = 4 * 150
-ROLES: dict[str, Role] = {"distill": "teacher", "filter": "judge"}  # whom a stage asks
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,9 @@ class _Planner:
             self.add(stage, "cards", exactly(self.teacher_cards))
             return
         self._cost(stage, model, requests * prompt, requests * answer)
+        if batch := self.params.run.batch_of(ROLES[stage]):
+            self.found.notes.append(f"{stage}: no hours, it asks in batches of {batch.completion_window} each")
+            return
         self.add(stage, "hours", self._asking_hours(requests, prompt + answer, answer), "h")
 
     def _teacher_size(self) -> str:

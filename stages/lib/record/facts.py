@@ -111,7 +111,7 @@ def _params(run: ProjectRun) -> str:
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(run.section(*(key for key in run.written if key != "run")), text)
     return text.getvalue()
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from stages.lib.command import DistilleryError
 from stages.lib.store.presence import EXPIRES_S, Mode, Observer, Presence, Seen
 
 log = logging.getLogger("distillery.store")
@@ -38,6 +39,7 @@ class Hosts:
         self._changing = threading.Lock()
         self._end = threading.Event()
         self._looked = time.monotonic()
+        self._error: DistilleryError | None = None
         self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.count = 1  # the hosts that use the store now, as the last look saw them
         self.settled = True
@@ -79,7 +81,12 @@ class Hosts:
             return others
 
     def check_heartbeat(self) -> None:
-        """Look at the others if there was no heartbeat for long: this process may have been suspended."""
+        """Look at the others if there was no heartbeat for long: this process may have been suspended.
+
+        Raises the error that ended the heartbeat.
+        """
+        if self._error:
+            raise self._error
         if time.monotonic() - self._looked > EXPIRES_S / 2:
             self.look()
 
@@ -119,5 +126,8 @@ class Hosts:
             try:
                 self.presence.beat()
                 self.look()
+            except DistilleryError as error:
+                self._error = error
+                return
             except OSError as error:
                 log.warning("store: no heartbeat in %s: %s", self.presence.folder, error.strerror)

@@ -32,7 +32,7 @@ from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.batches.journal import refuse_what_is_in_batches
+from stages.lib.teacher.batches.journal import OpenKeys, refuse_what_is_in_batches
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
@@ -236,6 +236,7 @@ class _Asking:
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
+        self._in_batches = OpenKeys(store.path)
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
@@ -307,12 +308,21 @@ class _Asking:
         if self._stopping.is_set():
             raise Stopped
         if self._run.budget is None:
-            if not self._store.claim(key):
+            if not self._claim(key):
                 return False
             self._spending.begin(key, request)
         elif not await self._reserve(key, request):
             return False
         await self._queue.put((key, request))
+        return True
+
+    def _claim(self, key: str) -> bool:
+        """Whether this process may ask for a key now: no other asks for it, and it is in no open batch."""
+        if not self._store.claim(key):
+            return False
+        if key in self._in_batches:
+            self._store.release(key)
+            return False
         return True
 
     async def _is_resolved(self, key: str, request: dict[str, Any]) -> bool:
@@ -334,7 +344,7 @@ class _Asking:
                 if key in self._store:
                     return False
                 if self._spending.has_room(request, elsewhere):
-                    if not self._store.claim(key):
+                    if not self._claim(key):
                         return False
                     self._spending.begin(key, request)
                     self._state_reserved()

@@ -107,13 +107,19 @@ def short_hash(shaping: dict[str, Any]) -> str:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. Incomplete ones, which a killed process left, are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        if _is_complete(checkpoint):
-            log.info("train: resuming from step %d (%s)", step_of(checkpoint), checkpoint)
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
+    """The newest complete checkpoint, to resume from. Incomplete ones, which a killed process left, are removed."""
+    checkpoint = newest_checkpoint(folder)
+    for newer in folder.glob("checkpoint-*"):
+        if step_of(newer) > step_of(checkpoint):
+            shutil.rmtree(newer)
+    if checkpoint:
+        log.info("train: resuming from step %d (%s)", step_of(checkpoint), checkpoint)
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; None if there is none."""
+    return max(filter(_is_complete, folder.glob("checkpoint-*")), key=step_of, default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:

@@ -26,7 +26,7 @@ from stages.lib.command import project_root
 from stages.lib.params import ExternalTrainer
 from stages.lib.tokens.length import FittingRows, Measured
 from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
-from stages.lib.training.checkpoints import held_folder, last_checkpoint, step_of
+from stages.lib.training.checkpoints import held_folder, last_checkpoint, newest_checkpoint, step_of
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
@@ -91,16 +91,27 @@ Prepared = Callable[[list[Conversation], Path], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Program:
-    """A trainer: its name, its package and kind, the variable that names its program, the program's usual name.
+    """A trainer: its name, its kind, the variable that names its program, the program's usual name.
 
     ``log``: the file in its output folder with a JSON line for each step. Without one, it prints dictionaries.
+    ``distribution``: its package on the index, unless that has the kind's name. ``starts``: the command of the program
+    that trains; ``checks``: one that trains nothing. ``in_checkpoint``: it leaves the final weights in a checkpoint.
     """
 
     name: str
-    package: str
+    kind: str
     variable: str
     usual: str
     log: str | None = None
+    distribution: str | None = None
+    starts: str = "train"
+    checks: tuple[str, ...] = ("env",)
+    in_checkpoint: bool = False
+
+    @property
+    def package(self) -> str:
+        """Its package on the index, by which its release is known."""
+        return self.distribution or self.kind
 
     def find(self, settings: ExternalTrainer) -> tuple[str, list[str]]:
         """The program that params or the variable name, and the arguments after it; TrainingError if there is none."""
@@ -109,8 +120,8 @@ class Program:
         program = shutil.which(words[0]) if words else None
         if program is None:
             raise TrainingError(
-                f"train.trainer.kind: {self.package}: no program '{text}'. Install {self.name} "
-                f"('make {self.package}-env'), and name its {self.usual} in {self.variable} or in "
+                f"train.trainer.kind: {self.kind}: no program '{text}'. Install {self.name} "
+                f"('make {self.kind}-env'), and name its {self.usual} in {self.variable} or in "
                 "train.trainer.command."
             )
         return str(Path(program).absolute()), words[1:]
@@ -123,11 +134,15 @@ class Program:
             check_installed(job, lambda tracker: any((folder / tracker).is_dir() for folder in folders), install)
 
     def command_line(self, settings: ExternalTrainer, yaml_path: Path) -> list[str]:
-        """The command that trains by a YAML. Its path replaces ``{yaml}``, else ``train PATH`` is appended."""
+        """The command that trains by a YAML. Its path replaces ``{yaml}``, else ``train PATH`` (or so) is appended."""
         program, words = self.find(settings)
         if any("{yaml}" in word for word in words):
             return [program, *(word.replace("{yaml}", str(yaml_path)) for word in words)]
-        return [program, *words, "train", str(yaml_path)]
+        return [program, *words, self.starts, str(yaml_path)]
+
+    def final(self, output: Path) -> Path:
+        """The folder with the weights of a training that ended: its output folder, or the last checkpoint there."""
+        return (newest_checkpoint(output) if self.in_checkpoint else None) or output
 
 
 def run(
@@ -150,7 +165,7 @@ def run(
     cards = cards_of(job, program, words, on_cpu)
     versions = releases(program, own.package)
     log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
-    name = digest(own.package, job, rows, cards, versions)
+    name = digest(own.kind, job, rows, cards, versions)
     with held_folder(job.name, name, job.run.resume, leaves="train.yaml") as held:
         check_needs(job, len(rows), cards, held.folder)
         output = held.folder / "output"
@@ -169,12 +184,12 @@ def run(
                 environment = variables(program, held.folder) | variables_of(job.nodes, port)
                 # if only this process is killed, the program still holds the lock, and no other training starts there
                 launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
-                state = check_written(own.name, job, len(rows), output, log_path)
+                state = check_written(own.name, job, len(rows), own.final(output), log_path)
         else:
             with meeting(job) as group:
                 group.dismiss()
             state = check_written(own.name, job, len(rows), ended, log_path)
-        save(job, ended or output, tokenizer)
+        save(job, ended or own.final(output), tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
 
 

@@ -1,6 +1,7 @@
-"""Write what LLaMA-Factory and openMind read: the training YAML, the dataset and dataset_info.json.
+"""Write what trainers in their own environment read: the training YAML, the dataset and dataset_info.json.
 
-keys = yaml_keys(job, scratch) | {…}                    the keys that both have, and a trainer's own
+keys = yaml_keys(job, scratch) | {…}                    the keys of openMind and LLaMA-Factory, and a trainer's own
+keys = trainer_keys(job, scratch) | {…}                 those of transformers' Trainer, which all of them use
 write_inputs(job, rows, scratch, completed(job, keys))  → scratch/train.yaml, DATASET.json, dataset_info.json
 """
 
@@ -35,9 +36,14 @@ def write_inputs(job: Job, samples: list[dict[str, Any]], scratch: Path, keys: d
         f"{job.arm.dataset}.json": json.dumps(samples, ensure_ascii=False, indent=1),
         "dataset_info.json": json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1),
     }
-    for name, content in files.items():
-        with writing(scratch / name) as file:
-            file.write(content.encode())
+    write_texts(scratch, files)
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> None:
+    """Write files by name, each completely or not at all."""
+    for name, text in texts.items():
+        with writing(folder / name) as file:
+            file.write(text.encode())
 
 
 def sharegpt(system: str, turns: list[str], system_prompt: SystemPrompt) -> dict[str, Any]:
@@ -65,21 +71,32 @@ def dataset_info(job: Job, **entry: str) -> dict[str, Any]:
 
 
 def yaml_keys(job: Job, scratch: Path) -> dict[str, Any]:
-    """The keys that both trainers have. A key with its default value is None: one left out cannot be unknown."""
-    params, arm, settings, run = job.train, job.arm, settings_of(job), job.run
-    keys: dict[str, Any] = {
-        "model_name_or_path": str(readable_by_4(job.student, scratch / "student").resolve()),
+    """The keys that openMind and LLaMA-Factory have."""
+    return trainer_keys(job, scratch) | {
+        "model_name_or_path": student_path(job, scratch),
         "stage": "sft",
         "do_train": True,
-        "finetuning_type": params.finetuning.kind,
+        "finetuning_type": job.train.finetuning.kind,
+        "dataset": job.arm.dataset,
+        "cutoff_len": job.arm.cutoff_len,
+        "overwrite_output_dir": not job.run.resume,
+    }
+
+
+def student_path(job: Job, scratch: Path) -> str:
+    """The student's folder, as an older transformers reads it."""
+    return str(readable_by_4(job.student, scratch / "student").resolve())
+
+
+def trainer_keys(job: Job, scratch: Path) -> dict[str, Any]:
+    """The arguments of transformers' Trainer. One with its default is None: a key left out cannot be unknown."""
+    params, arm, settings, run = job.train, job.arm, settings_of(job), job.run
+    keys: dict[str, Any] = {
         "deepspeed": deepspeed_file(params.deepspeed),
-        "dataset": arm.dataset,
-        "cutoff_len": arm.cutoff_len,
         "output_dir": str(scratch / "output"),
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,  # the Trainer would log 0.0
         "save_steps": run.checkpoint_steps,
-        "overwrite_output_dir": not run.resume,
         "per_device_train_batch_size": params.per_device_train_batch_size,
         "learning_rate": arm.learning_rate,
         "lr_scheduler_type": params.lr_scheduler_type,

@@ -92,7 +92,8 @@ def facts_of(job: Job, rows: list[Conversation], versions: Mapping[str, str]) ->
 def _code_of(kind: str) -> dict[str, str]:
     """The modules that train, by their path."""
     lib = Path(__file__).resolve().parents[1]
-    files = [lib / "chat_template.py", *(lib / "training").glob("*.py"), *(lib / "trainers" / kind).glob("*.py")]
+    rooms = [lib / "tokens", lib / "training", lib / "trainers" / kind]
+    files = [lib / "chat_template.py", *(file for room in rooms for file in room.glob("*.py"))]
     return {str(path.relative_to(lib)): path.read_text() for path in sorted(files)}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from stages.lib.training import Nodes, TrainingError
 
-KINDS = ("trl", "llamafactory")  # trainers of train.trainer.kind; openMind starts its own other nodes
+KINDS = ("trl", "llamafactory", "swift")  # trainers of train.trainer.kind; openMind starts its own other nodes
 NAMES = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 FIRST_PORT, PORTS = 20_000, 10_000  # for a Slurm job
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_validator
 from tqdm import tqdm
 
 from stages.lib.rows import writing
@@ -36,11 +36,16 @@ NUMBER = r"'?([^',}]+)"
 
 
 class LoggedStep(BaseModel):
-    """A line of LLaMA-Factory's trainer_log.jsonl; without ``loss``, not of a step."""
+    """A line of LLaMA-Factory's trainer_log.jsonl or ms-swift's logging.jsonl; without ``loss``, not of a step."""
 
-    current_steps: int
+    step: int = Field(validation_alias=AliasChoices("current_steps", "global_step/max_steps"))
     loss: float | None = None
-    lr: float = 0.0
+    learning_rate: float = Field(default=0.0, validation_alias=AliasChoices("lr", "learning_rate"))
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _without_the_steps_in_all(cls, value: object) -> object:
+        return value.partition("/")[0] if isinstance(value, str) else value  # "3/20"
 
 
 class Progress:
@@ -130,7 +135,7 @@ def follow_file(progress: Progress, path: Path) -> Callable[[str], None]:
             except ValidationError:  # a line of another kind, such as the summary at the end
                 continue
             if step.loss is not None:
-                progress.add(LossPoint(step.current_steps, step.loss, step.lr))
+                progress.add(LossPoint(step.step, step.loss, step.learning_rate))
 
     return follow
 

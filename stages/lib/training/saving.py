@@ -1,6 +1,6 @@
 """Save a trained student: its weights in the dtype that params name, and small files that any transformers reads.
 
-In:   a trained model, or a folder that openMind or LLaMA-Factory left; the student as published
+In:   a trained model, or a folder that a trainer in its own environment left; the student as published
 Out:  job.out: *.safetensors, config.json, generation_config.json, tokenizer files, the chat template
 
 ``train.save_dtype: auto`` gives each tensor the dtype that it was published in. ``check_finite`` reads the saved

@@ -69,6 +69,7 @@ function listen() {
     countReviews();
     showTheme();
     sayWhatIsOpen();
+    redrawCharts();
     show();
   });
   byId("theme").addEventListener("click", () => {
@@ -76,6 +77,7 @@ function listen() {
     document.documentElement.dataset.theme = dark ? "light" : "dark";
     keep("theme", document.documentElement.dataset.theme);
     showTheme();
+    redrawCharts();
   });
   byId("siblings")?.addEventListener("click", openRest);
   byId("keys-close").addEventListener("click", () => byId("keys").close());
@@ -173,6 +175,7 @@ async function start() {
   await openRows(() => say(t("status.opening", {n: rows.length, of: META.total})));
   sayWhatIsOpen();
   arriveAtHash();
+  drawCharts();
   document.documentElement.dataset.ready = "true";
   feedSearch();
 }

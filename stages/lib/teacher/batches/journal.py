@@ -166,6 +166,27 @@ class Journal:
             raise StoreError(f"{path}: {error.strerror}. Free disk space, then run the stage again.") from error
 
 
+class OpenKeys:
+    """The keys in open batches, read again whenever the journal has changed."""
+
+    def __init__(self, store: Path) -> None:
+        self._journal = Journal(store)
+        self._stamp: list[tuple[str, int]] = []
+        self._prefixes: set[int] = set()
+
+    def __contains__(self, key: str) -> bool:
+        try:
+            with os.scandir(self._journal.folder) as files:
+                stamp = sorted((each.name, each.stat().st_mtime_ns) for each in files if not each.name.endswith(".tmp"))
+        except FileNotFoundError:  # no batch was ever made, or one is being closed
+            stamp = []
+        if stamp != self._stamp:
+            self._stamp = stamp
+            batches = self._journal.batches()
+            self._prefixes = {key for batch in batches for key in self._journal.prefixes(batch)}
+        return prefix(key) in self._prefixes
+
+
 def in_open_batches(requests: Callable[[], Iterable[dict[str, Any]]], answers: AnswerFile) -> Counter[str]:
     """How many of the missing answers are in which open batch."""
     journal = Journal(answers.path)

@@ -8,6 +8,7 @@ batch is submitted. Ctrl-C leaves the batches at the server; the next run receiv
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import os
@@ -15,8 +16,8 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from stages.lib.replies.reading import Answer
 from stages.lib.replies.server_message import message_of
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_store import AnswerStore, request_key
+from stages.lib.store.reserving import NOTHING, Reserved
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.batches.api import ENDED, BatchApi, NotSubmitted
 from stages.lib.teacher.batches.journal import Batch, Item, Journal, prefix
@@ -44,6 +46,8 @@ from stages.lib.teacher.spending import NO_USAGE, Spending, prompt_bytes
 log = logging.getLogger("distillery.asking")
 
 MEGABYTE = 1_000_000
+WRITING = hashlib.sha256(b"the journal of batches").hexdigest()  # claimed by the process that writes to it
+WRITING_POLL_S = 0.05
 OTHER_PROCESS_POLL_S = 5.0  # the longest wait before a look at what another process has received
 SLOWER = 1.5  # how much longer each wait is while a batch does not change
 LONGEST_POLLS = 10  # the longest wait, in shortest ones
@@ -80,9 +84,8 @@ class Batching:
         self._max_requests = job.settings.max_requests
         self._wait_s = job.settings.poll_s
         self._missing: set[int] = set()  # the prefixes of the keys that the run needs
-        self._again: deque[Item] = deque()  # claimed, and to be submitted
+        self._again: deque[Item] = deque()  # to be submitted before new ones
         self._elsewhere: list[Item] = []  # another process is asking for them
-        self._claimed: set[str] = set()
         self._open: dict[str, Batch] = {}  # those that this process works on, by token
         self._unsettled: dict[str, set[str]] = {}  # their keys without an outcome
         self._foreign: dict[str, set[int]] = {}  # the keys of those that another process works on
@@ -112,8 +115,8 @@ class Batching:
         finally:
             clock.cancel()
             self._progress.close()
-            for key in (*self._claimed, *(batch.claim_key for batch in self._open.values())):
-                self._store.release(key)
+            for batch in self._open.values():
+                self._store.release(batch.claim_key)
             await self._api.close()
         counts = self._counts
         counts.from_store = counts.total - counts.bought - counts.failed  # another process may have helped
@@ -179,8 +182,6 @@ class Batching:
             return self._store.release(batch.claim_key)
         for item in items:
             self._spending.begin(item.key, item.request)
-            if self._store.claim(item.key):
-                self._claimed.add(item.key)
         self._open[batch.token] = batch
         self._unsettled[batch.token] = {item.key for item in items}
         batch = await self._bring(batch)
@@ -196,10 +197,8 @@ class Batching:
         for item in waiting:
             if item.key in self._store or item.key in self._failed:
                 continue
-            if not self._is_foreign(item.key) and self._claim(item.key):
-                self._again.append(item)
-            elif item.key not in self._store:
-                self._elsewhere.append(item)
+            free = not self._is_foreign(item.key) and self._is_free(item.key)
+            (self._again if free else self._elsewhere).append(item)
 
     def _is_foreign(self, key: str) -> bool:
         return any(prefix(key) in keys for keys in self._foreign.values())
@@ -207,19 +206,50 @@ class Batching:
     def _is_ours(self, key: str) -> bool:
         return any(key in keys for keys in self._unsettled.values())
 
-    def _claim(self, key: str) -> bool:
+    def _is_free(self, key: str) -> bool:
+        """Whether no process asks for a request by a single call now, and none has its answer."""
         if not self._store.claim(key):
             return False
-        self._claimed.add(key)
+        self._store.release(key)
         return True
 
     # ---- new batches ----
 
     async def _submit_what_fits(self) -> None:
-        while items := self._next_lot():
+        while True:
+            async with self._turn() as elsewhere:
+                items = self._next_lot(elsewhere)
+                self._state_reserved()
+            if not items:
+                return
             await self._submit(items)
 
-    def _next_lot(self) -> list[Item]:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Reserved]:
+        """What other processes have reserved of the budget; none of them reserves more meanwhile."""
+        if self._job.run.budget is None:
+            yield NOTHING
+            return
+        while not self._store.take_turn():
+            await asyncio.sleep(WRITING_POLL_S)
+        try:
+            # in this order: an answer that comes meanwhile counts twice, and not at all the other way round
+            elsewhere = self._store.reserving.elsewhere(self._job.section)
+            self._store.refresh()
+            for key in self._store.arrived():
+                if prefix(key) in self._missing:
+                    self._spending.add_stored(self._store.body(key))
+            yield elsewhere
+        finally:
+            self._store.reserving.end_turn()
+
+    def _state_reserved(self) -> None:
+        """Tell the other processes what this one has reserved of the budget."""
+        if self._job.run.budget is not None:
+            reserved = Reserved(self._spending.in_flight, self._spending.reserved)
+            self._store.reserving.reserve(self._job.section, reserved)
+
+    def _next_lot(self, elsewhere: Reserved) -> list[Item]:
         """The requests of the next batch: as many as its file, the server's queue and the budget have room for."""
         settings = self._job.settings
         items: list[Item] = []
@@ -229,9 +259,9 @@ class Batching:
             fits = not items or size + length <= settings.max_mb * MEGABYTE
             alone = not items and not self._open
             fits = fits and (settings.enqueued_tokens is None or queued + waiting <= settings.enqueued_tokens or alone)
-            if not fits or not self._spending.has_room(item.request):
+            if not fits or not self._spending.has_room(item.request, elsewhere):
                 self._again.appendleft(item)
-                if alone:  # only the budget has no room
+                if alone and not elsewhere.calls:  # only the budget has no room
                     raise self._over_budget(item)
                 break
             self._spending.begin(item.key, item.request)
@@ -240,16 +270,15 @@ class Batching:
         return items
 
     def _next(self) -> Item | None:
-        """A request that this process has claimed."""
+        """A request that is in no batch."""
         if self._again:
             return self._again.popleft()
         for item in self._items:
             if self._is_ours(item.key):
                 continue
-            if not self._is_foreign(item.key) and self._claim(item.key):
+            if not self._is_foreign(item.key):
                 return item
-            if item.key not in self._store:
-                self._elsewhere.append(item)
+            self._elsewhere.append(item)
         return None
 
     def _over_budget(self, item: Item) -> TeacherError:
@@ -259,9 +288,6 @@ class Batching:
 
     async def _submit(self, items: list[Item]) -> None:
         """Submit a batch of these requests; it is in the journal before anything is sent."""
-        items = self._without_late_ones(items)
-        if not items:
-            return
         job = self._job
         batch = Batch(
             token=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}",
@@ -274,29 +300,50 @@ class Batching:
             requests=len(items),
             prompt_tokens=sum(_prompt_tokens(item.request) for item in items),
         )
-        self._store.claim(batch.claim_key)
-        self._journal.add(batch, items)
-        self._open[batch.token] = batch
-        self._unsettled[batch.token] = {item.key for item in items}
-        batch = await self._bring(batch)
-        log.info("%s: submitted %s with %s", job.stage, batch.name, batch.size)
+        while not self._store.claim(WRITING):
+            await asyncio.sleep(WRITING_POLL_S)
+        try:
+            written = self._written(batch, items)
+        finally:
+            self._store.release(WRITING)
+        if written:
+            written = await self._bring(written)
+            log.info("%s: submitted %s with %s", job.stage, written.name, written.size)
 
-    def _without_late_ones(self, items: list[Item]) -> list[Item]:
-        """Leave out what another process put into a batch and released again since the journal was read."""
+    def _written(self, batch: Batch, items: list[Item]) -> Batch | None:
+        """Write a batch into the journal, without what other processes ask for; None where nothing is left.
+
+        A process that asks by single calls claims a request and then reads the journal, this one writes the journal and
+        then looks at the claims: at least one of them sees the other.
+        """
         known = {*self._open, *self._foreign, *self._ignored}
-        late = [batch for batch in self._journal.batches() if batch.token not in known]
-        held = {
-            key
-            for batch in late
-            if batch.endpoint == self._job.endpoint.base_url
-            for key in self._journal.prefixes(batch)
-        }
+        late = [each for each in self._journal.batches() if each.token not in known]
+        held = {key for each in late for key in self._journal.prefixes(each)}
+        kept = self._without(items, lambda item: prefix(item.key) in held)
+        while kept:
+            batch = batch.model_copy(update={"requests": len(kept)})
+            self._store.claim(batch.claim_key)
+            self._journal.add(batch, kept)
+            free = self._without(kept, lambda item: not self._is_free(item.key))
+            if len(free) == len(kept):
+                self._open[batch.token] = batch
+                self._unsettled[batch.token] = {item.key for item in kept}
+                return batch
+            kept = free
+        self._journal.close(batch)
+        self._store.release(batch.claim_key)
+        return None
+
+    def _without(self, items: list[Item], is_elsewhere: Callable[[Item], bool]) -> list[Item]:
+        """Set aside what another process asks for."""
+        kept: list[Item] = []
         for item in items:
-            if prefix(item.key) in held:
+            if is_elsewhere(item):
                 self._spending.end(item.key, None)
-                self._release(item.key)
                 self._elsewhere.append(item)
-        return [item for item in items if prefix(item.key) not in held]
+            else:
+                kept.append(item)
+        return kept
 
     async def _bring(self, batch: Batch) -> Batch:
         """Upload and submit what is not there yet; each step is written down."""
@@ -350,6 +397,7 @@ class Batching:
         received = await self._receiver.receive(batch, remote, lambda item, outcome: self._settle(batch, item, outcome))
         log.info("%s: %s %s: %s", self._job.stage, batch.name, remote.status, received.text())
         self._close(batch)
+        self._state_reserved()
         if remote.status == "failed":
             await self._refused(batch, remote)
         elif remote.status == "cancelled":
@@ -364,7 +412,7 @@ class Batching:
         self._unsettled[batch.token].discard(item.key)
         self._spending.end(item.key, outcome if isinstance(outcome, Answer) else None)
         if prefix(item.key) not in self._missing:
-            return self._release(item.key)
+            return
         if isinstance(outcome, Answer):
             self._counts.bought += 1
             self._counts.tokens += tokens(outcome.usage).completion
@@ -372,11 +420,10 @@ class Batching:
             if self._spending.lacks_usage(outcome):
                 self._error = self._error or TeacherError(f"{self._job.stage}: {NO_USAGE}")
         elif isinstance(outcome, RetryableFailure) and item.attempt < self._job.run.max_attempts:
-            return self._again.append(replace(item, attempt=item.attempt + 1))
+            self._again.append(replace(item, attempt=item.attempt + 1))
         else:
             self._failed[item.key] = outcome
             self._counts.failed += 1
-        return self._release(item.key)
 
     async def _refused(self, batch: Batch, remote: RemoteBatch) -> None:
         """A batch that the server did not accept: smaller ones where its queue is full, else the end of the run."""
@@ -401,12 +448,7 @@ class Batching:
         self._states.pop(batch.token, None)
         for key in self._unsettled.pop(batch.token):  # another process stored it meanwhile
             self._spending.end(key, None)
-            self._release(key)
         self._store.release(batch.claim_key)
-
-    def _release(self, key: str) -> None:
-        self._claimed.discard(key)
-        self._store.release(key)
 
     # ---- the end ----
 

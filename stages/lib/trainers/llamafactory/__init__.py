@@ -9,8 +9,7 @@ LLaMA-Factory is started by ``train.trainer.command``, else by ``$LLAMAFACTORY_C
 the PATH. It inherits the whole environment: ASCEND_RT_VISIBLE_DEVICES, NPROC_PER_NODE, … On several nodes each starts
 it (training/meeting.py), with NNODES, NODE_RANK, MASTER_ADDR and a MASTER_PORT that node 0 chose.
 
-The rows are tokenized by its own code before it trains (encode.py). That gives their lengths, and each row must begin
-with the tokens of its prompt in evaluation, with a loss on the answer and the end token.
+The rows are tokenized by its own code before it trains (training/external_tokens.py).
 
 This module depends on these facts, read in the source of release 0.9.5:
 - ``train.trainer.template`` names the template; one with a default system text writes it where a sample has none;
@@ -28,43 +27,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from stages.lib.tokens.length import FittingRows
-from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.trainers.llamafactory.inputs import samples, training_yaml
-from stages.lib.trainers.llamafactory.tokens import Row, measured_rows
 from stages.lib.training import Conversation, Job, Trained, external
 from stages.lib.training.external import Program, inherited, run
-from stages.lib.training.external_inputs import settings_of, write_inputs
-from stages.lib.training.resources import check_weights_there
+from stages.lib.training.external_inputs import write_inputs
+from stages.lib.training.external_tokens import OwnTokens, measured
 
 PROGRAM = Program("LLaMA-Factory", "llamafactory", "LLAMAFACTORY_CLI", "llamafactory-cli", "trainer_log.jsonl")
+ENCODE = Path(__file__).with_name("encode.py")
+TOKENS = OwnTokens(PROGRAM, ENCODE, training_yaml, samples, "set default_system in train.trainer.extra")
 
 
 def train(job: Job) -> Trained:
     """Train with LLaMA-Factory and save its weights. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
-    dataset, tokenizer = measured(job)
+    dataset, tokenizer = measured(TOKENS, job)
     variables = partial(environment, job)
     return run(PROGRAM, job, dataset, tokenizer, partial(prepared, job), variables, processes_on_cpu(job))
 
 
 def join(job: Job) -> bool:
     """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
-    dataset, _ = measured(job)
+    dataset, _ = measured(TOKENS, job)
     return external.join(
         PROGRAM, job, dataset, partial(prepared, job), partial(environment, job), processes_on_cpu(job)
     )
-
-
-def measured(job: Job) -> tuple[FittingRows[Row], Any]:
-    """The rows that LLaMA-Factory leaves uncut, and the tokenizer with the chat template of the training."""
-    program, _ = PROGRAM.find(settings_of(job))
-    PROGRAM.check_trackers(job, program)
-    check_weights_there(job.student)
-    tokenizer = aligned_tokenizer(job)
-    tokenizer.eos_token = end_of_turn(job, tokenizer)
-    return measured_rows(job, program, tokenizer), tokenizer
 
 
 @contextmanager
