@@ -113,11 +113,13 @@ def _start(server: Server) -> "subprocess.Popen[bytes]":
 def _stop_all(running: Sequence[Running]) -> None:
     """Stop servers with all that they started; those that do not end in time are killed."""
     processes = [each.process for each in running]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt it
+    # a second Ctrl-C, or a SIGTERM after it, must not interrupt it
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _stop(processes)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:

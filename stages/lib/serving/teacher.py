@@ -108,6 +108,11 @@ def main(
         show_endpoints(params, teacher.name, servers)
         return
     roles = roles_of(params, teacher.name)
+    for role in roles:
+        if params.run.batch_of(role):
+            raise ServingError(
+                f"{params_path}: run.batch.{role}: a batch goes to one server. Remove the key, or this RUN=1."
+            )
     if missing := missing_program(servers[0].command, device_of(engine, params.run.device), "ENGINE=llama.cpp"):
         raise ServingError(missing)
     code = serve(servers, teacher, params, params_path, roles, then, stops, wait_s)
@@ -326,7 +331,8 @@ def run_command(command: str) -> int:
 def stop_running(params_path: Path) -> str:
     """Stop each 'make teacher' of this host, and what one that was killed left behind."""
     stopped = 0
-    for state in sorted(STATES.glob(f"{socket.gethostname()}-*.json")):
+    host = socket.gethostname()  # that of another may begin with it
+    for state in sorted(path for path in STATES.glob("*.json") if path.stem.rpartition("-")[0] == host):
         content = json.loads(state.read_bytes())
         main_, *servers = (_Process(**each) for each in content["processes"])
         if main_.is_running():

@@ -229,13 +229,13 @@ class AnswerStore(AnswerFile):
 
     def _write_group(self) -> list[OSError | None]:
         """Write the waiting records with one fsync; return for each the error, or None."""
-        with self._writing:
+        if self.mode != "leases" and not self._hosts.presence.is_there():
+            self._hosts.look()  # another host took this process for ended, and may write to the common file
+        with self._writing:  # not around the look: a mode is entered within one, and takes this lock then
             with self._reading:
                 records, self._waiting, self._group = self._waiting, [], None
             if not records:
                 return []
-            if self.mode != "leases" and not self._hosts.presence.is_there():
-                self._hosts.look()  # another host took this process for ended, and may write to the common file
             if self._journal is not self._common:
                 records = [_dated(record) for record in records]
             lines = [orjson.dumps(record) + b"\n" for record in records]
