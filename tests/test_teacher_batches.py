@@ -493,6 +493,18 @@ def left_open(batching: DistillRunner, server: BatchServer) -> DistillRunner:
     return batching
 
 
+def test_single_calls_to_a_named_endpoint_do_not_buy_what_is_in_a_batch(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    limits = {"concurrency": None, "requests_per_minute": None, "tokens_per_minute": None}
+    servers = [{"base_url": server.base_url, "weight": 1.0, "key_variable": None} | limits]
+    left_open.settings["run.endpoints.teacher"] = {"name": "my-teacher", "aliases": [], "servers": servers}
+    before = len(server.calls)
+    assert left_open.refused().startswith("distill: 10 of the missing answers are in batch_0, at the server. ")
+    assert len(server.calls) == before
+
+
 def test_single_calls_do_not_buy_what_is_in_a_batch(left_open: DistillRunner, server: BatchServer) -> None:
     settings = left_open.settings.pop("run.batch.teacher")
     left_open.ask(*(question(number) for number in range(12)))

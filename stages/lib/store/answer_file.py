@@ -215,6 +215,11 @@ class AnswerFile:
                 part.indexed = 0
             self.refresh()
 
+    def renamed_key(self, request: dict[str, Any]) -> str | None:
+        """The key of the same request to the name of its endpoint; None where its endpoint is no alias."""
+        name = self._aliases.get(request.get("endpoint", ""))
+        return request_key(request | {"endpoint": name}) if name else None
+
     def close_parts(self) -> None:
         """Close the files of hosts."""
         with self._reading:
@@ -269,11 +274,8 @@ class AnswerFile:
     def _keys(self, line: bytes) -> tuple[bytes, ...]:
         """The keys under which a record is found: its own and, where its endpoint is an alias, that of the name."""
         key = _key_of(line)
-        if self._aliases:
-            request = orjson.loads(line).get("request", {})
-            if name := self._aliases.get(request.get("endpoint")):
-                return key, bytes.fromhex(request_key(request | {"endpoint": name}))
-        return (key,)
+        renamed = self.renamed_key(orjson.loads(line).get("request", {})) if self._aliases else None
+        return (key, bytes.fromhex(renamed)) if renamed else (key,)
 
     def _keys_at(self, position: int) -> tuple[bytes, ...]:
         part, offset = self._place(position)

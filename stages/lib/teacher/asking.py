@@ -236,7 +236,7 @@ class _Asking:
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
-        self._in_batches = OpenKeys(store.path)
+        self._in_batches = OpenKeys(store)
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""

@@ -100,9 +100,10 @@ class Journal:
         except FileNotFoundError:
             return
 
-    def prefixes(self, batch: Batch) -> set[int]:
-        """The prefixes of its keys."""
-        return {prefix(item.key) for item in self.items(batch)}
+    def prefixes(self, batch: Batch, answers: AnswerFile) -> set[int]:
+        """The prefixes of its keys; where their endpoint has another name by now, also of those under the name."""
+        found = ((item.key, answers.renamed_key(item.request)) for item in self.items(batch))
+        return {prefix(key) for keys in found for key in keys if key}
 
     def add(self, batch: Batch, items: Iterable[Item]) -> None:
         """Write a batch down before anything is sent: first its requests, then its entry."""
@@ -169,8 +170,9 @@ class Journal:
 class OpenKeys:
     """The keys in open batches, read again whenever the journal has changed."""
 
-    def __init__(self, store: Path) -> None:
-        self._journal = Journal(store)
+    def __init__(self, answers: AnswerFile) -> None:
+        self._answers = answers
+        self._journal = Journal(answers.path)
         self._stamp: list[tuple[str, int]] = []
         self._prefixes: set[int] = set()
 
@@ -183,14 +185,14 @@ class OpenKeys:
         if stamp != self._stamp:
             self._stamp = stamp
             batches = self._journal.batches()
-            self._prefixes = {key for batch in batches for key in self._journal.prefixes(batch)}
+            self._prefixes = {key for batch in batches for key in self._journal.prefixes(batch, self._answers)}
         return prefix(key) in self._prefixes
 
 
 def in_open_batches(requests: Callable[[], Iterable[dict[str, Any]]], answers: AnswerFile) -> Counter[str]:
     """How many of the missing answers are in which open batch."""
     journal = Journal(answers.path)
-    holders = {key: batch.name for batch in journal.batches() for key in journal.prefixes(batch)}
+    holders = {key: batch.name for batch in journal.batches() for key in journal.prefixes(batch, answers)}
     keys = {key for request in requests() if (key := request_key(request)) not in answers} if holders else set()
     return Counter(holders[prefix(key)] for key in keys if prefix(key) in holders)
 

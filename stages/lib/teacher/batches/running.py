@@ -157,7 +157,7 @@ class Batching:
             if token in self._open or token in self._ignored:
                 continue
             if not self._store.claim(batch.claim_key):
-                self._foreign.setdefault(token, self._journal.prefixes(batch))
+                self._foreign.setdefault(token, self._journal.prefixes(batch, self._store))
             elif (found := self._journal.entry(token)) is None:  # closed just now
                 self._store.release(batch.claim_key)
             else:
@@ -318,7 +318,7 @@ class Batching:
         """
         known = {*self._open, *self._foreign, *self._ignored}
         late = [each for each in self._journal.batches() if each.token not in known]
-        held = {key for each in late for key in self._journal.prefixes(each)}
+        held = {key for each in late for key in self._journal.prefixes(each, self._store)}
         kept = self._without(items, lambda item: prefix(item.key) in held)
         while kept:
             batch = batch.model_copy(update={"requests": len(kept)})
