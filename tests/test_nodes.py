@@ -141,7 +141,7 @@ stages:
 
 
 def test_a_node_that_joins_what_is_trained_already_ends_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from dvc.repo import Repo
 
@@ -155,7 +155,8 @@ def test_a_node_that_joins_what_is_trained_already_ends_at_once(
     (tmp_path / "data" / "sharegpt").mkdir(parents=True)
     for name in ("filtered", "unfiltered"):
         write_sharegpt(tmp_path / "data" / "sharegpt" / name, uneven(3))
-    write_plain_params(ROOT / "params.yaml", {}, tmp_path / "params.yaml")
+    student = {"train.student.kind": "path", "train.student.name": str(tiny_student)}
+    write_plain_params(ROOT / "params.yaml", student, tmp_path / "params.yaml")
     (tmp_path / "dvc.yaml").write_text(TRAIN)
     (tmp_path / "models").mkdir()
     Repo.init(no_scm=True).close()
