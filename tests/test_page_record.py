@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.lib.cards.run import PRIVATE
 from stages.lib.record.__main__ import FROM, TO, with_record
 from stages.lib.record.facts import Cost, Output, Prompt, Record, read_record
 from stages.lib.rows import write_json
+from stages.lib.why.reasons import reasons
 from tests.workspace import ROOT, write_changed_params
 
 HOSTILE = f'</pre><script>alert("7")</script> {{{{ 7 * 7 }}}} {TO}'
@@ -88,3 +90,16 @@ def test_the_record_is_read_from_lock_params_and_metrics(tmp_path: Path, monkeyp
     assert found.versions == {"torch": ["2.13.0"]}
     assert "train:" in found.params
     assert "\nrun:" not in found.params
+
+
+def test_the_address_of_a_server_is_not_in_the_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, new = ({"teacher": {"base_url": f"http://10.0.0.{host}/v1", "model": "r1"}} for host in (3, 4))
+    locked = {"stages": {"distill": {"cmd": "", "params": {"params.yaml": {"distill": old}}}}}
+    yaml = YAML(typ="safe")
+    yaml.dump(locked, tmp_path / "dvc.lock")
+    yaml.dump({"distill": new, "prefer": {"judge": new["teacher"]}}, tmp_path / "params.yaml")
+    changes = [{"changed deps": {"params.yaml": {"distill": "modified", "prefer": "new"}}}]
+    said = list(reasons("distill", changes, PRIVATE))
+    assert said == ["distill.teacher.base_url changed", 'prefer: new, {"judge": {"model": "r1"}}']
+    assert "10.0.0.3" in "".join(reasons("distill", changes)), "make why says it on the user's own terminal"

@@ -11,6 +11,7 @@ from stages.lib.cards import CardError
 from stages.lib.comparison.results import Comparison
 from stages.lib.params import Params, load_params
 from stages.lib.rows import read_json
+from stages.lib.why.reasons import without
 
 SHORT = 12
 PRIVATE = ("base_url", "command", "api_key_variable")  # keys whose values are about a machine, not about the result
@@ -50,7 +51,7 @@ class ProjectRun:
 
     def section(self, *keys: str) -> dict[str, Any]:
         """These sections of params.yaml, without addresses of servers and commands of one's own."""
-        return {key: _public(self.written[key]) for key in keys}
+        return {key: without(self.written[key], PRIVATE) for key in keys}
 
 
 def read_run(folder: Path) -> ProjectRun:
@@ -73,9 +74,3 @@ def read_run(folder: Path) -> ProjectRun:
 def _git(folder: Path, *arguments: str) -> str | None:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     return None if done.returncode else done.stdout.strip()
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _public(each) for key, each in value.items() if key not in PRIVATE}
-    return [_public(each) for each in value] if isinstance(value, list) else value

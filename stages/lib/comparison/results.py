@@ -152,7 +152,7 @@ class Trainings(Part):
 
     low, high    None where all seeds of the same questions have the same difference: no spread was seen
     spread       "questions" where the differences lie closer together than the choice of questions lets them: then the
-                 interval is as wide as that choice makes it; "none" where there is no interval
+                 standard error of that choice stands for their spread; "none" where there is no interval
     questions    "drawn again" where each seed had other questions: the interval covers their choice too; "the same"
                  where it is about these questions alone
     """

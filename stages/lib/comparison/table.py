@@ -77,8 +77,8 @@ CHURN_NOTE = (
 TRAININGS_NOTE = (
     "Over trainings: the mean of the difference over trainings with other seeds, and Student's t interval of it. Few "
     "seeds make it wide: with three, its half-width is 2.5 standard deviations. ≥: the seeds lie closer together than "
-    "the choice of their questions lets them, so it is as wide as that choice alone makes it. No spread seen: all "
-    "seeds of the same questions have the same difference, which says nothing about the next training."
+    "the choice of their questions lets them, so the standard error of that choice stands for their spread. No spread "
+    "seen: all seeds of the same questions have the same difference, which says nothing about the next training."
 )
 NO_SPREAD = "no spread seen"
 HEADLINES = {"verifier": "the verifier's", "lm_eval": "lm-eval's"}
@@ -151,7 +151,7 @@ def over(trainings: Trainings | None) -> str:
 
 
 def interval_over(low: float | None, high: float | None, spread: Spread) -> str:
-    """The interval over trainings, in points; ``≥`` where only the choice of the questions gives it a width."""
+    """The interval over trainings, in points; ``≥`` where the error of the questions stands for the spread."""
     if low is None or high is None:
         return NO_SPREAD
     return f"{'≥ ' if spread == 'questions' else ''}{signed(low)} – {signed(high)}"

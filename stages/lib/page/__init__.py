@@ -289,9 +289,11 @@ def _pair_rows(comparison: Comparison) -> tuple[IntervalChart, list[PairRow]]:
 
 
 def cutoffs(trainings: dict[str, Training]) -> dict[int, list[str]]:
-    """The arms by their cutoff_len, the shortest first."""
+    """The arms that are trained on a dataset's answers by their cutoff_len, the shortest first."""
     found: dict[int, list[str]] = {}
     for name, training in trainings.items():
+        if training.seen.start_from:
+            continue
         found.setdefault(training.asked.cutoff_len, []).append(name)
     return dict(sorted(found.items()))
 

@@ -177,9 +177,11 @@ class TrainCounts(Metrics):
     """metrics/train/ARM.json: what the training really used; ``tokens_trained`` are those with a loss.
 
     ``rows_shortened`` of the ``rows`` had their reasoning shortened. ``rows_too_long`` further rows were left out.
+    ``start_from`` is an on-policy arm's, which is trained on its own answers and not on the dataset's.
     """
 
     rows: int
+    start_from: str | None = None
     rows_shortened: int
     rows_too_long: int
     left_out: dict[str, int] = {}

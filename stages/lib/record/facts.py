@@ -13,12 +13,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.lib.cards.run import ProjectRun, read_run
+from stages.lib.cards.run import PRIVATE, ProjectRun, read_run
 from stages.lib.rows import read_json
 from stages.lib.why.reasons import changed_files, changed_stages, reasons
 
 PROMPTS = "stages/prompts"
-MOST_FILES = 20  # of those with uncommitted changes
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def read_record(folder: Path) -> Record:
     run = read_run(folder)
     return Record(
         commit=run.commit,
-        changed=changed_files()[:MOST_FILES],
-        again={name: list(reasons(name, changes)) for name, changes in changed_stages().items()},
+        changed=changed_files(),
+        again={name: list(reasons(name, changes, PRIVATE)) for name, changes in changed_stages().items()},
         costs=list(_costs(folder)),
         params=_params(run),
         prompts=list(_prompts(run)),

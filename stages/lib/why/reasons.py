@@ -7,7 +7,7 @@ train@filtered would run:
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def stage_names(name: str) -> list[str]:
     return found
 
 
-def reasons(name: str, changes: list[Any]) -> Iterator[str]:
-    """One line for each change; there is at least one."""
+def reasons(name: str, changes: list[Any], hidden: Collection[str] = ()) -> Iterator[str]:
+    """One line for each change; there is at least one. Of ``hidden`` keys only that they changed is said."""
     locked = _locked(name)
     if locked is None:
         yield "it has no entry in dvc.lock: it has not run under this name"
@@ -54,7 +54,7 @@ def reasons(name: str, changes: list[Any]) -> Iterator[str]:
         for kind, items in change.items():
             for path, how in items.items():
                 if kind == "changed deps" and isinstance(how, dict):
-                    yield from _key_lines(Path(path), how, locked)
+                    yield from _key_lines(Path(path), how, locked, hidden)
                 elif kind == "changed deps":
                     yield _dep_line(path, how, locked)
                 else:
@@ -104,12 +104,12 @@ def _git(*arguments: str) -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
-def _key_lines(path: Path, keys: dict[str, str], locked: dict[str, Any]) -> Iterator[str]:
+def _key_lines(path: Path, keys: dict[str, str], locked: dict[str, Any], hidden: Collection[str]) -> Iterator[str]:
     """``train.seed: 3 → 4``, a line for each value that differs under the keys that DVC names."""
     new = YAML(typ="safe").load(path.read_bytes())
     old = locked.get("params", {}).get(path.as_posix(), {})
     for key in keys:
-        yield from _differences(key, old.get(key, ABSENT), _value(new, key))
+        yield from _differences(key, old.get(key, ABSENT), _value(new, key), hidden)
 
 
 def _value(params: Any, key: str) -> Any:
@@ -120,17 +120,27 @@ def _value(params: Any, key: str) -> Any:
     return params
 
 
-def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
+def _differences(key: str, old: Any, new: Any, hidden: Collection[str]) -> Iterator[str]:
+    if key.rpartition(".")[2] in hidden:
+        if old != new:
+            yield f"{key} changed"
+    elif isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
-            yield from _differences(f"{key}.{name}", old.get(name, ABSENT), new.get(name, ABSENT))
+            yield from _differences(f"{key}.{name}", old.get(name, ABSENT), new.get(name, ABSENT), hidden)
     elif old is ABSENT:
-        yield f"{key}: new, {_shown(new)}"
+        yield f"{key}: new, {_shown(new, hidden)}"
     elif new is ABSENT:
-        yield f"{key}: removed, was {_shown(old)}"
+        yield f"{key}: removed, was {_shown(old, hidden)}"
     elif old != new:
-        yield f"{key}: {_shown(old)} → {_shown(new)}"
+        yield f"{key}: {_shown(old, hidden)} → {_shown(new, hidden)}"
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _shown(value: Any, hidden: Collection[str]) -> str:
+    return json.dumps(without(value, hidden), ensure_ascii=False)
+
+
+def without(value: Any, keys: Collection[str]) -> Any:
+    """A value of params.yaml without these keys, at any depth."""
+    if isinstance(value, dict):
+        return {key: without(each, keys) for key, each in value.items() if key not in keys}
+    return [without(each, keys) for each in value] if isinstance(value, list) else value

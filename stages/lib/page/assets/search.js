@@ -32,6 +32,7 @@ let fedQuestions = new Set();
 let busyWith = 0; // the search of its last sign of life
 let watch = 0;
 let searches = 0;
+let isBroken = false; // this browser starts no worker
 let asked = null; // the search in progress: {id, text, of, at}
 let matched = {text: "", of: 0}; // the last result: {text, of, rows, error}
 
@@ -39,14 +40,24 @@ function startSearching() {
   const url = URL.createObjectURL(new Blob([`"use strict";\n(${searcher})();`], {type: "text/javascript"}));
   searching = new Worker(url);
   searching.onmessage = ({data}) => heard(data);
-  searching.onerror = () => asked && settle({error: t("rows.no_worker")});
+  searching.onerror = noWorker;
   URL.revokeObjectURL(url);
   [fed, fedQuestions] = [0, new Set()];
 }
 
+function noWorker() {
+  isBroken = true;
+  if (asked) settle({error: t("rows.no_worker")});
+}
+
 // Gives the worker the rows that it has not; in parts, between which the page answers.
 async function feedSearch() {
-  if (!searching) startSearching();
+  try {
+    if (!searching) startSearching();
+  } catch {
+    noWorker();
+  }
+  if (isBroken) return;
   const worker = searching;
   while (fed < rows.length && worker === searching) {
     const some = rows.slice(fed, fed + 250);
@@ -78,7 +89,8 @@ async function ask(text) {
   const mine = {id: ++searches, text, of: rows.length, at: performance.now()};
   asked = mine;
   await feedSearch();
-  if (asked === mine) searching.postMessage({id: mine.id, query: text, of: mine.of});
+  if (isBroken && asked === mine) noWorker();
+  else if (asked === mine) searching.postMessage({id: mine.id, query: text, of: mine.of});
 }
 
 function heard({id, searched, of, places, error}) {
