@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ from tests.trainings import (
     counted,
     error_of,
     installed,
+    job_of,
     killed_after_a_checkpoint,
-    rows_of_which_one_is_too_long,
-    sums,
+    params_of,
     train_options,
+    trained_for_real,
 )
-from tests.workspace import ROOT, write_changed_params
+from tests.workspace import ROOT
 
 PROGRAM = ROOT / ".venv-llamafactory" / "bin" / "llamafactory-cli"
 # LLaMA-Factory's training, for DeepSpeed on a CPU
@@ -63,22 +65,7 @@ arguments = {name: str(value) for each in (model_args, data_args, training_args,
 print("\\n" + json.dumps({"rows": [{"ids": r["input_ids"], "labels": r["labels"]} for r in rows], "read": arguments}))
 """
 Params = Callable[..., Path]
-
-
-def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
-    """params.yaml with LLaMA-Factory on the tiny student, and these values."""
-    ours = {
-        "train.trainer.kind": "llamafactory",
-        "train.finetuning.kind": "full",
-        "train.student.kind": "path",
-        "train.student.name": str(student),
-        "train.system_prompt": "as_system",
-        "run.threads": 1,
-        "run.checkpoint_steps": None,
-        "run.resume": False,
-    }
-    write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
-    return path
+changed_params = partial(params_of, "llamafactory")
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +84,7 @@ def params(tmp_path: Path, older_student: Path) -> Params:
 @pytest.fixture
 def job(tmp_path: Path, params: Params) -> Callable[..., Job]:
     """``job({"train.bf16": True}, rows=sums(3))``: a training of the arm 'filtered', not begun."""
-
-    def make(changes: dict[str, Any] | None = None, rows: list[Conversation] | None = None) -> Job:
-        read = load_params(params(changes))
-        student = Path(read.train.student.name)
-        arm, markers = read.arms["filtered"], read.convert.markers
-        return Job("filtered", rows or sums(10), student, read.train, arm, read.run, markers, tmp_path / "model")
-
-    return make
+    return lambda changes=None, rows=None: job_of(params(changes), tmp_path / "model", rows)
 
 
 def yaml_of(job: Job) -> dict[str, Any]:
@@ -195,14 +175,8 @@ def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(
     real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Result]]:
-    """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
-    folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
-    folder.mkdir()
-    params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        patch.setenv("LLAMAFACTORY_CLI", str(real_program))
-        yield folder, CliRunner().invoke(train, train_options(folder, params, rows_of_which_one_is_too_long()))
+    params = partial(changed_params, student=older_student, changes=FOUR_EPOCHS)
+    yield from trained_for_real(tmp_path_factory, "LLAMAFACTORY_CLI", real_program, params)
 
 
 @pytest.mark.llamafactory

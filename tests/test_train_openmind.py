@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,12 +40,14 @@ from tests.trainings import (
     counted,
     error_of,
     installed,
+    job_of,
     killed_after_a_checkpoint,
-    rows_of_which_one_is_too_long,
+    params_of,
     sums,
     train_options,
+    trained_for_real,
 )
-from tests.workspace import ROOT, Workspace, write_changed_params
+from tests.workspace import ROOT, Workspace
 
 PROGRAM = ROOT / ".venv-openmind" / "bin" / "openmind-cli"
 # in a script in openMind's place: the folder that its YAML names
@@ -77,18 +80,8 @@ print(json.dumps([{"ids": row["input_ids"], "labels": row["labels"]} for row in 
 
 def changed_params(path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
     """params.yaml with openMind on the tiny student, and these values."""
-    ours = {
-        "train.trainer.kind": "openmind",
-        "train.finetuning.kind": "full",
-        "train.student.kind": "path",
-        "train.student.name": str(student),
-        "train.system_prompt": "in_user_turn",
-        "run.threads": 1,
-        "run.checkpoint_steps": 20000,
-        "run.resume": False,
-    }
-    write_changed_params(ROOT / "params.yaml", ours | (changes or {}), path)
-    return path
+    ours = {"train.system_prompt": "in_user_turn", "run.checkpoint_steps": 20000}
+    return params_of("openmind", path, student, ours | (changes or {}))
 
 
 @pytest.fixture
@@ -108,14 +101,7 @@ def _own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def job(tmp_path: Path, openmind_params: Params) -> Callable[..., Job]:
     """``job({"train.bf16": True}, rows=sums(3))``: a training of the arm 'filtered', not begun."""
-
-    def make(changes: dict[str, Any] | None = None, rows: list[Conversation] | None = None) -> Job:
-        params = load_params(openmind_params(changes))
-        arm = params.arms["filtered"]
-        student, markers = Path(params.train.student.name), params.convert.markers
-        return Job("filtered", rows or sums(10), student, params.train, arm, params.run, markers, tmp_path / "model")
-
-    return make
+    return lambda changes=None, rows=None: job_of(openmind_params(changes), tmp_path / "model", rows)
 
 
 @pytest.fixture
@@ -767,14 +753,8 @@ def real(real_program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(
     real_program: Path, older_student: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Result]]:
-    """A folder in which an arm was trained for real: four epochs of ten rows of which one is too long."""
-    folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
-    folder.mkdir()
-    params = changed_params(folder / "params.yaml", older_student, FOUR_EPOCHS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        patch.setenv("OPENMIND_CLI", str(real_program))
-        yield folder, CliRunner().invoke(train, train_options(folder, params, rows_of_which_one_is_too_long()))
+    params = partial(changed_params, student=older_student, changes=FOUR_EPOCHS)
+    yield from trained_for_real(tmp_path_factory, "OPENMIND_CLI", real_program, params)
 
 
 @pytest.mark.openmind

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from stages.lib.params import prompt_text
+from stages.lib.params import load_params, prompt_text
 from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.training import Conversation, Job, TrainingError, external_inputs
 from stages.lib.training.checkpoints import last_checkpoint
 from stages.lib.training.external_tokens import OwnTokens, measured_rows
 from stages.train import main as train
-from tests.workspace import ROOT
+from tests.workspace import ROOT, write_changed_params
 
 SYSTEM = "Think first. 先想。"
 FOUR_EPOCHS = {"arms.filtered.num_train_epochs": 4.0, "train.per_device_train_batch_size": 2}
@@ -55,6 +55,45 @@ def write_sharegpt(folder: Path, rows: list[Conversation]) -> Path:
         json.dumps({folder.name: {"tags": external_inputs.TAGS | {"system_tag": "s"}}})
     )
     return folder
+
+
+def params_of(kind: str, path: Path, student: Path, changes: dict[str, Any] | None = None) -> Path:
+    """params.yaml with a trainer on the tiny student, and these values."""
+    values: dict[str, Any] = {
+        "train.trainer.kind": kind,
+        "train.finetuning.kind": "full",
+        "train.student.kind": "path",
+        "train.student.name": str(student),
+        "train.system_prompt": "as_system",
+        "run.threads": 1,
+        "run.checkpoint_steps": None,
+        "run.resume": False,
+    }
+    write_changed_params(ROOT / "params.yaml", values | (changes or {}), path)
+    return path
+
+
+def job_of(params_path: Path, out: Path, rows: list[Conversation] | None = None) -> Job:
+    """A training of the arm 'filtered', not begun."""
+    read = load_params(params_path)
+    student, arm = Path(read.train.student.name), read.arms["filtered"]
+    return Job("filtered", rows or sums(10), student, read.train, arm, read.run, read.convert.markers, out)
+
+
+def trained_for_real(
+    tmp_path_factory: pytest.TempPathFactory, variable: str, program: Path, params: Callable[[Path], Path]
+) -> Iterator[tuple[Path, Result]]:
+    """A folder in which an arm was trained by a real program: four epochs of ten rows of which one is too long.
+
+    ``params`` writes params.yaml; ``variable`` names the program.
+    """
+    folder = tmp_path_factory.mktemp("trained") / "a 工作, space"
+    folder.mkdir()
+    options = train_options(folder, params(folder / "params.yaml"), rows_of_which_one_is_too_long())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.setenv(variable, str(program))
+        yield folder, CliRunner().invoke(train, options)
 
 
 def train_options(tmp_path: Path, params: Path, rows: list[Conversation] | None = None) -> list[str]:
