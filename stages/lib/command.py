@@ -20,6 +20,7 @@ It affects a stage's messages and not its outputs, so dvc.yaml does not list it 
 import functools
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -37,6 +38,7 @@ R = TypeVar("R")
 READ = click.Path(path_type=Path)
 WRITE = click.Path(path_type=Path)
 LAUNCHED = "DISTILLERY_LAUNCHED"  # the stage that run.launcher started
+LOG_TAIL = 1 << 16  # bytes of a log in which its last line is looked for
 SECRET_LENGTH = 8  # a shorter key is a placeholder for a server that needs none
 
 
@@ -132,6 +134,37 @@ def stopping_on_signals(message: str, stop: Callable[[], object]) -> Iterator[No
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping_loop_on_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call ``stop`` in the running event loop on the first Ctrl-C or SIGTERM; the second ends the process at once."""
+    import asyncio
+
+    loop, seen = asyncio.get_running_loop(), False
+
+    def interrupt() -> None:
+        nonlocal seen
+        if seen:
+            os._exit(Interrupted.exit_code)
+        seen = True
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def last_line(log_path: Path) -> str:
+    """The last line of a log that says something; empty if there is none."""
+    with log_path.open("rb") as file:
+        file.seek(max(0, log_path.stat().st_size - LOG_TAIL))
+        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
+    return next((line for line in reversed(lines) if line), "")
 
 
 def params_option(function: Callable[P, R]) -> Callable[P, R]:

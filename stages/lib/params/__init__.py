@@ -117,3 +117,4 @@ from stages.lib.params.train import TemplateTrainer as TemplateTrainer
 from stages.lib.params.train import Train as Train
 from stages.lib.params.train import Trl as Trl
 from stages.lib.params.whole import Params as Params
+from stages.lib.params.whole import asked_models as asked_models

@@ -12,7 +12,7 @@ from stages.lib.params.evaluate import HELDOUT, PREFERENCE, Compare, Evaluate, P
 from stages.lib.params.filter import Filter, MajorityFilter, RubricFilter, judge_of
 from stages.lib.params.presets import preset_named
 from stages.lib.params.prompts import FOLDERS, JUDGE, PAIRWISE, RESPONSE, phrase_lists, prompt_names, prompt_text
-from stages.lib.params.run import ApiKeyVariables, Run
+from stages.lib.params.run import ApiKeyVariables, Role, Run
 from stages.lib.params.score import FromAnswers, FromTeacher, Score
 from stages.lib.params.teacher import Distill
 from stages.lib.params.traces import Traces
@@ -233,30 +233,38 @@ def _has_gold(source: Source) -> bool:
         return True
 
 
+def asked_models(params: Params) -> dict[Role, Any]:
+    """The models that the stages ask for answers, by their roles; those that params.yaml has."""
+    student = params.collect.keep_hard.backend if params.collect.keep_hard else None
+    models: dict[Role, Any] = {
+        "teacher": params.distill.teacher,
+        "judge": judge_of(params.filter),
+        "prefer": params.prefer.judge if params.prefer else None,
+        "student": student,
+    }
+    return {role: model for role, model in models.items() if model}
+
+
 def _run(params: Params) -> Iterator[str]:
     """Each optional key of ``run`` must exist exactly if a chosen kind reads it."""
-    run, keys, judge = params.run, params.run.api_key_variables or ApiKeyVariables(), judge_of(params.filter)
-    teacher_kind, judge_kind = params.distill.teacher.kind, judge.kind if judge else None
-    prefer_kind = params.prefer.judge.kind if params.prefer else None
-    student_kind = params.collect.keep_hard.backend.kind if params.collect.keep_hard else None
-    yield from _presence("run.embedded", run.embedded, "embedded" in (teacher_kind, judge_kind, prefer_kind))
-    yield from _presence("run.api_key_variables.teacher", keys.teacher, teacher_kind == "openai_compatible")
-    yield from _presence("run.api_key_variables.judge", keys.judge, judge_kind == "openai_compatible")
-    yield from _presence("run.api_key_variables.prefer", keys.prefer, prefer_kind == "openai_compatible")
+    run, keys = params.run, params.run.api_key_variables or ApiKeyVariables()
+    asked = asked_models(params)
+    served: dict[str, bool] = {role: model.kind == "openai_compatible" for role, model in asked.items()}
+    is_embedded = any(model.kind == "embedded" for model in asked.values())
+    yield from _presence("run.embedded", run.embedded, is_embedded)
     scorer = isinstance(params.score, FromTeacher) and params.score.served is not None
-    yield from _presence("run.api_key_variables.score", keys.score, scorer)
-    yield from _presence("run.api_key_variables.student", keys.student, student_kind == "openai_compatible")
-    served = {"teacher": teacher_kind, "judge": judge_kind, "prefer": prefer_kind, "student": student_kind}
-    for role in run.endpoints.model_fields_set if run.endpoints else ():
-        if served[role] != "openai_compatible":
-            reader, _ = READERS[f"run.api_key_variables.{role}"]
-            yield f"run.endpoints.{role}: only {reader} reads it. Remove the key."
-    for role in run.batch.model_fields_set if run.batch else ():
-        if served[role] != "openai_compatible":
-            reader, _ = READERS[f"run.api_key_variables.{role}"]
-            yield f"run.batch.{role}: only {reader} reads it. Remove the key."
-        elif getattr(run.endpoints, role, None):
-            yield f"run.batch.{role}: a batch goes to one server, and run.endpoints.{role} lists others. Remove one."
+    for role in ("teacher", "judge", "prefer", "score", "student"):
+        is_read = scorer if role == "score" else served.get(role, False)
+        yield from _presence(f"run.api_key_variables.{role}", getattr(keys, role), is_read)
+    for name in ("endpoints", "batch"):
+        section = getattr(run, name)
+        for role in section.model_fields_set if section else ():
+            if not served.get(role):
+                reader, _ = READERS[f"run.api_key_variables.{role}"]
+                yield f"run.{name}.{role}: only {reader} reads it. Remove the key."
+            elif name == "batch" and getattr(run.endpoints, role, None):
+                others = f"run.endpoints.{role} lists others"
+                yield f"run.batch.{role}: a batch goes to one server, and {others}. Remove one."
     if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.score or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))

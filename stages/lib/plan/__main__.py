@@ -103,8 +103,7 @@ def footnotes(found: Plan, units: Units) -> Iterator[str]:
     """The sources of the units, and what is not counted."""
     yield "Low and high take every unit at its end; the truth is likelier near the middle. Units:"
     for name, unit in sorted(units.used.items()):
-        value = spread(Range(unit.low, unit.mid, unit.high))
-        yield f"  {name}: {value} ({unit.kind}: {unit.source})"
+        yield f"  {name}: {spread(unit.range)} ({unit.kind}: {unit.source})"
     for note in found.notes:
         yield f"Note: {note}"
 

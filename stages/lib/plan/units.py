@@ -64,6 +64,11 @@ class Unit(Section):
     kind: Literal["measured", "vendor", "literature", "assumed"]
     source: Annotated[str, Field(min_length=10)]
 
+    @property
+    def range(self) -> Range:
+        """Its values."""
+        return Range(self.low, self.mid, self.high)
+
     @model_validator(mode="after")
     def _in_order(self) -> "Unit":
         if not self.low <= self.mid <= self.high:
@@ -80,24 +85,19 @@ class Units:
     """The units of one plan; ``used`` are those that were taken, with the values that a run's metrics replaced."""
 
     def __init__(self, measured: Mapping[str, Unit]) -> None:
-        self._units = load_units()
         self._measured = measured
+        self._units = load_units() | dict(measured)
         self.used: dict[str, Unit] = {}
 
     def take(self, name: str, variants: Sequence[str] = ()) -> Range:
         """The value that a run measured, or that of the first variant there is, or the general one."""
-        found = {**self._units, **self._measured}
-        key = (
-            name
-            if name in self._measured
-            else next((f"{name}.{each}" for each in variants if f"{name}.{each}" in found), name)
-        )
-        unit = self.used[key] = found[key]
-        return Range(unit.low, unit.mid, unit.high)
+        keys = [] if name in self._measured else [f"{name}.{each}" for each in variants]
+        return self._used(next((key for key in keys if key in self._units), name))
 
     def measured(self, name: str) -> Range | None:
         """The value that a run measured; None without one."""
-        if name not in self._measured:
-            return None
-        unit = self.used[name] = self._measured[name]
-        return Range(unit.low, unit.mid, unit.high)
+        return self._used(name) if name in self._measured else None
+
+    def _used(self, key: str) -> Range:
+        unit = self.used[key] = self._units[key]
+        return unit.range

@@ -21,7 +21,7 @@ from stages.lib.command import WRITE, one_line_errors, params_option
 from stages.lib.params import load_params
 from stages.lib.serving import ServingError
 from stages.lib.serving.arms import Arm, arm_of, saved_dtype
-from stages.lib.serving.processes import last_line
+from stages.lib.serving.processes import last_words
 
 log = logging.getLogger("distillery.gguf")
 
@@ -70,7 +70,7 @@ def convert(folder: Path, out: Path, outtype: str) -> None:
         with log_path.open("wb") as file:
             done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode or not unfinished.is_file():
-            raise ServingError(f"{CONVERTER} failed: {last_line(log_path)} (log: {log_path}).{advice(log_path)}")
+            raise ServingError(f"{CONVERTER} failed: {last_words(log_path)} (log: {log_path}).{advice(log_path)}")
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)

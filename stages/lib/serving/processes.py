@@ -6,7 +6,6 @@ with started([Server("filtered", ["vllm", …], {}, "127.0.0.1", 8000, Path("x.l
 
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.lib.command import last_line
 from stages.lib.serving import ServingError
 
 log = logging.getLogger("distillery.serve")
@@ -25,7 +25,6 @@ PAUSE_S = 0.3
 GRACE_S = 20.0  # for a server to stop
 REPORT_S = 30.0  # between two log lines about servers that are still loading
 WIDTH = 160  # of a log's last line in a message
-TAIL = 1 << 16
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a server of this machine is behind no proxy
 
@@ -58,8 +57,8 @@ class Running:
         """``NAME ended (exit code 1): the last line of its log. See LOG.``; empty while it runs."""
         if self.process.poll() is None:
             return ""
-        log_path = self.server.log
-        return f"{self.server.name} ended (exit code {self.process.returncode}): {last_line(log_path)}. See {log_path}."
+        code, log_path = self.process.returncode, self.server.log
+        return f"{self.server.name} ended (exit code {code}): {last_words(log_path)}. See {log_path}."
 
 
 @contextmanager
@@ -154,7 +153,7 @@ def wait_until_healthy(running: Sequence[Running], wait_s: float) -> None:
         if now - last > REPORT_S:
             last = now
             for each in loading:
-                log.info("%s: loading for %.0f s: %s", each.server.name, now - begin, last_line(each.server.log))
+                log.info("%s: loading for %.0f s: %s", each.server.name, now - begin, last_words(each.server.log))
         time.sleep(PAUSE_S)
 
 
@@ -165,9 +164,6 @@ def is_healthy(url: str) -> bool:
     return False
 
 
-def last_line(log_path: Path) -> str:
-    """The last line of a log that says something, shortened."""
-    with log_path.open("rb") as file:
-        file.seek(max(0, log_path.stat().st_size - TAIL))
-        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
-    return next((line for line in reversed(lines) if line), "it printed nothing")[:WIDTH]
+def last_words(log_path: Path) -> str:
+    """The last line of a server's log, shortened."""
+    return last_line(log_path)[:WIDTH] or "it printed nothing"

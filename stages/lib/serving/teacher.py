@@ -31,7 +31,7 @@ import click
 import psutil
 
 from stages.lib.command import one_line_errors, params_option
-from stages.lib.params import Params, ParamsError, Role, ServedTeacher, judge_of, load_params
+from stages.lib.params import Params, ParamsError, Role, ServedTeacher, asked_models, load_params
 from stages.lib.replies.reading import REASONING, Answer, BodyError, read_body
 from stages.lib.rows import write_json
 from stages.lib.runtime.devices import VISIBLE, split, visible_cards
@@ -179,14 +179,7 @@ def server_of(teacher: Teacher, port: int, variables: dict[str, str]) -> Server:
 
 def served_models(params: Params) -> dict[Role, Any]:
     """The models that params.yaml reaches at an address, by their roles."""
-    student = params.collect.keep_hard.backend if params.collect.keep_hard else None
-    models: dict[Role, Any] = {
-        "teacher": params.distill.teacher,
-        "judge": judge_of(params.filter),
-        "prefer": params.prefer.judge if params.prefer else None,
-        "student": student,
-    }
-    return {role: model for role, model in models.items() if model and model.kind == "openai_compatible"}
+    return {role: model for role, model in asked_models(params).items() if model.kind == "openai_compatible"}
 
 
 def roles_of(params: Params, name: str) -> list[Role]:

@@ -21,7 +21,7 @@ from typing import Never
 
 from tqdm import tqdm
 
-from stages.lib.command import stopping_on_signals
+from stages.lib.command import last_line, stopping_on_signals
 from stages.lib.params import Run
 from stages.lib.side_by_side.devices import Group, bind, environment
 
@@ -31,8 +31,7 @@ LOGS = Path(".cache/side_by_side")  # in the project's folder, where this runs
 PAUSE_S = 0.2  # between two looks at the processes
 GRACE_S = 30.0  # for the stages to stop on Ctrl-C
 STOPPED = "stopped, with all stages. Run the same command to resume or restart them."
-TAIL = 4000  # bytes of a log in which its last line is looked for
-WIDTH = 40  # of that line
+WIDTH = 40  # of a log's last line
 # what DVC prints, and the word for it
 OUTCOMES = {"Running stage": "done", "is cached - skipping run": "restored from the run-cache"}
 
@@ -73,7 +72,7 @@ def run_side_by_side(needs: Mapping[str, tuple[str, ...]], slots: list[Group], r
                 bar.update()
             _start_what_can(waiting, running, slots, run)
             bar.set_postfix_str(
-                " | ".join(f"{name} {each.minutes} {last_line(each.log)}" for name, each in running.items())
+                " | ".join(f"{name} {each.minutes} {last_line(each.log)[:WIDTH]}" for name, each in running.items())
             )
             time.sleep(PAUSE_S)
     return failed
@@ -124,13 +123,6 @@ def _ended(name: str, each: Started) -> str:
     reason = f"failed{said} (log: {each.log})"
     log.error("%s: %s", name, reason)
     return reason
-
-
-def last_line(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
-    return next((line for line in reversed(lines) if line), "")[:WIDTH]
 
 
 def _progress(total: int) -> "tqdm[Never]":

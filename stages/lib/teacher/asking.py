@@ -12,31 +12,29 @@ an error that ends the run, no new call begins, and the answers in flight are re
 import asyncio
 import importlib
 import logging
-import os
-import signal
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.command import Interrupted
+from stages.lib.command import Interrupted, stopping_loop_on_signals
 from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
-from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.batches.journal import OpenKeys, refuse_what_is_in_batches
+from stages.lib.teacher.batches.journal import OpenKeys, prefix, refuse_what_is_in_batches
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
 from stages.lib.teacher.progress import UPDATE_EVERY_S, Progress, RunCounts
+from stages.lib.teacher.sharing import SharedBudget
 from stages.lib.teacher.spending import NO_USAGE, Spending, body_cost, prompt_bytes
 
 log = logging.getLogger("distillery.asking")
@@ -44,7 +42,6 @@ log = logging.getLogger("distillery.asking")
 SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
-TURN_POLL_S = 0.01  # between two tries to reserve a part of a budget
 YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -108,8 +105,9 @@ class Plan:
 
     def lacks(self, key: str) -> bool:
         """Whether the answer to a key was missing."""
-        place = int(self.prefixes.searchsorted(np.uint64(int(key[:16], 16))))
-        return place < len(self.prefixes) and int(self.prefixes[place]) == int(key[:16], 16)
+        found = prefix(key)
+        place = int(self.prefixes.searchsorted(np.uint64(found)))
+        return place < len(self.prefixes) and int(self.prefixes[place]) == found
 
 
 def identity_of(model: Teacher) -> str:
@@ -204,7 +202,7 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
         plan.calls += 1
         key = request_key(request)
         if key not in store:
-            missing.append(int(key[:16], 16))
+            missing.append(prefix(key))
             plan.prompt_bytes += prompt_bytes(request)
         if price:
             for draw in received_draws(request, store):
@@ -225,7 +223,6 @@ class _Asking:
     ) -> None:
         self._respondent = respondent
         self._stage = respondent.stage
-        self._plan = plan
         self._run = run
         self._store = store
         self._spending = spending
@@ -237,6 +234,7 @@ class _Asking:
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
         self._in_batches = OpenKeys(store)
+        self._budget = SharedBudget(store, spending, respondent.section, plan.lacks, self._add_arrived)
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
@@ -252,7 +250,7 @@ class _Asking:
         self._progress = Progress(self._stage, counts, currency, self._describe, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())
         try:
-            with self._signals():
+            with stopping_loop_on_signals(self._interrupt):
                 await self._feed_and_work(requests, min(self._run.concurrency, counts.total - counts.done))
         finally:
             clock.cancel()
@@ -332,25 +330,16 @@ class _Asking:
 
     async def _reserve(self, key: str, request: dict[str, Any]) -> bool:
         """Claim a request when the budget has room for it; stop the run where it never will."""
-        reserving, section = self._store.reserving, self._respondent.section
         while True:
-            while not self._store.take_turn():
-                await self._pool.sleep(TURN_POLL_S)
-            try:
-                # in this order: an answer that comes meanwhile counts twice, and not at all the other way round
-                elsewhere = reserving.elsewhere(section)
-                self._store.refresh()
-                self._count_arrived()
+            async with self._budget.turn(self._pool.sleep) as elsewhere:
                 if key in self._store:
                     return False
                 if self._spending.has_room(request, elsewhere):
                     if not self._claim(key):
                         return False
                     self._spending.begin(key, request)
-                    self._state_reserved()
+                    self._budget.state()
                     return True
-            finally:
-                reserving.end_turn()
             if elsewhere.calls:
                 await self._pool.sleep(OTHER_PROCESS_POLL_S)
             elif self._spending.in_flight:
@@ -362,18 +351,8 @@ class _Asking:
             if self._stopping.is_set():
                 raise Stopped
 
-    def _state_reserved(self) -> None:
-        """Tell the other processes what this one has reserved of the budget."""
-        if self._run.budget is not None:
-            reserved = Reserved(self._spending.in_flight, self._spending.reserved)
-            self._store.reserving.reserve(self._respondent.section, reserved)
-
-    def _count_arrived(self) -> None:
-        """Count the answers that other processes received since the last call."""
-        for key in self._store.arrived():
-            if self._plan.lacks(key):
-                self._result.counts.from_store += 1
-                self._spending.add_stored(self._store.body(key))
+    def _add_arrived(self) -> None:
+        self._result.counts.from_store += 1
 
     @property
     def _poll_s(self) -> float:
@@ -431,7 +410,7 @@ class _Asking:
     def _end(self, key: str, answer: Answer | None) -> None:
         self._store.release(key)
         self._spending.end(key, answer)
-        self._state_reserved()
+        self._budget.state()
 
     async def _fail(self, error: Exception) -> None:
         """End the run with this error. Calls in flight are already paid for, so they are received first."""
@@ -448,24 +427,11 @@ class _Asking:
         """Update by time and not by answer: while all calls wait for a server, the user must see why."""
         while True:
             await asyncio.sleep(UPDATE_EVERY_S)
-            self._count_arrived()
+            self._budget.count_arrived()
             self._result.hosts = max(self._result.hosts, self._store.hosts)
             self._progress.update()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
     def _interrupt(self) -> None:
-        if self._interrupted:
-            os._exit(Interrupted.exit_code)  # the second signal: exit immediately
         self._interrupted = True
         log.info(
             "%s: stopping; %d calls in flight get up to %g s (Ctrl-C again: exit immediately)",

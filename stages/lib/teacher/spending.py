@@ -66,6 +66,11 @@ class Spending:
         self._changed = asyncio.Event()
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the cost is limited."""
+        return self._budget is not None
+
+    @property
     def in_flight(self) -> int:
         """How many calls are in flight."""
         return len(self._reserved)

@@ -11,19 +11,16 @@ import asyncio
 import hashlib
 import logging
 import math
-import os
 import secrets
-import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from openai.types import Batch as RemoteBatch
 
-from stages.lib.command import Interrupted
+from stages.lib.command import Interrupted, stopping_loop_on_signals
 from stages.lib.params import Batch as Settings
 from stages.lib.params import Run
 from stages.lib.replies.errors import Scope, classify_error
@@ -31,7 +28,7 @@ from stages.lib.replies.reading import Answer
 from stages.lib.replies.server_message import message_of
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_store import AnswerStore, request_key
-from stages.lib.store.reserving import NOTHING, Reserved
+from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.batches.api import ENDED, BatchApi, NotSubmitted
 from stages.lib.teacher.batches.journal import Batch, Item, Journal, prefix
@@ -41,6 +38,7 @@ from stages.lib.teacher.batches.receiving import Outcome, Receiver, refusal
 from stages.lib.teacher.client import BYTES_A_TOKEN
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
 from stages.lib.teacher.progress import RunCounts
+from stages.lib.teacher.sharing import SharedBudget
 from stages.lib.teacher.spending import NO_USAGE, Spending, prompt_bytes
 
 log = logging.getLogger("distillery.asking")
@@ -79,6 +77,7 @@ class Batching:
         self._spending = spending
         self._counts = counts
         self._failed = failed
+        self._budget = SharedBudget(store, spending, job.section, lambda key: prefix(key) in self._missing)
         self._journal = Journal(store.path)
         self._diagnosis = Diagnosis(job.endpoint, job.section, job.model, job.run, counts.from_store)
         self._max_requests = job.settings.max_requests
@@ -92,7 +91,6 @@ class Batching:
         self._ignored: set[str] = set()  # the tokens of those that this run does not need
         self._states: dict[str, RemoteBatch] = {}
         self._error: TeacherError | None = None
-        self._interrupted = False
 
     async def run(self, requests: Requests) -> None:
         """Ask until no answer is missing, or an error ends the run."""
@@ -108,7 +106,7 @@ class Batching:
         clock = asyncio.create_task(self._progress.tick())
         task = asyncio.create_task(self._work(requests))
         try:
-            with self._signals(task):
+            with stopping_loop_on_signals(task.cancel):
                 await task
         except asyncio.CancelledError:
             raise Interrupted(f"{job.stage}: stopped; {self._left()}") from None
@@ -217,37 +215,12 @@ class Batching:
 
     async def _submit_what_fits(self) -> None:
         while True:
-            async with self._turn() as elsewhere:
+            async with self._budget.turn(asyncio.sleep) as elsewhere:
                 items = self._next_lot(elsewhere)
-                self._state_reserved()
+                self._budget.state()
             if not items:
                 return
             await self._submit(items)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[Reserved]:
-        """What other processes have reserved of the budget; none of them reserves more meanwhile."""
-        if self._job.run.budget is None:
-            yield NOTHING
-            return
-        while not self._store.take_turn():
-            await asyncio.sleep(WRITING_POLL_S)
-        try:
-            # in this order: an answer that comes meanwhile counts twice, and not at all the other way round
-            elsewhere = self._store.reserving.elsewhere(self._job.section)
-            self._store.refresh()
-            for key in self._store.arrived():
-                if prefix(key) in self._missing:
-                    self._spending.add_stored(self._store.body(key))
-            yield elsewhere
-        finally:
-            self._store.reserving.end_turn()
-
-    def _state_reserved(self) -> None:
-        """Tell the other processes what this one has reserved of the budget."""
-        if self._job.run.budget is not None:
-            reserved = Reserved(self._spending.in_flight, self._spending.reserved)
-            self._store.reserving.reserve(self._job.section, reserved)
 
     def _next_lot(self, elsewhere: Reserved) -> list[Item]:
         """The requests of the next batch: as many as its file, the server's queue and the budget have room for."""
@@ -397,7 +370,7 @@ class Batching:
         received = await self._receiver.receive(batch, remote, lambda item, outcome: self._settle(batch, item, outcome))
         log.info("%s: %s %s: %s", self._job.stage, batch.name, remote.status, received.text())
         self._close(batch)
-        self._state_reserved()
+        self._budget.state()
         if remote.status == "failed":
             await self._refused(batch, remote)
         elif remote.status == "cancelled":
@@ -451,23 +424,6 @@ class Batching:
         self._store.release(batch.claim_key)
 
     # ---- the end ----
-
-    @contextmanager
-    def _signals(self, task: "asyncio.Task[None]") -> Iterator[None]:
-        def interrupt() -> None:
-            if self._interrupted:
-                os._exit(Interrupted.exit_code)  # the second signal: exit immediately
-            self._interrupted = True
-            task.cancel()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
     def _left(self) -> str:
         """What is left, and what a person can do about it."""
