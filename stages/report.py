@@ -60,6 +60,7 @@ from stages.lib.page.metrics import (
 )
 from stages.lib.page.packing import PackedRows, pack
 from stages.lib.page.rows import Sources, entries
+from stages.lib.page.scripts import charts
 from stages.lib.page.verdicts import Worded
 from stages.lib.params import Params, load_params
 from stages.lib.reviews import read_reviews
@@ -167,7 +168,8 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     answers = {
         name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
     }
-    rows = pack(entries(read_sources(inputs, kept, rejected, students, answers)), params.report.max_mb)
+    found = entries(read_sources(inputs, kept, rejected, students, answers))
+    rows = pack(found, params.report.max_mb, len(charts()) if trainings else 0)
     people = [review for _, review in read_reviews(inputs.reviews)]
     files = hash_files(input_files(inputs, list(params.trained_arms), list(datasets)))
     return Page(

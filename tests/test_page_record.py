@@ -11,7 +11,7 @@ from stages.lib.cards.run import PRIVATE
 from stages.lib.record.__main__ import FROM, TO, with_record
 from stages.lib.record.facts import Cost, Output, Prompt, Record, read_record
 from stages.lib.rows import write_json
-from stages.lib.why.reasons import reasons
+from stages.lib.why.reasons import Reason, reasons
 from tests.workspace import ROOT, write_changed_params
 
 HOSTILE = f'</pre><script>alert("7")</script> {{{{ 7 * 7 }}}} {TO}'
@@ -22,7 +22,7 @@ def record(**changes: object) -> Record:
     known: dict[str, object] = {
         "commit": "1f4a9e0" * 5,
         "changed": [],
-        "again": {"train@filtered": ["train.seed: 3 → 4"]},
+        "again": {"train@filtered": [Reason("key", {"key": "train.seed", "old": "3", "new": "4"})]},
         "costs": [Cost("distill", 3, 180, 1.25, 75.0, "CNY", 12.4, "")],
         "params": "train: {seed: 4}\n",
         "prompts": [Prompt("stages/prompts/brief.txt", ["convert@filtered"], "Be brief.", False)],
@@ -56,7 +56,8 @@ def test_without_prices_no_amount_is_claimed() -> None:
 
 def test_hostile_text_of_params_and_prompts_is_text() -> None:
     prompts = [Prompt(HOSTILE, [HOSTILE], HOSTILE, True)]
-    hostile = record(params=HOSTILE, prompts=prompts, again={HOSTILE: [HOSTILE]}, changed=[HOSTILE])
+    again = {HOSTILE: [Reason("missing", {"path": HOSTILE})]}
+    hostile = record(params=HOSTILE, prompts=prompts, again=again, changed=[HOSTILE])
     html = with_record(PAGE, hostile) or ""
     assert "<script" not in html
     assert html.count(TO) == 1
@@ -100,6 +101,6 @@ def test_the_address_of_a_server_is_not_in_the_reasons(tmp_path: Path, monkeypat
     yaml.dump(locked, tmp_path / "dvc.lock")
     yaml.dump({"distill": new, "prefer": {"judge": new["teacher"]}}, tmp_path / "params.yaml")
     changes = [{"changed deps": {"params.yaml": {"distill": "modified", "prefer": "new"}}}]
-    said = list(reasons("distill", changes, PRIVATE))
+    said = list(map(str, reasons("distill", changes, PRIVATE)))
     assert said == ["distill.teacher.base_url changed", 'prefer: new, {"judge": {"model": "r1"}}']
-    assert "10.0.0.3" in "".join(reasons("distill", changes)), "make why says it on the user's own terminal"
+    assert "10.0.0.3" in "".join(map(str, reasons("distill", changes))), "make why says it on the user's own terminal"

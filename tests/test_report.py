@@ -458,8 +458,10 @@ def test_the_noise_of_the_measure_stands_under_the_interval(run: Path, page: Cal
     seeds = {"seeds": ["3", "4", "5"], "differences": [0.1, 0.2, 0.3], "questions": "the same"}
     found["trainings"] = seeds | {"mean": 0.2, "low": -0.05, "high": 0.45}
     path.write_text(json.dumps(comparison))
-    said = "churn alone ±3.9 (≤ 8.9); over trainings +20.0, −5.0 – +45.0 (3 seeds)"
-    assert page(run).count(f"<small>{said}</small>") == 1
+    html = page(run)
+    for shown in ("churn alone ±3.9 (≤ 8.9)", "over trainings +20.0, −5.0 – +45.0 (3 seeds)"):
+        assert html.count(f">{shown}</span></small>") == 1
+    assert {"report.churn_note", "report.trainings_note"} <= set(re.findall(r'data-word="([^"]+)"', html))
 
 
 def test_warnings_of_the_comparison_stand_on_the_page(run: Path, page: Callable[..., str]) -> None:

@@ -157,13 +157,6 @@ def interval_over(low: float | None, high: float | None, spread: Spread) -> str:
     return f"{'≥ ' if spread == 'questions' else ''}{signed(low)} – {signed(high)}"
 
 
-def noise_line(found: Difference) -> str:
-    """The noise of the measure in one line; an empty text where it was not measured."""
-    churn = f"churn alone {churn_alone(found.churn)}" if found.churn else ""
-    trainings = f"over trainings {over(found.trainings)}" if found.trainings else ""
-    return "; ".join(filter(None, [churn, trainings]))
-
-
 def noise_notes(comparison: Comparison) -> list[str]:
     """What the columns of the noise say."""
     heads = noise_heads(comparison)

@@ -24,8 +24,6 @@ from stages.lib.comparison.table import (
     audits,
     comparison_table,
     if_unsure,
-    judged_by,
-    noise_line,
     p_value,
     points,
     preference_cells,
@@ -36,6 +34,7 @@ from stages.lib.comparison.table import (
 from stages.lib.page import scripts
 from stages.lib.page.charts import IntervalChart, Whisker, fine_curve, interval_chart, length_chart, loss_chart
 from stages.lib.page.flow import Step, bars
+from stages.lib.page.formulas import with_formulas
 from stages.lib.page.metrics import (
     ConvertCounts,
     DifficultyCounts,
@@ -49,7 +48,7 @@ from stages.lib.page.metrics import (
 from stages.lib.page.packing import PackedRows
 from stages.lib.page.rows import differs_from_gold
 from stages.lib.page.templates import page_environment
-from stages.lib.page.verdicts import asked_and_scored, caveat, matrix, verdicts
+from stages.lib.page.verdicts import asked_and_scored, caveat, matrix, noise, verdicts
 from stages.lib.page.words import words
 from stages.lib.params import Arm, OnPolicyArm
 from stages.lib.reviews import Review
@@ -193,7 +192,8 @@ def render(page: Page) -> str:
         "preference_cells": preference_cells,
         "differs_from_gold": differs_from_gold,
         "data": lambda value: Markup(_data(value)),
-        "noise_line": noise_line,
+        "noise": noise,
+        "with_formulas": with_formulas,
     }
     early, main = scripts.early(), scripts.main()
     # a page whose rows lie beside it has no room for more
@@ -222,7 +222,6 @@ def render(page: Page) -> str:
         pair_chart=pair_chart,
         pair_rows=pair_rows,
         preferences=preferences(comparison),
-        judged_by=judged_by(comparison),
         audit=AUDIT,
         audits=audits(comparison),
         heat=heat_map(comparison),

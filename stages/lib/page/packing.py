@@ -4,8 +4,8 @@
     packed.chunks     in the page itself
     packed.siblings   those of rows-1.js, rows-2.js, …: what a page of max_mb has no room for
 
-A chunk is a list of questions ({"q": 7, "id": …, "question": …}) and of rows ({"q": 7, "kind": …}), each question
-before the first row that names it.
+A chunk is a list of formulas ({"f": 5, "tree": ["math", …]}), of questions ({"q": 7, "id": …, "question": …}) and of
+rows ({"q": 7, "kind": …}): a formula before the first text that holds it, a question before the first row of it.
 """
 
 import base64
@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from stages.lib.page.formulas import Tree
 from stages.lib.page.rows import Entry, Packed
 
 CHUNK = 2_000_000  # characters of JSON in a chunk: a browser opens one in some 20 ms
@@ -30,12 +31,15 @@ class PackedRows:
     total: int
 
 
-def pack(found: Iterable[Entry], max_mb: float) -> PackedRows:
-    """All rows in the page, or, where that is more than ``max_mb``, those that stay, and the others in siblings."""
+def pack(found: Iterable[Entry], max_mb: float, charts: int = 0) -> PackedRows:
+    """All rows in the page, or, where that is more than ``max_mb``, those that stay, and the others in siblings.
+
+    ``charts``: bytes that the page spends on charts as long as it has no siblings.
+    """
     rows = list(found)
     numbers: dict[str, int] = {}
     chunks = list(_chunks(rows, numbers))
-    if _size(chunks) <= max_mb * MB:
+    if _size(chunks) + charts <= max_mb * MB:
         return PackedRows(chunks, [], len(rows), len(rows))
     numbers.clear()
     stay = [entry for entry in rows if entry.stays]
@@ -61,7 +65,7 @@ def _size(chunks: list[str]) -> int:
 
 
 def _chunks(rows: Iterable[Entry], numbers: dict[str, int]) -> Iterator[str]:
-    """Packed chunks; ``numbers`` has the questions that an earlier chunk holds."""
+    """Packed chunks; ``numbers`` has the questions and formulas that an earlier chunk holds."""
     lines: list[str] = []
     size = 0
     for entry in rows:
@@ -78,12 +82,34 @@ def _chunks(rows: Iterable[Entry], numbers: dict[str, int]) -> Iterator[str]:
 def _lines(entry: Entry, numbers: dict[str, int]) -> Iterator[str]:
     key = _json(entry.question)
     if key not in numbers:
+        question, trees = _numbered(entry.question, numbers)
+        yield from trees
         numbers[key] = len(numbers)
-        yield _json({"q": numbers[key]} | entry.question)
-    yield _json({"q": numbers[key]} | entry.row)
+        yield _json({"q": numbers[key]} | question)
+    row, trees = _numbered(entry.row, numbers)
+    yield from trees
+    yield _json({"q": numbers[key]} | row)
 
 
-def _json(value: Packed) -> str:
+def _numbered(entry: Packed, numbers: dict[str, int]) -> tuple[Packed, list[str]]:
+    """A question or a row with the numbers of its formulas, and the lines of the new ones.
+
+    {"formulas": {"text": [[3, 17, ["math", …]]]}}   → {"formulas": {"text": [3, 17, 5]}}, ['{"f":5,"tree":[…]}']
+    """
+    lines: list[str] = []
+    drawn: dict[str, list[int]] = {}
+    for name, found in entry.get("formulas", {}).items():
+        of = drawn.setdefault(name, [])
+        for start, end, tree in found:
+            key = _json(tree)
+            if key not in numbers:
+                numbers[key] = len(numbers)
+                lines.append(_json({"f": numbers[key], "tree": tree}))
+            of += [start, end, numbers[key]]
+    return entry | ({"formulas": drawn} if drawn else {}), lines
+
+
+def _json(value: Packed | Tree) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

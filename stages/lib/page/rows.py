@@ -4,10 +4,12 @@
     → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, stays=False), …]
 
 A row is a dict of what the page's script reads (assets/data.js); a key without a value is absent. Positions in a text
-count UTF-16 units, as the script does.
+count UTF-16 units, as the script does. A question and a row name the formulas in their texts:
+``{"formulas": {"text": [[start, end, tree], …]}}``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import tee
@@ -16,6 +18,7 @@ from typing import Any
 from stages.lib.answers import rule_verdict
 from stages.lib.answers.statements import LONGEST, marked_solution
 from stages.lib.comparison.table import FLAGS
+from stages.lib.page.formulas import formulas
 from stages.lib.reviews import text_sha256
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.evaluated import Evaluated
@@ -27,6 +30,9 @@ from stages.lib.workers import map_rows
 
 Packed = dict[str, Any]
 Judged = tuple[str, str, str, str]  # question, response, gold answer, language
+Texts = dict[str, str]
+TEXTS = ("text", "thought", "second_text")  # of a row, in which formulas are drawn
+TEXTS_OF_QUESTION = ("question", "earlier")
 
 _language = lru_cache(maxsize=1024)(language_of)  # several rows ask one question, one after the other
 
@@ -57,11 +63,12 @@ class Sources:
 
 def entries(sources: Sources) -> Iterator[Entry]:
     """All rows of the page: the teacher's answers, what was dropped, the students' by question, the judge's choices."""
-    drafts, judged = tee(_drafts(sources))
-    spans = map_rows(_span, (of for _, of in judged))  # most of the time, so on all cores
-    for (entry, _), span in zip(drafts, spans, strict=True):
-        if span:
-            entry.row["span"] = span
+    drafts, read = tee(_drafts(sources))
+    found = map_rows(
+        _found, ((_texts(entry.row, TEXTS), of) for entry, of in read)
+    )  # most of the time, so on all cores
+    for (entry, _), (span, drawn) in zip(drafts, found, strict=True):
+        entry.row.update(_present({"span": span, "formulas": drawn or None}))
         yield entry
 
 
@@ -178,7 +185,7 @@ def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
         "tokens": row.tokens,
         "flags": flags or None,
         "text": row.response,
-        "thought_end": _units(row.response, start) or None,
+        "thought_end": _units(row.response, [start])[0] or None,
     }
     return Entry(_asked(row), _present(known), stays or any(name not in ("no_end_marker", "unread") for name in flags))
 
@@ -203,28 +210,53 @@ def _preference(row: Preference) -> Entry:
         "text": row.first_answer,
         "second_text": row.second_answer,
     }
-    return Entry({"id": row.id, "question": row.question}, _present(known), False)
+    question = {"id": row.id, "question": row.question}
+    drawn = _drawn(_texts(question, TEXTS_OF_QUESTION))
+    return Entry(question | _present({"formulas": drawn or None}), _present(known), False)
 
 
 def _asked(row: Question | Evaluated) -> Packed:
     """The question as the page shows it; rows of one question share it."""
     earlier = transcript("", row.history, row.system).strip() if row.history or row.system else None
     known = {"id": row.id, "question": row.question, "gold": row.answer, "earlier": earlier}
-    return _present(known | {"solution": row.solution if isinstance(row, Question) else None})
+    question = _present(known | {"solution": row.solution if isinstance(row, Question) else None})
+    return question | _present({"formulas": _drawn(_texts(question, TEXTS_OF_QUESTION)) or None})
 
 
-def _span(judged: Judged | None) -> list[int] | None:
+def _texts(of: Packed, names: Iterable[str]) -> Texts:
+    return {name: of[name] for name in names if name in of}
+
+
+def _found(read: tuple[Texts, Judged | None]) -> tuple[list[int] | None, Packed]:
+    """What the texts of a row hold: the part that the verdict rests on, and the formulas."""
+    texts, judged = read
+    return _span(judged) if judged else None, _drawn(texts)
+
+
+def _drawn(texts: Texts) -> Packed:
+    """The formulas of each text: start, end and MathML of each."""
+    drawn = {}
+    for name, text in texts.items():
+        if found := formulas(text):
+            places = _units(text, [place for one in found for place in (one.start, one.end)])
+            all_of = zip(places[::2], places[1::2], found, strict=True)
+            drawn[name] = [[start, end, one.tree] for start, end, one in all_of]
+    return drawn
+
+
+def _span(judged: Judged) -> list[int] | None:
     """The part of a response that the rule's verdict rests on."""
-    if judged is None:
-        return None
     found = rule_verdict(*judged)
     response = judged[1]
-    return [_units(response, found.start), _units(response, found.end)] if found.end else None
+    return _units(response, [found.start, found.end]) if found.end else None
 
 
-def _units(text: str, position: int) -> int:
-    """The position in UTF-16 units, in which a browser counts."""
-    return position if text.isascii() else position + sum(character > "\uffff" for character in text[:position])
+def _units(text: str, positions: Sequence[int]) -> list[int]:
+    """The positions in UTF-16 units, in which a browser counts."""
+    if text.isascii() or max(text) <= "\uffff":
+        return list(positions)
+    wide = [place for place, character in enumerate(text) if character > "\uffff"]
+    return [position + bisect_left(wide, position) for position in positions]
 
 
 def _present(known: Packed) -> Packed:

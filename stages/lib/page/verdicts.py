@@ -10,11 +10,13 @@ from typing import Any
 
 from stages.lib.comparison.results import ComparedScore, Comparison, Difference, Pair
 from stages.lib.comparison.table import (
+    CHURN_ALONE,
+    TRAININGS,
     arms_by_prompt,
     benchmarks_by_headline,
     benchmarks_by_method,
     by_group,
-    noise_notes,
+    noise_heads,
     p_value,
     points,
     scores,
@@ -112,5 +114,21 @@ def caveat(comparison: Comparison) -> list[Worded]:
         (f"report.method_{name}", {"benchmarks": ", ".join(names)}) for name, names in methods.items()
     ]
     mcnemar: list[Worded] = [("report.mcnemar", {})] if methods else []
-    notes: list[Worded] = [("report.note", {"text": text}) for text in noise_notes(comparison)]
+    heads = noise_heads(comparison)
+    notes: list[Worded] = [("report.churn_note", {})] if CHURN_ALONE in heads else []
+    notes += [("report.trainings_note", {})] if TRAININGS in heads else []
     return [*shown, *mcnemar, ("report.caveat", {}), *notes]
+
+
+def noise(found: Difference) -> list[Worded]:
+    """The noise of the measure of a difference; empty where it was not measured."""
+    shown: list[Worded] = []
+    if found.churn:
+        alone = {"alone": points(found.churn.alone), "at_most": points(found.churn.alone_at_most)}
+        shown.append(("noise.churn", alone))
+    if over := found.trainings:
+        values: dict[str, Any] = {"mean": signed(over.mean), "n": len(over.seeds)}
+        if over.low is not None and over.high is not None:
+            values |= {"low": signed(over.low), "high": signed(over.high)}
+        shown.append((f"noise.{over.spread}", values))
+    return shown

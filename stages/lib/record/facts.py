@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.cards.run import PRIVATE, ProjectRun, read_run
 from stages.lib.rows import read_json
-from stages.lib.why.reasons import changed_files, changed_stages, reasons
+from stages.lib.why.reasons import Reason, changed_files, changed_stages, reasons
 
 PROMPTS = "stages/prompts"
 
@@ -60,7 +60,7 @@ class Record:
 
     commit: str | None
     changed: list[str]
-    again: dict[str, list[str]]
+    again: dict[str, list[Reason]]
     costs: list[Cost]
     params: str
     prompts: list[Prompt]

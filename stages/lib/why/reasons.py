@@ -8,15 +8,28 @@ train@filtered would run:
 import json
 import subprocess
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError
+from stages.lib.page.words import said
 
 LOCK = Path("dvc.lock")
 ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a stage would run: a text ``why.CODE`` of the page's words, and its values. As a string it is English."""
+
+    code: str
+    values: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return said(f"why.{self.code}", **self.values)
 
 
 class WhyError(DistilleryError):
@@ -41,24 +54,24 @@ def stage_names(name: str) -> list[str]:
     return found
 
 
-def reasons(name: str, changes: list[Any], hidden: Collection[str] = ()) -> Iterator[str]:
-    """One line for each change; there is at least one. Of ``hidden`` keys only that they changed is said."""
+def reasons(name: str, changes: list[Any], hidden: Collection[str] = ()) -> Iterator[Reason]:
+    """One for each change; there is at least one. Of ``hidden`` keys only that they changed is said."""
     locked = _locked(name)
     if locked is None:
-        yield "it has no entry in dvc.lock: it has not run under this name"
+        yield Reason("no_entry")
         return
     for change in changes:
         if change == "changed command":
-            yield "its command in dvc.yaml changed"
+            yield Reason("command")
             continue
         for kind, items in change.items():
             for path, how in items.items():
                 if kind == "changed deps" and isinstance(how, dict):
-                    yield from _key_lines(Path(path), how, locked, hidden)
+                    yield from _of_keys(Path(path), how, locked, hidden)
                 elif kind == "changed deps":
-                    yield _dep_line(path, how, locked)
+                    yield _of_dep(path, how, locked)
                 else:
-                    yield f"its output {path} is {how}"
+                    yield Reason("output", {"path": path, "how": str(how)})
 
 
 def _locked(name: str) -> dict[str, Any] | None:
@@ -67,13 +80,14 @@ def _locked(name: str) -> dict[str, Any] | None:
     return found
 
 
-def _dep_line(path: str, how: str, locked: dict[str, Any]) -> str:
+def _of_dep(path: str, how: str, locked: dict[str, Any]) -> Reason:
+    known = {"path": path}
     if path not in {dep["path"] for dep in locked.get("deps", [])}:
-        return f"{path} is a new dependency"
+        return Reason("new_dependency", known)
     if how == "deleted":
-        return f"{path} is missing"
+        return Reason("missing", known)
     files = _changed_files(path)
-    return f"{path} changed" + (f": {', '.join(files)}" if files else "")
+    return Reason("changed_files", known | {"files": ", ".join(files)}) if files else Reason("changed", known)
 
 
 def _changed_files(folder: str) -> list[str]:
@@ -104,8 +118,8 @@ def _git(*arguments: str) -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
-def _key_lines(path: Path, keys: dict[str, str], locked: dict[str, Any], hidden: Collection[str]) -> Iterator[str]:
-    """``train.seed: 3 → 4``, a line for each value that differs under the keys that DVC names."""
+def _of_keys(path: Path, keys: dict[str, str], locked: dict[str, Any], hidden: Collection[str]) -> Iterator[Reason]:
+    """``train.seed: 3 → 4``, one for each value that differs under the keys that DVC names."""
     new = YAML(typ="safe").load(path.read_bytes())
     old = locked.get("params", {}).get(path.as_posix(), {})
     for key in keys:
@@ -120,19 +134,19 @@ def _value(params: Any, key: str) -> Any:
     return params
 
 
-def _differences(key: str, old: Any, new: Any, hidden: Collection[str]) -> Iterator[str]:
+def _differences(key: str, old: Any, new: Any, hidden: Collection[str]) -> Iterator[Reason]:
     if key.rpartition(".")[2] in hidden:
         if old != new:
-            yield f"{key} changed"
+            yield Reason("key_hidden", {"key": key})
     elif isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             yield from _differences(f"{key}.{name}", old.get(name, ABSENT), new.get(name, ABSENT), hidden)
     elif old is ABSENT:
-        yield f"{key}: new, {_shown(new, hidden)}"
+        yield Reason("key_new", {"key": key, "new": _shown(new, hidden)})
     elif new is ABSENT:
-        yield f"{key}: removed, was {_shown(old, hidden)}"
+        yield Reason("key_removed", {"key": key, "old": _shown(old, hidden)})
     elif old != new:
-        yield f"{key}: {_shown(old, hidden)} → {_shown(new, hidden)}"
+        yield Reason("key", {"key": key, "old": _shown(old, hidden), "new": _shown(new, hidden)})
 
 
 def _shown(value: Any, hidden: Collection[str]) -> str:

@@ -33,10 +33,10 @@ function facts(row) {
 function answerTexts(row, ranges = []) {
   const text = row.text ?? "";
   const span = row.span ? [{start: row.span[0], end: row.span[1], mark: "decides"}] : [];
-  const all = [...span, ...ranges];
+  const all = [...span, ...ranges, ...formulasOf(row, "text")];
   const end = row.thought_end ?? 0;
   const thought = row.thought ?? text.slice(0, end);
-  const inside = row.thought ? [] : clipped(all, 0, end);
+  const inside = row.thought ? formulasOf(row, "thought") : clipped(all, 0, end);
   const parts = [];
   if (thought) {
     const summary = make("summary", {}, t("text.thought", {n: thought.length}));
@@ -49,20 +49,20 @@ function answerTexts(row, ranges = []) {
 
 function clipped(ranges, start, end) {
   return ranges
-    .filter((range) => range.end > start && range.start < end)
+    .filter((range) => range.end > start && range.start < end && !(range.formula && (range.start < start || range.end > end)))
     .map((range) => ({...range, start: Math.max(range.start, start) - start, end: Math.min(range.end, end) - start}));
 }
 
 function questionTexts(row, always) {
   const {question, earlier} = row.question;
-  return [...(earlier ? block(t("text.earlier"), earlier) : []), ...(always || earlier || question.length > 200 ? block(t("text.question"), question) : [])];
+  return [...(earlier ? block(t("text.earlier"), earlier, formulasOf(row.question, "earlier")) : []), ...(always || earlier || question.length > 200 ? block(t("text.question"), question, formulasOf(row.question, "question")) : [])];
 }
 
 // A row that opens: <details> with what of it tells most in the summary. body() makes the rest.
 function opening(row, body, {mark, right}) {
   const {question} = row.question;
   const start = question.length > 300 ? `${question.slice(0, 300)}…` : question;
-  const summary = make("summary", {}, mark, make("span", {class: "question", dir: "auto", lang: glyphs(question)}, ...plain(start)), make("span", {class: "read", dir: "auto"}, right));
+  const summary = make("summary", {}, mark, make("span", {class: "question", dir: "auto", lang: glyphs(question)}, ...marked(start, formulasOf(row.question, "question"))), make("span", {class: "read", dir: "auto"}, right));
   const element = make("details", {class: "sample", "data-key": row.key, open: false}, summary);
   const fill = () => element.childElementCount > 1 || element.append(make("div", {class: "body"}, ...body()));
   element.addEventListener("toggle", () => element.open && fill());

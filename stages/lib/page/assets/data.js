@@ -6,6 +6,7 @@
 const META = JSON.parse(byId("meta").textContent);
 const rows = [];
 const questions = [];
+const trees = []; // of formulas
 const byKey = new Map();
 
 async function openRows(whenSome) {
@@ -25,6 +26,10 @@ async function unpack(base64) {
 
 function take(entries) {
   for (const entry of entries) {
+    if ("tree" in entry) {
+      trees[entry.f] = entry.tree;
+      continue;
+    }
     if (!("kind" in entry)) {
       questions[entry.q] = entry;
       continue;
@@ -36,6 +41,12 @@ function take(entries) {
     rows.push(entry);
     byKey.set(entry.key, entry);
   }
+}
+
+// The formulas of a row's or a question's text, as ranges of marked(); none where the reader wants their source.
+function formulasOf({formulas}, name) {
+  const found = (kept("latex") ? null : formulas?.[name]) ?? [];
+  return Array.from({length: found.length / 3}, (_, at) => ({start: found[3 * at], end: found[3 * at + 1], formula: trees[found[3 * at + 2]]}));
 }
 
 // Siblings call distilleryRows(["base64", …]) when they are loaded.

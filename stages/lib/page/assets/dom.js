@@ -31,23 +31,47 @@ function plain(text) {
   return [...parts, text.slice(at)];
 }
 
-// A text with ranges marked: [{start, end, mark: "span"}, …]; ranges may overlap.
+// A text with ranges marked: [{start, end, mark: "span"}, …]; ranges may overlap. A range with a formula stands for it whole.
 function marked(text, ranges = []) {
-  const inside = ranges.filter(({start, end}) => start < end);
-  const edges = [...new Set([0, text.length, ...inside.flatMap(({start, end}) => [start, Math.min(end, text.length)])])].sort((a, b) => a - b);
-  const ordered = inside.toSorted((a, b) => a.start - b.start);
+  const inside = ranges.filter(({start, end}) => start < end).sort((a, b) => a.start - b.start);
+  const formulas = inside.filter(({formula, end}) => formula && end <= text.length);
+  const ordered = inside.filter(({mark}) => mark);
+  const edges = outside([...new Set([0, text.length, ...inside.flatMap(({start, end}) => [start, Math.min(end, text.length)])])].sort((a, b) => a - b), formulas);
   const parts = [];
   let next = 0;
+  let drawn = 0;
   let open = [];
   for (let place = 0; place + 1 < edges.length; place++) {
     const [from, to] = [edges[place], edges[place + 1]];
     open = open.filter(({end}) => end > from);
-    while (next < ordered.length && ordered[next].start <= from) open.push(ordered[next++]);
+    while (next < ordered.length && ordered[next].start < to) open.push(ordered[next++]);
     const names = [...new Set(open.map(({mark}) => mark))];
-    const piece = plain(text.slice(from, to));
+    const source = text.slice(from, to);
+    const piece = formulas[drawn]?.start === from ? [formulaElement(formulas[drawn++].formula, source)] : plain(source);
     parts.push(...(names.length ? [make("mark", {class: names.join(" ")}, ...piece)] : piece));
   }
   return parts;
+}
+
+// The edges that are inside no formula.
+function outside(edges, formulas) {
+  let at = 0;
+  return edges.filter((edge) => {
+    while (at < formulas.length && formulas[at].end <= edge) at++;
+    return !(at < formulas.length && formulas[at].start < edge);
+  });
+}
+
+// MathML from ["mfrac", {attribute: …}, child, …]; a child is a text or an element.
+function formulaElement([name, ...parts], title) {
+  const element = document.createElementNS("http://www.w3.org/1998/Math/MathML", name);
+  for (const part of parts) {
+    if (Array.isArray(part)) element.append(formulaElement(part));
+    else if (typeof part === "string") element.append(part);
+    else for (const [attribute, value] of Object.entries(part)) element.setAttribute(attribute, value);
+  }
+  if (title) element.setAttribute("title", title);
+  return element;
 }
 
 function glyphs(text) {

@@ -14,6 +14,7 @@ show = () => {
 function showView() {
   for (const name of VIEWS) byId(`${name}-view`).hidden = name !== view;
   byId("explorer").hidden = view === "report";
+  byId("formulas").hidden = view === "report" || !trees.length;
 }
 
 function arriveAtHash() {
@@ -79,6 +80,11 @@ function listen() {
     showTheme();
     redrawCharts();
   });
+  byId("formulas").addEventListener("click", () => {
+    keep("latex", kept("latex") ? "" : "1");
+    showLatex();
+    show();
+  });
   byId("siblings")?.addEventListener("click", openRest);
   byId("keys-close").addEventListener("click", () => byId("keys").close());
   byId("keys-open").addEventListener("click", () => byId("keys").showModal());
@@ -89,6 +95,10 @@ const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(pr
 
 function showTheme() {
   byId("theme").textContent = t(isDark() ? "theme.light" : "theme.dark");
+}
+
+function showLatex() {
+  byId("formulas").setAttribute("aria-pressed", String(Boolean(kept("latex"))));
 }
 
 function say(text) {
@@ -167,6 +177,7 @@ function number(place) {
 async function start() {
   translate();
   showTheme();
+  showLatex();
   readReviews();
   countReviews();
   listen();

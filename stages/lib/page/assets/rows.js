@@ -100,7 +100,7 @@ function preferenceTexts(row) {
   const apart = differences(row.text, row.second_text);
   const side = (arm, text, ranges) => make("div", {class: "side", style: {"--c": colourOf(arm)}}, make("h3", {}, swatch(arm), ...plain(arm)), ...block(t("text.response"), text, ranges));
   const said = row.verdicts.map((verdict) => t(`outcome.${verdict}`, {first: row.arm, second: row.second}));
-  return [make("p", {class: "note"}, t("outcome.orders", {first: row.arm, second: row.second, one: said[0], two: said[1]})), make("div", {class: "sides"}, side(row.arm, row.text, apart?.[0]), side(row.second, row.second_text, apart?.[1]))];
+  return [make("p", {class: "note"}, t("outcome.orders", {first: row.arm, second: row.second, one: said[0], two: said[1]})), make("div", {class: "sides"}, side(row.arm, row.text, [...(apart?.[0] ?? []), ...formulasOf(row, "text")]), side(row.second, row.second_text, [...(apart?.[1] ?? []), ...formulasOf(row, "second_text")]))];
 }
 
 // After a verdict: the row's element made anew, open and with the focus as before.
