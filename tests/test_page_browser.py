@@ -93,6 +93,9 @@ def said(name: str, index: int, right: bool) -> dict[str, Any]:
     """What an arm answers: a text whose words differ from the other arms', hostile on two questions."""
     answer = index - 1 if right else index + 5
     text = f"{ASTRAL}The {name} arm counts back by one.\n\nThe answer is {answer}."
+    if index == 30:
+        text = text.replace(".\n\n", r": \[ x = \frac{70}{2} \] for $5." + "\n\n")
+        text = text.replace(str(answer), rf"\(\boxed{{{answer}}}\)")
     verdict = {"prediction": str(answer), "verdict": "right" if right else "wrong"}
     if index == 38:
         return {"question": HOSTILE, "response": HOSTILE, "prediction": HOSTILE, "verdict": "wrong"}
@@ -164,10 +167,6 @@ def ids(page: Page, listed: str) -> list[str]:
     return [element.get_attribute("data-id") or "" for element in page.locator(f"#{listed} > details").all()]
 
 
-def count(page: Page) -> str:
-    return page.locator("#rows-found").inner_text()
-
-
 def test_a_cell_lists_exactly_the_questions_that_p_is_made_of(opened: Callable[..., Page], run: Path) -> None:
     compared = json.loads((run / "metrics/compare.json").read_text())
     page = opened("#flips")
@@ -197,9 +196,23 @@ def test_both_answers_stand_beside_each_other_with_what_differs_and_what_decides
     assert "gold\n24" in page.locator("details[open]").inner_text()
 
 
+def test_formulas_are_drawn_and_their_source_can_be_read(opened: Callable[..., Page]) -> None:
+    page = opened("#rows?arm=filtered&open=student/filtered/heldout/heldout-30")
+    answer = page.locator("#rows-list details[open] pre").last
+    expect(answer.locator("math[display=block] mfrac > mn")).to_have_text(["70", "2"])
+    expect(answer.locator("mark.decides math menclose")).to_have_text("35")
+    assert "for $5." in answer.inner_text()
+    assert "frac" not in answer.inner_text()
+    page.get_by_role("button", name="LaTeX source").click()
+    expect(answer).to_contain_text("\\frac{70}{2}")
+    expect(answer.locator("mark.decides")).to_have_text("35")
+    page.click("#views a[data-view=flips]")
+    assert page.locator("#formulas").get_attribute("aria-pressed") == "true"
+
+
 def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callable[..., Page]) -> None:
     page = opened("#rows")
-    assert count(page) == "135 of 135 rows"
+    expect(page.locator("#rows-found")).to_have_text("135 of 135 rows")
     page.fill("#search", "FILTERED counts")
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^76 "))  # unfiltered too
     page.fill("#search", '"the filtered arm"')
@@ -207,13 +220,13 @@ def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callabl
     page.fill("#search", "/answer is (24|30)\\.$/")
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^4 "))
     page.click('[data-chip="arm:filtered"]')
-    assert count(page) == "1 of 135 rows"
+    expect(page.locator("#rows-found")).to_have_text("1 of 135 rows")
     assert page.locator('[data-chip="arm:base"] .count').inner_text() == "2"
     page.fill("#search", "/(/")
     expect(page.locator("#search-error")).to_have_text(re.compile(r"^Not a regular"))
     page.click("#clear")
     page.click('[data-chip="kind:rejected"]')
-    assert count(page) == "4 of 135 rows"
+    expect(page.locator("#rows-found")).to_have_text("4 of 135 rows")
     page.click("#clear")
     page.fill("#tokens-min", "100")
     expect(page.locator("#rows-found")).to_have_text(re.compile(r"^120 "))
@@ -223,7 +236,7 @@ def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callabl
     first = page.locator("#rows-list > details").first
     assert "train-11" in (first.get_attribute("data-key") or "")
     page.click('[data-chip="flag:differs_from_gold"]')
-    assert count(page) == "1 of 135 rows"
+    expect(page.locator("#rows-found")).to_have_text("1 of 135 rows")
     assert page.locator("#rows-list").inner_text().count("kept, not the gold answer") >= 1
     page.click("#clear")
     page.click('[data-chip="kind:preference"]')
@@ -346,7 +359,7 @@ def test_the_switches_change_language_and_theme_and_stay(opened: Callable[..., P
     page.click("#language")
     page.click("#theme")
     assert page.locator("#rows-view h1").inner_text() == "全部回答"
-    assert "135 条" in count(page)
+    expect(page.locator("#rows-found")).to_contain_text("135 条")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert page.locator("html").get_attribute("data-theme") == "dark"
@@ -364,6 +377,7 @@ def test_hostile_text_is_text_in_every_view(opened: Callable[..., Page]) -> None
     page.goto(page.url.split("#")[0] + "#flips?a=filtered&b=base&benchmark=heldout&cell=both_wrong")
     for index in (38, 39):
         page.locator(f'#flips-list > details[data-id="heldout-{index}"] > summary').click()
+        expect(page.locator(f'#flips-list > details[data-id="heldout-{index}"] pre').last).to_be_visible()
     assert page.locator("#flips-list pre").last.inner_text().endswith("{" * 1000)
     assert page.locator("#explorer img, #explorer script, #report-view img").count() == 0
     assert page.title() == title
@@ -386,7 +400,7 @@ def test_rows_without_room_lie_beside_the_page_and_load(opened: Callable[..., Pa
     page.click("#siblings")
     expect(page.locator("#status")).to_have_text("")
     page.click("#views a[data-view=rows]")
-    assert count(page) == "135 of 135 rows"
+    expect(page.locator("#rows-found")).to_have_text("135 of 135 rows")
     (small / "report/rows-1.js").unlink()
 
 

@@ -26,10 +26,12 @@ DEEPEST = 60
 CLOSING = {r"\(": r"\)", r"\[": r"\]", "$$": "$$", "$": "$"}
 DISPLAYED = (r"\[", "$$")
 DELIMITER = re.compile(r"\\\\|\\[()\[\]$]|\$\$?")
-# between dollars, words outside a command and its braces: an amount of money and what is said of it
-PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff]")
+# between dollars and without a command: an amount of money and what is said of it
+PROSE = re.compile(r"[A-Za-z]{3,}|[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff]")
+ESCAPED = re.compile(r"\\([$%&#_{}])")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+COMMAND = re.compile(r"\\[A-Za-z]")
 LINE_BREAK = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*[a-z]{2}\s*\]")  # with a height, which latex2mathml does not read
-COMMAND = re.compile(r"\\[A-Za-z]+(?:\s*\{[^{}]*\})*")
 # characters that hide or reorder text, and a command that latex2mathml did not know, which it gives as a name
 NOT_DRAWN = re.compile(
     r"[\\\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
@@ -46,6 +48,7 @@ ATTRIBUTES = {
     "mathvariant", "maxsize", "minsize", "movablelimits", "notation", "rowlines", "scriptlevel", "separator",
     "stretchy", "width",
 }
+CHILDREN = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 IGNORED = {"columnspacing", "display", "lspace", "mathcolor", "rowspacing", "rspace", "xmlns"}
 # fmt: on
 
@@ -99,10 +102,10 @@ def _found(text: str) -> Iterator[tuple[int, int, str, bool]]:
 
 
 def _is_formula(source: str, following: str) -> bool:
-    """Whether what stands between two dollars is no amount of money: pandoc's rule, and no words."""
+    """Whether what stands between two dollars is no amount of money: pandoc's rule, and no words without a command."""
     if source[0].isspace() or source[-1].isspace() or following.isdigit() or "\n\n" in source:
         return False
-    return not PROSE.search(COMMAND.sub("", source))
+    return bool(COMMAND.search(source)) or not PROSE.search(source)
 
 
 @lru_cache(maxsize=10_000)
@@ -110,6 +113,9 @@ def _tree(source: str, displayed: bool) -> Tree | None:
     """The MathML of a formula; None where it cannot be drawn."""
     from latex2mathml.converter import convert_to_element
 
+    braces = BRACE.findall(source)  # latex2mathml leaves a loose one out
+    if braces.count("{") != braces.count("}"):
+        return None
     try:
         tree = _element(convert_to_element(LINE_BREAK.sub(r"\\\\", source)), 0)
         _check_size(tree)
@@ -123,13 +129,13 @@ def _element(element: Element, depth: int) -> Tree:
     """An element with all in it; ValueError where it is none of a plain formula."""
     if element.tag not in TAGS or depth > DEEPEST:
         raise ValueError(element.tag)
-    text = html.unescape(element.text or "")
+    text = ESCAPED.sub(r"\1", html.unescape(element.text or ""))
     if NOT_DRAWN.search(text):
         raise ValueError(text)
     given = {name: value for name, value in element.attrib.items() if name not in IGNORED}
-    if not given.keys() <= ATTRIBUTES:
-        raise ValueError(", ".join(given))
     inside = [_element(child, depth + 1) for child in element]
+    if not given.keys() <= ATTRIBUTES or len(inside) != CHILDREN.get(element.tag, len(inside)):
+        raise ValueError(element.tag)
     if element.tag == "mrow" and len(inside) == 1 and not given:
         return inside[0]
     return [element.tag, *([given] if given else []), *([text] if text else []), *inside]
