@@ -127,9 +127,9 @@ def main(
     contamination = contamination_counts(hits, indexes, params.contamination)
     metrics = counts(collected) | ({"source": drawn.facts} if drawn.facts else {}) | {"contamination": contamination}
     metrics |= {"texts": texts(collected)}
-    write_rows(questions_path, collected.questions)
-    write_rows(heldout_path, collected.heldout)
-    write_rows(left_out_path, collected.left_out)
+    write_rows(questions_path, collected.questions, all_params.run.shard_rows)
+    write_rows(heldout_path, collected.heldout, all_params.run.shard_rows)
+    write_rows(left_out_path, collected.left_out, all_params.run.shard_rows)
     write_json(metrics_path, metrics)
     log.info(
         "collect: %d questions, %d held out, %d left out (%s)",

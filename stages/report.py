@@ -23,6 +23,7 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
+from stages.lib.files.shards import parts_of
 from stages.lib.page import (
     Answers,
     Dataset,
@@ -74,6 +75,8 @@ from stages.lib.rows.question import LeftOut, Question
 log = logging.getLogger("distillery.report")
 
 R = TypeVar("R", bound=Row)
+
+BLOCK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -443,12 +446,18 @@ def input_files(inputs: Inputs, names: list[str], datasets: list[str]) -> list[P
 
 
 def hash_files(paths: list[Path]) -> list[InputFile]:
-    """The files with their sha256."""
-    files = []
-    for path in paths:
+    """The files with their sha256; that of a data file is of all its rows, whether it is one file or a folder."""
+    return [InputFile(path.as_posix(), sha256_of(parts_of(path, "Run 'dvc repro' to rebuild it."))) for path in paths]
+
+
+def sha256_of(files: list[Path]) -> str:
+    """The hash of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
         with path.open("rb") as file:
-            files.append(InputFile(path.as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
-    return files
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from stages.lib.hygiene.contamination import (
 )
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.params import Params, ParamsError, Traces, TracesPreset, load_params, trace_preset_named
-from stages.lib.rows import DataError, read_rows, write_json, writing
+from stages.lib.rows import DataError, read_rows, write_json, writing_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.question import BenchmarkHit, Question
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, fits
@@ -83,11 +83,11 @@ def main(
     indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
-    with writing(rows_path) as rows, writing(left_out_path) as others:
+    most = params.run.shard_rows
+    with writing_rows(rows_path, most) as rows, writing_rows(left_out_path, most) as others:
         for answer in answers(table, schema, entry, sieve, tally):
             tally.add(answer)
-            file = rows if isinstance(answer, Distilled) else others
-            file.write(answer.model_dump_json().encode() + b"\n")
+            (rows if isinstance(answer, Distilled) else others).add(answer)
         tally.check(name)
     contamination = contamination_counts(sieve.hits, indexes, params.collect.contamination)
     write_json(metrics_path, tally.metrics() | {"contamination": contamination})
