@@ -269,7 +269,7 @@ def test_convert_and_filter_write_the_same_bytes_in_parts(
 def test_a_lost_part_of_a_sharegpt_dataset_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "few"
     turn = {"conversations": [{"from": "user", "value": "1 + 1"}, {"from": "assistant", "value": "2"}]}
-    with writing_parts(folder / "few.json", 2, Form(b"[", b",", b"", b"]")) as parts:
+    with writing_parts(folder / "few.json", 2, Form(b"[", b",", b"]")) as parts:
         for _ in range(5):
             parts.add(json.dumps(turn).encode())
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}

@@ -3,7 +3,7 @@
 with writing(Path("metrics/filter.json")) as file:       # one file
     file.write(b"{}")
 with writing_parts(Path("data/x.jsonl"), 100_000) as parts:   # a data file: one, or a folder of parts (shards.py)
-    parts.add(b'{"id": "x-0"}')
+    parts.add(b'{"id": "x-0"}\\n')
 """
 
 import os

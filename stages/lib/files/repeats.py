@@ -1,4 +1,4 @@
-"""Which of many hashes occur more than once: 8 bytes of memory for each of the first million, then of the disk.
+"""Which of many hashes occur more than once: 8 bytes of memory for each of the first half million, then of the disk.
 
 repeats = Repeats()
 repeats.add(hash("q0#0"))
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-IN_MEMORY = 2**20  # hashes
+IN_MEMORY = 2**19  # hashes
+BLOCK = 2**16  # hashes that are read at once
 SMALL = 2**13  # so many are sorted in less time than numpy takes to import
 
 
@@ -31,34 +32,39 @@ class Repeats:
         """Add a hash."""
         self._latest.append(value)
         if len(self._latest) == IN_MEMORY:
-            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115
-            self._latest.tofile(self._file)
-            self._in_file += IN_MEMORY
-            self._latest = array("q")
+            self._spill()
 
     def found(self) -> set[int]:
         """The hashes that were added more than once."""
-        if self._in_file or len(self._latest) > SMALL:
-            return self._found_by_numpy()
-        return {first for first, second in pairwise(sorted(self._latest)) if first == second}
-
-    def _found_by_numpy(self) -> set[int]:
-        """The file is read once for each million of hashes; of equal remainders, all are in memory at once."""
-        import numpy as np
-
-        passes, found = 1 + self._in_file // IN_MEMORY, set[int]()
-        for remainder in range(passes):
-            alike = [block[block % passes == remainder] for block in self._blocks()]
-            ordered = np.sort(np.concatenate(alike))
-            found.update(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-        return found
-
-    def _blocks(self) -> "Iterator[NDArray[np.int64]]":
-        import numpy as np
-
         if self._file:
-            self._file.seek(0)
-        for _ in range(0, self._in_file, IN_MEMORY):
-            assert self._file
-            yield np.frombuffer(self._file.read(8 * IN_MEMORY), np.int64)
-        yield np.array(self._latest, np.int64)
+            self._spill()
+            return set().union(*self._found_in_file(self._file))
+        if len(self._latest) <= SMALL:
+            return {first for first, second in pairwise(sorted(self._latest)) if first == second}
+        import numpy as np
+
+        return _repeated(np.array(self._latest))
+
+    def _spill(self) -> None:
+        self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115
+        self._latest.tofile(self._file)
+        self._in_file += len(self._latest)
+        self._latest = array("q")
+
+    def _found_in_file(self, file: BinaryIO) -> Iterator[set[int]]:
+        """The file is read once for each IN_MEMORY of its hashes; those of one remainder are compared at once."""
+        import numpy as np
+
+        passes = -(-self._in_file // IN_MEMORY)
+        for remainder in range(passes):
+            file.seek(0)
+            alike = []
+            while block := file.read(8 * BLOCK):
+                hashes = np.frombuffer(block, np.int64)
+                alike.append(hashes[hashes % passes == remainder])
+            yield _repeated(np.concatenate(alike))
+
+
+def _repeated(hashes: "NDArray[np.int64]") -> set[int]:
+    hashes.sort()
+    return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())

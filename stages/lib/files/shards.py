@@ -6,7 +6,7 @@
     data/distilled.jsonl/part-00002-of-00003.jsonl
 
     with writing_parts(Path("data/distilled.jsonl"), 100_000) as parts:
-        parts.add(b'{"id": "x-0"}')
+        parts.add(b'{"id": "x-0"}\n')
     parts_of(Path("data/distilled.jsonl"), advice)       # its files, in their order
 
 The layout depends on the number of rows and on ``shard_rows`` alone. After each SAME_SIZE parts the next ones are twice
@@ -34,15 +34,14 @@ PARTS = "parts"  # the folder in the temporary one
 
 @dataclass(frozen=True)
 class Form:
-    """What stands around the rows of a file: before the first, between two, after each, and after the last."""
+    """What stands around the rows of a file: before the first, between two, and after the last."""
 
     begin: bytes = b""
     between: bytes = b""
-    after: bytes = b""
     end: bytes = b""
 
 
-LINES = Form(after=b"\n")  # JSONL
+LINES = Form()  # JSONL: a row comes with the end of its line
 
 
 def parts_of(path: Path, advice: str) -> list[Path]:
@@ -129,12 +128,12 @@ class Parts:
         self._begin()
 
     def add(self, row: bytes) -> None:
-        """Add a row: the bytes of its JSON."""
+        """Add a row: the bytes of its JSON, with the end of its line if the form has none between rows."""
         if self._rows == self._room:
             self.end()
             self.close()
             self._begin()
-        self._file.write((self._form.between if self._rows else b"") + row + self._form.after)
+        self._file.write(self._form.between + row if self._rows else row)
         self._rows += 1
 
     def end(self) -> None:

@@ -122,7 +122,7 @@ class RowWriter:
 
     def add(self, row: Row) -> None:
         """Add a row."""
-        self._parts.add(row.model_dump_json().encode())
+        self._parts.add(row.model_dump_json().encode() + b"\n")
         self.count += 1
 
 
