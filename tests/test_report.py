@@ -784,6 +784,21 @@ def test_a_broken_input_is_one_line(
     assert "Run 'dvc repro " in said
 
 
+def test_of_a_file_in_parts_the_page_shows_the_first_and_counts_all(
+    run: Path, page: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = page(run)
+    path = run / "data/rejected.jsonl"
+    write_rows(path, list(read_rows(path, Rejected, "")), 3)
+    parted = page(run)
+    assert f"{path}: the page shows the first 3 of 4 rows" in caplog.text
+    (remark,) = set(re.findall(r"The page shows the first (\d+) of (\d+) answers", parted))
+    assert remark == ("11", "12")
+    hashes = [re.findall(r"\b[0-9a-f]{64}\b", each) for each in (whole, parted)]
+    assert hashes[0]
+    assert hashes[0] == hashes[1], "the rows are the same, whatever the layout"
+
+
 def test_files_of_different_runs_make_no_page(
     made_run: Callable[..., Path], refuses: Callable[..., str], arguments: Callable[..., list[object]]
 ) -> None:

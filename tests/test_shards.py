@@ -1,16 +1,19 @@
 """The layout of data files: one file or a folder of parts, read back to the byte, and refused when a part is lost."""
 
+import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
-from ruamel.yaml import YAML
 
-from stages import convert, filter
+from stages import filter
 from stages.lib.files import DataError
 from stages.lib.files.repeats import IN_MEMORY, Repeats
 from stages.lib.files.shards import SAME_SIZE, Form, part_rows, parts_of, writing_parts
@@ -35,7 +38,7 @@ def bytes_of(path: Path) -> bytes:
     return b"".join(part.read_bytes() for part in parts_of(path, ADVICE))
 
 
-def names(path: Path) -> list[str]:
+def names_of(path: Path) -> list[str]:
     return sorted(each.name for each in path.iterdir())
 
 
@@ -47,13 +50,13 @@ def test_rows_are_read_back_and_only_a_file_of_more_than_shard_rows_is_a_folder(
     assert path.is_file() == (count <= 10)
     assert read(path) == questions(count)
     assert bytes_of(path) == plain.read_bytes(), "the parts one after the other are the file"
-    assert names(tmp_path) == ["plain.jsonl", "rows.jsonl"]
+    assert names_of(tmp_path) == ["plain.jsonl", "rows.jsonl"]
 
 
 def test_parts_are_numbered_and_say_how_many_there_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, questions(25), 10)
-    assert names(path) == [f"part-0000{number}-of-00003.jsonl" for number in range(3)]
+    assert names_of(path) == [f"part-0000{number}-of-00003.jsonl" for number in range(3)]
     assert [len(part.read_bytes().splitlines()) for part in parts_of(path, ADVICE)] == [10, 10, 5]
 
 
@@ -66,14 +69,14 @@ def test_long_files_have_hundreds_of_parts_at_most(tmp_path: Path) -> None:
     assert sum(sizes) > 600_000_000
     path = tmp_path / "rows.jsonl"
     write_rows(path, questions(450), 1)
-    assert len(names(path)) == SAME_SIZE + (450 - SAME_SIZE) // 2
+    assert len(names_of(path)) == SAME_SIZE + (450 - SAME_SIZE) // 2
     assert read(path) == questions(450)
 
 
 def test_a_part_that_is_missing_is_named_before_a_row_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, questions(25), 10)
-    for name in names(path):
+    for name in names_of(path):
         content = (path / name).read_bytes()
         (path / name).unlink()
         with pytest.raises(DataError) as error:
@@ -149,7 +152,7 @@ def test_a_folder_takes_the_place_of_a_file_and_the_other_way_round(tmp_path: Pa
     write_rows(path, questions(before), 10)
     write_rows(path, questions(after), 10)
     assert read(path) == questions(after)
-    assert names(tmp_path) == ["rows.jsonl"]
+    assert names_of(tmp_path) == ["rows.jsonl"]
 
 
 def test_a_link_into_the_cache_of_dvc_is_replaced_and_what_it_names_stays(tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ def test_a_writing_that_fails_leaves_what_was_there(tmp_path: Path, before: int)
     with pytest.raises(KeyboardInterrupt):
         failing()
     assert read(path) == questions(before)
-    assert names(tmp_path) == ["rows.jsonl"]
+    assert names_of(tmp_path) == ["rows.jsonl"]
 
 
 def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
@@ -235,35 +238,48 @@ def test_the_library_datasets_reads_both_layouts(tmp_path: Path, monkeypatch: py
         assert found["id"][:] == expected
 
 
-@pytest.fixture
-def few_rows_a_part(tmp_path: Path) -> Path:
-    """The committed params with four rows in a part."""
-    yaml = YAML()
-    params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["run"]["shard_rows"] = 4
-    path = tmp_path / "sharded.yaml"
-    yaml.dump(params, path)
-    return path
+STAGES: dict[str, dict[str, str]] = {  # the files of each, by option
+    "collect": {"questions": "collected.jsonl", "heldout": "heldout.jsonl", "left-out": "left_out.jsonl"},
+    "difficulty": {"collected": "collected.jsonl", "questions": "questions.jsonl", "too-easy": "too_easy.jsonl"},
+    "distill": {"questions": "questions.jsonl", "distilled": "distilled.jsonl", "failures": "failures.jsonl"},
+    "filter": {"distilled": "distilled.jsonl"}
+    | {name: f"{name}.jsonl" for name in ("filtered", "rejected", "control", "disagreements")},
+    "convert": {"rows": "filtered.jsonl", "out": "filtered", "lengths": "lengths.csv"},
+    "traces": {"heldout": "heldout.jsonl", "rows": "own.jsonl", "left-out": "own_left_out.jsonl"},
+}
 
 
-def test_convert_and_filter_write_the_same_bytes_in_parts(
-    runs: Callable[..., Result], distilled_file: Callable[..., Path], tmp_path: Path, few_rows_a_part: Path
+def traces_of(table: Path) -> dict[str, Any]:
+    """The params of a table of eleven traces, which is written."""
+    rows = [{"question": f"{number} + 2?", "text": "<think>I add.</think>It is 9."} for number in range(11)]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"form": "tagged", "question": "question", "text": "text", "correct": []}
+    source = {"kind": "file", "path": str(table), "columns": columns, "gold": None, "model": "other"}
+    return {"own": {"source": source, "where": {}, "first": None, "samples_per_question": None}}
+
+
+@pytest.mark.heavy
+def test_the_stages_before_the_training_write_and_read_the_same_bytes_in_parts(
+    runs: Callable[..., Result], project_params: Callable[..., Path], tmp_path: Path
 ) -> None:
-    rows = distilled_file(*({"id": f"q{number}"} for number in range(11)))
-    outs: dict[str, tuple[bytes, ...]] = {}
-    for name, params in (("whole", ROOT / "params.yaml"), ("parts", few_rows_a_part)):
-        folder = tmp_path / name
-        files = {key: folder / f"{key}.jsonl" for key in ("filtered", "rejected", "control", "disagreements")}
-        options = [part for key, path in files.items() for part in (f"--{key}", path)]
-        runs(filter.main, "--distilled", rows, *options, "--metrics", folder / "filter.json", "--params", params)
-        paths = ["--metrics", folder / "convert.json", "--lengths", folder / "lengths.csv"]
-        runs(convert.main, "--rows", files["filtered"], "--out", folder / "filtered", *paths, "--params", params)
-        metrics = [(folder / each).read_bytes() for each in ("filter.json", "convert.json", "lengths.csv")]
-        outs[name] = (*map(bytes_of, files.values()), *metrics)
-        assert (folder / "filtered.jsonl").is_dir() == (name == "parts")
-        assert (folder / "filtered" / "filtered.json").is_dir() == (name == "parts")
-    assert outs["whole"] == outs["parts"]
-    assert read_dataset(tmp_path / "parts" / "filtered") == read_dataset(tmp_path / "whole" / "filtered")
+    changes = {"collect.train_size": 22, "collect.heldout_size": 6, "traces": traces_of(tmp_path / "table.jsonl")}
+    more = {"distill": ("--store", tmp_path / "answers.jsonl"), "traces": ("--name", "own")}
+    folders = {most: tmp_path / str(most) for most in (1000, 4)}
+    for most, folder in folders.items():
+        params = project_params(changes | {"run.shard_rows": most})
+        for stage, files in STAGES.items():
+            command = importlib.import_module(f"stages.{stage}").main
+            options = [part for name, file in files.items() for part in (f"--{name}", folder / file)]
+            options += ["--metrics", folder / f"{stage}.json", "--params", params]
+            runs(command, *options, *more.get(stage, ()))
+    names = [name for name in names_of(folders[4]) if name != "filtered"]
+    assert names == [name for name in names_of(folders[1000]) if name != "filtered"]
+    for name in names:
+        assert bytes_of(folders[4] / name) == (folders[1000] / name).read_bytes(), name
+    long = {"collected", "control", "distilled", "filtered", "heldout", "own", "questions", "rejected"}
+    assert {path.stem for path in folders[4].glob("*.jsonl") if path.is_dir()} == long
+    assert len(names_of(folders[4] / "filtered" / "filtered.json")) > 1
+    assert read_dataset(folders[4] / "filtered") == read_dataset(folders[1000] / "filtered")
 
 
 def test_a_lost_part_of_a_sharegpt_dataset_is_named(tmp_path: Path) -> None:
@@ -290,3 +306,42 @@ def test_a_lost_part_stops_a_stage_with_one_line(
     rows.rename(folder / "part-00000-of-00002.jsonl")
     line = refuses(filter.main, *filter_arguments(folder))
     assert line == f"{folder}: part-00001-of-00002.jsonl is missing. Run 'dvc repro distill' to rebuild it."
+
+
+PIPELINE = """\
+stages:
+  rows:
+    cmd: {python} -c "{code}" rows.jsonl count
+    deps: [count]
+    outs: [rows.jsonl]
+"""
+WRITE = (
+    "import sys; from pathlib import Path; from stages.lib.rows import write_rows; "
+    "from stages.lib.rows.question import Question; "
+    "write_rows(Path(sys.argv[1]), (Question(id=str(n), question='?', answer='1') "
+    "for n in range(int(Path(sys.argv[2]).read_text()))), 10)"
+)
+
+
+@pytest.mark.heavy
+def test_dvc_sees_one_output_whether_it_is_a_file_or_a_folder(tmp_path: Path) -> None:
+    def dvc(*words: str) -> str:
+        command = [sys.executable, "-m", "dvc", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
+        return done.stdout
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    dvc("init", "--no-scm", "-q")
+    (tmp_path / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable, code=WRITE))
+    path, counts = tmp_path / "rows.jsonl", tmp_path / "count"
+    for count in (5, 25, 8):
+        counts.write_text(str(count))
+        dvc("repro", "-q")
+        assert len(read(path)) == count
+        assert path.is_dir() == (count > 10)
+        assert "up to date" in dvc("status")
+    counts.write_text("25")
+    dvc("repro", "-q")
+    shutil.rmtree(path)
+    dvc("checkout", "-q")
+    assert [row.id for row in read(path)] == [str(number) for number in range(25)], "restored from the cache"
