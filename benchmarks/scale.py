@@ -57,21 +57,23 @@ class Measured:
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
 @click.option("--rows", default="10000,100000,1000000", show_default=True, help="How many, separated by commas.")
 @click.option("--shard-rows", default=100_000, show_default=True, help="Rows of a part.")
-def main(rows: str, shard_rows: int) -> None:
+@click.option("--last", default="convert", show_default=True, type=click.Choice(list(OUTS)), help="The last stage.")
+def main(rows: str, shard_rows: int, last: str) -> None:
     click.echo(f"{machine()}\n")
     counts = [int(count) for count in rows.split(",")]
-    chain(WARM_UP, shard_rows)
-    found = {count: chain(count, shard_rows) for count in counts}
-    click.echo(table(HEADS, [found[count][stage].cells() for stage in OUTS for count in counts]))
-    for stage in OUTS if len(counts) > 1 else ():
+    stages = list(OUTS)[: list(OUTS).index(last) + 1]
+    chain(WARM_UP, shard_rows, stages)
+    found = {count: chain(count, shard_rows, stages) for count in counts}
+    click.echo(table(HEADS, [found[count][stage].cells() for stage in stages for count in counts]))
+    for stage in stages if len(counts) > 1 else ():
         before, most = (found[count][stage] for count in counts[-2:])
         slope = (most.used.peak_mb - before.used.peak_mb) * 1e6 / (most.rows - before.rows)
         ratio = most.used.peak_mb / before.used.peak_mb
         click.echo(f"{stage}: {ratio:.2f} times the memory for {most.rows:,} rows, {slope:.0f} bytes a row")
 
 
-def chain(count: int, shard_rows: int) -> dict[str, Measured]:
-    """Each stage on this many rows. What an earlier call left is removed."""
+def chain(count: int, shard_rows: int, stages: list[str]) -> dict[str, Measured]:
+    """These stages on this many rows. What an earlier call left is removed."""
     folder = FOLDER / str(count)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "store").mkdir(parents=True)
@@ -80,7 +82,7 @@ def chain(count: int, shard_rows: int) -> dict[str, Measured]:
     (folder / ".cache" / "students").symlink_to(FOLDER / "students")
     write_params(folder / "params.yaml", count, shard_rows)
     found = {}
-    for stage in OUTS:
+    for stage in stages:
         if stage == "distill":  # a process's peak includes that of the one that starts it, so this one stays small
             measured([sys.executable, "-c", FILL, str(folder)], folder / "fill.log")
         found[stage] = Measured(stage, count, run(stage, folder), sizes(stage, folder))
