@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from stages import filter
-from stages.lib.files import DataError
+from stages.lib.files import DataError, temporary_name
 from stages.lib.files.repeats import IN_MEMORY, Repeats
 from stages.lib.files.shards import SAME_SIZE, Form, part_rows, parts_of, writing_parts
 from stages.lib.rows import read_rows, write_rows, writing_rows
@@ -194,6 +194,23 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path: Path) -> None
     assert not path.exists()
     write_rows(path, questions(25), 10)
     assert read(path) == questions(25)
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    left = temporary_name(path) / "parts"
+    left.mkdir(parents=True)
+    (left / "7").write_text("half a row")
+    write_rows(path, questions(25), 10)
+    assert read(path) == questions(25)
+    assert names_of(tmp_path) == ["rows.jsonl"]
+
+
+def test_a_name_without_a_suffix_has_parts_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    for count in (25, 15):
+        write_rows(path, questions(count), 10)
+        assert read(path) == questions(count)
 
 
 def test_a_folder_of_other_files_is_never_replaced(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from typing import BinaryIO
 from stages.lib.files import DataError, is_device, named_errors, sync, temporary_name, writing
 
 SAME_SIZE = 200  # parts, after which parts are twice as long
-PART = re.compile(r"part-\d{5}-of-(\d{5})\.\w+")
+PART = re.compile(r"part-\d{5}-of-(\d{5})(\.\w+)?")
 PARTS = "parts"  # the folder in the temporary one
 
 
@@ -82,7 +82,7 @@ def check_part(files: Sequence[Path], part: int, rows: int, first: int, advice: 
     """DataError where a part has not the rows that it was written with, as ``first``, the rows of part 0, tells."""
     full = part_rows(part, first)
     if len(files) > 1 and not (0 < rows <= full if part == len(files) - 1 else 0 < rows == full):
-        raise DataError(f"{files[part]}: {rows} rows, where {full} were written. {advice}")
+        raise DataError(f"{files[part]}: {rows} rows, where {full or 'some'} were written. {advice}")
 
 
 def lines_of_first_part(path: Path, advice: str) -> int | None:
@@ -96,7 +96,7 @@ def lines_of_first_part(path: Path, advice: str) -> int | None:
 
 def part_rows(number: int, shard_rows: int) -> int:
     """How many rows the part of this number, from 0, has room for."""
-    return shard_rows << number // SAME_SIZE
+    return shard_rows << (number // SAME_SIZE)
 
 
 @contextmanager
@@ -115,13 +115,13 @@ def writing_parts(path: Path, shard_rows: int | None, form: Form = LINES) -> Ite
             parts.end()
         return
     folder = temporary_name(path)
-    (folder / PARTS).mkdir(parents=True)
-    parts = Parts(lambda number: (folder / PARTS / str(number)).open("wb"), shard_rows, form)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process with this number that was killed
     try:
+        (folder / PARTS).mkdir(parents=True)
+        parts = Parts(lambda number: (folder / PARTS / str(number)).open("wb"), shard_rows, form)
         with named_errors(path), closing(parts):
             yield parts
             parts.end()
-            parts.close()
         _name_parts(folder / PARTS, parts.begun, path.suffix)
         _replace(folder, path)
     finally:
