@@ -105,7 +105,8 @@ trackers: setup ## install the trackers that run.report_to can name into .venv (
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
-	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
+	@python -m stages.lib.record
+	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html. With the cost, versions and hashes of this run: report/run.html"
 
 ##@ The pipeline
 check: setup ## validate params.yaml
