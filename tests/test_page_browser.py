@@ -210,6 +210,15 @@ def test_formulas_are_drawn_and_their_source_can_be_read(opened: Callable[..., P
     assert page.locator("#formulas").get_attribute("aria-pressed") == "true"
 
 
+def test_a_number_is_rounded_as_in_the_tables_which_python_wrote(opened: Callable[..., Page]) -> None:
+    page = opened("")
+    source = (ROOT / "stages/lib/page/assets/words.js").read_text(encoding="utf-8")
+    (function,) = re.findall(r"^function rounded.*?^}", source, re.MULTILINE | re.DOTALL)
+    values = [6.25, 6.35, 6.75, 0.05, 0.15, 62.5, 12.25, 99.95, 0.0]
+    found = page.evaluate(f"{json.dumps(values)}.map((value) => ({function})(value, 1))")
+    assert found == [f"{value:.1f}" for value in values]
+
+
 def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callable[..., Page]) -> None:
     page = opened("#rows")
     expect(page.locator("#rows-found")).to_have_text("135 of 135 rows")
