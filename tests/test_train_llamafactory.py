@@ -123,6 +123,10 @@ def test_another_node_waits_for_the_checkpoint_that_node_0_resumes_from(
     external.see_checkpoint(job(), joined(40))
     assert not writing.is_alive()
     monkeypatch.setattr(external, "LISTED_S", 0.0)
+    (tmp_path / "output" / "checkpoint-60").mkdir()  # begun, and removed on node 0: LLaMA-Factory would take it
+    with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-60 in .* resumes from checkpoint-40\."):
+        external.see_checkpoint(job(), joined(40))
+    (tmp_path / "output" / "checkpoint-60").rmdir()
     with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-40 in .* resumes from none"):
         external.see_checkpoint(job(), joined(None))
 

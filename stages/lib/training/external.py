@@ -228,20 +228,22 @@ def join(
 
 
 def see_checkpoint(job: Job, training: Joined) -> None:
-    """Wait until this node sees the checkpoint that node 0 resumes from, which its program looks for by itself.
+    """Wait until this node sees the checkpoint that node 0 resumes from, whole and as the newest one of any kind.
 
-    TrainingError if it sees another one after ``LISTED_S``.
+    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``.
     """
-    wanted = training.checkpoint and training.checkpoint.name
+    output, wanted = training.scratch / "output", training.checkpoint and training.checkpoint.name
     until = time.monotonic() + LISTED_S
-    while (seen := newest_checkpoint(training.scratch / "output")) is None or seen.name != wanted:
-        if seen is None and wanted is None:
+    while True:
+        newest = max(output.glob("checkpoint-*"), key=step_of, default=None)
+        seen = newest and newest.name
+        if seen == wanted and newest == newest_checkpoint(output):
             return
         if time.monotonic() > until:
             raise TrainingError(
-                f"train: {job.name}: node {job.nodes.rank} sees {seen.name if seen else 'no checkpoint'} in "
-                f"{training.scratch / 'output'}, and node 0 resumes from {wanted or 'none'}. Put the project on a disk "
-                "that all nodes share, or remove that folder on this node."
+                f"train: {job.name}: node {job.nodes.rank} sees {seen or 'no checkpoint'} in {output}, and node 0 "
+                f"resumes from {wanted or 'none'}. Start the training again on all nodes; a disk that they do not "
+                "share needs run.checkpoint_steps: null."
             )
         time.sleep(1)
 
