@@ -35,7 +35,6 @@ from typing import Any
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.logprobs.answers import writing_logprobs
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
@@ -318,6 +317,8 @@ def outcome(
 
 def write_logprobs(calls: PlannedCalls, store: AnswerStore, params: Distill, path: Path) -> dict[str, Any]:
     """The probabilities of the tokens of all usable answers; the counts for the metrics, where they were asked for."""
+    from stages.lib.logprobs.answers import writing_logprobs  # imports pyarrow
+
     without = 0
     with writing_logprobs(path) as file:
         for question, sample, request in calls if params.logprobs else ():

@@ -606,6 +606,7 @@ def test_answers_are_not_written_to_a_file_that_was_replaced(tmp_path: Path) -> 
 
 @pytest.mark.heavy
 def test_a_hundred_thousand_keys_take_two_megabytes() -> None:
+    Index().neighbours()  # loads numpy
     tracemalloc.start()
     index = Index()
     for number in range(100_000):

@@ -12,11 +12,10 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.command import DistilleryError
@@ -59,7 +58,7 @@ def read_rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
     for row in _rows(path, model, rebuild):
         hashes.append(hash(row.key))
         yield row
-    repeated = _repeated(np.array(hashes, np.int64))
+    repeated = {first for first, second in pairwise(sorted(hashes)) if first == second}
     if repeated:
         _refuse_repeated_keys(path, model, rebuild, repeated)
 
@@ -77,11 +76,6 @@ def _rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
         for number, line in enumerate(lines, start=1):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             yield parse_row(text, model, f"{path}:{number}", rebuild)
-
-
-def _repeated(hashes: NDArray[np.int64]) -> set[int]:
-    ordered = np.sort(hashes)
-    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
 
 
 def _refuse_repeated_keys(path: Path, model: type[R], rebuild: str, hashes: set[int]) -> None:
