@@ -56,6 +56,7 @@ REBUILD = f"Run 'dvc repro difficulty' to rebuild it; or {UNPROTECT}, and correc
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
 UNUSABLE = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received and stored
 NOT_ASKED = "not_asked"
+QUESTION = set(Question.model_fields)
 
 
 @click.command(help="Ask the teacher every question; answers in the store are not asked for again.")
@@ -284,7 +285,7 @@ def write_outcomes(
                         raise calls.changed()
                     tally.add(row, usage, received)
                     file = distilled if isinstance(row, Distilled) else failures
-                    file.write(row.model_dump_json().encode() + b"\n")
+                    file.write(row.line())
                 check_failures(tally, params.distill)
         except TeacherError as error:  # the failures are written, so that the user can read them
             refusal = error
@@ -296,7 +297,7 @@ def outcome(
     question: Question, sample: int, request: dict[str, Any], store: AnswerStore, result: AskResult
 ) -> tuple[Distilled | Failure, dict[str, Any]]:
     """The row of one call, and the usage of its received answer."""
-    fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
+    fields = question.model_dump(include=QUESTION) | {"sample": sample}
     try:
         answer = answer_that_counts(request, store)
     except KeyError:

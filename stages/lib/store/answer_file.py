@@ -155,6 +155,7 @@ class AnswerFile:
 
     def __init__(self, path: Path, descriptor: int, flags: int = os.O_RDONLY, reads_afresh: bool = False) -> None:
         self._path = path
+        self._hosts_folder = hosts_folder(path)
         self._parts = [_Part(path, descriptor, flags)]
         self._index = Index()
         self._aliases: dict[str, str] = {}  # names of endpoints by their former ones
@@ -233,7 +234,7 @@ class AnswerFile:
     def _list_parts(self) -> None:
         """Open the hosts' files that are new."""
         try:
-            changed = hosts_folder(self._path).stat().st_mtime_ns
+            changed = self._hosts_folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
             return
         now = time.monotonic()
