@@ -42,6 +42,7 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
+COLLECT_S = 0.02  # that an answer waits for others to be written with it
 
 
 def default_path() -> Path:
@@ -134,7 +135,7 @@ class AnswerStore(AnswerFile):
             self._waiting.append(record)
             self._own.add(bytes.fromhex(key))
             if self._group is None or self._group.done():
-                self._group = asyncio.create_task(asyncio.to_thread(self._write_group))
+                self._group = asyncio.create_task(self._collect_group())
             group = self._group
         try:
             error = (await asyncio.shield(group))[place]
@@ -226,6 +227,11 @@ class AnswerStore(AnswerFile):
     def _own_journal(self) -> Journal:
         """The file of this host, which no other host writes to."""
         return Journal(hosts_folder(self._path) / f"{self._hosts.presence.host}{OF_A_HOST}")
+
+    async def _collect_group(self) -> list[OSError | None]:
+        """Wait for more records, so that a busy run has few groups, and write them."""
+        await asyncio.sleep(COLLECT_S)
+        return await asyncio.to_thread(self._write_group)
 
     def _write_group(self) -> list[OSError | None]:
         """Write the waiting records with one fsync; return for each the error, or None."""
