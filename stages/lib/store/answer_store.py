@@ -42,7 +42,7 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
-COLLECT_S = 0.02  # that an answer waits for others to be written with it
+COLLECT_S = 0.05  # that an answer waits for others to be written with it
 
 
 def default_path() -> Path:
