@@ -56,7 +56,6 @@ REBUILD = f"Run 'dvc repro difficulty' to rebuild it; or {UNPROTECT}, and correc
 KINDS_VARIABLE = "DISTILLERY_RETRY_KINDS"
 UNUSABLE = ("cut_off", "empty_reasoning", "empty_response", "not_finished", "refused")  # received and stored
 NOT_ASKED = "not_asked"
-QUESTION = set(Question.model_fields)
 
 
 @click.command(help="Ask the teacher every question; answers in the store are not asked for again.")
@@ -123,13 +122,13 @@ class PlannedCalls:
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, sample number, request. DataError where the file is invalid or empty."""
-        question = None
+        question, asked = None, asked_logprobs(self._params)
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
             messages = question.messages(self._prompt.replace("{question}", question.question))
             for sample in range(self._params.samples_per_question):
                 request = chat_request(self._identity, self._params.teacher, messages, sample)
-                yield question, sample, request | asked_logprobs(self._params)
+                yield question, sample, request | asked
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
@@ -297,7 +296,7 @@ def outcome(
     question: Question, sample: int, request: dict[str, Any], store: AnswerStore, result: AskResult
 ) -> tuple[Distilled | Failure, dict[str, Any]]:
     """The row of one call, and the usage of its received answer."""
-    fields = question.model_dump(include=QUESTION) | {"sample": sample}
+    fields = vars(question) | {"sample": sample}
     try:
         answer = answer_that_counts(request, store)
     except KeyError:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -42,8 +42,7 @@ PART_BITS = 44  # of a position, for the offset within a file; the bits above th
 SAME_TIME_S = 0.1  # two changes of a folder may have one time
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(NamedTuple):
     """A received body. ``served_by``: which of several servers gave it; ``at``: when it came to a host's own file."""
 
     body: bytes
