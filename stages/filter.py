@@ -337,7 +337,7 @@ def _share(count: int, of: int) -> dict[str, float | None]:
 
 def _write(file: BinaryIO, *rows: Filtered) -> None:
     for row in rows:
-        file.write(row.model_dump_json().encode() + b"\n")
+        file.write(row.line())
 
 
 if __name__ == "__main__":

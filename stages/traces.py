@@ -87,7 +87,7 @@ def main(
         for answer in answers(table, schema, entry, sieve, tally):
             tally.add(answer)
             file = rows if isinstance(answer, Distilled) else others
-            file.write(answer.model_dump_json().encode() + b"\n")
+            file.write(answer.line())
         tally.check(name)
     contamination = contamination_counts(sieve.hits, indexes, params.collect.contamination)
     write_json(metrics_path, tally.metrics() | {"contamination": contamination})

@@ -14,13 +14,12 @@ import importlib
 import logging
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from stages.lib.command import Interrupted, stopping_loop_on_signals
 from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
@@ -42,6 +41,7 @@ log = logging.getLogger("distillery.asking")
 SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
+COLLECT_S = 0.05  # that an answer waits for others, to be written with them: a fsync costs more than an answer
 YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -101,13 +101,13 @@ class Plan:
     stored_cost: float
     highest_cost: float | None
     prompt_bytes: int  # of the missing calls
-    prefixes: NDArray[np.uint64]  # of the keys of the missing calls, sorted
+    prefixes: "array[int]"  # of the keys of the missing calls, sorted
 
     def lacks(self, key: str) -> bool:
         """Whether the answer to a key was missing."""
         found = prefix(key)
-        place = int(self.prefixes.searchsorted(np.uint64(found)))
-        return place < len(self.prefixes) and int(self.prefixes[place]) == found
+        place = bisect_left(self.prefixes, found)
+        return place < len(self.prefixes) and self.prefixes[place] == found
 
 
 def identity_of(model: Teacher) -> str:
@@ -195,9 +195,8 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Iterate over all requests once, before any call; with a price, also sum up the cost of the stored answers."""
-    nothing = np.empty(0, np.uint64)
-    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=nothing)
-    missing = array("Q")  # two questions with the same text share one answer
+    missing = array("Q")
+    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=missing)
     for request in requests():
         plan.calls += 1
         key = request_key(request)
@@ -210,7 +209,8 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
                 plan.stored += 1
                 plan.stored_cost += paid
                 plan.highest_cost = max(plan.highest_cost or 0.0, paid)
-    plan.prefixes = np.unique(np.frombuffer(missing, dtype=np.uint64)) if missing else nothing
+    # two questions with the same text share one answer
+    plan.prefixes = array("Q", (key for key, _ in groupby(sorted(missing))))
     plan.missing = len(plan.prefixes)
     return plan
 
@@ -399,7 +399,7 @@ class _Asking:
         # the request names the address in params; where run.endpoints names others, the record names the server too
         server = endpoint.base_url if self._names_servers else None
         try:
-            await self._store.put(key, request, body, server)
+            await self._store.put(key, request, body, server, within_s=COLLECT_S)
             self._count(answer)
         except Exception as error:
             await self._fail(error)
