@@ -500,19 +500,27 @@ def test_single_calls_to_a_named_endpoint_do_not_buy_what_is_in_a_batch(
     limits = {"concurrency": None, "requests_per_minute": None, "tokens_per_minute": None}
     servers = [{"base_url": server.base_url, "weight": 1.0, "key_variable": None} | limits]
     left_open.settings["run.endpoints.teacher"] = {"name": "my-teacher", "aliases": [], "servers": servers}
-    before = len(server.calls)
-    assert left_open.refused().startswith("distill: 10 of the missing answers are in batch_0, at the server. ")
-    assert len(server.calls) == before
-
-
-def test_single_calls_do_not_buy_what_is_in_a_batch(left_open: DistillRunner, server: BatchServer) -> None:
-    settings = left_open.settings.pop("run.batch.teacher")
-    left_open.ask(*(question(number) for number in range(12)))
-    assert left_open.refused().startswith("distill: 10 of the missing answers are in batch_0, at the server. ")
-    assert server.bodies == []
-    left_open.settings["run.batch.teacher"] = settings
+    server.looks = 1
     left_open.run()
-    assert sizes(server) == [10, 2]
+    assert server.bodies == []
+    assert len(left_open.distilled()) == 10
+    assert entries(left_open) == []
+
+
+def test_single_calls_ask_the_rest_and_receive_what_is_in_a_batch(
+    left_open: DistillRunner, server: BatchServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    left_open.ask(*(question(number) for number in range(12)))
+    server.looks, server.endings, server.answer_share = 1, ["expired"], 0.4
+    left_open.run()
+    assert "10 of the missing answers are in batch_0, at the server, and are received when it has ended" in caplog.text
+    assert "batch_0 expired: 4 answers, 6 batch_expired" in caplog.text
+    assert len(server.executed) == 4
+    assert len(server.bodies) == 2 + 6, "what was in no batch, and what expired"
+    assert len(set(server.asked)) == len(server.asked) == 12
+    assert len(left_open.distilled()) == 12
+    assert entries(left_open) == []
 
 
 def test_other_questions_do_not_wait_for_a_batch_that_they_do_not_need(
