@@ -20,17 +20,8 @@ from click.testing import CliRunner
 from stages.lib.store.answer_file import open_answers
 from stages.lib.store_tools import batches as batches_command
 from stages.lib.teacher.batches import beside
-from tests.batch_server import BatchServer, Respond, answer_to, error, lost
+from tests.batch_server import BATCH, BatchServer, Respond, answer_to, error, lost
 from tests.distill_runner import KEY, ROOT, DistillRunner, question, wait_until
-
-BATCH = {
-    "completion_window": "24h",
-    "price_factor": 0.5,
-    "max_requests": 50000,
-    "max_mb": 200,
-    "enqueued_tokens": None,
-    "poll_s": 0.01,
-}
 
 
 @pytest.fixture
@@ -408,16 +399,19 @@ def test_a_lost_reply_to_a_submission_does_not_submit_twice(
     assert "the batch batch_0 was submitted already" in caplog.text
 
 
-@pytest.mark.parametrize("status", [408, 409, 500, 200], ids=["408", "409", "500", "half a reply"])
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(408, ""), (409, ""), (500, ""), (200, '{"id": "bat'), (200, "<html>hello</html>"), (200, "{}")],
+    ids=["408", "409", "500", "half a reply", "a page", "no id"],
+)
 def test_a_submission_whose_reply_does_not_tell_is_looked_for_before_it_is_repeated(
-    status: int, batching: DistillRunner, server: BatchServer
+    status: int, text: str, batching: DistillRunner, server: BatchServer
 ) -> None:
     async def unclear(request: web.Request, respond: Respond) -> web.StreamResponse:
         server.on.clear()
         await respond()
-        if status == 200:
-            return web.Response(text='{"id": "bat', content_type="application/json")
-        return web.json_response(error("try again"), status=status)
+        kind = "text/html" if text.startswith("<") else "application/json"
+        return web.Response(text=text or json.dumps(error("try again")), content_type=kind, status=status)
 
     server.on["create"] = unclear
     batching.run()

@@ -369,9 +369,9 @@ class _Asking:
         return OTHER_HOST_POLL_S if self._store.mode == "leases" else OTHER_PROCESS_POLL_S
 
     def _describe(self) -> str:
-        """The calls in flight, and the hosts, where there are several."""
+        """The calls in flight, the requests in batches, and the hosts, where there are several."""
         hosts = f", {self._store.hosts} hosts" if self._store.hosts > 1 else ""
-        return f"{self._pool.describe()}{hosts}"
+        return f"{self._pool.describe()}{self._beside.describe()}{hosts}"
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:

@@ -114,7 +114,10 @@ class BatchApi:
                 if error.status_code in MAY_BE_DONE or error.status_code >= 500:
                     raise Unanswered(f"status {error.status_code}") from error
                 raise
-            return self._checked(created).id
+            name: str | None = getattr(created, "id", None)
+            if not name:  # such as the page of a server in front
+                raise Unanswered("no reply of a batch API")
+            return name
 
         return await self._repeated("submit a batch", call)
 

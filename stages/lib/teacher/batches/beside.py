@@ -3,6 +3,7 @@
     beside = Beside(stage, section, run, store, batches, missing, count)
     async with beside.receiving():     # takes over what no living process works on, and looks at it until the end
         beside.check(key)              # raises the error for which a key's batch cannot be received
+        beside.describe()              # ", 10 in batches"
 
 In:   the open batches that have missing answers, or count for the budget of the section
 Out:  their answers in the store. What a batch did not answer is free, so that the run asks for it by a call
@@ -11,7 +12,7 @@ Out:  their answers in the store. What a batch did not answer is free, so that t
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,10 +68,11 @@ class Beside:
             yield
         finally:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
             if self._worker:
                 await self._worker.close()
+            if not self._task.cancelled():
+                self._task.result()
 
     def check(self, key: str | None = None) -> None:
         """Raise the error for which the batch of a key, or any batch, cannot be received."""
@@ -79,6 +81,11 @@ class Beside:
         for content, error in self._errors.values():
             if key is None or prefix(key) in content.prefixes:
                 raise error
+
+    def describe(self) -> str:
+        """``, 10 in batches``: the requests of this run in open batches; nothing where there are none."""
+        waiting = sum(self._needed.get(batch.token, 0) for batch in self._batches.batches()) if self._needed else 0
+        return f", {waiting} in batches" if waiting else ""
 
     async def _receive(self) -> None:
         while True:

@@ -8,6 +8,7 @@
 A run that asks in batches does so (running.py), one that asks by single calls (beside.py), and ``make batches``.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from time import monotonic
@@ -23,6 +24,8 @@ from stages.lib.teacher.batches.api import ENDED, BatchApi
 from stages.lib.teacher.batches.journal import Batch, OpenBatches
 from stages.lib.teacher.batches.receiving import Received, Receiver, Settle
 from stages.lib.teacher.failures import Diagnosis
+
+log = logging.getLogger("distillery.asking")
 
 SLOWER = 1.5  # how much longer each wait is while a batch does not change
 LONGEST_POLLS = 10  # the longest wait, in shortest ones
@@ -101,6 +104,7 @@ class BatchWorker:
         if batch.batch_id is None:
             found = await self.api(batch).find(batch) if batch.file_id else None
             if found is None:
+                log.info("%s: %s was never submitted; its requests are free", batch.stage, batch.name)
                 self.forget(batch)
                 return None
             batch = self.save(batch, batch_id=found)
