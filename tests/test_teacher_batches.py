@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from stages.lib.store.answer_file import open_answers
 from stages.lib.store_tools import batches as batches_command
 from stages.lib.teacher.batches import beside
+from stages.lib.teacher.batches.journal import OpenBatches
 from tests.batch_server import BATCH, BatchServer, Respond, answer_to, error, lost
 from tests.distill_runner import KEY, ROOT, DistillRunner, question, wait_until
 
@@ -167,15 +168,21 @@ def killing(batching: DistillRunner, server: BatchServer, call: str, when: str) 
         ("content", "before"),
     ],
 )
+@pytest.mark.parametrize("then", ["batches", "single calls"])
 def test_a_kill_at_any_call_neither_loses_nor_repeats_a_request(
-    batching: DistillRunner, server: BatchServer, call: str, when: str
+    batching: DistillRunner, server: BatchServer, call: str, when: str, then: str
 ) -> None:
+    server.looks = 1
     with killing(batching, server, call, when) as stage:
         stage.communicate(timeout=60)
     assert stage.returncode == -signal.SIGKILL
+    submitted = (call, when) not in (("upload", "before"), ("upload", "after"), ("create", "before"))
+    assert sizes(server) == [10] * submitted
+    if then == "single calls":
+        batching.settings.pop("run.batch.teacher")
     batching.run()
-    assert sizes(server) == [10], "one batch, whoever submitted it"
-    assert len(server.executed) == 10
+    assert sizes(server) == [10] * (submitted or then == "batches"), "one batch, whoever submitted it"
+    assert len(server.executed) + len(server.bodies) == 10
     assert len(batching.distilled()) == 10
     assert entries(batching) == []
 
@@ -630,6 +637,7 @@ def change_entry(runner: DistillRunner, **values: Any) -> None:
     entry.write_text(json.dumps(json.loads(entry.read_bytes()) | values), encoding="utf-8")
 
 
+@pytest.mark.heavy
 def test_a_batch_that_cannot_be_looked_at_ends_a_run_of_single_calls_when_the_rest_is_asked(
     left_open: DistillRunner, server: BatchServer
 ) -> None:
@@ -732,6 +740,28 @@ def test_a_batch_that_a_run_does_not_need_and_cannot_look_at_does_not_end_it(
     left_open.run()
     assert "batch_0, which this run does not need: http://127.0.0.1:1/v1: no server has answered" in caplog.text
     assert len(entries(left_open)) == 2
+
+
+def test_half_an_entry_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
+    (entry,) = left_open.store.with_suffix(".batches").glob("*.json")
+    entry.write_bytes(entry.read_bytes()[:40])
+    for settings in (left_open.settings.pop("run.batch.teacher"), None):
+        assert left_open.refused() == (
+            f"{entry}: not an entry of a batch. Move {entry.name} and {entry.stem}.jsonl from {entry.parent} to "
+            "another folder; answers of that batch are then bought again."
+        )
+        left_open.settings |= {"run.batch.teacher": settings} if settings else {}
+
+
+def test_where_other_hosts_share_the_store_the_journal_is_listed_anew_by_the_server(left_open: DistillRunner) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    os.utime(folder, (0, 0))
+    with open_answers(left_open.store) as answers:
+        assert len(OpenBatches(answers).keys()) == 10
+        assert folder.stat().st_mtime == 0, "a host alone asks nobody"
+        answers.reads_afresh = True
+        assert len(OpenBatches(answers).keys()) == 10
+        assert folder.stat().st_mtime > 0
 
 
 def test_half_a_line_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
@@ -940,6 +970,28 @@ def test_an_open_batch_of_an_ended_run_counts_for_the_budget(left_open: DistillR
     server.on["look"] = end_when_another_was_submitted
     left_open.run()
     assert sizes(server) == [10, 1, 1]
+
+
+@pytest.mark.heavy
+def test_a_batch_that_cannot_be_looked_at_and_fills_the_budget_ends_the_run_in_one_line(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    priced(left_open, 0.05)
+    change_entry(left_open, endpoint="http://127.0.0.1:1/v1")
+    left_open.ask(question(50), question(51))
+    with left_open.start() as stage:
+        said = stage.communicate(timeout=60)[1]
+    assert stage.returncode == 1
+    assert "run.budget = 0.05 CNY has no room for another answer" in said.splitlines()[-1]
+    assert said.endswith("Open batches may cost 0.0450 CNY of it: see 'make batches'.\n")
+    assert sizes(server) == [10, 1]
+    left_open.settings.pop("run.batch.teacher")
+    priced(left_open, 0.1)  # singly, an answer may cost twice as much
+    with left_open.start() as stage:
+        said = stage.communicate(timeout=60)[1]
+    assert stage.returncode == 1
+    assert "Error: http://127.0.0.1:1/v1: no server has answered" in said.splitlines()[-1]
+    assert server.bodies == []
 
 
 def test_single_calls_keep_the_budget_with_an_open_batch_of_an_ended_run(

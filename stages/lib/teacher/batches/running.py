@@ -37,6 +37,7 @@ from stages.lib.teacher.batches.receiving import Outcome, refusal
 from stages.lib.teacher.batches.worker import BatchWorker, Visit
 from stages.lib.teacher.client import BYTES_A_TOKEN
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
+from stages.lib.teacher.pricing import money
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.sharing import SharedBudget
 from stages.lib.teacher.spending import NO_USAGE, Spending, prompt_bytes
@@ -210,7 +211,7 @@ class Batching:
             if not fits or not self._spending.has_room(item.request, elsewhere):
                 self._again = {item.key: item, **self._again}
                 if alone and not self._may_end(elsewhere):  # only the budget has no room
-                    raise self._over_budget(item)
+                    raise self._over_budget(item, elsewhere)
                 break
             self._spending.begin(item.key, item.request)
             items.append(item)
@@ -234,10 +235,11 @@ class Batching:
         left_out = [batch for batch in self._batches.batches() if batch.token in self._left_out]
         return elsewhere.calls > sum(self._batches.content(batch).pending for batch in left_out)
 
-    def _over_budget(self, item: Item) -> TeacherError:
+    def _over_budget(self, item: Item, elsewhere: Reserved) -> TeacherError:
         counts, currency = self._counts, self._job.run.currency
         text = self._spending.budget_message(item.request, currency, counts.total, counts.done)
-        return TeacherError(f"{self._job.stage}: {text}")
+        open_ = f" Open batches may cost {money(elsewhere.cost, currency)} of it: see 'make batches'."
+        return TeacherError(f"{self._job.stage}: {text}{open_ if elsewhere.calls else ''}")
 
     async def _submit(self, items: list[Item]) -> None:
         """Submit a batch of these requests; it is in the journal before anything is sent."""
