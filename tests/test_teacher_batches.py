@@ -702,8 +702,9 @@ def test_a_run_that_waits_for_the_batch_of_another_one_receives_it_when_that_one
         wait_until(lambda: server.calls.count("look") >= 2)
         if batches_too:
             waiting = batching.start("waits", stderr=subprocess.STDOUT)
-            assert waiting.stdout
-            wait_until(lambda: "waiting for the answers of another run" in (waiting.stdout.readline() or ""))
+            said_by = waiting.stdout
+            assert said_by
+            wait_until(lambda: "waiting for the answers of another run" in said_by.readline())
         gate.set()
         if not batches_too:
             wait_until(lambda: batching.stored() >= 1)
@@ -881,9 +882,8 @@ def test_make_batches_leaves_what_a_stage_works_on(
     script = "import sys; from pathlib import Path; from stages.lib.store.answer_store import open_store\n"
     script += "with open_store(Path(sys.argv[1])) as store: print(store.claim(sys.argv[2]), flush=True); input()"
     key = hashlib.sha256(f"batch {entry['token']}".encode()).hexdigest()
-    command = [sys.executable, "-c", script, str(left_open.store), key]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as stage:
+    command, pipe = [sys.executable, "-c", script, str(left_open.store), key], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as stage:
         assert stage.stdout
         assert stage.stdout.readline() == "True\n"
         server.looks = 1

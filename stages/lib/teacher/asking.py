@@ -240,7 +240,7 @@ class _Asking:
             store, self._in_batches, spending, respondent.section, plan.lacks, self._add_arrived
         )
         self._beside = Beside(
-            self._stage, respondent.section, run, store, self._in_batches, plan.prefixes, self._budget.count
+            self._stage, respondent.section, run, store, self._in_batches, plan.lacks, self._budget.count
         )
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:

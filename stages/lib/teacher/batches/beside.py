@@ -1,6 +1,6 @@
 """Receive open batches beside single calls: a run without batches may need what an earlier one has submitted.
 
-    beside = Beside(stage, section, run, store, batches, missing, count)
+    beside = Beside(stage, section, run, store, batches, lacks, count)
     async with beside.receiving():     # takes over what no living process works on, and looks at it until the end
         beside.check(key)              # raises the error for which a key's batch cannot be received
         beside.describe()              # ", 10 in batches"
@@ -15,13 +15,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stages.lib.command import DistilleryError
 from stages.lib.params import Run
 from stages.lib.store.answer_store import AnswerStore
-from stages.lib.teacher.batches.journal import Batch, Content, Item, OpenBatches, prefix
+from stages.lib.teacher.batches.journal import Batch, Content, Item, OpenBatches, in_hex, prefix
 
 if TYPE_CHECKING:
     from stages.lib.teacher.batches.receiving import Outcome
@@ -34,7 +31,7 @@ POLL_S = 6.0  # between two looks at a batch, and up to ten times as much while 
 
 
 class Beside:
-    """The open batches of one run of single calls; ``missing`` has the prefixes of the keys of missing answers.
+    """The open batches of one run of single calls; ``lacks`` says whether the answer to a key was missing.
 
     ``count`` is called with the key of each answer that came from a batch.
     """
@@ -46,7 +43,7 @@ class Beside:
         run: Run,
         store: AnswerStore,
         batches: OpenBatches,
-        missing: NDArray[np.uint64],
+        lacks: Callable[[str], bool],
         count: Callable[[str], None],
     ) -> None:
         self._stage = stage
@@ -54,7 +51,7 @@ class Beside:
         self._run = run
         self._store = store
         self._batches = batches
-        self._missing = missing
+        self._lacks = lacks
         self._count = count
         self._worker: BatchWorker | None = None
         self._needed: dict[str, int] = {}  # how many missing answers each batch has, by its token
@@ -99,9 +96,8 @@ class Beside:
     async def _take_over(self, batch: Batch) -> None:
         """Take over a batch that no living process works on, if it has to do with this run."""
         if batch.token not in self._needed:
-            prefixes = self._batches.content(batch).prefixes
-            here = np.fromiter(prefixes, np.uint64, len(prefixes))
-            self._needed[batch.token] = needed = int(np.isin(here, self._missing).sum())
+            keys = map(in_hex, self._batches.content(batch).prefixes)
+            self._needed[batch.token] = needed = sum(map(self._lacks, keys))
             if needed:
                 log.info(
                     "%s: %d of the missing answers are in %s, at the server, and are received when it has ended. "

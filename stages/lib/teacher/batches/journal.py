@@ -84,6 +84,11 @@ def prefix(key: str) -> int:
     return int(key[:16], 16)
 
 
+def in_hex(found: int) -> str:
+    """A prefix as the key begins with it."""
+    return f"{found:016x}"
+
+
 class Journal:
     """The open batches of a store."""
 
