@@ -557,6 +557,26 @@ def test_ctrl_c_leaves_the_batch_at_the_server_and_the_next_run_receives_it(
 
 
 @pytest.mark.heavy
+def test_ctrl_c_ends_single_calls_that_wait_for_a_batch_and_leaves_it(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    settings = left_open.settings.pop("run.batch.teacher")
+    server.held = True
+    before = server.calls.count("look")
+    with left_open.start() as stage:
+        wait_until(lambda: server.calls.count("look") > before)
+        os.killpg(stage.pid, signal.SIGINT)
+        _, said = stage.communicate(timeout=20)
+    assert stage.returncode == 130
+    assert said.splitlines()[-1].startswith("Error: distill: stopped; 0 answers were received and are kept, 10 are")
+    assert server.bodies == []
+    server.held = False
+    left_open.settings["run.batch.teacher"] = settings
+    left_open.run()
+    assert sizes(server) == [10]
+
+
+@pytest.mark.heavy
 def test_two_runs_on_one_store_submit_each_request_once(batching: DistillRunner, server: BatchServer) -> None:
     server.looks = 20
     with batching.start("one") as one, batching.start("two") as two:
