@@ -228,6 +228,19 @@ def test_what_an_expired_batch_has_is_kept_and_the_rest_goes_into_the_next(
     assert "batch_0 expired: 4 answers, 6 batch_expired" in caplog.text
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["expired", "refused"])
+def test_what_an_earlier_run_left_open_and_did_not_get_is_submitted_once_more_or_not_at_all(
+    refused: bool, left_open: DistillRunner, server: BatchServer
+) -> None:
+    server.looks, server.endings, server.answer_share = 1, ["completed" if refused else "expired"], 0.4
+    if refused:
+        left_open.set(max_failed_share=1.0)
+        server.reply = lambda content, attempt: (400, error("Inappropriate content.", "data_inspection_failed"))
+    left_open.run()
+    assert sizes(server) == ([10] if refused else [10, 6])
+    assert len(left_open.failures()) == 10 * refused
+
+
 def test_a_request_that_expires_in_every_batch_is_a_failed_row(batching: DistillRunner, server: BatchServer) -> None:
     server.ending, server.answer_share = "expired", 0.0
     batching.set(max_attempts=2, max_failed_share=1.0)

@@ -88,6 +88,7 @@ class Batching:
         self._diagnosis = Diagnosis(job.endpoint, job.section, job.model, job.run, counts.from_store)
         self._max_requests = job.settings.max_requests
         self._missing: set[int] = set()  # the prefixes of the keys that the run needs
+        self._seen: set[int] = set()  # of those that were taken from the requests, or have failed in a batch
         self._again: dict[str, Item] = {}  # to be submitted before new ones
         self._elsewhere: dict[str, Item] = {}  # in a batch of an earlier or another run, or asked for by another one
         self._needed_batches: set[str] = set()  # the tokens of batches that have requests of this run
@@ -134,12 +135,11 @@ class Batching:
                 raise self._error
 
     def _needed(self, requests: Requests) -> Iterator[Item]:
-        """Each request that is missing, once."""
-        seen: set[int] = set()
+        """Each request that is missing and was in no batch of this run, once."""
         for request in requests():
             key = request_key(request)
-            if prefix(key) not in seen and key not in self._store:
-                seen.add(prefix(key))
+            if prefix(key) not in self._seen and key not in self._store:
+                self._seen.add(prefix(key))
                 yield Item(key, request)
 
     # ---- batches that are open already ----
@@ -219,12 +219,10 @@ class Batching:
         return items
 
     def _next(self, in_batches: set[int]) -> Item | None:
-        """A request that is in no batch and has no outcome."""
+        """A request that is in no batch."""
         for key in self._again:
             return self._again.pop(key)
         for item in self._items:
-            if item.key in self._failed:
-                continue
             if prefix(item.key) not in in_batches:
                 return item
             self._elsewhere[item.key] = item
@@ -357,8 +355,10 @@ class Batching:
                 self._error = self._error or TeacherError(f"{self._job.stage}: {NO_USAGE}")
         elif isinstance(outcome, RetryableFailure) and item.attempt < self._job.run.max_attempts:
             if key == item.key:
+                self._seen.add(prefix(key))
                 self._again[key] = replace(item, attempt=item.attempt + 1)
         else:
+            self._seen.add(prefix(key))
             self._failed[key] = outcome
             self._counts.failed += 1
 
