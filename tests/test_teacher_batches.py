@@ -17,10 +17,13 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
+from stages.lib.params import load_params
 from stages.lib.store.answer_file import open_answers
+from stages.lib.store.answer_store import open_store
 from stages.lib.store_tools import batches as batches_command
 from stages.lib.teacher.batches import beside
 from stages.lib.teacher.batches.journal import OpenBatches
+from stages.lib.teacher.batches.worker import BatchWorker, Visit
 from tests.batch_server import BATCH, BatchServer, Respond, answer_to, error, lost
 from tests.distill_runner import KEY, ROOT, DistillRunner, question, wait_until
 
@@ -700,6 +703,28 @@ def test_a_batch_that_was_never_submitted_is_asked_by_single_calls(
     assert entries(left_open) == []
 
 
+def test_a_batch_is_taken_over_as_far_as_its_process_got_after_the_journal_was_listed(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    change_entry(left_open, file_id=None, batch_id=None)
+    with open_store(left_open.store) as store:
+        batches = OpenBatches(store)
+        (listed,) = batches.batches()
+        change_entry(left_open, file_id="file-0", batch_id="batch_0")
+
+        async def visited() -> Visit:
+            worker = BatchWorker(store, batches, load_params(Path(left_open.arguments()[-1])).run, 1.0)
+            assert worker.take_over(listed)
+            visit = await worker.visit(listed.token, lambda *_: None)
+            await worker.close()
+            return visit
+
+        visit = asyncio.run(visited())
+    assert visit.remote
+    assert (visit.batch.name, visit.remote.status) == ("batch_0", "in_progress")
+    assert len(entries(left_open)) == 2
+
+
 def test_a_batch_that_was_submitted_and_not_written_down_is_received_by_single_calls(
     left_open: DistillRunner, server: BatchServer
 ) -> None:
@@ -776,13 +801,32 @@ def test_a_batch_that_a_run_does_not_need_and_cannot_look_at_does_not_end_it(
     assert len(entries(left_open)) == 2
 
 
+def test_what_a_process_left_that_was_killed_before_its_entry_was_whole_is_removed_when_it_is_old(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    names = [f"2026-{number}.{ending}" for number in (0, 1) for ending in ("jsonl", "jsonl.tmp", "json.tmp")]
+    for name in names:
+        (folder / name).write_bytes(b"{")
+        if name.startswith("2026-0"):
+            os.utime(folder / name, (0, 0))
+    for path in entries(left_open):
+        if path.name not in names:
+            os.utime(path, (0, 0))
+    server.looks = 1
+    left_open.ask(*(question(number) for number in range(12)))
+    left_open.run()
+    assert sizes(server) == [10, 2]
+    assert [path.name for path in entries(left_open)] == sorted(names[3:])
+
+
 def test_half_an_entry_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
     (entry,) = left_open.store.with_suffix(".batches").glob("*.json")
     entry.write_bytes(entry.read_bytes()[:40])
     for settings in (left_open.settings.pop("run.batch.teacher"), None):
         assert left_open.refused() == (
-            f"{entry}: not an entry of a batch. Move {entry.name} and {entry.stem}.jsonl from {entry.parent} to "
-            "another folder; answers of that batch are then bought again."
+            f"{entry}: not an entry of a batch. Move {entry.stem}.* from {entry.parent} to another folder; answers of "
+            "that batch are then bought again."
         )
         left_open.settings |= {"run.batch.teacher": settings} if settings else {}
 
@@ -798,14 +842,28 @@ def test_where_other_hosts_share_the_store_the_journal_is_listed_anew_by_the_ser
         assert folder.stat().st_mtime > 0
 
 
+def test_requests_of_an_open_batch_that_are_missing_are_one_line_and_nothing_is_bought(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    (requests,) = left_open.store.with_suffix(".batches").glob("*.jsonl")
+    kept = requests.rename(left_open.folder / "kept")
+    for settings in (left_open.settings.pop("run.batch.teacher"), None):
+        assert left_open.refused().startswith(f"{requests}: missing. Put it back. If it is lost: Move ")
+        left_open.settings |= {"run.batch.teacher": settings} if settings else {}
+    kept.rename(requests)
+    left_open.run()
+    assert sizes(server) == [10]
+    assert server.bodies == []
+
+
 def test_half_a_line_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
     (requests,) = left_open.store.with_suffix(".batches").glob("*.jsonl")
     lines = requests.read_bytes().splitlines(keepends=True)
     requests.write_bytes(b"".join([*lines[:-1], lines[-1][:40]]))
     for settings in (left_open.settings.pop("run.batch.teacher"), None):
         assert left_open.refused() == (
-            f"{requests}:10: not a request of a batch. Move {requests.stem}.json and {requests.name} from "
-            f"{requests.parent} to another folder; answers of that batch are then bought again."
+            f"{requests}:10: not a request of a batch. Move {requests.stem}.* from {requests.parent} to another "
+            "folder; answers of that batch are then bought again."
         )
         left_open.settings |= {"run.batch.teacher": settings} if settings else {}
 
@@ -895,6 +953,7 @@ def test_make_batches_does_not_receive_what_a_stage_closes_meanwhile(
     entry = json.loads(next(folder.glob("*.json")).read_bytes())
     second = entry | {"token": "20990101T000000-00000000", "batch_id": "batch_1"}
     (folder / f"{second['token']}.json").write_text(json.dumps(second))
+    (folder / f"{second['token']}.jsonl").write_bytes(b"")
     server.batches["batch_1"] = server.batches["batch_0"] | {"id": "batch_1"}
 
     async def closed(request: web.Request, respond: Respond) -> web.StreamResponse:

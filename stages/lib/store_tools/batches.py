@@ -96,7 +96,7 @@ async def visit(batch: Batch, cancel: bool, worker: BatchWorker) -> str:
         return in_words(await worker.api(batch).cancel(batch))
     if not worker.take_over(batch):
         return await left_to_its_stage(batch, worker)
-    found = await worker.visit(batch, lambda *_: None)
+    found = await worker.visit(batch.token, lambda *_: None)
     if found.error:
         raise found.error
     if found.remote is None:
@@ -109,7 +109,7 @@ async def visit(batch: Batch, cancel: bool, worker: BatchWorker) -> str:
 
 async def left_to_its_stage(batch: Batch, worker: BatchWorker) -> str:
     """The state of a batch that another process works on, or has just closed."""
-    now = worker.entry(batch)
+    now = worker.journal.entry(batch.token)
     if now is None:
         return "closed just now; its answers are in the store"
     if now.batch_id is None:

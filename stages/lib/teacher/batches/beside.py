@@ -12,7 +12,7 @@ Out:  their answers in the store. What a batch did not answer is free, so that t
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from stages.lib.command import DistilleryError
@@ -54,6 +54,7 @@ class Beside:
         self._lacks = lacks
         self._count = count
         self._worker: BatchWorker | None = None
+        self._ending = asyncio.Event()
         self._needed: dict[str, int] = {}  # how many missing answers each batch has, by its token
         self._errors: dict[str, tuple[Content, DistilleryError]] = {}  # by the token of the batch
 
@@ -64,6 +65,8 @@ class Beside:
         try:
             yield
         finally:
+            self._ending.set()  # what is being received is received, so that its batch is closed
+            await asyncio.wait([self._task], timeout=self._run.grace_s)
             self._task.cancel()
             await asyncio.wait([self._task])
             if self._worker:
@@ -85,13 +88,14 @@ class Beside:
         return f", {waiting} in batches" if waiting else ""
 
     async def _receive(self) -> None:
-        while True:
+        while not self._ending.is_set():
             for batch in self._batches.batches():
                 await self._take_over(batch)
             if self._worker:
                 async for visit in self._worker.visits(self._settle):
                     self._consider(visit)
-            await asyncio.sleep(JOURNAL_POLL_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), JOURNAL_POLL_S)
 
     async def _take_over(self, batch: Batch) -> None:
         """Take over a batch that no living process works on, if it has to do with this run."""
@@ -112,7 +116,7 @@ class Beside:
             if self._worker is None:
                 self._worker = await asyncio.to_thread(self._new_worker)  # its import takes a second
             if self._worker.take_over(batch):
-                self._consider(await self._worker.visit(batch, self._settle))
+                self._consider(await self._worker.visit(batch.token, self._settle))
 
     def _new_worker(self) -> "BatchWorker":
         from stages.lib.teacher.batches.worker import BatchWorker

@@ -114,9 +114,11 @@ class Journal:
     def add(self, batch: Batch, items: Iterable[Item]) -> None:
         """Write a batch down before anything is sent: first its requests, then its entry."""
         self.folder.mkdir(exist_ok=True)
-        for path in self.folder.glob("*.jsonl"):  # of a process that was killed between the two
-            if not path.with_suffix(".json").exists() and path.stat().st_mtime < time.time() - HOUR_S:
-                path.unlink(missing_ok=True)
+        for path in self.folder.glob("*.*"):  # of a process that was killed between the two, or before
+            with suppress(FileNotFoundError):
+                token, is_old = path.name.partition(".")[0], path.stat().st_mtime < time.time() - HOUR_S
+                if is_old and not (self.folder / f"{token}.json").exists():
+                    path.unlink()
         lines = (orjson.dumps({"key": each.key, "attempt": each.attempt, "request": each.request}) for each in items)
         self._write(self.requests_path(batch), (line + b"\n" for line in lines))
         self.save(batch)
@@ -143,6 +145,13 @@ class Journal:
         """A file that can be made again: what is uploaded, or what was downloaded."""
         return self.folder / f"{batch.token}.{kind}.tmp"
 
+    def check(self, batches: Iterable[Batch]) -> None:
+        """StoreError where the requests of an open batch are gone: nobody would know what it has, and buy it again."""
+        for batch in batches:
+            path = self.requests_path(batch)
+            if not path.exists() and self.entry(batch.token):
+                raise StoreError(f"{path}: missing. Put it back. If it is lost: {self._advice(batch.token)}")
+
     def ask_server(self) -> None:
         """Have a network filesystem list the folder anew: a change of a folder makes it forget the list that it has."""
         self.folder.mkdir(exist_ok=True)
@@ -157,10 +166,7 @@ class Journal:
             raise StoreError(f"{path}: not an entry of a batch. {self._advice(path.stem)}") from error
 
     def _advice(self, token: str) -> str:
-        return (
-            f"Move {token}.json and {token}.jsonl from {self.folder} to another folder; answers of that batch are then "
-            "bought again."
-        )
+        return f"Move {token}.* from {self.folder} to another folder; answers of that batch are then bought again."
 
     def _write(self, path: Path, lines: Iterable[bytes]) -> None:
         """Write a file whole and to the disk, then give it its name."""
@@ -238,6 +244,7 @@ class OpenBatches:
         if files == self._seen:
             return
         self._batches = {batch.token: batch for batch in self.journal.batches()}
+        self.journal.check(self._batches.values())
         holders = {self.journal.requests_path(batch).name: batch for batch in self._batches.values()}
         found = [file for file in files if file[0] in holders]
         self._contents = {file: self._contents.get(file) or self._content(holders[file[0]]) for file in found}

@@ -153,7 +153,7 @@ class Batching:
                 continue
             if needed:
                 self._needed_batches.add(batch.token)
-            visit = await self._worker.visit(batch, self._settle)
+            visit = await self._worker.visit(batch.token, self._settle)
             await self._consider(visit)
             if visit.remote and not visit.received:
                 self._say_open(visit.batch, needed)

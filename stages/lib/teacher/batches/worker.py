@@ -1,9 +1,9 @@
 """What a process does with open batches: take one over, look at it, receive it when it has ended.
 
-    worker = BatchWorker(store, batches, run)
-    if worker.take_over(batch):                      # no living process works on it
-        visit = await worker.visit(batch, settle)    # settle(item, outcome) for each request of a batch that has ended
-    worker.close()                                   # what has not ended is left to the next process
+    worker = BatchWorker(store, batches, run, poll_s)
+    if worker.take_over(batch):                            # no living process works on it
+        visit = await worker.visit(batch.token, settle)    # settle(item, outcome) for each request if it has ended
+    await worker.close()                                   # what has not ended is left to the next process
 
 A run that asks in batches does so (running.py), one that asks by single calls (beside.py), and ``make batches``.
 """
@@ -56,7 +56,7 @@ class BatchWorker:
         self._wait_s = poll_s
         self._next_look = monotonic() + poll_s
         self._store = store
-        self._journal = batches.journal
+        self.journal = batches.journal
         self._run = run
         self._poll_s = poll_s
         self._stored = stored
@@ -73,16 +73,12 @@ class BatchWorker:
         """Claim a batch; False where another process works on it, or has closed it."""
         if not self._store.claim(batch.claim_key):
             return False
-        found = self.entry(batch)
-        if found is None:
+        now = self.journal.entry(batch.token)  # its process may have got further since the journal was listed
+        if now is None:
             self._store.release(batch.claim_key)
             return False
-        self.held[batch.token] = found
+        self.held[batch.token] = now
         return True
-
-    def entry(self, batch: Batch) -> Batch | None:
-        """A batch as it is now; None where it has been closed."""
-        return self._journal.entry(batch.token)
 
     def hold(self, batch: Batch) -> None:
         """Work on a new batch, which is claimed."""
@@ -99,27 +95,26 @@ class BatchWorker:
         """The batch API that a batch was submitted to."""
         return self._server(batch)[0]
 
-    async def look(self, batch: Batch) -> RemoteBatch | None:
-        """Look at a batch and receive nothing; one that was being submitted is looked for, and forgotten if missing."""
-        if batch.batch_id is None:
-            found = await self.api(batch).find(batch) if batch.file_id else None
-            if found is None:
-                log.info("%s: %s was never submitted; its requests are free", batch.stage, batch.name)
-                self.forget(batch)
-                return None
-            batch = self.save(batch, batch_id=found)
-        return await self.api(batch).look(batch)
+    async def visit(self, token: str, settle: Settle) -> Visit:
+        """Look at a batch that this process works on; where it has ended, its answers are stored and it is closed.
 
-    async def visit(self, batch: Batch, settle: Settle) -> Visit:
-        """Look at a batch that this process works on; where it has ended, its answers are stored and it is closed."""
+        One that was being submitted is looked for, and closed if it is not there.
+        """
+        batch = self.held[token]
         try:
-            remote = await self.look(batch)
-            batch = self.held.get(batch.token, batch)
-            if remote is None or remote.status not in ENDED:
-                if remote:
-                    self.states[batch.token] = remote
+            api, receiver = self._server(batch)
+            if batch.batch_id is None:
+                found = await api.find(batch) if batch.file_id else None
+                if found is None:
+                    log.info("%s: %s was never submitted; its requests are free", batch.stage, batch.name)
+                    self.forget(batch)
+                    return Visit(batch)
+                batch = self.save(batch, batch_id=found)
+            remote = await api.look(batch)
+            if remote.status not in ENDED:
+                self.states[token] = remote
                 return Visit(batch, remote)
-            received = await self._server(batch)[1].receive(batch, remote, settle)
+            received = await receiver.receive(batch, remote, settle)
         except DistilleryError as error:
             return Visit(batch, error=error)
         self.forget(batch)
@@ -130,9 +125,9 @@ class BatchWorker:
         if self.due_in_s > 0:
             return
         changed = False
-        for batch in list(self.held.values()):
-            before = _progress(self.states.get(batch.token))
-            visit = await self.visit(batch, settle)
+        for token in list(self.held):
+            before = _progress(self.states.get(token))
+            visit = await self.visit(token, settle)
             changed |= before != _progress(visit.remote)
             yield visit
         self._wait_s = self._poll_s if changed else min(SLOWER * self._wait_s, LONGEST_POLLS * self._poll_s)
@@ -146,13 +141,13 @@ class BatchWorker:
     def save(self, batch: Batch, **changes: str) -> Batch:
         """Write down a step of a batch."""
         batch = batch.model_copy(update=changes)
-        self._journal.save(batch)
+        self.journal.save(batch)
         self.held[batch.token] = batch
         return batch
 
     def forget(self, batch: Batch) -> None:
         """Close a batch: its answers are in the store, or it was never submitted."""
-        self._journal.close(batch)
+        self.journal.close(batch)
         self.leave(batch)
 
     def _server(self, batch: Batch) -> tuple[BatchApi, Receiver]:
@@ -161,7 +156,7 @@ class BatchWorker:
             endpoint = endpoint_at(batch.endpoint, batch.key_variable)
             diagnosis = Diagnosis(endpoint, batch.section, batch.model, self._run, self._stored)
             api = BatchApi(endpoint, self._run, diagnosis)
-            self._servers[name] = api, Receiver(api, diagnosis, self._run, self._journal, self._store)
+            self._servers[name] = api, Receiver(api, diagnosis, self._run, self.journal, self._store)
         return self._servers[name]
 
 
