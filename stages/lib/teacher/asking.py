@@ -28,7 +28,8 @@ from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.batches.journal import OpenKeys, prefix, refuse_what_is_in_batches
+from stages.lib.teacher.batches.beside import Beside
+from stages.lib.teacher.batches.journal import OpenBatches, prefix
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
@@ -139,7 +140,8 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     """Ask for every answer that the store lacks; ``result`` is correct at any time, however this function ends.
 
     With ``run.offline`` nothing is asked, no key is read and no server is started, so missing answers stay missing.
-    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day.
+    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day. Without one, those that
+    are in an open batch are received from it, and the others are asked by single calls meanwhile.
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
@@ -155,7 +157,6 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
             if run.batch_of(respondent.role):
                 return _ask_in_batches(respondent, requests, run, endpoints[0], store, spending, result)
-            refuse_what_is_in_batches(respondent.stage, requests, store)
             asking = _Asking(respondent, run, store, spending, plan, result)
             uvloop.run(asking.run(requests, endpoints))
 
@@ -177,7 +178,8 @@ def _ask_in_batches(
     assert settings
     job = BatchJob(respondent.stage, respondent.section, respondent.model.model, endpoint, run, settings)
     try:
-        uvloop.run(Batching(job, store, spending, result.counts, result.failed).run(requests))
+        batching = Batching(job, store, OpenBatches(store), spending, result.counts, result.failed)
+        uvloop.run(batching.run(requests))
     finally:
         result.seconds = time.monotonic() - started
 
@@ -233,8 +235,13 @@ class _Asking:
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
-        self._in_batches = OpenKeys(store)
-        self._budget = SharedBudget(store, spending, respondent.section, plan.lacks, self._add_arrived)
+        self._in_batches = OpenBatches(store)
+        self._budget = SharedBudget(
+            store, self._in_batches, spending, respondent.section, plan.lacks, self._add_arrived
+        )
+        self._beside = Beside(
+            self._stage, respondent.section, run, store, self._in_batches, plan.lacks, self._budget.count
+        )
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
@@ -270,7 +277,7 @@ class _Asking:
 
     async def _feed_and_work(self, requests: Requests, workers: int) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._beside.receiving(), asyncio.TaskGroup() as group:
                 self._group = group
                 self._tasks = [group.create_task(self._feed(requests))]
                 self._tasks += [group.create_task(self._work()) for _ in range(workers)]
@@ -294,6 +301,8 @@ class _Asking:
                 claimed_elsewhere = [
                     (key, request) for key, request in claimed_elsewhere if not await self._is_resolved(key, request)
                 ]
+                for key, _ in claimed_elsewhere:
+                    self._beside.check(key)
                 await self._pool.sleep(self._poll_s if claimed_elsewhere else 0)
         except Stopped:
             pass
@@ -341,6 +350,7 @@ class _Asking:
                     self._budget.state()
                     return True
             if elsewhere.calls:
+                self._beside.check()
                 await self._pool.sleep(OTHER_PROCESS_POLL_S)
             elif self._spending.in_flight:
                 await self._spending.wait_for_change()
@@ -359,9 +369,9 @@ class _Asking:
         return OTHER_HOST_POLL_S if self._store.mode == "leases" else OTHER_PROCESS_POLL_S
 
     def _describe(self) -> str:
-        """The calls in flight, and the hosts, where there are several."""
+        """The calls in flight, the requests in batches, and the hosts, where there are several."""
         hosts = f", {self._store.hosts} hosts" if self._store.hosts > 1 else ""
-        return f"{self._pool.describe()}{hosts}"
+        return f"{self._pool.describe()}{self._beside.describe()}{hosts}"
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
