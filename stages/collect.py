@@ -32,6 +32,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,19 +41,16 @@ from tqdm import tqdm
 
 from stages.lib.chat_template import ControlTokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.hygiene.contamination import (
-    BenchmarkIndex,
-    benchmark_hits,
-    benchmark_indexes,
-    contamination_counts,
-)
+from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_indexes, contamination_counts
 from stages.lib.hygiene.duplicates import normalised
-from stages.lib.params import NearDuplicateParams, load_params
+from stages.lib.params import Engine, NearDuplicateParams, load_params
 from stages.lib.rows import DataError, write_json, write_rows
 from stages.lib.rows.question import LeftOut, NearlySame, Question
 from stages.lib.sources import draw
 from stages.lib.wording.description import described
+from stages.lib.wording.examining import Examined, Examining
 from stages.lib.wording.near_duplicates import NearDuplicates
+from stages.lib.workers import map_rows
 
 log = logging.getLogger("distillery.collect")
 
@@ -75,12 +73,12 @@ class Kept:
         self._ids: dict[str, str] = {}
         self._near = NearDuplicates(near) if near else None
 
-    def add(self, question: Question) -> None:
+    def add(self, question: Question, examined: Examined) -> None:
         """Keep a question."""
         self._rows.append(question)
         self._ids[normalised(question.user_text)] = question.id
-        if self._near:
-            self._near.add(question.id, question.user_text)
+        if self._near and examined.sketch is not None:
+            self._near.add(question.id, question.user_text, examined.sketch)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has the same text, or is a turn of it."""
@@ -88,9 +86,11 @@ class Kept:
         same_as = next((self._ids[text] for text in texts if text in self._ids), None)
         return _left_out(question, reason=reason, same_as=same_as) if same_as else None
 
-    def nearly_same(self, question: Question, reason: str) -> LeftOut | None:
+    def nearly_same(self, question: Question, examined: Examined, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has nearly the same wording."""
-        found = self._near.nearest(question.user_text) if self._near else None
+        if self._near is None or examined.sketch is None:
+            return None
+        found = self._near.nearest(question.user_text, examined.sketch)
         if not found:
             return None
         row = _left_out(question, reason=reason, same_as=found.id)
@@ -119,7 +119,8 @@ def main(
     indexes = benchmark_indexes(params.contamination, eval_data)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
     candidates = tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None)
-    collected = separate(candidates, drawn.heldout, indexes, control.found_in, params.near_duplicates)
+    engine = all_params.run.engine
+    collected = separate(candidates, drawn.heldout, indexes, control.found_in, params.near_duplicates, engine)
     if not collected.questions:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items() if count)
         raise DataError(f"collect: no question is left to train on ({reasons}). Is columns.question the right column?")
@@ -146,36 +147,40 @@ def separate(
     indexes: Sequence[BenchmarkIndex],
     has_control_token: Callable[[str], bool] = lambda text: False,
     near: NearDuplicateParams | None = None,
+    engine: Engine | None = None,
 ) -> Collected:
     """Each question once; the training questions without held-out ones and those of benchmarks.
 
     ``has_control_token`` says whether a text has a control token, which a student would not read as text. ``near``
-    None: only questions of the same text are compared.
+    None: only questions of the same text are compared. ``engine``: whose workers examine the questions.
     """
     collected = Collected()
+    heldout = list(heldout)
+    questions, again = tee(chain(heldout, candidates))
+    examined = zip(questions, map_rows(Examining(indexes, near), again, engine), strict=True)
     kept_heldout = Kept(collected.heldout, near)
-    for question in heldout:
+    for question, own in islice(examined, len(heldout)):
         collected.received += 1
         if row := _control_token(question, has_control_token) or kept_heldout.same(question, "duplicate"):
             collected.left_out.append(row)
         else:
-            kept_heldout.add(question)
+            kept_heldout.add(question, own)
     kept = Kept(collected.questions, near)
-    for question in candidates:
+    for question, own in examined:
         collected.received += 1
         row = (
             _control_token(question, has_control_token)
             or kept_heldout.same(question, "in_heldout")
-            or kept_heldout.nearly_same(question, "near_heldout")
+            or kept_heldout.nearly_same(question, own, "near_heldout")
             # before the duplicates, so that same_as is always the id of a row that was kept
-            or _contaminated(question, indexes)
+            or _contaminated(question, own)
             or kept.same(question, "duplicate")
-            or kept.nearly_same(question, "near_duplicate")
+            or kept.nearly_same(question, own, "near_duplicate")
         )
         if row:
             collected.left_out.append(row)
         else:
-            kept.add(question)
+            kept.add(question, own)
     return collected
 
 
@@ -183,8 +188,8 @@ def _control_token(question: Question, has_control_token: Callable[[str], bool])
     return _left_out(question, reason="control_token") if has_control_token(question.all_texts) else None
 
 
-def _contaminated(question: Question, indexes: Sequence[BenchmarkIndex]) -> LeftOut | None:
-    hits = benchmark_hits(question.user_text, indexes)
+def _contaminated(question: Question, examined: Examined) -> LeftOut | None:
+    hits = examined.hits
     return _left_out(question, reason="contaminated", benchmark_hits=hits) if hits else None
 
 

@@ -26,6 +26,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,7 @@ from stages.lib.params import Convert, Markers, Tags, load_params, prompt_text
 from stages.lib.rows import DataError, read_some_rows, write_json, write_rows, writing
 from stages.lib.rows.distilled import Distilled
 from stages.lib.students import student_tokenizer, token_lengths
+from stages.lib.workers import map_rows
 
 log = logging.getLogger("distillery.convert")
 
@@ -72,7 +74,8 @@ def main(rows_path: Path, out_path: Path, metrics_path: Path, lengths_path: Path
     with_system = any(sample["system"] for sample in samples)
     with_history = any(len(sample["conversations"]) > 2 for sample in samples)
     align(tokenizer, params.convert.markers, params.train.system_prompt, with_system, with_history)
-    lengths = token_lengths(tokenizer, [messages(sample, params.convert.tags) for sample in samples])
+    conversations = ([messages(sample, params.convert.tags)] for sample in samples)
+    lengths = [length for (length,) in map_rows(partial(token_lengths, tokenizer), conversations, params.run.engine)]
     write_dataset(out_path, samples, params.convert)
     write_rows(out_path / "dropped.jsonl", dropped)
     write_json(metrics_path, metrics | length_metrics(lengths))

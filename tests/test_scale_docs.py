@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from stages.lib.params.run import Endpoints
+from stages.lib.params.run import Endpoints, Engine, RayEngine
 from stages.lib.params.teacher import ServedTeacher
 from stages.lib.serving import endpoints
 
@@ -80,7 +81,7 @@ def test_the_manifests_fit_together(page: Path) -> None:
     words = dict(zip(container["command"], container["command"][1:], strict=False))
     assert words["--port"] == str(port)
     assert words["--tensor-parallel-size"] == container["resources"]["limits"]["nvidia.com/gpu"]
-    (run,) = (each["run"] for each in loaded(page) if "run" in each)
+    (run,) = (each["run"] for each in loaded(page) if "endpoints" in each.get("run", {}))
     teacher = Endpoints.model_validate(run["endpoints"]).teacher
     assert teacher
     addresses = [each.base_url for each in teacher.servers]
@@ -88,6 +89,12 @@ def test_the_manifests_fit_together(page: Path) -> None:
     assert addresses == [f"http://{name}-{n}.{name}:{port}/v1" for n in range(servers["replicas"])]
     (own,) = (each["distill"]["teacher"] for each in loaded(page) if "distill" in each)
     assert ServedTeacher.model_validate(own).model == words["--served-model-name"] == words["serve"]
+
+
+@pages
+def test_params_accept_the_engine(page: Path) -> None:
+    (run,) = (each["run"] for each in loaded(page) if "engine" in each.get("run", {}))
+    assert isinstance(TypeAdapter(Engine).validate_python(run["engine"]), RayEngine)
 
 
 @pages

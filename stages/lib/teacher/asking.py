@@ -22,7 +22,7 @@ from itertools import groupby
 from typing import Any
 
 from stages.lib.command import Interrupted, stopping_loop_on_signals
-from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
+from stages.lib.params import EmbeddedTeacher, Price, RayEngine, Role, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
@@ -245,7 +245,11 @@ class _Asking:
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
-        from stages.lib.teacher.pool import Pool  # imports aiohttp, which a run from the store does not need
+        # these import aiohttp, which a run from the store does not need
+        if isinstance(self._run.engine, RayEngine):
+            from stages.lib.teacher.actors import ActorPool as Pool
+        else:
+            from stages.lib.teacher.pool import Pool  # type: ignore[assignment]
 
         counts, started = self._result.counts, time.monotonic()
         section, model = self._respondent.section, self._respondent.model.model
