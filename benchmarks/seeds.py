@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError, one_line_errors
 from stages.lib.comparison.table import interval_over, p_value, points, signed
+from stages.lib.files.shards import parts_of
 from stages.lib.pairs import pairs_of
 from stages.lib.params import HELDOUT, Compare, Params, load_params
 from stages.lib.rows import write_json
@@ -183,7 +184,7 @@ def run_seed(seed: str, values: dict[str, int], params: dict[str, Any], referenc
     arms = ["base", *params["arms"], *params["on_policy"]]
     answers = {arm: read_answers(folder / "metrics" / "eval" / f"{arm}.scores.csv") for arm in arms}
     hashes = {arm: scores_hash(folder / "metrics" / "eval", arm) for arm in arms}
-    heldout = (folder / "data" / "heldout.jsonl").read_bytes()
+    heldout = b"".join(part.read_bytes() for part in parts_of(folder / "data" / "heldout.jsonl", "Run it again."))
     divergence = {arm: curve_of(folder / "metrics" / "train" / f"{arm}.loss.csv") for arm in params["on_policy"]}
     return Run(seed, load_params(folder / "params.yaml"), answers, hashes, heldout, divergence)
 

@@ -30,11 +30,11 @@ Alone:  python -m stages.collect --questions C.jsonl --heldout H.jsonl --left-ou
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 from tqdm import tqdm
@@ -43,47 +43,38 @@ from stages.lib.chat_template import ControlTokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_indexes, contamination_counts
 from stages.lib.hygiene.duplicates import normalised
+from stages.lib.hygiene.seen import Seen
 from stages.lib.params import Engine, NearDuplicateParams, load_params
-from stages.lib.rows import DataError, write_json, write_rows
+from stages.lib.rows import DataError, write_json, writing_rows
 from stages.lib.rows.question import LeftOut, NearlySame, Question
 from stages.lib.sources import draw
-from stages.lib.wording.description import described
+from stages.lib.wording.description import Description
 from stages.lib.wording.examining import Examined, Examining
 from stages.lib.wording.near_duplicates import NearDuplicates
 from stages.lib.workers import map_rows
 
 log = logging.getLogger("distillery.collect")
 
-
-@dataclass
-class Collected:
-    """The questions by where they go, and how many were ``received`` from the source."""
-
-    received: int = 0
-    questions: list[Question] = field(default_factory=list)
-    heldout: list[Question] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+Place = Literal["questions", "heldout", "left_out"]
 
 
 class Kept:
     """The questions of one set so far, to compare others with."""
 
-    def __init__(self, rows: list[Question], near: NearDuplicateParams | None) -> None:
-        self._rows = rows
-        self._ids: dict[str, str] = {}
+    def __init__(self, near: NearDuplicateParams | None) -> None:
+        self._ids = Seen()
         self._near = NearDuplicates(near) if near else None
 
     def add(self, question: Question, examined: Examined) -> None:
         """Keep a question."""
-        self._rows.append(question)
-        self._ids[normalised(question.user_text)] = question.id
+        self._ids.add(normalised(question.user_text), question.id)
         if self._near and examined.sketch is not None:
             self._near.add(question.id, question.user_text, examined.sketch)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has the same text, or is a turn of it."""
         texts = {normalised(text): None for text in (question.user_text, *question.user_turns)}
-        same_as = next((self._ids[text] for text in texts if text in self._ids), None)
+        same_as = next((found for text in texts if (found := self._ids.get(text))), None)
         return _left_out(question, reason=reason, same_as=same_as) if same_as else None
 
     def nearly_same(self, question: Question, examined: Examined, reason: str) -> LeftOut | None:
@@ -118,27 +109,41 @@ def main(
     drawn = draw(params)
     indexes = benchmark_indexes(params.contamination, eval_data)
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
-    candidates = tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None)
-    engine = all_params.run.engine
-    collected = separate(candidates, drawn.heldout, indexes, control.found_in, params.near_duplicates, engine)
-    if not collected.questions:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items() if count)
-        raise DataError(f"collect: no question is left to train on ({reasons}). Is columns.question the right column?")
-    hits = [hit for row in collected.left_out for hit in row.benchmark_hits]
-    contamination = contamination_counts(hits, indexes, params.contamination)
-    metrics = counts(collected) | ({"source": drawn.facts} if drawn.facts else {}) | {"contamination": contamination}
-    metrics |= {"texts": texts(collected)}
-    write_rows(questions_path, collected.questions)
-    write_rows(heldout_path, collected.heldout)
-    write_rows(left_out_path, collected.left_out)
-    write_json(metrics_path, metrics)
+    candidates = Received(tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None))
+    heldout = Received(drawn.heldout)
+    engine, tally = all_params.run.engine, Tally()
+    with ExitStack() as stack:
+        paths: dict[Place, Path] = {"questions": questions_path, "heldout": heldout_path, "left_out": left_out_path}
+        files = {
+            place: stack.enter_context(writing_rows(path, all_params.run.shard_rows)) for place, path in paths.items()
+        }
+        for place, row in separate(candidates, heldout, indexes, control.found_in, params.near_duplicates, engine):
+            tally.add(place, row)
+            files[place].add(row)
+        tally.check(candidates.count + heldout.count)
+    contamination = contamination_counts(tally.hits, indexes, params.contamination)
+    source = {"source": drawn.facts} if drawn.facts else {}
+    write_json(metrics_path, tally.counts() | source | {"contamination": contamination, "texts": tally.texts()})
     log.info(
         "collect: %d questions, %d held out, %d left out (%s)",
-        len(collected.questions),
-        len(collected.heldout),
-        len(collected.left_out),
-        ", ".join(f"{count} {reason}" for reason, count in left_out_by_reason(collected).items()),
+        tally.rows["questions"],
+        tally.rows["heldout"],
+        tally.rows["left_out"],
+        ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items()),
     )
+
+
+class Received:
+    """The source's questions, and the ``count`` of those that it gave."""
+
+    def __init__(self, questions: Iterable[Question]) -> None:
+        self._questions = questions
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Question]:
+        for question in self._questions:
+            self.count += 1
+            yield question
 
 
 def separate(
@@ -148,26 +153,24 @@ def separate(
     has_control_token: Callable[[str], bool] = lambda text: False,
     near: NearDuplicateParams | None = None,
     engine: Engine | None = None,
-) -> Collected:
-    """Each question once; the training questions without held-out ones and those of benchmarks.
+) -> Iterator[tuple[Place, Question]]:
+    """Where each question goes, the held-out ones first; those that are left out come as ``LeftOut``.
 
+    Each question is kept once, and the training questions are without held-out ones and those of benchmarks.
     ``has_control_token`` says whether a text has a control token, which a student would not read as text. ``near``
     None: only questions of the same text are compared. ``engine``: whose workers examine the questions.
     """
-    collected = Collected()
+    kept_heldout, kept = Kept(near), Kept(near)
     heldout = list(heldout)
     questions, again = tee(chain(heldout, candidates))
     examined = zip(questions, map_rows(Examining(indexes, near), again, engine), strict=True)
-    kept_heldout = Kept(collected.heldout, near)
     for question, own in islice(examined, len(heldout)):
-        collected.received += 1
         if row := _control_token(question, has_control_token) or kept_heldout.same(question, "duplicate"):
-            collected.left_out.append(row)
+            yield "left_out", row
         else:
             kept_heldout.add(question, own)
-    kept = Kept(collected.questions, near)
+            yield "heldout", question
     for question, own in examined:
-        collected.received += 1
         row = (
             _control_token(question, has_control_token)
             or kept_heldout.same(question, "in_heldout")
@@ -178,10 +181,10 @@ def separate(
             or kept.nearly_same(question, own, "near_duplicate")
         )
         if row:
-            collected.left_out.append(row)
+            yield "left_out", row
         else:
             kept.add(question, own)
-    return collected
+            yield "questions", question
 
 
 def _control_token(question: Question, has_control_token: Callable[[str], bool]) -> LeftOut | None:
@@ -197,38 +200,59 @@ def _left_out(question: Question, **why: Any) -> LeftOut:
     return LeftOut(**question.model_dump(), **{"same_as": None, "benchmark_hits": []} | why)
 
 
-def overlap(collected: Collected) -> int:
-    """The number of texts in both sets, counted from the rows that will be written."""
-    training = {normalised(question.user_text) for question in collected.questions}
-    return len(training & {normalised(question.user_text) for question in collected.heldout})
+class Tally:
+    """The counts of the questions so far: ``in = questions + heldout + left_out``.
 
+    ``left_out`` counts by reason, with 0 for one that did not occur; ``hits`` the questions that share words with each
+    benchmark.
+    """
 
-def counts(collected: Collected) -> dict[str, Any]:
-    """The metrics; DataError unless ``in = questions + heldout + left_out`` and no text is in both sets."""
-    written = len(collected.questions) + len(collected.heldout) + len(collected.left_out)
-    if collected.received != written:
-        raise DataError(f"collect: {collected.received} questions in, {written} written. This is a bug in collect.")
-    if shared := overlap(collected):
-        raise DataError(f"collect: {shared} questions are in both sets. This is a bug in collect.")
-    return {
-        "in": collected.received,
-        "questions": len(collected.questions),
-        "heldout": len(collected.heldout),
-        "left_out": left_out_by_reason(collected),
-        "overlap": shared,
-    }
+    def __init__(self) -> None:
+        self.rows: Counter[Place] = Counter()
+        self.left_out = Counter(dict.fromkeys(get_args(LeftOut.model_fields["reason"].annotation), 0))
+        self.hits: Counter[str] = Counter()
+        self._described = {"questions": Description(), "heldout": Description()}
+        self._heldout = Seen()  # the texts that were written
+        self._overlap = 0  # how many of them are in the training set too
 
+    def add(self, place: Place, row: Question) -> None:
+        """Count a question that is written there."""
+        self.rows[place] += 1
+        if isinstance(row, LeftOut):
+            self.left_out[row.reason] += 1
+            self.hits.update(hit.benchmark for hit in row.benchmark_hits)
+            return
+        self._described[place].add(row.user_text)
+        if place == "heldout":
+            self._heldout.add(normalised(row.user_text), row.id)
+        else:
+            self._overlap += self._heldout.get(normalised(row.user_text)) is not None
 
-def texts(collected: Collected) -> dict[str, Any]:
-    """The scripts and the lengths of the questions that were kept."""
-    sets = {"questions": collected.questions, "heldout": collected.heldout}
-    return {name: described(row.user_text for row in rows) for name, rows in sets.items()}
+    def check(self, received: int) -> None:
+        """DataError where no question is left, not all that were received are counted, or a text is in both sets."""
+        if not self.rows["questions"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items() if count)
+            raise DataError(
+                f"collect: no question is left to train on ({reasons}). Is columns.question the right column?"
+            )
+        if received != self.rows.total():
+            raise DataError(f"collect: {received} questions in, {self.rows.total()} written. This is a bug in collect.")
+        if self._overlap:
+            raise DataError(f"collect: {self._overlap} questions are in both sets. This is a bug in collect.")
 
+    def counts(self) -> dict[str, Any]:
+        """The metrics."""
+        return {
+            "in": self.rows.total(),
+            "questions": self.rows["questions"],
+            "heldout": self.rows["heldout"],
+            "left_out": dict(self.left_out),
+            "overlap": self._overlap,
+        }
 
-def left_out_by_reason(collected: Collected) -> dict[str, int]:
-    """How many were left out for each reason; a reason that did not occur has 0."""
-    found = Counter(row.reason for row in collected.left_out)
-    return {reason: found[reason] for reason in get_args(LeftOut.model_fields["reason"].annotation)}
+    def texts(self) -> dict[str, Any]:
+        """The scripts and the lengths of the questions that were kept."""
+        return {name: description.facts() for name, description in self._described.items()}
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ import json
 import logging
 import math
 import re
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,8 +34,10 @@ import click
 
 from stages.lib.chat_template import align, control_tokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.params import Convert, Markers, Tags, load_params, prompt_text
-from stages.lib.rows import DataError, read_some_rows, write_json, write_rows, writing
+from stages.lib.files.shards import Form, writing_parts
+from stages.lib.params import Convert, Engine, Markers, Params, Tags, load_params, prompt_text
+from stages.lib.ranks import ranked
+from stages.lib.rows import DataError, RowsOf, RowWriter, write_json, writing, writing_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.students import student_tokenizer, token_lengths
 from stages.lib.workers import map_rows
@@ -44,6 +46,8 @@ log = logging.getLogger("distillery.convert")
 
 Sample = dict[str, Any]
 Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text", "control_token"]
+BATCH = 100  # conversations that are tokenized at once
+LIST = Form(begin=b"[\n    ", between=b",\n    ", end=b"\n]")  # as json.dumps writes a list with indent 4
 CUTOFFS = tuple(2**power for power in range(7, 16))  # usual values of cutoff_len: 128 to 32768 tokens
 
 
@@ -51,6 +55,9 @@ class Dropped(Distilled):
     """A row that makes no valid conversation, and the reason."""
 
     reason: Reason
+
+
+Converted = Sample | Dropped
 
 
 @click.command(help="Write distilled rows as a ShareGPT dataset, with its dataset_info.json.")
@@ -62,26 +69,60 @@ class Dropped(Distilled):
 @one_line_errors
 def main(rows_path: Path, out_path: Path, metrics_path: Path, lengths_path: Path, params_path: Path) -> None:
     params = load_params(params_path)
-    rows = read_some_rows(rows_path, Distilled, f"Run 'dvc repro convert@{out_path.name}' to rebuild it.")
+    rebuild = f"Run 'dvc repro convert@{out_path.name}' to rebuild it."
+    rows = RowsOf(rows_path, Distilled, rebuild)
     system = prompt_text(params.convert.system_prompt)
     tokenizer = student_tokenizer(params.train.student)
     control = control_tokens(tokenizer, params.convert.markers)
     refuse_control_tokens(system, control, params.convert.system_prompt)
-    samples, dropped = convert(rows, system, params.convert, control)
-    metrics = counts(rows, samples, dropped)
-    if not samples:
-        raise DataError(f"{rows_path}: no row makes a valid conversation ({in_words(dropped)}). Check its first rows.")
-    with_system = any(sample["system"] for sample in samples)
-    with_history = any(len(sample["conversations"]) > 2 for sample in samples)
-    align(tokenizer, params.convert.markers, params.train.system_prompt, with_system, with_history)
-    conversations = ([messages(sample, params.convert.tags)] for sample in samples)
-    lengths = [length for (length,) in map_rows(partial(token_lengths, tokenizer), conversations, params.run.engine)]
-    write_dataset(out_path, samples, params.convert)
-    write_rows(out_path / "dropped.jsonl", dropped)
-    write_json(metrics_path, metrics | length_metrics(lengths))
+    tally = Tally()
+    for each in converted(rows, system, params.convert, control):
+        tally.add(each)
+    tally.check(rows_path, rebuild)
+    align(tokenizer, params.convert.markers, params.train.system_prompt, tally.with_system, tally.with_history)
+    lengths = write_dataset(out_path, converted(rows, system, params.convert, control), tokenizer, params)
+    if lengths.total() != tally.kept:
+        raise DataError(f"{rows_path}: it changed while convert read it. {rebuild}")
+    write_json(metrics_path, tally.metrics() | length_metrics(lengths))
     with writing(lengths_path) as file:
         file.write(length_curve(lengths).encode())
-    log.info("convert: %d conversations in %s (%s)", len(samples), out_path, in_words(dropped))
+    log.info("convert: %d conversations in %s (%s)", tally.kept, out_path, tally.in_words())
+
+
+class Tally:
+    """The counts of the rows so far, ``in = rows + dropped``; whether some conversation has a system text, and turns
+    before its last question."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.dropped: Counter[str] = Counter()
+        self.with_system = self.with_history = False
+
+    def add(self, row: Converted) -> None:
+        """Count a conversation or a dropped row."""
+        if isinstance(row, Dropped):
+            self.dropped[row.reason] += 1
+            return
+        self.kept += 1
+        self.with_system |= bool(row["system"])
+        self.with_history |= len(row["conversations"]) > 2
+
+    def check(self, path: Path, rebuild: str) -> None:
+        """DataError where there were no rows, or none makes a conversation."""
+        if not (self.kept or self.dropped):
+            raise DataError(f"{path}: there is nothing in it. {rebuild}")
+        if not self.kept:
+            raise DataError(f"{path}: no row makes a valid conversation ({self.in_words()}). Check its first rows.")
+
+    def metrics(self) -> dict[str, Any]:
+        """The counts; of reasons, those with none too."""
+        dropped = {reason: self.dropped[reason] for reason in get_args(Reason)}
+        return {"in": self.kept + self.dropped.total(), "rows": self.kept, "dropped": dropped}
+
+    def in_words(self) -> str:
+        """``2 dropped: 2 marker_in_text``."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.metrics()["dropped"].items() if count)
+        return f"{self.dropped.total()} dropped: {reasons}" if self.dropped else "none dropped"
 
 
 def refuse_control_tokens(system: str, control: Sequence[str], name: str) -> None:
@@ -94,22 +135,16 @@ def refuse_control_tokens(system: str, control: Sequence[str], name: str) -> Non
             )
 
 
-def convert(
-    rows: list[Distilled], system: str, params: Convert, control: Sequence[str] = ()
-) -> tuple[list[Sample], list[Dropped]]:
-    """The samples and the dropped rows, both in the order of the rows; ``control`` are the student's control tokens."""
-    samples: list[Sample] = []
-    dropped: list[Dropped] = []
+def converted(
+    rows: Iterable[Distilled], system: str, params: Convert, control: Sequence[str] = ()
+) -> Iterator[Converted]:
+    """Each row as a sample, or as ``Dropped``, in the order of the rows; ``control``: the student's control tokens."""
     for row in rows:
         sample = conversation(row, system, params.markers, params.tags)
         reason = reason_to_drop(sample, params.markers, params.tags, control)
         if row.system and any(token in row.system for token in control):
             reason = reason or "control_token"
-        if reason:
-            dropped.append(Dropped(**row.model_dump(), reason=reason))
-        else:
-            samples.append(sample)
-    return samples, dropped
+        yield Dropped(**row.model_dump(), reason=reason) if reason else sample
 
 
 def conversation(row: Distilled, system: str, markers: Markers, tags: Tags) -> Sample:
@@ -157,12 +192,40 @@ def messages(sample: Sample, tags: Tags) -> list[dict[str, str]]:
     ]
 
 
-def write_dataset(folder: Path, samples: list[Sample], params: Convert) -> None:
-    """Write NAME.json (a list, indent 4, no final newline) and the dataset_info.json that describes it."""
-    name = folder.name
-    with writing(folder / f"{name}.json") as file:
-        file.write(json.dumps(samples, indent=4, ensure_ascii=params.ascii).encode())
-    write_json(folder / "dataset_info.json", {name: dataset_info(folder, params.tags)})
+def write_dataset(folder: Path, rows: Iterable[Converted], tokenizer: Any, params: Params) -> Counter[int]:
+    """Write NAME.json (a list, indent 4, no final newline), dataset_info.json and dropped.jsonl.
+
+    Returns how many conversations have each length in tokens. Above ``run.shard_rows``, NAME.json is a folder of lists.
+    """
+    name, most, ascii = folder.name, params.run.shard_rows, params.convert.ascii
+    lengths: Counter[int] = Counter()
+    with (
+        writing_parts(folder / f"{name}.json", most, LIST) as parts,
+        writing_rows(folder / "dropped.jsonl", most) as dropped,
+    ):
+        kept, again = tee(kept_of(rows, dropped))
+        conversations = (messages(sample, params.convert.tags) for sample in again)
+        for sample, length in zip(kept, lengths_of(tokenizer, conversations, params.run.engine), strict=True):
+            parts.add(json.dumps(sample, indent=4, ensure_ascii=ascii).replace("\n", "\n    ").encode())
+            lengths[length] += 1
+    write_json(folder / "dataset_info.json", {name: dataset_info(folder, params.convert.tags)})
+    return lengths
+
+
+def kept_of(rows: Iterable[Converted], dropped: RowWriter) -> Iterator[Sample]:
+    """The samples alone; what was dropped is written."""
+    for row in rows:
+        if isinstance(row, Dropped):
+            dropped.add(row)
+        else:
+            yield row
+
+
+def lengths_of(tokenizer: Any, conversations: Iterator[list[dict[str, str]]], engine: Engine | None) -> Iterator[int]:
+    """The tokens of each conversation, including the chat template's."""
+    batches = iter(lambda: list(islice(conversations, BATCH)), [])
+    for lengths in map_rows(partial(token_lengths, tokenizer), batches, engine):
+        yield from lengths
 
 
 def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:
@@ -176,38 +239,27 @@ def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:
     }
 
 
-def counts(rows: list[Distilled], samples: list[Sample], dropped: list[Dropped]) -> dict[str, Any]:
-    """The metrics; DataError unless ``in = rows + dropped``."""
-    if len(rows) != len(samples) + len(dropped):
-        raise DataError(f"convert: {len(rows)} rows in, {len(samples) + len(dropped)} out. This is a bug in convert.")
-    return {"in": len(rows), "rows": len(samples), "dropped": by_reason(dropped)}
+def length_metrics(lengths: Counter[int]) -> dict[str, Any]:
+    """Percentiles (nearest rank), and the share of conversations that are longer than each of CUTOFFS.
+
+    ``lengths``: how many conversations have each length.
+    """
+    at, total = ranked(lengths), lengths.total()
+    percentiles = {f"p{share}": at(math.ceil(total * share / 100) - 1) for share in (50, 90, 99)}
+    within = {cutoff: sum(count for length, count in lengths.items() if length <= cutoff) for cutoff in CUTOFFS}
+    return {
+        "tokens": {"sum": sum(length * count for length, count in lengths.items())}
+        | percentiles
+        | {"max": max(lengths)},
+        "share_over_tokens": {str(cutoff): round(1 - count / total, 4) for cutoff, count in within.items()},
+    }
 
 
-def by_reason(dropped: list[Dropped]) -> dict[str, int]:
-    """How many were dropped for each reason, including reasons with none."""
-    found = Counter(row.reason for row in dropped)
-    return {reason: found[reason] for reason in get_args(Reason)}
-
-
-def length_metrics(lengths: list[int]) -> dict[str, Any]:
-    """Percentiles (nearest rank), and the share of conversations that are longer than each of CUTOFFS."""
-    ordered = sorted(lengths)
-    percentiles = {f"p{share}": ordered[math.ceil(len(ordered) * share / 100) - 1] for share in (50, 90, 99)}
-    over = {str(cutoff): round(1 - bisect_right(ordered, cutoff) / len(ordered), 4) for cutoff in CUTOFFS}
-    return {"tokens": {"sum": sum(ordered)} | percentiles | {"max": ordered[-1]}, "share_over_tokens": over}
-
-
-def length_curve(lengths: list[int]) -> str:
+def length_curve(lengths: Counter[int]) -> str:
     """The CSV of the lengths' distribution: for each hundredth of the conversations, its longest (nearest rank)."""
-    ordered = sorted(lengths)
-    longest = [ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)] for share in range(101)]
+    at, total = ranked(lengths), lengths.total()
+    longest = [at(max(0, math.ceil(total * share / 100) - 1)) for share in range(101)]
     return "tokens,share\n" + "".join(f"{tokens},{share / 100}\n" for share, tokens in enumerate(longest))
-
-
-def in_words(dropped: list[Dropped]) -> str:
-    """``2 dropped: 2 marker_in_text``."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in by_reason(dropped).items() if count)
-    return f"{len(dropped)} dropped: {reasons}" if dropped else "none dropped"
 
 
 if __name__ == "__main__":

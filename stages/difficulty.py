@@ -20,8 +20,9 @@ Alone:  python -m stages.difficulty --collected C.jsonl --questions Q.jsonl --to
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ import click
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.difficulty.calls import Calls, generated_tokens, pass_rate
 from stages.lib.params import KeepHard, LoadedStudent, Params, load_params, prompt_text
-from stages.lib.rows import UNPROTECT, DataError, read_some_rows, write_json, write_rows
+from stages.lib.rows import UNPROTECT, DataError, RowsOf, write_json, writing_rows
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
 from stages.lib.students import student_folder, student_tokenizer
@@ -45,29 +46,54 @@ log = logging.getLogger("distillery.difficulty")
 REBUILD = f"Run 'dvc repro collect' to rebuild it; or {UNPROTECT}, and correct the line."
 
 
-@dataclass
-class Separated:
-    """The questions by where they go, and the ``tokens`` that the student generated for them."""
+@dataclass(frozen=True)
+class Rated:
+    """A question, whether the teacher is asked it, and the ``tokens`` that the student generated for it."""
 
-    kept: list[Question] = field(default_factory=list)
-    too_easy: list[Question] = field(default_factory=list)
+    question: Question
+    is_kept: bool = True
     tokens: int = 0
+
+
+class Tally:
+    """The counts of the questions so far: ``in = kept + too_easy``."""
+
+    def __init__(self) -> None:
+        self.kept = self.too_easy = self.tokens = self._unsure = 0
+        self._solved: Counter[int] = Counter()  # the questions that were asked, by the number of right answers
+
+    def add(self, rated: Rated) -> None:
+        """Count a question."""
+        self.kept += rated.is_kept
+        self.too_easy += not rated.is_kept
+        self.tokens += rated.tokens
+        if rate := rated.question.pass_rate:
+            self._solved[rate.solved] += 1
+            self._unsure += rate.unsure
+
+    def check(self, keep_hard: KeepHard | None, path: Path) -> None:
+        """DataError where there were no questions, or none is left for the teacher."""
+        if keep_hard is None and not self.kept:
+            raise DataError(f"{path}: there is nothing in it. {REBUILD}")
+        if keep_hard and not self.kept:
+            raise DataError(
+                f"difficulty: the student solves each of the {self.too_easy} questions more than "
+                f"{keep_hard.max_solved} times in {keep_hard.samples}. Raise collect.keep_hard.max_solved, or collect "
+                "harder questions."
+            )
 
     def metrics(self, keep_hard: KeepHard | None) -> dict[str, Any]:
         """The counts; ``by_solved`` counts the questions by their number of right answers."""
-        rows = [*self.kept, *self.too_easy]
-        rates = [row.pass_rate for row in rows if row.pass_rate]
-        solved = Counter(rate.solved for rate in rates)
         samples = keep_hard.samples if keep_hard else 0
         return {
-            "in": len(rows),
-            "asked": len(rates),
-            "kept": len(self.kept),
-            "too_easy": len(self.too_easy),
+            "in": self.kept + self.too_easy,
+            "asked": self._solved.total(),
+            "kept": self.kept,
+            "too_easy": self.too_easy,
             "samples": samples,
             "max_solved": keep_hard.max_solved if keep_hard else None,
-            "by_solved": {str(number): solved[number] for number in range(samples + 1)} if keep_hard else {},
-            "unsure_answers": sum(rate.unsure for rate in rates),
+            "by_solved": {str(number): self._solved[number] for number in range(samples + 1)} if keep_hard else {},
+            "unsure_answers": self._unsure,
             "completion_tokens": self.tokens,
         }
 
@@ -89,33 +115,41 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
-    questions = read_some_rows(collected_path, Question, REBUILD)
-    keep_hard = params.collect.keep_hard
-    if keep_hard is None:
-        separated = Separated(kept=questions)
-    else:
-        check_answers(questions, collected_path)
-        with open_store(store_path or default_path()) as store:
-            separated = separate(questions, keep_hard, params, store)
-        check_kept(separated, keep_hard)
-    write_rows(questions_path, separated.kept)
-    write_rows(too_easy_path, separated.too_easy)
-    write_json(metrics_path, separated.metrics(keep_hard))
-    log.info("difficulty: %s", summary(separated, keep_hard))
+    questions, tally = RowsOf(collected_path, Question, REBUILD), Tally()
+    keep_hard, most = params.collect.keep_hard, params.run.shard_rows
+    with ExitStack() as stack:
+        if keep_hard is None:
+            found: Iterator[Rated] = map(Rated, questions)
+        else:
+            check_answers(questions, collected_path)
+            found = rated(questions, keep_hard, params, stack.enter_context(open_store(store_path or default_path())))
+        kept, too_easy = (stack.enter_context(writing_rows(path, most)) for path in (questions_path, too_easy_path))
+        for each in found:
+            tally.add(each)
+            (kept if each.is_kept else too_easy).add(each.question)
+        tally.check(keep_hard, collected_path)
+    write_json(metrics_path, tally.metrics(keep_hard))
+    log.info("difficulty: %s", summary(tally, keep_hard))
 
 
-def check_answers(questions: Sequence[Question], path: Path) -> None:
-    """DataError on a question without a gold answer: nothing says whether the student solves it."""
-    without = [question.id for question in questions if not question.answer]
+def check_answers(questions: Iterable[Question], path: Path) -> None:
+    """DataError where there are no questions, or on one without a gold answer: nothing says whether it is solved."""
+    total, without, first = 0, 0, ""
+    for question in questions:
+        total += 1
+        if not question.answer:
+            without, first = without + 1, first or question.id
+    if not total:
+        raise DataError(f"{path}: there is nothing in it. {REBUILD}")
     if without:
         raise DataError(
-            f"{path}: {len(without)} questions have no gold answer ('{without[0]}' is the first), so their difficulty "
+            f"{path}: {without} questions have no gold answer ('{first}' is the first), so their difficulty "
             "cannot be measured. Set collect.keep_hard: null, or collect questions with answers."
         )
 
 
-def separate(questions: Sequence[Question], keep_hard: KeepHard, params: Params, store: AnswerStore) -> Separated:
-    """Ask the student, and separate the questions by their pass rates."""
+def rated(questions: Iterable[Question], keep_hard: KeepHard, params: Params, store: AnswerStore) -> Iterator[Rated]:
+    """Ask the student; each question with its pass rate, in their order."""
     student = student_of(keep_hard, params)
     calls = Calls(student.settings, system_text(params), in_user_turn(params), keep_hard.samples)
     started = time.monotonic()
@@ -123,14 +157,11 @@ def separate(questions: Sequence[Question], keep_hard: KeepHard, params: Params,
         student.ask(calls.requests(questions), store)
     finally:  # a run that was stopped states its cost, too
         write_run_facts(student.counts, time.monotonic() - started, params)
-    separated = Separated()
     for question in questions:
         answers = calls.answers(question, store)
         rate = pass_rate(question, answers)
-        rows = separated.kept if rate.solved <= keep_hard.max_solved else separated.too_easy
-        rows.append(question.model_copy(update={"pass_rate": rate}))
-        separated.tokens += sum(map(generated_tokens, answers))
-    return separated
+        row = question.model_copy(update={"pass_rate": rate})
+        yield Rated(row, rate.solved <= keep_hard.max_solved, sum(map(generated_tokens, answers)))
 
 
 def student_of(keep_hard: KeepHard, params: Params) -> "Loaded | Served":
@@ -157,19 +188,9 @@ def in_user_turn(params: Params) -> bool:
     return params.train.system_prompt == "in_user_turn"
 
 
-def check_kept(separated: Separated, keep_hard: KeepHard) -> None:
-    """DataError where nothing is left for the teacher."""
-    if not separated.kept:
-        raise DataError(
-            f"difficulty: the student solves each of the {len(separated.too_easy)} questions more than "
-            f"{keep_hard.max_solved} times in {keep_hard.samples}. Raise collect.keep_hard.max_solved, or collect "
-            "harder questions."
-        )
-
-
-def summary(separated: Separated, keep_hard: KeepHard | None) -> str:
+def summary(tally: Tally, keep_hard: KeepHard | None) -> str:
     """``kept 640 of 1000 (360 solved more than 2 times in 4)``."""
-    kept, too_easy = len(separated.kept), len(separated.too_easy)
+    kept, too_easy = tally.kept, tally.too_easy
     if keep_hard is None:
         return f"kept all {kept} (collect.keep_hard is null)"
     often = f"solved more than {keep_hard.max_solved} times in {keep_hard.samples}"

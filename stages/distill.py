@@ -25,8 +25,6 @@ Alone:  python -m stages.distill --questions Q.jsonl --distilled OUT.jsonl --fai
 
 import logging
 import os
-import statistics
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +34,10 @@ import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
+from stages.lib.ranks import median
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
-from stages.lib.rows import UNPROTECT, DataError, read_rows, write_json, writing
+from stages.lib.rows import UNPROTECT, DataError, read_rows, write_json, writing_rows
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, open_answers
@@ -184,7 +183,7 @@ class Tally:
         self.full_cost = 0.0
         self._price = price
         self._prompt_tokens = 0
-        self._completion_tokens = array("q")
+        self._completion_tokens: Counter[int] = Counter()  # how many answers have how many
 
     @property
     def rows(self) -> int:
@@ -207,19 +206,18 @@ class Tally:
             self.distilled += 1
             counted = tokens(usage)
             self._prompt_tokens += counted.prompt
-            self._completion_tokens.append(counted.completion)
+            self._completion_tokens[counted.completion] += 1
 
     def metrics(self) -> dict[str, Any]:
         """``in = distilled + failed``; tokens of the distilled rows, as the teacher counted them."""
-        completion = self._completion_tokens
         return {
             "in": self.rows,
             "distilled": self.distilled,
             "failed": self.failed.total(),
             "failed_by_reason": dict(sorted(self.failed.items())),
             "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": sum(completion),
-            "completion_tokens_median": statistics.median(completion) if completion else 0,
+            "completion_tokens": sum(length * count for length, count in self._completion_tokens.items()),
+            "completion_tokens_median": median(self._completion_tokens),
         }
 
 
@@ -273,9 +271,9 @@ def write_outcomes(
 ) -> None:
     """One row for each call, in the order of the questions: an answer, or why there is none."""
     refusal: TeacherError | None = None
-    with writing(failures_path) as failures:
+    with writing_rows(failures_path, params.run.shard_rows) as failures:
         try:
-            with writing(distilled_path) as distilled:
+            with writing_rows(distilled_path, params.run.shard_rows) as distilled:
                 for question, sample, request in calls:
                     row, usage = outcome(question, sample, request, store, result)
                     key = "" if isinstance(row, Distilled) else request_key(request)
@@ -283,8 +281,7 @@ def write_outcomes(
                     if not (received or key in result.failed or params.run.offline):
                         raise calls.changed()
                     tally.add(row, usage, received)
-                    file = distilled if isinstance(row, Distilled) else failures
-                    file.write(row.line())
+                    (distilled if isinstance(row, Distilled) else failures).add(row)
                 check_failures(tally, params.distill)
         except TeacherError as error:  # the failures are written, so that the user can read them
             refusal = error

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def main(
     answers = {each.name: rows(each, asking) for each in scored}
     again = {each.name: rows(replace(each, samples=[*each.again]), asking) for each in scored}
     answers = {name: with_second_answers(each, again[name]) for name, each in answers.items()}
-    write_rows(answers_path, [row for each in answers.values() for row in each])
+    write_rows(answers_path, chain.from_iterable(answers.values()), params.run.shard_rows)
     write_examples(examples_path, answers, params.evaluate.seed)
     write_scores(scores_path, answers)
     prompt = params.convert.system_prompt if asking.system is not None else None

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import click
 
@@ -31,7 +31,7 @@ from stages.lib.deciders import Deciders
 from stages.lib.deciders.checking import PREFIX
 from stages.lib.params import Filter, RubricFilter, load_params
 from stages.lib.reviews.applying import DECIDED_BY, Reviews
-from stages.lib.rows import DataError, read_rows, write_json, write_rows, writing
+from stages.lib.rows import DataError, RowsOf, write_json, write_rows, writing_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
 from stages.lib.store.answer_store import default_path, open_store
@@ -65,7 +65,7 @@ def main(
     params_path: Path,
 ) -> None:
     params = load_params(params_path)
-    rows = Rows(distilled_path)
+    rows, most = RowsOf(distilled_path, Distilled, REBUILD), params.run.shard_rows
     reviews = Reviews.of(reviews_path)
     deciders = Deciders(params.filter, params.train.student, params.run.engine)
     tally = Tally(has_judge=deciders.judge is not None, compares_gold=not isinstance(params.filter, RubricFilter))
@@ -73,28 +73,19 @@ def main(
         stack.callback(write_run_facts, deciders, distilled_path.stem)  # a run that was stopped states its cost, too
         if deciders.judge:
             deciders.ask_judge(rows, params.run, stack.enter_context(open_store(store_path or default_path())))
-        kept_file, rejected_file, disagreements_file = (
-            stack.enter_context(writing(path)) for path in (filtered_path, rejected_path, disagreements_path)
+        kept, rejected, for_people = (
+            stack.enter_context(writing_rows(path, most)) for path in (filtered_path, rejected_path, disagreements_path)
         )
         for row in decide_rows(rows, deciders, reviews, params.filter):
             tally.add(row)
-            _write(rejected_file if isinstance(row, Rejected) else kept_file, row)
-            _write(disagreements_file, *(disagreements(row) if tally.compares_gold else ()))
+            (rejected if isinstance(row, Rejected) else kept).add(row)
+            for disagreement in disagreements(row) if tally.compares_gold else ():
+                for_people.add(disagreement)
         tally.check(distilled_path)
-    write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed))
+    write_rows(control_path, random_control(rows, tally.rows, tally.kept, params.filter.control_seed), most)
     write_json(metrics_path, tally.metrics() | {"reviews": reviews.counts()})
     reviews.log_summary()
     log.info("filter: kept %d of %d (%s)", tally.kept, tally.rows, tally.reasons())
-
-
-class Rows:
-    """The distilled rows; each iteration reads the file again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[Distilled]:
-        return read_rows(self._path, Distilled, REBUILD)
 
 
 def write_run_facts(deciders: Deciders, rows: str) -> None:
@@ -333,11 +324,6 @@ def _share(count: int, of: int) -> dict[str, float | None]:
         return {"share": None, "low": None, "high": None}
     interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
     return {"share": round(count / of, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
-
-
-def _write(file: BinaryIO, *rows: Filtered) -> None:
-    for row in rows:
-        file.write(row.line())
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main(
     params = load_params(params_path)
     rows = preferences(answers_path, store_path or default_path(), params) if params.prefer else []
     metrics = metrics_of(rows, params)
-    write_rows(preferences_path, rows)
+    write_rows(preferences_path, rows, params.run.shard_rows)
     write_json(metrics_path, metrics.model_dump())
     for counts in metrics.pairs.values():
         log.info("prefer: %s", summary_line(counts))

@@ -15,14 +15,15 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
+from stages.lib.files.shards import lines_of_first_part, parts_of
 from stages.lib.page import (
     Answers,
     Dataset,
@@ -64,7 +65,7 @@ from stages.lib.page.scripts import charts
 from stages.lib.page.verdicts import Worded
 from stages.lib.params import Params, load_params
 from stages.lib.reviews import read_reviews
-from stages.lib.rows import DataError, Row, read_rows, read_some_rows, writing
+from stages.lib.rows import DataError, Row, read_rows, writing
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
@@ -74,6 +75,8 @@ from stages.lib.rows.question import LeftOut, Question
 log = logging.getLogger("distillery.report")
 
 R = TypeVar("R", bound=Row)
+
+BLOCK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -151,15 +154,15 @@ def log_rows(rows: PackedRows, out_path: Path, max_mb: float) -> None:
 
 def read_page(inputs: Inputs, params: Params) -> Page:
     """Read all that the page shows, and check that it is from one run."""
-    distilled = read_some_rows(inputs.distilled, Distilled, rebuild("distill"))
-    kept = read_some_rows(inputs.filtered, Filtered, rebuild("filter"))
-    rejected = list(read_rows(inputs.rejected, Rejected, rebuild("filter")))
-    flow = read_flow(inputs)
+    distilled = read_distilled(inputs.distilled)
+    kept = read_shown(inputs.filtered, Filtered, "filter")
+    rejected = read_shown(inputs.rejected, Rejected, "filter")
+    flow = read_flow(inputs, [kept, rejected])
     check_flow(flow, inputs)
     *_, asked, judged = flow
-    check_rows(inputs.distilled, len(distilled), asked.out, "distill")
-    check_rows(inputs.filtered, len(kept), judged.out, "filter")
-    check_rows(inputs.rejected, len(rejected), judged.dropped, "filter")
+    check_rows(inputs.distilled, distilled.total, asked.out, "distill")
+    check_rows(inputs.filtered, kept.total, judged.out, "filter")
+    check_rows(inputs.rejected, rejected.total, judged.dropped, "filter")
     comparison = read_comparison(inputs.comparison, list(params.trained_arms))
     trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
     names = dict.fromkeys(training.asked.dataset for training in trainings.values())
@@ -168,23 +171,23 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     answers = {
         name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
     }
-    found = entries(read_sources(inputs, kept, rejected, students, answers))
+    found = entries(read_sources(inputs, kept.rows, rejected.rows, students, answers))
     rows = pack(found, params.report.max_mb, len(charts()) if trainings else 0)
     people = [review for _, review in read_reviews(inputs.reviews)]
     files = hash_files(input_files(inputs, list(params.trained_arms), list(datasets)))
     return Page(
-        teachers=sorted({row.model for row in distilled}),
+        teachers=sorted(distilled.models),
         student=PurePath(params.train.student.name).name,
         comparison=comparison,
         flow=flow,
         branches=read_branches(inputs, datasets, trainings),
-        pass_rates=read_pass_rates(inputs, distilled, kept),
+        pass_rates=read_pass_rates(inputs, distilled.solved, kept.solved),
         marks=read_marks(inputs),
         reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         datasets=datasets,
         trainings=trainings,
-        kept=shuffled(kept, params.report.seed)[: params.report.samples],
-        rejected=shuffled(rejected, params.report.seed)[: params.report.samples],
+        kept=shuffled(kept.rows, params.report.seed)[: params.report.samples],
+        rejected=shuffled(rejected.rows, params.report.seed)[: params.report.samples],
         answers=answers,
         rows=rows,
         people=people,
@@ -194,12 +197,60 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     )
 
 
+@dataclass
+class Shown(Generic[R]):
+    """The rows of a data file that the page shows: all, or those of the first part where it has several.
+
+    ``total`` counts all rows, ``solved`` those of each pass rate.
+    """
+
+    rows: list[R] = field(default_factory=list)
+    total: int = 0
+    solved: Counter[int] = field(default_factory=Counter)
+
+
+def read_shown(path: Path, model: type[R], stage: str) -> Shown[R]:
+    """Read all rows of a data file, and keep those that the page shows."""
+    most, shown = lines_of_first_part(path, rebuild(stage)), Shown[R]()
+    for row in read_rows(path, model, rebuild(stage)):
+        shown.total += 1
+        if most is None or shown.total <= most:
+            shown.rows.append(row)
+        if isinstance(row, Question) and row.pass_rate:
+            shown.solved[row.pass_rate.solved] += 1
+    if len(shown.rows) < shown.total:
+        log.warning("report: %s: the page shows the first %d of %d rows", path, len(shown.rows), shown.total)
+    return shown
+
+
+@dataclass
+class Answered:
+    """The counts of the teacher's answers: by pass rate and by the model that gave them."""
+
+    total: int = 0
+    solved: Counter[int] = field(default_factory=Counter)
+    models: set[str] = field(default_factory=set)
+
+
+def read_distilled(path: Path) -> Answered:
+    """Count the teacher's answers, of which there must be at least one."""
+    found = Answered()
+    for row in read_rows(path, Distilled, rebuild("distill")):
+        found.total += 1
+        found.models.add(row.model)
+        if row.pass_rate:
+            found.solved[row.pass_rate.solved] += 1
+    if not found.total:
+        raise DataError(f"{path}: there is nothing in it. {rebuild('distill')}")
+    return found
+
+
 def rebuild(stage: str) -> str:
     """The advice for a file that cannot be used."""
     return f"Run 'dvc repro {stage}' to rebuild it."
 
 
-def read_flow(inputs: Inputs) -> list[Step]:
+def read_flow(inputs: Inputs, judged_rows: list[Shown[Any]]) -> list[Step]:
     """The flow of the rows through the stages, from the stages' own counts."""
     collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
     measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
@@ -217,7 +268,10 @@ def read_flow(inputs: Inputs) -> list[Step]:
         *([difficulty_step(measured)] if measured.asked else []),
         distill_step(asked),
         Step(
-            "filter", judged.taken, [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)]
+            "filter",
+            judged.taken,
+            [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)],
+            shown_remark(judged_rows),
         ),
     ]
 
@@ -234,12 +288,11 @@ def read_branches(inputs: Inputs, datasets: dict[str, Dataset], trainings: dict[
     return [*converted, *trained]
 
 
-def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filtered]) -> PassRates | None:
+def read_pass_rates(inputs: Inputs, answers: Counter[int], right: Counter[int]) -> PassRates | None:
     """The untrained student's pass rates, and how many answers each gave; None where it was not asked."""
     counts = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
     if not counts.asked or counts.max_solved is None:
         return None
-    answers, right = (Counter(row.pass_rate.solved for row in rows if row.pass_rate) for rows in (distilled, kept))
     rows = [
         PassRateRow(solved, questions, solved <= counts.max_solved, answers[solved], right[solved])
         for solved, questions in ((int(key), count) for key, count in counts.by_solved.items())
@@ -250,6 +303,12 @@ def read_pass_rates(inputs: Inputs, distilled: list[Distilled], kept: list[Filte
 def contamination_remark(unchecked: list[str]) -> list[Worded]:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
     return [("flow.unchecked", {"names": ", ".join(unchecked)})] if unchecked else []
+
+
+def shown_remark(files: list[Shown[Any]]) -> list[Worded]:
+    """The remark on answers that the page does not show, for their files have several parts."""
+    shown, total = sum(len(each.rows) for each in files), sum(each.total for each in files)
+    return [("flow.shown", {"shown": shown, "total": total})] if shown < total else []
 
 
 def texts_remark(texts: dict[str, Described]) -> list[Worded]:
@@ -338,11 +397,11 @@ def read_sources(
     return Sources(
         kept=kept,
         rejected=rejected,
-        disagreements=list(read_rows(inputs.disagreements, Disagreement, rebuild("filter"))),
-        left_out=list(read_rows(inputs.left_out, LeftOut, rebuild("collect"))),
-        too_easy=list(read_rows(inputs.too_easy, Question, rebuild("difficulty"))),
-        failures=list(read_rows(inputs.failures, Failure, rebuild("distill"))),
-        preferences=list(read_rows(inputs.preferences, Preference, rebuild("prefer"))),
+        disagreements=read_shown(inputs.disagreements, Disagreement, "filter").rows,
+        left_out=read_shown(inputs.left_out, LeftOut, "collect").rows,
+        too_easy=read_shown(inputs.too_easy, Question, "difficulty").rows,
+        failures=read_shown(inputs.failures, Failure, "distill").rows,
+        preferences=read_shown(inputs.preferences, Preference, "prefer").rows,
         students=students,
         drawn=drawn,
     )
@@ -443,12 +502,18 @@ def input_files(inputs: Inputs, names: list[str], datasets: list[str]) -> list[P
 
 
 def hash_files(paths: list[Path]) -> list[InputFile]:
-    """The files with their sha256."""
-    files = []
-    for path in paths:
+    """The files with their sha256; that of a data file is of all its rows, whether it is one file or a folder."""
+    return [InputFile(path.as_posix(), sha256_of(parts_of(path, "Run 'dvc repro' to rebuild it."))) for path in paths]
+
+
+def sha256_of(files: list[Path]) -> str:
+    """The hash of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
         with path.open("rb") as file:
-            files.append(InputFile(path.as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
-    return files
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

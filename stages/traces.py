@@ -28,8 +28,8 @@ Alone:  python -m stages.traces --name s1k --heldout H.jsonl --rows R.jsonl --le
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ from stages.lib.hygiene.contamination import (
     contamination_counts,
 )
 from stages.lib.hygiene.duplicates import normalised
+from stages.lib.hygiene.seen import Seen
 from stages.lib.params import Params, ParamsError, Traces, TracesPreset, load_params, trace_preset_named
-from stages.lib.rows import DataError, read_rows, write_json, writing
+from stages.lib.rows import DataError, read_rows, write_json, writing_rows
 from stages.lib.rows.distilled import Distilled
-from stages.lib.rows.question import BenchmarkHit, Question
+from stages.lib.rows.question import Question
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, fits
 from stages.lib.tables.opening import Table, opened, opened_preset
 from stages.lib.traces.reading import Place, TraceSchema, left_out, read_row
@@ -83,11 +84,11 @@ def main(
     indexes = benchmark_indexes(params.collect.contamination, eval_data)
     sieve = Sieve(entry, heldout_ids(heldout_path), indexes)
     tally = Tally()
-    with writing(rows_path) as rows, writing(left_out_path) as others:
+    most = params.run.shard_rows
+    with writing_rows(rows_path, most) as rows, writing_rows(left_out_path, most) as others:
         for answer in answers(table, schema, entry, sieve, tally):
             tally.add(answer)
-            file = rows if isinstance(answer, Distilled) else others
-            file.write(answer.line())
+            (rows if isinstance(answer, Distilled) else others).add(answer)
         tally.check(name)
     contamination = contamination_counts(sieve.hits, indexes, params.collect.contamination)
     write_json(metrics_path, tally.metrics() | {"contamination": contamination})
@@ -116,10 +117,12 @@ def _origin(table: Table) -> str:
     return f"{table.name}/{table.split}"
 
 
-def heldout_ids(path: Path) -> dict[str, str]:
+def heldout_ids(path: Path) -> Seen:
     """The ids of the held-out questions by their normalised texts."""
-    rows = read_rows(path, Question, "Run 'dvc repro collect' to rebuild it.")
-    return {normalised(row.user_text): row.id for row in rows}
+    found = Seen()
+    for row in read_rows(path, Question, "Run 'dvc repro collect' to rebuild it."):
+        found.add(normalised(row.user_text), row.id)
+    return found
 
 
 def answers(table: Table, schema: TraceSchema, entry: Traces, sieve: "Sieve", tally: "Tally") -> Iterator[Answer]:
@@ -151,11 +154,11 @@ def wanted_columns(schema: TraceSchema, entry: Traces) -> list[str]:
 class Sieve:
     """Leaves out the answers to questions that are held out, a benchmark's or there already, and those too many."""
 
-    def __init__(self, entry: Traces, heldout: dict[str, str], indexes: Sequence[BenchmarkIndex]) -> None:
+    def __init__(self, entry: Traces, heldout: Seen, indexes: Sequence[BenchmarkIndex]) -> None:
         self._entry, self._heldout, self._indexes = entry, heldout, indexes
-        self._ids: dict[str, str] = {}  # of the kept questions, by their normalised texts
-        self._places: dict[str, str] = {}  # of the kept questions, by their ids
-        self.hits: list[BenchmarkHit] = []
+        self._ids = Seen()  # of the kept questions, by their normalised texts
+        self._places = Seen()  # of the kept questions, by their ids
+        self.hits: Counter[str] = Counter()  # questions that share words with each benchmark
 
     @property
     def has_enough(self) -> bool:
@@ -185,13 +188,14 @@ class Sieve:
                 return {"reason": "in_heldout", "same_as": same_as}
         # before the duplicates, so that same_as is always the id of a question that was kept
         if hits := benchmark_hits(answer.user_text, self._indexes):
-            self.hits += hits
+            self.hits.update(hit.benchmark for hit in hits)
             return {"reason": "contaminated", "benchmark_hits": hits}
         if same_as := self._ids.get(text):
             return {"reason": "duplicate", "same_as": same_as}
-        if (other := self._places.setdefault(answer.id, place.text)) != place.text:
+        if other := self._places.get(answer.id):
             raise DataError(f"{place.text}: the id '{answer.id}' is that of {other} too. Remove columns.id.")
-        self._ids[text] = answer.id
+        self._places.add(answer.id, place.text)
+        self._ids.add(text, answer.id)
         return {}
 
 
@@ -207,25 +211,31 @@ class Tally:
     table_rows: int = 0
     not_where: int = 0
     kept: int = 0
-    _questions: set[str] = field(default_factory=set)
+    _questions: int = 0
+    _last_question: str = ""
     _no_gold: int = 0
-    _models: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _left_out: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _models: Counter[str] = field(default_factory=Counter)
+    _left_out: Counter[str] = field(default_factory=Counter)
+    _first_rows: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # of each reason
 
     def add(self, answer: Answer) -> None:
-        """Count an answer."""
+        """Count an answer. Those to one question are adjacent."""
         if isinstance(answer, LeftOutTrace):
-            self._left_out[answer.reason].append(answer.row)
+            self._left_out[answer.reason] += 1
+            rows = self._first_rows[answer.reason]
+            if answer.row not in rows and len(rows) < NAMED_ROWS:
+                rows.append(answer.row)
             return
         self.kept += 1
-        self._questions.add(answer.id)
+        self._questions += answer.id != self._last_question
+        self._last_question = answer.id
         self._no_gold += answer.answer is None
         self._models[answer.model] += 1
 
     @property
     def left_out_count(self) -> int:
         """How many answers were left out."""
-        return sum(map(len, self._left_out.values()))
+        return self._left_out.total()
 
     def check(self, name: str) -> None:
         """DataError where nothing is kept."""
@@ -242,19 +252,18 @@ class Tally:
             "not_where": self.not_where,
             "in": self.kept + self.left_out_count,
             "rows": self.kept,
-            "questions": len(self._questions),
+            "questions": self._questions,
             "without_gold": self._no_gold,
             "models": dict(sorted(self._models.items())),
             "left_out": {
-                reason: {"count": len(rows), "rows": sorted(set(rows))[:NAMED_ROWS]}
-                for reason, rows in sorted(self._left_out.items())
+                reason: {"count": count, "rows": self._first_rows[reason]}
+                for reason, count in sorted(self._left_out.items())
             },
         }
 
     def reasons(self) -> str:
         """``46 cut_off, 3 no_reasoning``."""
-        counted: Iterable[tuple[str, list[int]]] = sorted(self._left_out.items())
-        return ", ".join(f"{len(rows)} {reason}" for reason, rows in counted) or "none"
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self._left_out.items())) or "none"
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def main(
     started = time.monotonic()
     given = Given(scores_path, start_path, teacher_path)
     trained = train_arm(arm_name, conversations, params, model_path, loss_path, given)
-    write_rows(left_out_path, trained.left_out)
+    write_rows(left_out_path, trained.left_out, params.run.shard_rows)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
     facts = {"student": identity} | given.identity() | summary(trained, len(conversations))

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import Result
 
-from stages.collect import Collected, counts, main, separate
+from stages.collect import Tally, main, separate
 from stages.eval_data import main as eval_data
 from stages.lib.hygiene.contamination import index_questions
 from stages.lib.params import NearDuplicateParams
 from stages.lib.rows import DataError
-from stages.lib.rows.question import Question
+from stages.lib.rows.question import LeftOut, Question
 from tests.public_data import WHOLE
 from tests.public_data import official as as_published
 
@@ -157,33 +157,50 @@ class TestEmbeddedSource:
         assert len(rows(folder / "questions")) == 20
 
 
+class Separated:
+    """The rows of ``separate`` by where they go."""
+
+    def __init__(self, rows: Iterable[tuple[str, Question]]) -> None:
+        placed = list(rows)
+        self.questions, self.heldout = (
+            [row for place, row in placed if place == of] for of in ("questions", "heldout")
+        )
+        self.left_out = [row for _, row in placed if isinstance(row, LeftOut)]
+
+
+def separated(*of: Any, **more: Any) -> Separated:
+    return Separated(separate(*of, **more))
+
+
 class TestSeparating:
     """Duplicates and overlap, on questions written out."""
 
     def test_a_duplicate_is_left_out_with_the_id_that_it_repeats(self) -> None:
-        collected = separate([question("a", "2 + 3?"), question("b", "2  +\n3?"), question("c", "4?")], [], [])
+        collected = separated([question("a", "2 + 3?"), question("b", "2  +\n3?"), question("c", "4?")], [], [])
         assert [each.id for each in collected.questions] == ["a", "c"]
         assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("b", "duplicate", "a")]
 
     def test_case_and_white_space_do_not_make_another_question(self) -> None:
-        collected = separate([question("a", "How MANY?"), question("b", " how many?\u00a0")], [], [])
+        collected = separated([question("a", "How MANY?"), question("b", " how many?\u00a0")], [], [])
         assert [each.id for each in collected.questions] == ["a"]
 
     def test_a_heldout_question_stays_held_out_and_leaves_the_training_set(self) -> None:
-        collected = separate([question("a", "2 + 3?"), question("b", "4?")], [question("h", "2 + 3?")], [])
+        collected = separated([question("a", "2 + 3?"), question("b", "4?")], [question("h", "2 + 3?")], [])
         assert [each.id for each in collected.heldout] == ["h"]
         assert [each.id for each in collected.questions] == ["b"]
         assert [(each.id, each.reason, each.same_as) for each in collected.left_out] == [("a", "in_heldout", "h")]
 
     def test_a_heldout_question_that_comes_twice_is_asked_once(self) -> None:
-        collected = separate([], [question("g", "2 + 3?"), question("h", "2 + 3?")], [])
+        collected = separated([], [question("g", "2 + 3?"), question("h", "2 + 3?")], [])
         assert [each.id for each in collected.heldout] == ["g"]
         assert [(each.id, each.reason) for each in collected.left_out] == [("h", "duplicate")]
 
     def test_a_benchmark_question_is_left_out_of_the_training_set_alone(self) -> None:
         index = index_questions("mmlu", ["What is 2 + 3 in all?"], 5)
         copies = [question(name, "Ann asks: what IS 2 + 3 ?") for name in ("a", "b")]
-        collected = separate([*copies, question("c", "What is 2 + 4 in all?")], [question("h", "is 2 + 3 in")], [index])
+        collected = separated(
+            [*copies, question("c", "What is 2 + 4 in all?")], [question("h", "is 2 + 3 in")], [index]
+        )
         assert [each.id for each in collected.questions] == ["c"]
         assert [each.id for each in collected.heldout] == ["h"]
         # both copies for the same reason: a same_as would name a question that is not there
@@ -193,8 +210,17 @@ class TestSeparating:
         assert (hit.benchmark, hit.question, hit.ngram) == ("mmlu", "What is 2 + 3 in all?", "what is 2 + 3")
 
     def test_a_question_that_got_lost_is_a_fault(self) -> None:
+        tally = Tally()
+        tally.add("questions", question("a", "2 + 3?"))
         with pytest.raises(DataError, match="2 questions in, 1 written"):
-            counts(Collected(received=2, questions=[question("a", "2 + 3?")]))
+            tally.check(received=2)
+
+    def test_a_question_in_both_sets_is_a_fault(self) -> None:
+        tally = Tally()
+        tally.add("heldout", question("h", "2 + 3?"))
+        tally.add("questions", question("a", "2  + 3?"))
+        with pytest.raises(DataError, match="1 questions are in both sets"):
+            tally.check(received=2)
 
 
 class TestGsm8kFromJsonl:
@@ -511,8 +537,8 @@ class TestNearDuplicates:
     def test_the_same_text_is_a_duplicate_and_not_a_near_one(self) -> None:
         near = NearDuplicateParams.model_validate(self.NEAR)
         first, same = question("a", self.JOSIE), question("b", self.JOSIE.upper())
-        assert [row.reason for row in separate([first, same], [], [], near=near).left_out] == ["duplicate"]
-        assert [row.reason for row in separate([same], [first], [], near=near).left_out] == ["in_heldout"]
+        assert [row.reason for row in separated([first, same], [], [], near=near).left_out] == ["duplicate"]
+        assert [row.reason for row in separated([same], [first], [], near=near).left_out] == ["in_heldout"]
 
     def test_two_processes_with_other_hash_seeds_write_the_same_bytes(
         self, near_file: Path, tmp_path: Path, project_params: Callable[..., Path]

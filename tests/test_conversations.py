@@ -187,7 +187,7 @@ def test_an_earlier_turn_of_a_benchmark_is_contamination() -> None:
     text = "Natalia sold clips to 48 of her friends in April and then half as many in May"
     history = [Turn(role="user", content=text), Turn(role="assistant", content="72")]
     found = separate([Question(**QUESTION, history=history)], [], [index_questions("gsm8k", [text], 8)])
-    assert [row.reason for row in found.left_out] == ["contaminated"]
+    assert [row.reason for _, row in found if isinstance(row, LeftOut)] == ["contaminated"]
 
 
 # --- distill

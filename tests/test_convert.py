@@ -1,6 +1,7 @@
 """convert: the article's ShareGPT file, to the byte, a dataset that real readers read, and its length in tokens."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,16 +253,16 @@ def test_the_lengths_are_those_that_the_training_sees(
 
 
 def test_percentiles_are_lengths_that_occur_and_shares_count_what_is_longer() -> None:
-    assert length_metrics([*range(1, 100), 5000]) == {
+    assert length_metrics(Counter([*range(1, 100), 5000])) == {
         "tokens": {"sum": 9950, "p50": 50, "p90": 90, "p99": 99, "max": 5000},
         "share_over_tokens": {str(cutoff): 0.01 if cutoff < 5000 else 0.0 for cutoff in CUTOFFS},
     }
-    assert length_metrics([128])["share_over_tokens"]["128"] == 0.0, "cutoff_len itself is not too long"
-    assert length_metrics([129])["share_over_tokens"]["128"] == 1.0
+    assert length_metrics(Counter([128]))["share_over_tokens"]["128"] == 0.0, "cutoff_len itself is not too long"
+    assert length_metrics(Counter([129]))["share_over_tokens"]["128"] == 1.0
 
 
 def test_the_curve_of_the_lengths_has_a_point_for_each_hundredth_of_the_conversations() -> None:
-    header, *lines = length_curve([*range(1, 200), 5000]).splitlines()
+    header, *lines = length_curve(Counter([*range(1, 200), 5000])).splitlines()
     assert (header, len(lines)) == ("tokens,share", 101)
     assert (lines[0], lines[1], lines[50], lines[99], lines[100]) == (
         "1,0.0",
@@ -270,7 +271,7 @@ def test_the_curve_of_the_lengths_has_a_point_for_each_hundredth_of_the_conversa
         "198,0.99",
         "5000,1.0",
     )
-    assert set(length_curve([7]).splitlines()[1:]) == {f"7,{share / 100}" for share in range(101)}
+    assert set(length_curve(Counter([7])).splitlines()[1:]) == {f"7,{share / 100}" for share in range(101)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)

@@ -501,7 +501,7 @@ def test_a_port_in_use_is_one_line(runner: DistillRunner) -> None:
         (b'{"id": "a", "question": "", "answer": "2"}\n', ":1: ", "field 'question'"),
         (b'{"id": "a", "question": "1 + 1", "answer": 2}\n', ":1: ", "field 'answer'"),
         (b'{"id": "a", "question": "\\ud83d", "answer": "2"}\n', ":1: ", "not a JSON object"),
-        (2 * b'{"id": "a", "question": "1 + 1", "answer": "2"}\n', ":2: ", "id 'a' was on line 1 already"),
+        (2 * b'{"id": "a", "question": "1 + 1", "answer": "2"}\n', ":2: ", "questions.jsonl:1 already"),
         (b"", ": ", "nothing in it"),
         ('{"id": "a", "question": "1 加 1", "answer": "2"}\n'.encode("gb18030"), ":1: ", "not UTF-8"),
         ('{"id": "a", "question": "1 + 1", "answer": "2"}\n'.encode("utf-16"), ":1: ", "not UTF-8"),

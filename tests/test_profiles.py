@@ -185,7 +185,7 @@ def test_s1k_is_read_by_just_the_profiles_that_train_on_it(path: Path) -> None:
 
 
 def test_the_embedded_profile_fits_on_two_screens() -> None:
-    assert len((ROOT / "profiles" / "embedded.yaml").read_text(encoding="utf-8").splitlines()) <= 118
+    assert len((ROOT / "profiles" / "embedded.yaml").read_text(encoding="utf-8").splitlines()) <= 119
 
 
 @named(PROFILES)

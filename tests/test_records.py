@@ -62,7 +62,7 @@ BAD_FILES = [
     pytest.param(GOOD.replace(b'"sample":0', b'"sample":"0"'), ":1: field 'sample': ", id="a text for a number"),
     pytest.param(GOOD.replace(b'"answer":"5"', b'"answer":5'), ":1: field 'answer': ", id="a number for a text"),
     pytest.param(GOOD.replace(b'"answer":"5"', b'"answer":""'), ":1: field 'answer': ", id="an empty gold answer"),
-    pytest.param(GOOD + SECOND + GOOD, ":3: id 'q0#0' was on line 1 already", id="an id that came before"),
+    pytest.param(GOOD + SECOND + GOOD, ":3: id 'q0#0' was at ", id="an id that came before"),
     pytest.param(b"", ": there is nothing in it", id="an empty file"),
     pytest.param(GOOD.replace(b"What is", "什么是".encode("gb18030")), ":1: not UTF-8 (byte 0xca", id="GB18030"),
     pytest.param(GOOD.decode().encode("utf-16"), ":1: not UTF-8 (byte 0xff at 0)", id="UTF-16"),
@@ -179,7 +179,7 @@ def test_of_keys_that_stand_twice_the_first_is_named_with_both_lines(tmp_path: P
     path.write_text("".join(f'{{"id": "{each}", "question": "1 + 1", "answer": "2"}}\n' for each in ids))
     with pytest.raises(DataError) as error:
         list(read_rows(path, Question, "Mend it."))
-    assert str(error.value) == f"{path}:3001: id 'q7' was on line 8 already. Mend it."
+    assert str(error.value) == f"{path}:3001: id 'q7' was at {path}:8 already. Mend it."
 
 
 def test_keys_that_share_a_hash_are_told_apart(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_keys_that_share_a_hash_are_told_apart(tmp_path: Path) -> None:
     path.write_text("".join(rows))
     assert len(list(read_rows(path, Alike, ""))) == 50
     path.write_text("".join([*rows, rows[20]]))
-    with pytest.raises(DataError, match=":51: id '30' was on line 21 already"):
+    with pytest.raises(DataError, match=r":51: id '30' was at .*rows\.jsonl:21 already"):
         list(read_rows(path, Alike, ""))
 
 
@@ -339,7 +339,8 @@ def test_a_folder_given_for_an_output_file_is_named(
     folder = rows.parent / "folder"
     folder.mkdir()
     line = refuses(filter.main, *filter_arguments(rows, filtered=folder))
-    assert line.startswith(f"{folder}: Is a directory. ")
+    assert line.startswith(f"{folder}: a folder, but not of a data file's parts alone")
+    assert folder.is_dir()
 
 
 def test_a_refused_stage_prints_one_line_and_nothing_else_as_a_process_too(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from click.testing import Result
 
 from stages.compare import main as compare
-from stages.difficulty import Separated
+from stages.difficulty import Rated, Tally
 from stages.lib.comparison.results import Comparison
 from stages.lib.comparison.table import audit_table, comparison_table
 from stages.lib.comparison.warnings import sentence
@@ -174,7 +174,10 @@ def write_rows_and_counts(folder: Path, rejected: int) -> None:
     contamination = {"ngram": 13, "gsm8k": {"hits": 3, "questions": 9, "too_short": 0}, "mgsm": "not checked"}
     collected = {"in": 57, "questions": 12, "heldout": 40, "left_out": left_out, "overlap": 0}
     write_json(folder / "metrics/collect.json", collected | {"contamination": contamination})
-    write_json(folder / "metrics/difficulty.json", Separated([questions(i) for i in range(12)]).metrics(None))
+    measured = Tally()
+    for index in range(12):
+        measured.add(Rated(questions(index)))
+    write_json(folder / "metrics/difficulty.json", measured.metrics(None))
     write_json(folder / "metrics/distill.json", {"in": 12, "distilled": 12, "failed": 0, "failed_by_reason": {}})
     reasons = {"wrong_answer": rejected} if rejected else {}
     counts = {"in": 12, "kept": 12 - rejected, "rejected": rejected, "rejected_by_reason": reasons}
@@ -779,6 +782,21 @@ def test_a_broken_input_is_one_line(
     said = refuses(main, *arguments(run))
     assert said.startswith(f"{run / name}{complaint}"), said
     assert "Run 'dvc repro " in said
+
+
+def test_of_a_file_in_parts_the_page_shows_the_first_and_counts_all(
+    run: Path, page: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = page(run)
+    path = run / "data/rejected.jsonl"
+    write_rows(path, list(read_rows(path, Rejected, "")), 3)
+    parted = page(run)
+    assert f"{path}: the page shows the first 3 of 4 rows" in caplog.text
+    (remark,) = set(re.findall(r"The page shows the first (\d+) of (\d+) answers", parted))
+    assert remark == ("11", "12")
+    hashes = [re.findall(r"\b[0-9a-f]{64}\b", each) for each in (whole, parted)]
+    assert hashes[0]
+    assert hashes[0] == hashes[1], "the rows are the same, whatever the layout"
 
 
 def test_files_of_different_runs_make_no_page(

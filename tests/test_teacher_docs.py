@@ -9,7 +9,17 @@ from stages.lib.teacher.backends.embedded.faults import PERMANENT, TRANSIENT
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "teacher.md").read_text(encoding="utf-8")
-OF_OTHER_STAGES = {"threads", "device", "processes", "served", "checkpoint_steps", "resume", "launcher", "report_to"}
+OF_OTHER_STAGES = {
+    "threads",
+    "device",
+    "processes",
+    "served",
+    "checkpoint_steps",
+    "resume",
+    "launcher",
+    "report_to",
+    "shard_rows",
+}
 
 
 def test_every_fault_stands_in_the_table_with_whether_it_passes() -> None:

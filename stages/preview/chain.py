@@ -5,6 +5,7 @@ not depend on their order in the source, a larger sample contains a smaller one,
 """
 
 import hashlib
+import heapq
 import importlib
 import os
 import shlex
@@ -18,7 +19,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.convert import convert, messages, refuse_control_tokens
+from stages.convert import Dropped, converted, messages, refuse_control_tokens
 from stages.distill import REBUILD, PlannedCalls, ask, outcome
 from stages.filter import decide_rows
 from stages.lib.chat_template import align, control_tokens, rendered
@@ -148,10 +149,11 @@ def one_by_one(run: Run) -> Run:
 
 def sample(path: Path, count: int, among: set[str] | None) -> tuple[int, list[Question]]:
     """The number of questions in a file, and ``count`` of them in its order; with ``among`` only of these ids."""
-    ids = [question.id for question in read_rows(path, Question, REBUILD)]
-    known = ids if among is None else [each for each in ids if each in among]
-    chosen = set(sorted(known, key=lambda each: hashlib.sha256(each.encode()).digest())[:count])
-    return len(ids), [question for question in read_rows(path, Question, REBUILD) if question.id in chosen]
+    ids = (question.id for question in read_rows(path, Question, REBUILD))
+    known = (each for each in ids if among is None or each in among)
+    chosen = set(heapq.nsmallest(count, known, key=lambda each: hashlib.sha256(each.encode()).digest()))
+    total = sum(1 for _ in read_rows(path, Question, REBUILD))
+    return total, [question for question in read_rows(path, Question, REBUILD) if question.id in chosen]
 
 
 def stored_ids(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Path) -> set[str]:
@@ -206,10 +208,10 @@ def train_texts(params: Params, rows: list[Distilled]) -> dict[str, Trained | st
     tokenizer = student_tokenizer(params.train.student)
     control = control_tokens(tokenizer, params.convert.markers)
     refuse_control_tokens(system, control, params.convert.system_prompt)
-    samples, dropped = convert(rows, system, params.convert, control)
-    reasons: dict[str, Trained | str] = {row.key: row.reason for row in dropped}
-    keys = [row.key for row in rows if row.key not in reasons]
-    turns = [messages(sample, params.convert.tags) for sample in samples]
+    found = dict(zip([row.key for row in rows], converted(rows, system, params.convert, control), strict=True))
+    reasons: dict[str, Trained | str] = {key: row.reason for key, row in found.items() if isinstance(row, Dropped)}
+    keys = [key for key in found if key not in reasons]
+    turns = [messages(row, params.convert.tags) for row in found.values() if not isinstance(row, Dropped)]
     return reasons | dict(zip(keys, _trained(turns, tokenizer, params), strict=True))
 
 

@@ -11,6 +11,7 @@ from stages.lib.cards.licences import Terms, terms_of
 from stages.lib.cards.origin import Origin, origin_of
 from stages.lib.cards.run import ProjectRun
 from stages.lib.comparison.results import Arm, Comparison, Difference, Warned
+from stages.lib.files.shards import parts_of
 from stages.lib.params import FromTeacher, Train
 from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
@@ -47,6 +48,7 @@ class DatasetContent:
     judge_text: str | None
     hashes: dict[str, str]
     settings: dict[str, Any]
+    data_files: str  # the file of the conversations, or the pattern of its parts
     example: str
 
     @property
@@ -114,6 +116,7 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
     origin = origin_of(run.params, name, run.folder)
     judge = judge_of(run.params.filter) if origin.is_filtered else None
     rows = run.params.datasets[name].rows
+    path = run.folder / "data" / "sharegpt" / name / f"{name}.json"
     return DatasetContent(
         name=name,
         run=run,
@@ -127,7 +130,8 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
         judge_text=prompt_text(judge.prompt) if judge else None,
         hashes={path: run.hash_of(path) for path in (rows, f"data/sharegpt/{name}")},
         settings=run.section(*_sections(origin)),
-        example=_first_conversation(run.folder / "data" / "sharegpt" / name / f"{name}.json"),
+        data_files=f"{name}.json/*.json" if path.is_dir() else f"{name}.json",
+        example=_first_conversation(path),
     )
 
 
@@ -270,10 +274,9 @@ def _differences(comparison: Comparison, name: str) -> list[Paired]:
 
 
 def _first_conversation(path: Path) -> str:
-    """The first conversation of a ShareGPT file; it is a list, so all of it is read."""
-    if not path.is_file():
-        raise CardError(f"{path}: no such file. Run 'dvc repro convert' to build it.")
-    conversations = json.loads(path.read_bytes())
+    """The first conversation of a ShareGPT dataset; a file of it is a list, so all of that is read."""
+    first, *_ = parts_of(path, "Run 'dvc repro convert' to build it.")
+    conversations = json.loads(first.read_bytes())
     if not conversations:
         raise CardError(f"{path}: no conversations, so there is nothing to describe.")
     text = json.dumps(conversations[0], indent=2, ensure_ascii=False)

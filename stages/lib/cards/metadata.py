@@ -26,7 +26,7 @@ def dataset_metadata(card: DatasetContent) -> str:
         task_categories=TASK,
         pretty_name=card.name,
         tags=TAGS,
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": f"{card.name}.json"}]}],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": card.data_files}]}],
         tasks=[TASK],
         **_licence(card.licence),
     )

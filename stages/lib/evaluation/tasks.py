@@ -19,6 +19,7 @@ from typing import Any
 
 from stages.lib.answers import rule_verdict
 from stages.lib.evaluation import EvaluationError
+from stages.lib.files.shards import parts_of
 from stages.lib.params import HELDOUT, LM_EVAL, PREFERENCE
 from stages.lib.rows.question import Question
 from stages.lib.texts.languages import question_language
@@ -180,11 +181,12 @@ def heldout_task(questions: Path) -> dict[str, Any]:
     """The held-out questions as a generation task; its metric ``acc`` is 1 if the final answer is right."""
     from stages.lib.evaluation.conversations import ConversationTask
 
+    files = parts_of(questions, "Run 'dvc repro collect' to rebuild it.")
     return {
         "task": HELDOUT,
         "class": ConversationTask,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(questions.resolve())}},
+        "dataset_kwargs": {"data_files": {"test": [str(file.resolve()) for file in files]}},
         "test_split": "test",
         "output_type": "generate_until",
         "doc_to_text": "{{question}}",

@@ -108,15 +108,16 @@ def benchmark_hits(text: str, indexes: Iterable[BenchmarkIndex]) -> list[Benchma
 
 
 def contamination_counts(
-    hits: Iterable[BenchmarkHit], indexes: Sequence[BenchmarkIndex], params: Contamination
+    hits: Counter[str], indexes: Sequence[BenchmarkIndex], params: Contamination
 ) -> dict[str, Any]:
     """The metrics of each benchmark: "not checked", or how many training questions share an n-gram with it.
 
+    ``hits`` are these numbers, by benchmark.
+
     A question that two benchmarks share counts for both, so the sum may exceed the number of questions left out.
     """
-    found = Counter(hit.benchmark for hit in hits)
     checked = {
-        index.benchmark: {"hits": found[index.benchmark], "questions": index.questions, "too_short": index.too_short}
+        index.benchmark: {"hits": hits[index.benchmark], "questions": index.questions, "too_short": index.too_short}
         for index in indexes
     }
     return {"ngram": params.ngram} | {name: checked.get(name, "not checked") for name in get_args(PublicBenchmark)}

@@ -239,6 +239,8 @@ def _run(run: Entry, section: Any) -> None:
     kinds = {name: kind.value for name, model in models.items() if (kind := model.at("kind"))}
     if run.entries and not run.at("report_to"):
         run.put(Entry("report_to", []))
+    if run.entries and not run.at("shard_rows"):
+        run.put(Entry("shard_rows", 100000))
     served = {"api_key_variable": "teacher", "judge_api_key_variable": "judge"}
     for old, name in served.items():
         if kinds.get(name) != "openai_compatible":

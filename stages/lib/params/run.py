@@ -194,6 +194,7 @@ class Run(Section):
     checkpoint_steps: Count | None
     resume: bool
     report_to: list[Tracker]
+    shard_rows: Count
 
     @property
     def currency(self) -> str:

@@ -3,30 +3,24 @@
 One JSON object a line, UTF-8, in a fixed field order, so the same rows are the same bytes:
 
     {"id": "gsm8k-train-0", "question": "…", "answer": "72", "solution": "…", "source": "gsm8k/train"}
+
+A data file is one file or a folder of parts (stages/lib/files/shards.py); ``read_rows`` reads both.
 """
 
-import codecs
 import json
-import os
-import stat
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.lib.command import DistilleryError
-
-# what DVC tracks may be a link into its cache: an edit would spoil the cached file
-UNPROTECT = "'dvc unprotect' the file if DVC tracks it"
-
-
-class DataError(DistilleryError):
-    """A row or a file that cannot be used: ``FILE:LINE: what. What to do next.``"""
+from stages.lib.files import UNPROTECT as UNPROTECT
+from stages.lib.files import DataError as DataError
+from stages.lib.files import writing as writing
+from stages.lib.files.repeats import Repeats
+from stages.lib.files.shards import Parts, numbered_lines, writing_parts
 
 
 class Row(BaseModel):
@@ -50,21 +44,18 @@ R = TypeVar("R", bound=Row)
 
 
 def read_rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
-    """Yield the rows of a JSONL file, one at a time.
+    """Yield the rows of a data file, one at a time.
 
     ``rebuild`` says what to do about a bad row ("Run 'dvc repro distill' to rebuild it.").
-    Raises DataError, with file and line, on a missing file, a line that is not UTF-8 or not a JSON object,
-    a missing field or one of the wrong type; and after the last row on a key that stands there twice. A byte order
-    mark, which Windows editors put before the first line, is skipped.
+    Raises DataError, with file and line, on a missing file or part, a line that is not UTF-8 or not a JSON object,
+    a missing field or one of the wrong type, a part that was cut short; and after the last row on a key that stands
+    there twice. A byte order mark, which Windows editors put before the first line, is skipped.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. {rebuild}")
-    hashes = array("q")  # 8 bytes a row, 48 while they are sorted: the keys of a million rows would take 150 MB
+    repeats = Repeats()  # of hashes: the keys of a million rows would take 150 MB
     for row in _rows(path, model, rebuild):
-        hashes.append(hash(row.key))
+        repeats.add(hash(row.key))
         yield row
-    repeated = {first for first, second in pairwise(sorted(hashes)) if first == second}
-    if repeated:
+    if repeated := repeats.found():
         _refuse_repeated_keys(path, model, rebuild, repeated)
 
 
@@ -76,21 +67,30 @@ def read_some_rows(path: Path, model: type[R], rebuild: str) -> list[R]:
     return rows
 
 
+class RowsOf(Generic[R]):
+    """The rows of a data file, which each iteration reads again."""
+
+    def __init__(self, path: Path, model: type[R], rebuild: str) -> None:
+        self._of = (path, model, rebuild)
+
+    def __iter__(self) -> Iterator[R]:
+        return read_rows(*self._of)
+
+
 def _rows(path: Path, model: type[R], rebuild: str) -> Iterator[R]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            yield parse_row(text, model, f"{path}:{number}", rebuild)
+    for where, line in numbered_lines(path, rebuild):
+        yield parse_row(line, model, where, rebuild)
 
 
 def _refuse_repeated_keys(path: Path, model: type[R], rebuild: str, hashes: set[int]) -> None:
     """Raise DataError on the first key that came before; nothing where two keys but share a hash."""
-    seen: dict[str, int] = {}
-    for number, row in enumerate(_rows(path, model, rebuild), start=1):
-        if hash(row.key) in hashes:
-            first = seen.setdefault(row.key, number)
-            if first != number:
-                raise DataError(f"{path}:{number}: id '{row.key}' was on line {first} already. {rebuild}")
+    seen: dict[str, str] = {}
+    for where, line in numbered_lines(path, rebuild):
+        key = parse_row(line, model, where, rebuild).key
+        if hash(key) in hashes:
+            first = seen.setdefault(key, where)
+            if first != where:
+                raise DataError(f"{where}: id '{key}' was at {first} already. {rebuild}")
 
 
 def parse_row(line: bytes, model: type[R], where: str, rebuild: str) -> R:
@@ -118,14 +118,32 @@ def _row_complaint(error: ValidationError) -> str:
     return f"field '{field}': {first['msg']}" if field else first["msg"]
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Write rows as JSONL, whole or not at all; return how many."""
-    count = 0
-    with writing(path) as file:
+class RowWriter:
+    """Writes rows into a data file; ``count``: how many so far."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.count = 0
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self._parts.add(row.line())
+        self.count += 1
+
+
+@contextmanager
+def writing_rows(path: Path, shard_rows: int | None = None) -> Iterator[RowWriter]:
+    """A data file, whole or not at all; above ``shard_rows`` rows it is a folder of parts (None: always one file)."""
+    with writing_parts(path, shard_rows) as parts:
+        yield RowWriter(parts)
+
+
+def write_rows(path: Path, rows: Iterable[Row], shard_rows: int | None = None) -> int:
+    """Write all rows as ``writing_rows`` does; return how many."""
+    with writing_rows(path, shard_rows) as writer:
         for row in rows:
-            file.write(row.line())
-            count += 1
-    return count
+            writer.add(row)
+    return writer.count
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -142,33 +160,3 @@ def read_json(path: Path, rebuild: str) -> Any:
         raise DataError(f"{path}: no such file. {rebuild}") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}). {rebuild}") from error
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only when it is whole: written beside it, synced, then renamed."""
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        with _named_errors(path), path.open("wb") as device:  # a pipe or a device is written to, never replaced
-            yield device
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _named_errors(path), temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Give the file's name to errors of writing, which come without one (a full disk)."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise

@@ -76,7 +76,7 @@ def arm_of(name: str, params: Params) -> Arm:
 def answers_of(arm: Arm, params: Params, count: int) -> list[Expected]:
     """``hf``'s answers to the first held-out questions: those of the last evaluation, or else generated now."""
     path = ANSWERS / f"{arm.name}.jsonl"
-    if path.is_file():
+    if path.exists():
         rows = read_rows(path, Evaluated, "Run 'make evaluate' to rebuild it.")
         found = list(islice((row for row in rows if row.benchmark in BENCHMARKS), count))
         if found:

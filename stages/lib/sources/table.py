@@ -1,8 +1,9 @@
 """Questions from a table: which rows are used, what their columns hold, and what is wrong with the others.
 
-A table is read twice: once to find the rows that hold a question, once to take the chosen ones, so memory holds these
-alone. The first ``train_size`` of them are trained on and the last ``heldout_size`` held out, in the table's order or,
-with ``shuffle_seed``, in a shuffled one.
+A table is read three times: to find the rows that hold a question, for those to hold out, and for those to train on.
+Memory holds 8 bytes of each; 32 where they are shuffled, and their texts are in a temporary file then. The first
+``train_size`` of them are trained on and the last ``heldout_size`` held out, in the table's order or, with
+``shuffle_seed``, in a shuffled one.
 
     {"rows": 7473, "not_where": 0, "usable": 7471, "unusable": {"no_answer": {"count": 2, "rows": [12, 40]}}}
 
@@ -11,18 +12,26 @@ Rows are counted from 0; ``rows`` names the first ten of a kind.
 
 import logging
 import random
-from collections import defaultdict
+import tempfile
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stages.lib.hygiene.seen import Seen
 from stages.lib.params import Columns, Where
 from stages.lib.rows import DataError
 from stages.lib.rows.question import Question, Turn
 from stages.lib.sources import Drawn
 from stages.lib.tables.columns import NAMED_ROWS, SeenColumns, Unusable, fits, text_in, text_of, value_at
+from stages.lib.tables.files import Rows
 from stages.lib.tables.gold import READERS
 from stages.lib.tables.messages import Message, read_messages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger("distillery.collect")
 
@@ -45,23 +54,31 @@ class Form:
 
 @dataclass
 class _Survey:
-    """The rows of a table: the numbers of those that hold a question; of the others, number and place by reason."""
+    """The rows of a table: the numbers of those that hold a question; of the others, how many there are by reason, and
+    number and place of the first ones."""
 
     rows: int = 0
     not_where: int = 0
-    usable: list[int] = field(default_factory=list)
-    unusable: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    usable: "array[int]" = field(default_factory=lambda: array("q"))  # 8 bytes each
+    unusable: Counter[str] = field(default_factory=Counter)
+    first: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add_unusable(self, reason: str, number: int, place: str) -> None:
+        """Count a row that holds no question."""
+        self.unusable[reason] += 1
+        if len(self.first[reason]) < NAMED_ROWS:
+            self.first[reason].append((number, place))
 
     def facts(self) -> dict[str, Any]:
         """The counts for the metrics."""
         unusable = {
-            reason: {"count": len(rows), "rows": [number for number, _ in rows[:NAMED_ROWS]]}
-            for reason, rows in sorted(self.unusable.items())
+            reason: {"count": count, "rows": [number for number, _ in self.first[reason]]}
+            for reason, count in sorted(self.unusable.items())
         }
         return {"rows": self.rows, "not_where": self.not_where, "usable": len(self.usable), "unusable": unusable}
 
 
-def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: Form, train: int, heldout: int) -> Drawn:
+def draw_of(table: Callable[[], Rows], form: Form, train: int, heldout: int) -> Drawn:
     """So many questions to train on and to hold out; ``table`` begins to read the rows at each call.
 
     DataError where a column is in no row, an id is there twice, or the table has fewer questions than asked for.
@@ -71,7 +88,7 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
         raise DataError(f"collect: {form.name} has no rows. Look at what {form.key}.path names.")
     _report(survey, form)
     if not survey.usable:
-        reasons = [f"{len(rows)} {reason}" for reason, rows in sorted(survey.unusable.items())]
+        reasons = [f"{count} {reason}" for reason, count in sorted(survey.unusable.items())]
         raise DataError(
             f"collect: none of the {survey.rows} rows of {form.name} is usable "
             f"({', '.join([*reasons, f'{survey.not_where} not in where'])}). "
@@ -85,14 +102,13 @@ def draw_of(table: Callable[[], Iterator[tuple[str, dict[str, Any]]]], form: For
     order = survey.usable
     if form.shuffle_seed is not None:
         random.Random(form.shuffle_seed).shuffle(order)
-    chosen = [*order[:train], *order[len(order) - heldout :]]
-    found = _taken(table(), form, set(chosen))
-    questions = [found[number] for number in chosen]
-    return Drawn(questions[:train], questions[train:], survey.facts())
+    sets = (order[:train], order[len(order) - heldout :])
+    candidates, held_out = (_Chosen(table, form, numbers) for numbers in sets)
+    return Drawn(candidates, held_out, survey.facts())
 
 
-def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey:
-    survey, seen, ids = _Survey(), SeenColumns(_columns(form)), dict[str, str]()
+def _surveyed(rows: Rows, form: Form) -> _Survey:
+    survey, seen, ids = _Survey(), SeenColumns(_columns(form)), Seen()
     for number, (place, row) in enumerate(rows):
         survey.rows += 1
         seen.add(row)
@@ -102,10 +118,12 @@ def _surveyed(rows: Iterator[tuple[str, dict[str, Any]]], form: Form) -> _Survey
         try:
             question = _question(row, number, form)
         except Unusable as reason:
-            survey.unusable[str(reason)].append((number, place))
+            survey.add_unusable(str(reason), number, place)
             continue
-        if form.columns.id and (other := ids.setdefault(question.id, place)) != place:
-            raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Remove columns.id.")
+        if form.columns.id:
+            if other := ids.get(question.id):
+                raise DataError(f"{place}: the id '{question.id}' is that of {other} too. Remove columns.id.")
+            ids.add(question.id, place)
         survey.usable.append(number)
     seen.require(f"collect: {form.name}", f"columns and where of {form.key}")
     return survey
@@ -162,10 +180,43 @@ def _gold(row: Mapping[str, Any], form: Form) -> str | None:
 
 
 def _report(survey: _Survey, form: Form) -> None:
-    for reason, rows in sorted(survey.unusable.items()):
-        shown = ", ".join(place for _, place in rows[:NAMED_ROWS]) + (", …" if len(rows) > NAMED_ROWS else "")
-        log.warning("collect: %s: %d of %d rows left out: %s (%s)", form.name, len(rows), survey.rows, reason, shown)
+    for reason, count in sorted(survey.unusable.items()):
+        shown = ", ".join(place for _, place in survey.first[reason]) + (", …" if count > NAMED_ROWS else "")
+        log.warning("collect: %s: %d of %d rows left out: %s (%s)", form.name, count, survey.rows, reason, shown)
 
 
-def _taken(rows: Iterator[tuple[str, dict[str, Any]]], form: Form, chosen: set[int]) -> dict[int, Question]:
-    return {number: _question(row, number, form) for number, (_, row) in enumerate(rows) if number in chosen}
+class _Chosen:
+    """The questions of these rows, in the order of ``numbers``; each iteration reads the table again."""
+
+    def __init__(self, table: Callable[[], Rows], form: Form, numbers: "array[int]") -> None:
+        self._table, self._form, self._numbers = table, form, numbers
+
+    def __iter__(self) -> Iterator[Question]:
+        if self._form.shuffle_seed is None:
+            return self._in_order(self._numbers)
+        return self._shuffled()
+
+    def _in_order(self, numbers: "Sequence[int] | NDArray[np.int64]") -> Iterator[Question]:
+        """The questions of rows whose numbers rise."""
+        taken = 0
+        for number, (_, row) in enumerate(self._table() if len(numbers) else ()):
+            if number == numbers[taken]:
+                yield _question(row, number, self._form)
+                taken += 1
+                if taken == len(numbers):
+                    return
+
+    def _shuffled(self) -> Iterator[Question]:
+        """By way of a file without a name, which is read in the shuffled order."""
+        import numpy as np
+
+        numbers = np.array(self._numbers, np.int64)
+        rising = np.argsort(numbers)
+        places = np.empty(len(numbers), np.int64)
+        with tempfile.TemporaryFile() as file:
+            for which, question in zip(rising, self._in_order(numbers[rising]), strict=True):
+                places[which] = file.tell()
+                file.write(question.model_dump_json().encode() + b"\n")
+            for place in places:
+                file.seek(int(place))
+                yield Question.model_validate_json(file.readline())

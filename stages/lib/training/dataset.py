@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from stages.lib.files.shards import check_part, parts_of
 from stages.lib.params import Tags
 from stages.lib.rows import DataError, read_json
 from stages.lib.training import Conversation
@@ -24,20 +25,28 @@ class _Entry(BaseModel):
 
 def read_dataset(folder: Path) -> list[Conversation]:
     """The conversations of a ShareGPT folder, in order."""
-    path = folder / f"{folder.name}.json"
     advice = f"Run 'dvc repro convert@{folder.name}' to rebuild it."
+    path = folder / f"{folder.name}.json"
+    tags, found, first = None, list[Conversation](), 0
+    files = parts_of(path, advice)
+    for part, file in enumerate(files):
+        samples = _read_samples(file, advice)
+        first = first or len(samples)
+        check_part(files, part, len(samples), first, advice)
+        tags = tags or read_tags(folder, advice)
+        found += [_conversation(sample, tags, f"{file}: sample {index}") for index, sample in enumerate(samples)]
+    if not found:
+        raise DataError(f"{path}: there is nothing in it. {advice}")
+    return found
+
+
+def _read_samples(path: Path, advice: str) -> list[_Sample]:
     try:
-        samples = TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. {advice}") from error
+        return TypeAdapter(list[_Sample]).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: sample {where}: {first['msg']}. {advice}") from error
-    if not samples:
-        raise DataError(f"{path}: there is nothing in it. {advice}")
-    tags = read_tags(folder, advice)
-    return [_conversation(sample, tags, f"{path}: sample {index}") for index, sample in enumerate(samples)]
 
 
 def read_tags(folder: Path, advice: str) -> Tags:

@@ -6,9 +6,10 @@ described(["How many?", "几个？"])
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from stages.lib.ranks import ranked
 from stages.lib.wording.scripts import script_of
 
 PERCENTILES = (50, 90, 99)
@@ -16,15 +17,32 @@ PERCENTILES = (50, 90, 99)
 
 def described(texts: Iterable[str]) -> dict[str, Any]:
     """How many texts each script has, and the percentiles of their lengths in characters; None without texts."""
-    lengths: list[int] = []
-    scripts: Counter[str] = Counter()
+    description = Description()
     for text in texts:
-        lengths.append(len(text))
-        scripts[script_of(text)] += 1
-    return {"scripts": dict(sorted(scripts.items())), "characters": _percentiles(sorted(lengths)) if lengths else None}
+        description.add(text)
+    return description.facts()
 
 
-def _percentiles(ordered: Sequence[int]) -> dict[str, int]:
+class Description:
+    """The counts of the texts so far."""
+
+    def __init__(self) -> None:
+        self._lengths: Counter[int] = Counter()
+        self._scripts: Counter[str] = Counter()
+
+    def add(self, text: str) -> None:
+        """Count a text."""
+        self._lengths[len(text)] += 1
+        self._scripts[script_of(text)] += 1
+
+    def facts(self) -> dict[str, Any]:
+        """As ``described`` returns them."""
+        percentiles = _percentiles(self._lengths) if self._lengths else None
+        return {"scripts": dict(sorted(self._scripts.items())), "characters": percentiles}
+
+
+def _percentiles(lengths: Counter[int]) -> dict[str, int]:
     """By nearest rank, so that each is the length of a text."""
-    ranks = {f"p{percent}": ordered[math.ceil(percent / 100 * len(ordered)) - 1] for percent in PERCENTILES}
-    return {"shortest": ordered[0], **ranks, "longest": ordered[-1]}
+    at, total = ranked(lengths), lengths.total()
+    ranks = {f"p{percent}": at(math.ceil(percent / 100 * total) - 1) for percent in PERCENTILES}
+    return {"shortest": at(0), **ranks, "longest": at(total - 1)}

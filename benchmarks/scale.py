@@ -1,0 +1,143 @@
+"""Measure time, memory and disk of the stages before the training, for ten thousand short rows up to a million.
+
+    python -m benchmarks.scale --rows 10000,100000,1000000      # 25 minutes of two cores
+
+collect → difficulty → distill → filter → convert, each in a separate process, on generated sums. The answers are in a
+store, so no teacher is asked: one in four of them is wrong. Stages read one row at a time, so the memory at the most
+rows should be at most 1.5 times that at the second most. Files are in .cache/scale; parts have run.shard_rows rows.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+from benchmarks.measuring import ROOT, Used, machine, measured, table
+from stages.lib.files.shards import parts_of
+
+FOLDER = ROOT / ".cache" / "scale"
+WARM_UP = 1000  # rows; the first run also reads the student's tokenizer from its package
+FILL = "import sys; from pathlib import Path; from benchmarks.scale import fill_store; fill_store(Path(sys.argv[1]))"
+HEADS = ["stage", "rows", "seconds", "µs a row", "peak MB", "MB written", "files"]
+OUTS = {
+    "collect": {"questions": "collected.jsonl", "heldout": "heldout.jsonl", "left-out": "left_out.jsonl"},
+    "difficulty": {"questions": "questions.jsonl", "too-easy": "too_easy.jsonl"},
+    "distill": {"distilled": "distilled.jsonl", "failures": "failures.jsonl"},
+    "filter": {name: f"{name}.jsonl" for name in ("filtered", "rejected", "control", "disagreements")},
+    "convert": {"out": "filtered"},
+}
+INS = {
+    "difficulty": {"collected": "collected.jsonl"},
+    "distill": {"questions": "questions.jsonl", "store": "store/answers.jsonl"},
+    "filter": {"distilled": "distilled.jsonl"},
+    "convert": {"rows": "filtered.jsonl", "lengths": "lengths.csv"},
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stage took on this many rows, and the sizes of the files that it wrote."""
+
+    stage: str
+    rows: int
+    used: Used
+    sizes: list[int]
+
+    def cells(self) -> list[str]:
+        """A line of the table."""
+        used, per_row = self.used, self.used.wall_s / self.rows * 1e6
+        sizes = f"{sum(self.sizes) / 1e6:.1f}", f"{len(self.sizes)}"
+        return [self.stage, f"{self.rows:,}", f"{used.wall_s:.1f}", f"{per_row:.0f}", f"{used.peak_mb:.0f}", *sizes]
+
+
+@click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+@click.option("--rows", default="10000,100000,1000000", show_default=True, help="How many, separated by commas.")
+@click.option("--shard-rows", default=100_000, show_default=True, help="Rows of a part.")
+@click.option("--last", default="convert", show_default=True, type=click.Choice(list(OUTS)), help="The last stage.")
+def main(rows: str, shard_rows: int, last: str) -> None:
+    click.echo(f"{machine()}\n")
+    counts = [int(count) for count in rows.split(",")]
+    stages = list(OUTS)[: list(OUTS).index(last) + 1]
+    chain(WARM_UP, shard_rows, stages)
+    found = {count: chain(count, shard_rows, stages) for count in counts}
+    click.echo(table(HEADS, [found[count][stage].cells() for stage in stages for count in counts]))
+    for stage in stages if len(counts) > 1 else ():
+        before, most = (found[count][stage] for count in counts[-2:])
+        slope = (most.used.peak_mb - before.used.peak_mb) * 1e6 / (most.rows - before.rows)
+        ratio = most.used.peak_mb / before.used.peak_mb
+        click.echo(f"{stage}: {ratio:.2f} times the memory for {most.rows:,} rows, {slope:.0f} bytes a row")
+
+
+def chain(count: int, shard_rows: int, stages: list[str]) -> dict[str, Measured]:
+    """These stages on this many rows. What an earlier call left is removed."""
+    folder = FOLDER / str(count)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "store").mkdir(parents=True)
+    (FOLDER / "students").mkdir(exist_ok=True)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "students").symlink_to(FOLDER / "students")
+    write_params(folder / "params.yaml", count, shard_rows)
+    found = {}
+    for stage in stages:
+        if stage == "distill":  # a process's peak includes that of the one that starts it, so this one stays small
+            measured([sys.executable, "-c", FILL, str(folder)], folder / "fill.log")
+        found[stage] = Measured(stage, count, run(stage, folder), sizes(stage, folder))
+        click.echo(f"{stage}: {count:,} rows in {found[stage].used.wall_s:.1f} s", err=True)
+    return found
+
+
+def run(stage: str, folder: Path) -> Used:
+    """Run a stage in its own process."""
+    files = OUTS[stage] | INS.get(stage, {}) | {"metrics": f"{stage}.json", "params": "params.yaml"}
+    options = [word for name, path in files.items() for word in (f"--{name}", str(folder / path))]
+    command = [sys.executable, "-m", f"stages.{stage}", *options]
+    return measured(command, folder / f"{stage}.log", {"DVC_ROOT": str(folder), "TQDM_DISABLE": "1"})
+
+
+def sizes(stage: str, folder: Path) -> list[int]:
+    """The sizes in bytes of the files that a stage wrote."""
+    paths = [folder / name for name in OUTS[stage].values()]
+    if stage == "convert":
+        paths = [folder / "filtered" / "filtered.json", folder / "filtered" / "dropped.jsonl"]
+    return [file.stat().st_size for path in paths for file in parts_of(path, "")]
+
+
+def write_params(path: Path, count: int, shard_rows: int) -> None:
+    """The embedded profile with so many questions, long enough to be different, and without a teacher."""
+    yaml = YAML()
+    params: dict[str, Any] = yaml.load((ROOT / "profiles" / "embedded.yaml").read_text(encoding="utf-8"))
+    params["collect"]["train_size"] = count
+    params["collect"]["source"] |= {"seed": 0, "heldout_seed": 10**9, "max_digits": 6}
+    params["run"] |= {"offline": True, "shard_rows": shard_rows}
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+def fill_store(folder: Path) -> None:
+    """Write an answer to each question into the store, one in four of them wrong."""
+    import orjson
+
+    from stages.distill import PlannedCalls
+    from stages.lib.params import load_params
+    from stages.lib.store.answer_store import request_key
+    from stages.lib.teacher.asking import Respondent
+
+    params = load_params(folder / "params.yaml")
+    identity = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher").identity(params.run)
+    with (folder / "store" / "answers.jsonl").open("wb") as store:
+        calls = PlannedCalls(folder / "questions.jsonl", params.distill, identity)
+        for number, (question, _, request) in enumerate(calls):
+            value = f"{question.answer}{'1' * (number % 4 == 0)}"
+            message = {"reasoning_content": f"{question.solution}.", "content": f"The answer is {value}."}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 40, "completion_tokens": 30 + number % 50}
+            body = orjson.dumps({"model": "made", "choices": [choice], "usage": usage}).decode()
+            store.write(orjson.dumps({"key": request_key(request), "request": request, "body": body}) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
