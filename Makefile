@@ -82,11 +82,12 @@ CACHES := XDG_CACHE_HOME PIP_CACHE_DIR HF_HOME MODELSCOPE_CACHE TORCH_EXTENSIONS
   DVC_SITE_CACHE_DIR
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # 'make -j demo' must not install beside its first check
-.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-browser browser lint bench format repro train join evaluate compare serve teacher gguf \
+.PHONY: help valid checkout doctor setup openmind-env llamafactory-env swift-env transformers4-env demo check test test-all test-heavy test-slow test-openmind test-llamafactory test-swift test-transformers4 test-trackers trackers test-ray ray-env test-browser browser lint bench bench-ray format repro train join evaluate compare serve teacher gguf \
   report preview retry review forecast plan why seeds clean prune remote push pull store batches store-export store-import store-article eval-data bundle unbundle cards push-dataset push-model picture
 
 ##@ Start here
@@ -102,10 +103,13 @@ llamafactory-env: .venv-llamafactory/ready ## make LLaMA-Factory's environment
 swift-env: .venv-swift/ready ## make ms-swift's environment
 trackers: setup ## install the trackers that run.report_to can name into .venv (docs/watching.md)
 	.venv/bin/pip install -c $(LOCK) -c requirements-trackers.lock -r requirements-trackers.txt
+ray-env: setup ## install Ray, for run.engine: {kind: ray, …}, into .venv (docs/scale.md)
+	.venv/bin/pip install -c $(LOCK) -c requirements-ray.lock -r requirements-ray.txt
 transformers4-env: .venv-transformers4/ready ## make the environment that reads a saved student as transformers 4 does
 demo: checkout setup ## run the whole chain on this machine, and compare with the committed run
 	dvc repro && python -m stages.lib.comparison.table metrics/compare.json
-	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html"
+	@python -m stages.lib.record
+	@dvc metrics diff && printf '\n%s\n%s\n' "$(DIFFERENCE)" "The page: report/index.html. With the cost, versions and hashes of this run: report/run.html"
 
 ##@ The pipeline
 check: setup ## validate params.yaml
@@ -212,11 +216,15 @@ browser: ## install Chromium, which the tests of the page drive: apt-get, as roo
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium; } || { echo "no Chromium: sudo apt-get install chromium" >&2; exit 1; }
 test-trackers: setup trackers ## the tests that report to SwanLab, wandb, MLflow and DVCLive, without a network
 	python -m pytest -m trackers
+test-ray: setup ray-env ## the tests that compute and ask on a Ray cluster of two nodes on this machine
+	python -m pytest -m ray tests/test_ray.py
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
 bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter && python -m benchmarks.workers
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
+bench-ray: setup ray-env ## run.engine's kinds on this machine: start-up, where Ray pays, 1, 2 and 4 workers (10 minutes)
+	python -m benchmarks.cluster
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay

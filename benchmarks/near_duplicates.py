@@ -18,7 +18,7 @@ import click
 
 from benchmarks.measuring import machine, table
 from stages.lib.params import NearDuplicateParams
-from stages.lib.wording.near_duplicates import NearDuplicates, jaccard, shingles
+from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, jaccard, shingles
 
 SAMPLES = Path(__file__).resolve().parents[1] / "tests" / "data"
 THRESHOLDS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -85,12 +85,13 @@ def sharing_pairs(texts: Sequence[str]) -> Pairs:
 
 def left_out(texts: Sequence[str], threshold: float = 0.8) -> Pairs:
     """The texts that are near to an earlier one that was not left out, with that one."""
-    kept, found = NearDuplicates(params(threshold)), {}
+    sketches, kept, found = Sketches(params(threshold)), NearDuplicates(params(threshold)), {}
     for number, text in enumerate(texts):
-        if near := kept.nearest(text):
+        sketch = sketches(text)
+        if near := kept.nearest(text, sketch):
             found[int(near.id), number] = near.similarity
         else:
-            kept.add(str(number), text)
+            kept.add(str(number), text, sketch)
     return found
 
 

@@ -261,6 +261,12 @@ def summary(runs: Sequence[Run], own: str, varied: list[str]) -> Seeds:
             f"{first}_vs_{second}": {name: differences(runs, first, second, name) for name in benchmarks(runs)}
             for first, second in pairs(runs)
         },
+        errors={
+            f"{first}_vs_{second}": {
+                name: round(error(runs, paired(runs, first, second, name), name), 6) for name in benchmarks(runs)
+            }
+            for first, second in pairs(runs)
+        },
         divergence={arm: [run.divergence[arm] for run in runs] for arm in runs[0].divergence},
     )
 
@@ -332,7 +338,7 @@ def markdown(runs: Sequence[Run]) -> str:
             found, result = differences(runs, first, second, name), paired(runs, first, second, name)
             cells = [f"{first} − {second}", name, *map(signed, found), f"**{signed(result.difference)}**"]
             if len(runs) > 1:
-                cells.append(over(found, result, questions(runs, name)))
+                cells.append(over(found, error(runs, result, name)))
             cells += [f"{signed(result.low)} – {signed(result.high)}", p_value(result.p), str(result.n)]
             lines.append(f"| {' | '.join(cells)} |")
     if runs[0].divergence:
@@ -342,10 +348,19 @@ def markdown(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def over(found: Sequence[float], pooled: Any, drawn: str) -> str:
-    """The interval of a difference over trainings, as compare computes it; ``pooled`` is over the questions of all."""
-    error = error_of(pooled.difference, pooled.low, pooled.high, CONFIDENCE) * len(found) ** 0.5
-    result = over_trainings(found, CONFIDENCE, error if drawn == DRAWN else 0.0)
+def error(runs: Sequence[Run], pooled: Any, benchmark: str) -> float:
+    """The standard error of one training's difference by its questions, from the difference over the questions of all.
+
+    0 where all trainings have the same questions.
+    """
+    if questions(runs, benchmark) != DRAWN:
+        return 0.0
+    return float(error_of(pooled.difference, pooled.low, pooled.high, CONFIDENCE) * len(runs) ** 0.5)
+
+
+def over(found: Sequence[float], error: float) -> str:
+    """The interval of a difference over trainings, as compare computes it."""
+    result = over_trainings(found, CONFIDENCE, error)
     return interval_over(result.low, result.high, result.spread)
 
 

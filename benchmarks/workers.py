@@ -17,6 +17,7 @@ import click
 from benchmarks.measuring import machine, table
 from benchmarks.page import answers
 from stages.lib.answers import Verdict, rule_verdict
+from stages.lib.params import LocalEngine
 from stages.lib.workers import cores, map_rows
 
 TEXTS = Path(__file__).parent / "answers.jsonl"
@@ -40,7 +41,7 @@ def main(rows: int, processes: int, turns: int) -> None:
         for _ in range(turns):
             for count, taken in seconds.items():
                 started, used = time.perf_counter(), cpu_s()
-                found.append(list(map_rows(judged, cases, count)))
+                found.append(list(map_rows(judged, cases, LocalEngine(kind="local", workers=count))))
                 taken.append((time.perf_counter() - started, cpu_s() - used))
         if any(each != found[0] for each in found):
             raise click.ClickException("the verdicts differ")

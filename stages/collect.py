@@ -32,6 +32,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,20 +41,17 @@ from tqdm import tqdm
 
 from stages.lib.chat_template import ControlTokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
-from stages.lib.hygiene.contamination import (
-    BenchmarkIndex,
-    benchmark_hits,
-    benchmark_indexes,
-    contamination_counts,
-)
+from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_indexes, contamination_counts
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.hygiene.seen import Seen
-from stages.lib.params import NearDuplicateParams, load_params
+from stages.lib.params import Engine, NearDuplicateParams, load_params
 from stages.lib.rows import DataError, write_json, writing_rows
 from stages.lib.rows.question import LeftOut, NearlySame, Question
 from stages.lib.sources import draw
 from stages.lib.wording.description import Description
+from stages.lib.wording.examining import Examined, Examining
 from stages.lib.wording.near_duplicates import NearDuplicates
+from stages.lib.workers import map_rows
 
 log = logging.getLogger("distillery.collect")
 
@@ -67,11 +65,11 @@ class Kept:
         self._ids = Seen()
         self._near = NearDuplicates(near) if near else None
 
-    def add(self, question: Question) -> None:
+    def add(self, question: Question, examined: Examined) -> None:
         """Keep a question."""
         self._ids.add(normalised(question.user_text), question.id)
-        if self._near:
-            self._near.add(question.id, question.user_text)
+        if self._near and examined.sketch is not None:
+            self._near.add(question.id, question.user_text, examined.sketch)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has the same text, or is a turn of it."""
@@ -79,9 +77,11 @@ class Kept:
         same_as = next((found for text in texts if (found := self._ids.get(text))), None)
         return _left_out(question, reason=reason, same_as=same_as) if same_as else None
 
-    def nearly_same(self, question: Question, reason: str) -> LeftOut | None:
+    def nearly_same(self, question: Question, examined: Examined, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has nearly the same wording."""
-        found = self._near.nearest(question.user_text) if self._near else None
+        if self._near is None or examined.sketch is None:
+            return None
+        found = self._near.nearest(question.user_text, examined.sketch)
         if not found:
             return None
         row = _left_out(question, reason=reason, same_as=found.id)
@@ -111,13 +111,13 @@ def main(
     control = ControlTokens(all_params.train.student, all_params.convert.markers)
     candidates = Received(tqdm(drawn.candidates, desc="collect", unit=" questions", disable=None))
     heldout = Received(drawn.heldout)
-    tally = Tally()
+    engine, tally = all_params.run.engine, Tally()
     with ExitStack() as stack:
         paths: dict[Place, Path] = {"questions": questions_path, "heldout": heldout_path, "left_out": left_out_path}
         files = {
             place: stack.enter_context(writing_rows(path, all_params.run.shard_rows)) for place, path in paths.items()
         }
-        for place, row in separate(candidates, heldout, indexes, control.found_in, params.near_duplicates):
+        for place, row in separate(candidates, heldout, indexes, control.found_in, params.near_duplicates, engine):
             tally.add(place, row)
             files[place].add(row)
         tally.check(candidates.count + heldout.count)
@@ -152,34 +152,38 @@ def separate(
     indexes: Sequence[BenchmarkIndex],
     has_control_token: Callable[[str], bool] = lambda text: False,
     near: NearDuplicateParams | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[tuple[Place, Question]]:
     """Where each question goes, the held-out ones first; those that are left out come as ``LeftOut``.
 
     Each question is kept once, and the training questions are without held-out ones and those of benchmarks.
     ``has_control_token`` says whether a text has a control token, which a student would not read as text. ``near``
-    None: only questions of the same text are compared.
+    None: only questions of the same text are compared. ``engine``: whose workers examine the questions.
     """
     kept_heldout, kept = Kept(near), Kept(near)
-    for question in heldout:
+    heldout = list(heldout)
+    questions, again = tee(chain(heldout, candidates))
+    examined = zip(questions, map_rows(Examining(indexes, near), again, engine), strict=True)
+    for question, own in islice(examined, len(heldout)):
         if row := _control_token(question, has_control_token) or kept_heldout.same(question, "duplicate"):
             yield "left_out", row
         else:
-            kept_heldout.add(question)
+            kept_heldout.add(question, own)
             yield "heldout", question
-    for question in candidates:
+    for question, own in examined:
         row = (
             _control_token(question, has_control_token)
             or kept_heldout.same(question, "in_heldout")
-            or kept_heldout.nearly_same(question, "near_heldout")
+            or kept_heldout.nearly_same(question, own, "near_heldout")
             # before the duplicates, so that same_as is always the id of a row that was kept
-            or _contaminated(question, indexes)
+            or _contaminated(question, own)
             or kept.same(question, "duplicate")
-            or kept.nearly_same(question, "near_duplicate")
+            or kept.nearly_same(question, own, "near_duplicate")
         )
         if row:
             yield "left_out", row
         else:
-            kept.add(question)
+            kept.add(question, own)
             yield "questions", question
 
 
@@ -187,8 +191,8 @@ def _control_token(question: Question, has_control_token: Callable[[str], bool])
     return _left_out(question, reason="control_token") if has_control_token(question.all_texts) else None
 
 
-def _contaminated(question: Question, indexes: Sequence[BenchmarkIndex]) -> LeftOut | None:
-    hits = benchmark_hits(question.user_text, indexes)
+def _contaminated(question: Question, examined: Examined) -> LeftOut | None:
+    hits = examined.hits
     return _left_out(question, reason="contaminated", benchmark_hits=hits) if hits else None
 
 

@@ -187,8 +187,10 @@ def _trainings(
     if len(differences) < 2:
         return None
     questions = repeated.seeds.questions[benchmark]
-    is_drawn = questions == DRAWN
-    error = error_of(own.difference, own.low, own.high, params.confidence) if is_drawn else 0.0
+    error = repeated.seeds.errors.get(f"{first}_vs_{second}", {}).get(benchmark)
+    if error is None:  # an older file
+        is_drawn = questions == DRAWN
+        error = error_of(own.difference, own.low, own.high, params.confidence) if is_drawn else 0.0
     found = over_trainings(differences, params.confidence, error)
     return Trainings(
         seeds=repeated.seeds.seeds,

@@ -25,6 +25,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,11 +35,12 @@ import click
 from stages.lib.chat_template import align, control_tokens
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.files.shards import Form, writing_parts
-from stages.lib.params import Convert, Markers, Params, Tags, load_params, prompt_text
+from stages.lib.params import Convert, Engine, Markers, Params, Tags, load_params, prompt_text
 from stages.lib.ranks import ranked
 from stages.lib.rows import DataError, RowsOf, RowWriter, write_json, writing, writing_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.students import student_tokenizer, token_lengths
+from stages.lib.workers import map_rows
 
 log = logging.getLogger("distillery.convert")
 
@@ -203,7 +205,7 @@ def write_dataset(folder: Path, rows: Iterable[Converted], tokenizer: Any, param
     ):
         kept, again = tee(kept_of(rows, dropped))
         conversations = (messages(sample, params.convert.tags) for sample in again)
-        for sample, length in zip(kept, lengths_of(tokenizer, conversations), strict=True):
+        for sample, length in zip(kept, lengths_of(tokenizer, conversations, params.run.engine), strict=True):
             parts.add(json.dumps(sample, indent=4, ensure_ascii=ascii).replace("\n", "\n    ").encode())
             lengths[length] += 1
     write_json(folder / "dataset_info.json", {name: dataset_info(folder, params.convert.tags)})
@@ -219,10 +221,11 @@ def kept_of(rows: Iterable[Converted], dropped: RowWriter) -> Iterator[Sample]:
             yield row
 
 
-def lengths_of(tokenizer: Any, conversations: Iterator[list[dict[str, str]]]) -> Iterator[int]:
+def lengths_of(tokenizer: Any, conversations: Iterator[list[dict[str, str]]], engine: Engine | None) -> Iterator[int]:
     """The tokens of each conversation, including the chat template's."""
-    while batch := list(islice(conversations, BATCH)):
-        yield from token_lengths(tokenizer, batch)
+    batches = iter(lambda: list(islice(conversations, BATCH)), [])
+    for lengths in map_rows(partial(token_lengths, tokenizer), batches, engine):
+        yield from lengths
 
 
 def dataset_info(folder: Path, tags: Tags) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from typing import Any
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
-from stages.lib.logprobs.answers import writing_logprobs
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
 from stages.lib.ranks import median
 from stages.lib.replies.reading import Answer, BodyError
@@ -122,13 +121,13 @@ class PlannedCalls:
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, sample number, request. DataError where the file is invalid or empty."""
-        question = None
+        question, asked = None, asked_logprobs(self._params)
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
             messages = question.messages(self._prompt.replace("{question}", question.question))
             for sample in range(self._params.samples_per_question):
                 request = chat_request(self._identity, self._params.teacher, messages, sample)
-                yield question, sample, request | asked_logprobs(self._params)
+                yield question, sample, request | asked
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
@@ -294,7 +293,7 @@ def outcome(
     question: Question, sample: int, request: dict[str, Any], store: AnswerStore, result: AskResult
 ) -> tuple[Distilled | Failure, dict[str, Any]]:
     """The row of one call, and the usage of its received answer."""
-    fields = question.model_dump(include=set(Question.model_fields)) | {"sample": sample}
+    fields = vars(question) | {"sample": sample}
     try:
         answer = answer_that_counts(request, store)
     except KeyError:
@@ -315,6 +314,8 @@ def outcome(
 
 def write_logprobs(calls: PlannedCalls, store: AnswerStore, params: Distill, path: Path) -> dict[str, Any]:
     """The probabilities of the tokens of all usable answers; the counts for the metrics, where they were asked for."""
+    from stages.lib.logprobs.answers import writing_logprobs  # imports pyarrow
+
     without = 0
     with writing_logprobs(path) as file:
         for question, sample, request in calls if params.logprobs else ():

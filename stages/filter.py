@@ -67,7 +67,7 @@ def main(
     params = load_params(params_path)
     rows, most = RowsOf(distilled_path, Distilled, REBUILD), params.run.shard_rows
     reviews = Reviews.of(reviews_path)
-    deciders = Deciders(params.filter, params.train.student)
+    deciders = Deciders(params.filter, params.train.student, params.run.engine)
     tally = Tally(has_judge=deciders.judge is not None, compares_gold=not isinstance(params.filter, RubricFilter))
     with ExitStack() as stack:
         stack.callback(write_run_facts, deciders, distilled_path.stem)  # a run that was stopped states its cost, too

@@ -22,6 +22,14 @@ from tests.distill_runner import Server, completion
 Respond = Callable[[], Awaitable[web.StreamResponse]]
 Hook = Callable[[web.Request, Respond], Awaitable[web.StreamResponse]]
 Reply = tuple[int, Any]
+BATCH = {
+    "completion_window": "24h",
+    "price_factor": 0.5,
+    "max_requests": 50000,
+    "max_mb": 200,
+    "enqueued_tokens": None,
+    "poll_s": 0.01,
+}
 CODES = {"expired": "batch_expired", "cancelled": "batch_cancelled"}
 
 

@@ -62,7 +62,7 @@ def test_each_test_is_run_by_one_target() -> None:
     assert not expression(pytest_of("test"))
     for marker, target in targets.items():
         assert expression(pytest_of(target)) == marker
-    assert {"test", *targets.values()} - {"test-slow", "test-trackers", "test-swift"} == set(CI_RUNS)
+    assert {"test", *targets.values()} - {"test-slow", "test-trackers", "test-swift", "test-ray"} == set(CI_RUNS)
     assert re.search(r"^test-all: test test-heavy ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

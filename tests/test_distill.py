@@ -9,6 +9,8 @@ import re
 import resource
 import socket
 import stat
+import subprocess
+import sys
 import termios
 from collections import Counter
 from pathlib import Path
@@ -17,9 +19,18 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.distill_runner import KEY, DistillRunner, Serve, completion, good, prompted, question
+from tests.distill_runner import KEY, ROOT, DistillRunner, Serve, completion, good, prompted, question
 
 RUN_FACTS = {"bought": 0, "from_store": 0, "paid_now": 0.0, "saved_by_store": 0.0, "currency": "CNY", "seconds": 0}
+
+LATE = ("numpy", "openai", "pyarrow", "tqdm")  # each takes 0.03 to 1 s of CPU, and a small run needs none of them
+
+
+def test_distill_starts_without_packages_that_a_small_run_does_not_need() -> None:
+    program = f"import sys, stages.distill, stages.lib.teacher.pool; print(*set({LATE}) & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
 
 # ---- what is bought, and what is kept ----
 

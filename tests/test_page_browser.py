@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from stages.compare import main as compare
 from stages.lib.reviews import read_reviews, text_sha256
-from stages.lib.rows import write_json, write_rows
+from stages.lib.rows import read_rows, write_json, write_rows
+from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
 from stages.lib.rows.preference import Preference
 from stages.report import main as report
@@ -196,18 +197,52 @@ def test_both_answers_stand_beside_each_other_with_what_differs_and_what_decides
     assert "gold\n24" in page.locator("details[open]").inner_text()
 
 
-def test_formulas_are_drawn_and_their_source_can_be_read(opened: Callable[..., Page]) -> None:
+def test_formulas_are_drawn_copied_as_written_and_shown_as_source(opened: Callable[..., Page]) -> None:
     page = opened("#rows?arm=filtered&open=student/filtered/heldout/heldout-30")
     answer = page.locator("#rows-list details[open] pre").last
     expect(answer.locator("math[display=block] mfrac > mn")).to_have_text(["70", "2"])
     expect(answer.locator("mark.decides math menclose")).to_have_text("35")
     assert "for $5." in answer.inner_text()
     assert "frac" not in answer.inner_text()
+    copied = """(answer) => {
+        getSelection().selectAllChildren(answer);
+        const data = new DataTransfer();
+        answer.dispatchEvent(new ClipboardEvent("copy", {clipboardData: data, bubbles: true}));
+        return data.getData("text/plain");
+    }"""
+    assert r"counts back by one: \[ x = \frac{70}{2} \] for $5." in answer.evaluate(copied)
     page.get_by_role("button", name="LaTeX source").click()
-    expect(answer).to_contain_text("\\frac{70}{2}")
-    expect(answer.locator("mark.decides")).to_have_text("35")
-    page.click("#views a[data-view=flips]")
-    assert page.locator("#formulas").get_attribute("aria-pressed") == "true"
+    expect(answer).to_contain_text(r"\frac{70}{2}")
+    expect(answer.locator("mark.decides")).to_have_text(r"\(\boxed{35}\)")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(answer).to_contain_text(r"\frac{70}{2}")
+    page.get_by_role("button", name="LaTeX source").click()
+    expect(answer.locator("mark.decides math menclose")).to_have_text("35")
+    assert page.locator("span.latex").count() == 0
+
+
+def test_a_question_of_many_formulas_is_read(run: Path, opened: Callable[..., Page], tmp_path: Path) -> None:
+    large = tmp_path / "run"
+    shutil.copytree(run, large)
+    rows = read_rows(large / "data/eval/base.jsonl", Evaluated, "")
+    text = "$x$ " * 200_000
+    write_rows(
+        large / "data/eval/base.jsonl",
+        [row.model_copy(update={"question": text, "response": text}) if row.id == "heldout-7" else row for row in rows],
+    )
+    write_page(large, large / "params.yaml")
+    page = opened("#rows?arm=base&open=student/base/heldout/heldout-7", large / "report/index.html")
+    assert page.locator("#rows-list details[open] pre").last.locator("math").count() == 2000
+
+
+def test_a_number_is_rounded_as_in_the_tables_which_python_wrote(opened: Callable[..., Page]) -> None:
+    page = opened("")
+    source = (ROOT / "stages/lib/page/assets/words.js").read_text(encoding="utf-8")
+    (function,) = re.findall(r"^function rounded.*?^}", source, re.MULTILINE | re.DOTALL)
+    values = [6.25, 6.35, 6.75, 0.05, 0.15, 62.5, 12.25, 99.95, 0.0]
+    found = page.evaluate(f"{json.dumps(values)}.map((value) => ({function})(value, 1))")
+    assert found == [f"{value:.1f}" for value in values]
 
 
 def test_words_regexes_chips_and_ranges_find_rows_and_count_them(opened: Callable[..., Page]) -> None:

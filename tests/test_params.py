@@ -48,7 +48,7 @@ def test_the_committed_params_are_valid() -> None:
 
 
 # what is not there where nothing reads it, and shapes no result: the rest of the schema has no defaults
-ABSENT = {f"Run.{name}" for name in ("api_key_variables", "batch", "embedded", "endpoints", "served")}
+ABSENT = {f"Run.{name}" for name in ("api_key_variables", "batch", "embedded", "endpoints", "engine", "served")}
 ABSENT |= {f"Run.{name}" for name in ("prices", "budget")} | {
     f"Batches.{name}" for name in ("teacher", "judge", "prefer")
 }

@@ -19,10 +19,12 @@ from tests.workspace import stages_in
 ROOT = Path(__file__).resolve().parents[1]
 PLOTS = ROOT / "metrics" / "dvc.yaml"  # written by train
 DVC: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-# no output depends on these: params/ has no defaults, command.py shapes messages, workers.py the speed (test_workers.py
-# compares the bytes), an empty package holds nothing
+# no output depends on these: params/ has no defaults, command.py shapes messages, workers.py and cluster/ the speed
+# (test_workers.py and test_ray.py compare the bytes), an empty package holds nothing
 EXEMPT = {"stages/__init__.py", "stages/lib/__init__.py", "stages/lib/command.py", "stages/lib/workers.py"} | {
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "stages" / "lib" / "params").glob("*.py")
+    path.relative_to(ROOT).as_posix()
+    for room in ("params", "cluster")
+    for path in (ROOT / "stages/lib" / room).glob("*.py")
 }
 # modules that are chosen by a param: where they are, and the key of the choice
 CHOICES = {

@@ -1,15 +1,18 @@
 """docs/scale.md: scripts that bash can read, manifests whose names fit, settings that params accept."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from stages.lib.params.run import Endpoints
+from stages.lib.params.run import Endpoints, Engine, RayEngine
 from stages.lib.params.teacher import ServedTeacher
+from stages.lib.serving import endpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs" / "scale.md", ROOT / "docs" / "zh" / "scale.md"]
@@ -31,6 +34,21 @@ def test_bash_reads_every_script(page: Path) -> None:
     for script in scripts:
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pages
+def test_the_script_for_two_nodes_waits_for_the_servers_of_both(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two roles ask the model, each server stands in params.yaml twice."""
+    (condition,) = re.findall(r"^until (.*); do", page.read_text(encoding="utf-8"), re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    params = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "profiles" / "article.yaml", params)
+    for number, node in enumerate(("node-a", "node-b"), start=1):
+        endpoints.add(params, ["teacher", "judge"], [f"http://{node}:{port}/v1" for port in (8000, 8001)])
+        done = subprocess.run(["bash", "-c", condition], check=False)
+        assert (done.returncode == 0) == (number == 2), params.read_text(encoding="utf-8")
 
 
 @pages
@@ -63,7 +81,7 @@ def test_the_manifests_fit_together(page: Path) -> None:
     words = dict(zip(container["command"], container["command"][1:], strict=False))
     assert words["--port"] == str(port)
     assert words["--tensor-parallel-size"] == container["resources"]["limits"]["nvidia.com/gpu"]
-    (run,) = (each["run"] for each in loaded(page) if "run" in each)
+    (run,) = (each["run"] for each in loaded(page) if "endpoints" in each.get("run", {}))
     teacher = Endpoints.model_validate(run["endpoints"]).teacher
     assert teacher
     addresses = [each.base_url for each in teacher.servers]
@@ -71,6 +89,12 @@ def test_the_manifests_fit_together(page: Path) -> None:
     assert addresses == [f"http://{name}-{n}.{name}:{port}/v1" for n in range(servers["replicas"])]
     (own,) = (each["distill"]["teacher"] for each in loaded(page) if "distill" in each)
     assert ServedTeacher.model_validate(own).model == words["--served-model-name"] == words["serve"]
+
+
+@pages
+def test_params_accept_the_engine(page: Path) -> None:
+    (run,) = (each["run"] for each in loaded(page) if "engine" in each.get("run", {}))
+    assert isinstance(TypeAdapter(Engine).validate_python(run["engine"]), RayEngine)
 
 
 @pages

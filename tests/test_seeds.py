@@ -19,6 +19,7 @@ from benchmarks.seeds import (
 )
 from stages.lib.params import load_params
 from stages.lib.statistics.evaluations import Answer, Answers
+from stages.lib.statistics.noise import over_trainings
 from tests.trainings import ON_POLICY
 from tests.workspace import ROOT, Workspace, stages_in
 
@@ -132,6 +133,11 @@ def test_each_seed_is_one_observation_and_each_question_another(project_params: 
     assert found.own == {"base": "hash 1000", "filtered": "hash 1110"}
     assert found.differences == {"filtered_vs_base": {"heldout": [0.25, 0.5, 0.25]}}
     assert found.scores["filtered"] == {"heldout": [0.5, 0.75, 0.25]}
+    error = found.errors["filtered_vs_base"]["heldout"]
+    over = over_trainings([0.25, 0.5, 0.25], 0.95, error)
+    assert over.spread == "questions" and over.low == pytest.approx(-0.604, abs=0.001), (
+        "compare writes the same interval"
+    )
     table = markdown(runs)
     assert "| heldout | filtered | 50.0 | 75.0 | 25.0 | **50.0** |" in table
     # the seeds lie closer together than four questions each can tell apart: the interval is that of the questions
@@ -141,6 +147,7 @@ def test_each_seed_is_one_observation_and_each_question_another(project_params: 
     assert table.endswith("| filtered | 0.600 → 0.060 | 0.800 → 0.060 | 1.000 → 0.060 |"), "a quarter of the steps"
     same = [run(seed, base, filtered, b"", path) for seed, base, filtered in rights]
     assert summary(same, "own", []).questions == {"heldout": "the same"}
+    assert summary(same, "own", []).errors == {"filtered_vs_base": {"heldout": 0.0}}
     assert markdown(same) != table, "four questions, each asked of three trainings, are four clusters"
 
 

@@ -262,7 +262,7 @@ def test_one_that_fails_to_start_is_one_line_and_stops_the_others(command: Comma
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"Error: teacher on port {command.port + 1} ended (exit code 1): torch.OutOfMemoryError: NPU out of memory. "
-        f"Tried to allocate 9.50 GiB. See .cache/serving/teacher-{command.port + 1}.log."
+        f"Tried to allocate 9.50 GiB. See .cache/serving/teacher-{socket.gethostname()}-{command.port + 1}.log."
     )
     assert command.params.read_text() == before
     assert command.is_free()

@@ -1,10 +1,13 @@
 """Batches: what was submitted is neither lost nor submitted twice, and the rows are those of single calls."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,15 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
+from stages.lib.params import load_params
 from stages.lib.store.answer_file import open_answers
+from stages.lib.store.answer_store import open_store
 from stages.lib.store_tools import batches as batches_command
-from tests.batch_server import BatchServer, Respond, answer_to, error, lost
-from tests.distill_runner import KEY, DistillRunner, question, wait_until
-
-BATCH = {
-    "completion_window": "24h",
-    "price_factor": 0.5,
-    "max_requests": 50000,
-    "max_mb": 200,
-    "enqueued_tokens": None,
-    "poll_s": 0.01,
-}
+from stages.lib.teacher.batches import beside
+from stages.lib.teacher.batches.journal import OpenBatches
+from stages.lib.teacher.batches.worker import BatchWorker, Visit
+from tests.batch_server import BATCH, BatchServer, Respond, answer_to, error, lost
+from tests.distill_runner import KEY, ROOT, DistillRunner, question, wait_until
 
 
 @pytest.fixture
@@ -172,15 +171,21 @@ def killing(batching: DistillRunner, server: BatchServer, call: str, when: str) 
         ("content", "before"),
     ],
 )
+@pytest.mark.parametrize("then", ["batches", "single calls"])
 def test_a_kill_at_any_call_neither_loses_nor_repeats_a_request(
-    batching: DistillRunner, server: BatchServer, call: str, when: str
+    batching: DistillRunner, server: BatchServer, call: str, when: str, then: str
 ) -> None:
+    server.looks = 1
     with killing(batching, server, call, when) as stage:
         stage.communicate(timeout=60)
     assert stage.returncode == -signal.SIGKILL
+    submitted = (call, when) not in (("upload", "before"), ("upload", "after"), ("create", "before"))
+    assert sizes(server) == [10] * submitted
+    if then == "single calls":
+        batching.settings.pop("run.batch.teacher")
     batching.run()
-    assert sizes(server) == [10], "one batch, whoever submitted it"
-    assert len(server.executed) == 10
+    assert sizes(server) == [10] * (submitted or then == "batches"), "one batch, whoever submitted it"
+    assert len(server.executed) + len(server.bodies) == 10
     assert len(batching.distilled()) == 10
     assert entries(batching) == []
 
@@ -224,6 +229,19 @@ def test_what_an_expired_batch_has_is_kept_and_the_rest_goes_into_the_next(
     assert len(set(server.executed)) == len(server.executed) == 10
     assert len(batching.distilled()) == 10
     assert "batch_0 expired: 4 answers, 6 batch_expired" in caplog.text
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["expired", "refused"])
+def test_what_an_earlier_run_left_open_and_did_not_get_is_submitted_once_more_or_not_at_all(
+    refused: bool, left_open: DistillRunner, server: BatchServer
+) -> None:
+    server.looks, server.endings, server.answer_share = 1, ["completed" if refused else "expired"], 0.4
+    if refused:
+        left_open.set(max_failed_share=1.0)
+        server.reply = lambda content, attempt: (400, error("Inappropriate content.", "data_inspection_failed"))
+    left_open.run()
+    assert sizes(server) == ([10] if refused else [10, 6])
+    assert len(left_open.failures()) == 10 * refused
 
 
 def test_a_request_that_expires_in_every_batch_is_a_failed_row(batching: DistillRunner, server: BatchServer) -> None:
@@ -318,6 +336,63 @@ def test_odd_lines_are_left_aside_and_cost_no_answer(
     assert [row["reason"] for row in unread] == ["unknown_custom_id", "not_json", "not_json"]
 
 
+def test_a_result_that_is_not_whole_yet_is_downloaded_again(batching: DistillRunner, server: BatchServer) -> None:
+    async def first_half(request: web.Request, respond: Respond) -> web.StreamResponse:
+        server.on.clear()
+        body = server.files[request.match_info["id"]]
+        return web.Response(body=body[: len(body) // 2])
+
+    server.on["content"] = first_half
+    batching.run()
+    assert sizes(server) == [10]
+    assert len(batching.distilled()) == 10
+    assert not (batching.store.parent / "answers.unread.jsonl").exists()
+
+
+def test_a_result_whose_file_is_not_named_yet_is_looked_at_again(batching: DistillRunner, server: BatchServer) -> None:
+    async def no_file(request: web.Request, respond: Respond) -> web.StreamResponse:
+        shown = json.loads((await respond()).body)  # type: ignore[attr-defined]  # a whole response
+        if shown["status"] == "completed":
+            server.on.clear()
+            shown["output_file_id"] = None
+        return web.json_response(shown)
+
+    server.on["look"] = no_file
+    batching.run()
+    assert sizes(server) == [10]
+
+
+def test_an_answer_counts_before_an_error_of_the_same_request(batching: DistillRunner, server: BatchServer) -> None:
+    def mangle(lines: list[bytes]) -> list[bytes]:
+        failed = {"response": {"status_code": 500, "body": error("oops")}, "error": None}
+        return [*(json.dumps(json.loads(line) | failed).encode() + b"\n" for line in lines), *lines, *lines]
+
+    server.mangle = mangle
+    batching.run()
+    assert sizes(server) == [10]
+    assert len(batching.distilled()) == 10
+
+
+def test_lines_in_the_form_of_other_servers_are_read(batching: DistillRunner, server: BatchServer) -> None:
+    """A status as a text; an error in the errors' file with a code and no response, as DashScope documents it."""
+
+    def mangle(lines: list[bytes]) -> list[bytes]:
+        read = [json.loads(line) for line in lines]
+        for line in read:
+            line["response"]["status_code"] = str(line["response"]["status_code"])
+        refused = {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}
+        read[0] |= {"response": None, "error": refused}
+        return [json.dumps(line).encode() + b"\n" for line in read]
+
+    server.mangle = mangle
+    batching.set(max_failed_share=0.2)
+    batching.run()
+    assert sizes(server) == [10]
+    assert len(batching.distilled()) == 9
+    (failed,) = batching.failures()
+    assert (failed["reason"], failed["error"]) == ("refused", "Input data may contain inappropriate content.")
+
+
 def test_missing_credit_in_a_line_ends_the_run_when_the_other_lines_are_stored(
     batching: DistillRunner, server: BatchServer
 ) -> None:
@@ -345,6 +420,55 @@ def test_a_lost_reply_to_a_submission_does_not_submit_twice(
     batching.run()
     assert sizes(server) == [10]
     assert "the batch batch_0 was submitted already" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(408, ""), (409, ""), (500, ""), (200, '{"id": "bat'), (200, "<html>hello</html>"), (200, "{}")],
+    ids=["408", "409", "500", "half a reply", "a page", "no id"],
+)
+def test_a_submission_whose_reply_does_not_tell_is_looked_for_before_it_is_repeated(
+    status: int, text: str, batching: DistillRunner, server: BatchServer
+) -> None:
+    async def unclear(request: web.Request, respond: Respond) -> web.StreamResponse:
+        server.on.clear()
+        await respond()
+        kind = "text/html" if text.startswith("<") else "application/json"
+        return web.Response(text=text or json.dumps(error("try again")), content_type=kind, status=status)
+
+    server.on["create"] = unclear
+    batching.run()
+    assert sizes(server) == [10]
+    assert len(batching.distilled()) == 10
+
+
+@pytest.mark.parametrize("call", ["upload", "look"])
+def test_half_a_reply_is_asked_for_again(call: str, batching: DistillRunner, server: BatchServer) -> None:
+    async def half(request: web.Request, respond: Respond) -> web.StreamResponse:
+        server.on.clear()
+        return web.Response(text='{"id": "bat', content_type="application/json")
+
+    server.on[call] = half
+    batching.run()
+    assert sizes(server) == [10]
+
+
+def test_a_list_of_batches_with_dates_as_texts_is_read(left_open: DistillRunner, server: BatchServer) -> None:
+    async def dates(request: web.Request, respond: Respond) -> web.StreamResponse:
+        data = [server.batches["batch_0"] | {"created_at": "2026-11-28T10:00:00Z"}]
+        other = data[0] | {"id": "other", "input_file_id": "another file"}
+        return web.json_response({"object": "list", "data": [other, *data], "has_more": False})
+
+    server.on["list"] = dates
+    change_entry(left_open, batch_id=None)
+    left_open.run()
+    assert sizes(server) == [10]
+
+
+def test_an_unknown_address_is_one_line_and_leaves_no_entry(batching: DistillRunner) -> None:
+    batching.set(base_url="http://127.0.0.1:1/v1", outage_s=600.0)
+    assert "http://127.0.0.1:1/v1: no server has answered for 0 s" in batching.refused()
+    assert entries(batching) == []
 
 
 @pytest.mark.parametrize("call", ["upload", "create", "look", "content"])
@@ -449,6 +573,26 @@ def test_ctrl_c_leaves_the_batch_at_the_server_and_the_next_run_receives_it(
 
 
 @pytest.mark.heavy
+def test_ctrl_c_ends_single_calls_that_wait_for_a_batch_and_leaves_it(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    settings = left_open.settings.pop("run.batch.teacher")
+    server.held = True
+    before = server.calls.count("look")
+    with left_open.start() as stage:
+        wait_until(lambda: server.calls.count("look") > before)
+        os.killpg(stage.pid, signal.SIGINT)
+        _, said = stage.communicate(timeout=20)
+    assert stage.returncode == 130
+    assert said.splitlines()[-1].startswith("Error: distill: stopped; 0 answers were received and are kept, 10 are")
+    assert server.bodies == []
+    server.held = False
+    left_open.settings["run.batch.teacher"] = settings
+    left_open.run()
+    assert sizes(server) == [10]
+
+
+@pytest.mark.heavy
 def test_two_runs_on_one_store_submit_each_request_once(batching: DistillRunner, server: BatchServer) -> None:
     server.looks = 20
     with batching.start("one") as one, batching.start("two") as two:
@@ -500,19 +644,228 @@ def test_single_calls_to_a_named_endpoint_do_not_buy_what_is_in_a_batch(
     limits = {"concurrency": None, "requests_per_minute": None, "tokens_per_minute": None}
     servers = [{"base_url": server.base_url, "weight": 1.0, "key_variable": None} | limits]
     left_open.settings["run.endpoints.teacher"] = {"name": "my-teacher", "aliases": [], "servers": servers}
-    before = len(server.calls)
-    assert left_open.refused().startswith("distill: 10 of the missing answers are in batch_0, at the server. ")
-    assert len(server.calls) == before
-
-
-def test_single_calls_do_not_buy_what_is_in_a_batch(left_open: DistillRunner, server: BatchServer) -> None:
-    settings = left_open.settings.pop("run.batch.teacher")
-    left_open.ask(*(question(number) for number in range(12)))
-    assert left_open.refused().startswith("distill: 10 of the missing answers are in batch_0, at the server. ")
+    server.looks = 1
+    left_open.run()
     assert server.bodies == []
-    left_open.settings["run.batch.teacher"] = settings
+    assert len(left_open.distilled()) == 10
+    assert entries(left_open) == []
+
+
+def test_single_calls_ask_the_rest_and_receive_what_is_in_a_batch(
+    left_open: DistillRunner, server: BatchServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    left_open.ask(*(question(number) for number in range(12)))
+    server.looks, server.endings, server.answer_share = 1, ["expired"], 0.4
+    left_open.run()
+    assert "10 of the missing answers are in batch_0, at the server, and are received when it has ended" in caplog.text
+    assert "batch_0 expired: 4 answers, 6 batch_expired" in caplog.text
+    assert len(server.executed) == 4
+    assert len(server.bodies) == 2 + 6, "what was in no batch, and what expired"
+    assert len(set(server.asked)) == len(server.asked) == 12
+    assert len(left_open.distilled()) == 12
+    assert entries(left_open) == []
+
+
+def change_entry(runner: DistillRunner, **values: Any) -> None:
+    """The only open batch has these values, as if another stage or address had submitted it."""
+    (entry,) = runner.store.with_suffix(".batches").glob("*.json")
+    entry.write_text(json.dumps(json.loads(entry.read_bytes()) | values), encoding="utf-8")
+
+
+@pytest.mark.heavy
+def test_a_batch_that_cannot_be_looked_at_ends_a_run_of_single_calls_when_the_rest_is_asked(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    left_open.ask(*(question(number) for number in range(12)))
+    change_entry(left_open, endpoint="http://127.0.0.1:1/v1")
+    with left_open.start() as stage:
+        said = stage.communicate(timeout=60)[1]
+    assert stage.returncode == 1
+    assert said.splitlines()[-1].startswith("Error: http://127.0.0.1:1/v1: no server has answered for 0 s")
+    assert len(server.bodies) == left_open.stored() == 2
+    change_entry(left_open, endpoint=server.base_url)
+    server.looks = 1
+    left_open.run()
+    assert len(server.bodies) == 2
+    assert len(left_open.distilled()) == 12
+
+
+def test_a_batch_that_was_never_submitted_is_asked_by_single_calls(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    change_entry(left_open, batch_id=None)
+    server.batches.clear()
+    left_open.run()
+    assert len(server.bodies) == 10
+    assert entries(left_open) == []
+
+
+def test_a_batch_is_taken_over_as_far_as_its_process_got_after_the_journal_was_listed(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    change_entry(left_open, file_id=None, batch_id=None)
+    with open_store(left_open.store) as store:
+        batches = OpenBatches(store)
+        (listed,) = batches.batches()
+        change_entry(left_open, file_id="file-0", batch_id="batch_0")
+
+        async def visited() -> Visit:
+            worker = BatchWorker(store, batches, load_params(Path(left_open.arguments()[-1])).run, 1.0)
+            assert worker.take_over(listed)
+            visit = await worker.visit(listed.token, lambda *_: None)
+            await worker.close()
+            return visit
+
+        visit = asyncio.run(visited())
+    assert visit.remote
+    assert (visit.batch.name, visit.remote.status) == ("batch_0", "in_progress")
+    assert len(entries(left_open)) == 2
+
+
+def test_a_batch_that_was_submitted_and_not_written_down_is_received_by_single_calls(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    left_open.settings.pop("run.batch.teacher")
+    change_entry(left_open, batch_id=None)
+    server.looks = 1
+    left_open.run()
+    assert server.bodies == []
+    assert len(left_open.distilled()) == 10
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("batches_too", [False, True], ids=["single calls", "batches"])
+def test_a_run_that_waits_for_the_batch_of_another_one_receives_it_when_that_one_is_killed(
+    batches_too: bool, batching: DistillRunner, server: BatchServer
+) -> None:
+    gate = threading.Event()
+
+    async def slow(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        while not gate.is_set():
+            await asyncio.sleep(0.02)
+        return web.json_response(answer_to(content))
+
+    server.route, server.held = slow, True
+    settings = batching.settings["run.batch.teacher"]
+    batching.set(concurrency=1)
+    if not batches_too:
+        batching.settings.pop("run.batch.teacher")
+        waiting = batching.start("waits")
+        wait_until(lambda: len(server.asked) >= 1)
+    batching.settings["run.batch.teacher"] = settings
+    with batching.start("killed") as killed:
+        wait_until(lambda: server.calls.count("look") >= 2)
+        if batches_too:
+            waiting = batching.start("waits", stderr=subprocess.STDOUT)
+            said_by = waiting.stdout
+            assert said_by
+            wait_until(lambda: "waiting for the answers of another run" in said_by.readline())
+        gate.set()
+        if not batches_too:
+            wait_until(lambda: batching.stored() >= 1)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate(timeout=60)
+    server.held = False
+    said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, said
+    (submitted,) = sizes(server)
+    assert submitted + len(server.bodies) == 10
+    assert len(set(server.asked)) == len(server.asked) == 10
+    assert len(batching.distilled("waits")) == 10
+    assert entries(batching) == []
+
+
+@pytest.mark.parametrize("values", [{}, {"stage": "filter", "section": "filter.judge"}], ids=["other", "another stage"])
+def test_a_cancelled_batch_that_a_run_does_not_need_does_not_end_it(
+    values: dict[str, str], left_open: DistillRunner, server: BatchServer
+) -> None:
+    change_entry(left_open, **values)
+    server.batches["batch_0"]["status"], server.answer_share = "cancelling", 0.5
+    left_open.ask(question(50))
+    left_open.run()
+    assert sizes(server) == [10, 1]
+    assert left_open.stored() == (1 if values else 1 + 5)
+    assert bool(entries(left_open)) == bool(values), "that of another stage is left to it"
+
+
+def test_a_batch_that_a_run_does_not_need_and_cannot_look_at_does_not_end_it(
+    left_open: DistillRunner, server: BatchServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    change_entry(left_open, endpoint="http://127.0.0.1:1/v1")
+    left_open.ask(question(50))
+    left_open.run()
+    assert "batch_0, which this run does not need: http://127.0.0.1:1/v1: no server has answered" in caplog.text
+    assert len(entries(left_open)) == 2
+
+
+def test_what_a_process_left_that_was_killed_before_its_entry_was_whole_is_removed_when_it_is_old(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    names = [f"2026-{number}.{ending}" for number in (0, 1) for ending in ("jsonl", "jsonl.tmp", "json.tmp")]
+    for name in names:
+        (folder / name).write_bytes(b"{")
+        if name.startswith("2026-0"):
+            os.utime(folder / name, (0, 0))
+    for path in entries(left_open):
+        if path.name not in names:
+            os.utime(path, (0, 0))
+    server.looks = 1
+    left_open.ask(*(question(number) for number in range(12)))
     left_open.run()
     assert sizes(server) == [10, 2]
+    assert [path.name for path in entries(left_open)] == sorted(names[3:])
+
+
+def test_half_an_entry_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
+    (entry,) = left_open.store.with_suffix(".batches").glob("*.json")
+    entry.write_bytes(entry.read_bytes()[:40])
+    for settings in (left_open.settings.pop("run.batch.teacher"), None):
+        assert left_open.refused() == (
+            f"{entry}: not an entry of a batch. Move {entry.stem}.* from {entry.parent} to another folder; answers of "
+            "that batch are then bought again."
+        )
+        left_open.settings |= {"run.batch.teacher": settings} if settings else {}
+
+
+def test_where_other_hosts_share_the_store_the_journal_is_listed_anew_by_the_server(left_open: DistillRunner) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    os.utime(folder, (0, 0))
+    with open_answers(left_open.store) as answers:
+        assert len(OpenBatches(answers).keys()) == 10
+        assert folder.stat().st_mtime == 0, "a host alone asks nobody"
+        answers.reads_afresh = True
+        assert len(OpenBatches(answers).keys()) == 10
+        assert folder.stat().st_mtime > 0
+
+
+def test_requests_of_an_open_batch_that_are_missing_are_one_line_and_nothing_is_bought(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    (requests,) = left_open.store.with_suffix(".batches").glob("*.jsonl")
+    kept = requests.rename(left_open.folder / "kept")
+    for settings in (left_open.settings.pop("run.batch.teacher"), None):
+        assert left_open.refused().startswith(f"{requests}: missing. Put it back. If it is lost: Move ")
+        left_open.settings |= {"run.batch.teacher": settings} if settings else {}
+    kept.rename(requests)
+    left_open.run()
+    assert sizes(server) == [10]
+    assert server.bodies == []
+
+
+def test_half_a_line_in_the_journal_is_one_line(left_open: DistillRunner) -> None:
+    (requests,) = left_open.store.with_suffix(".batches").glob("*.jsonl")
+    lines = requests.read_bytes().splitlines(keepends=True)
+    requests.write_bytes(b"".join([*lines[:-1], lines[-1][:40]]))
+    for settings in (left_open.settings.pop("run.batch.teacher"), None):
+        assert left_open.refused() == (
+            f"{requests}:10: not a request of a batch. Move {requests.stem}.* from {requests.parent} to another "
+            "folder; answers of that batch are then bought again."
+        )
+        left_open.settings |= {"run.batch.teacher": settings} if settings else {}
 
 
 def test_other_questions_do_not_wait_for_a_batch_that_they_do_not_need(
@@ -575,6 +928,78 @@ def test_make_batches_shows_and_receives(left_open: DistillRunner, server: Batch
     assert server.bodies == [], "the store has them all"
 
 
+def test_make_batches_shows_the_others_when_one_cannot_be_reached(
+    left_open: DistillRunner, server: BatchServer, make_batches: Command
+) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    entry = json.loads(next(folder.glob("*.json")).read_bytes())
+    gone = entry | {"token": "20200101T000000-00000000", "endpoint": "http://127.0.0.1:1/v1", "batch_id": "batch_9"}
+    (folder / f"{gone['token']}.json").write_text(json.dumps(gone))
+    (folder / f"{gone['token']}.jsonl").write_bytes(b"")
+    server.looks = 1
+    said = make_batches(code=1)
+    assert "batch_9: 10 requests of distill to chain-sum-solver at http://127.0.0.1:1/v1: http://127.0.0.1:1" in said
+    assert "batch_0: 10 requests of distill" in said
+    assert "completed; received: 10 answers" in said
+    assert "Error: 1 of 2 batches could not be looked at." in said
+    assert left_open.stored() == 10
+    assert "forgotten" in make_batches("--forget", "batch_9")
+
+
+def test_make_batches_does_not_receive_what_a_stage_closes_meanwhile(
+    left_open: DistillRunner, server: BatchServer, make_batches: Command
+) -> None:
+    folder = left_open.store.with_suffix(".batches")
+    entry = json.loads(next(folder.glob("*.json")).read_bytes())
+    second = entry | {"token": "20990101T000000-00000000", "batch_id": "batch_1"}
+    (folder / f"{second['token']}.json").write_text(json.dumps(second))
+    (folder / f"{second['token']}.jsonl").write_bytes(b"")
+    server.batches["batch_1"] = server.batches["batch_0"] | {"id": "batch_1"}
+
+    async def closed(request: web.Request, respond: Respond) -> web.StreamResponse:
+        (folder / f"{second['token']}.json").unlink(missing_ok=True)
+        return await respond()
+
+    server.on["look"] = closed
+    server.looks = 1
+    assert "batch_1: 10 requests of distill to chain-sum-solver at" in (said := make_batches())
+    assert said.endswith("closed just now; its answers are in the store\n")
+    assert not (left_open.store.parent / "answers.unread.jsonl").exists()
+
+
+def test_make_batches_leaves_what_a_stage_works_on(
+    left_open: DistillRunner, server: BatchServer, make_batches: Command
+) -> None:
+    entry = json.loads(next(left_open.store.with_suffix(".batches").glob("*.json")).read_bytes())
+    script = "import sys; from pathlib import Path; from stages.lib.store.answer_store import open_store\n"
+    script += "with open_store(Path(sys.argv[1])) as store: print(store.claim(sys.argv[2]), flush=True); input()"
+    key = hashlib.sha256(f"batch {entry['token']}".encode()).hexdigest()
+    command, pipe = [sys.executable, "-c", script, str(left_open.store), key], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as stage:
+        assert stage.stdout
+        assert stage.stdout.readline() == "True\n"
+        server.looks = 1
+        assert "completed, 10 done, 0 failed; distill works on it" in make_batches()
+        assert left_open.stored() == 0
+        assert make_batches("--forget", "batch_0", code=1) == (
+            "Error: batch_0: distill works on it. Stop that run first.\n"
+        )
+        stage.communicate("\n", timeout=20)
+    assert "received: 10 answers" in make_batches()
+
+
+def test_make_batches_finds_what_a_killed_run_was_submitting(
+    left_open: DistillRunner, server: BatchServer, make_batches: Command
+) -> None:
+    change_entry(left_open, batch_id=None)
+    assert "10 requests of distill to chain-sum-solver" in (said := make_batches())
+    assert said.endswith(": in_progress, 0 done, 0 failed\n")
+    change_entry(left_open, batch_id=None)
+    server.batches.clear()
+    assert make_batches().endswith("it was never submitted; distill asks for its requests when it runs again\n")
+    assert entries(left_open) == []
+
+
 def test_make_batches_cancels(left_open: DistillRunner, server: BatchServer, make_batches: Command) -> None:
     server.answer_share = 0.5
     assert "cancelling" in make_batches("--cancel", "batch_0")
@@ -623,6 +1048,64 @@ def test_a_budget_is_kept_before_anything_is_submitted(batching: DistillRunner, 
     priced(batching, 0.045)
     batching.run()
     assert sizes(server) == [4, 6]
+
+
+def test_an_open_batch_of_an_ended_run_counts_for_the_budget(left_open: DistillRunner, server: BatchServer) -> None:
+    priced(left_open, 0.05)  # an answer may cost 0.0045, and ten of them are in the batch
+    server.held = True
+    left_open.ask(question(50), question(51))
+
+    async def end_when_another_was_submitted(request: web.Request, respond: Respond) -> web.StreamResponse:
+        server.held = request.match_info["id"] == "batch_0" and sizes(server) == [10]
+        return await respond()
+
+    server.on["look"] = end_when_another_was_submitted
+    left_open.run()
+    assert sizes(server) == [10, 1, 1]
+
+
+@pytest.mark.heavy
+def test_a_batch_that_cannot_be_looked_at_and_fills_the_budget_ends_the_run_in_one_line(
+    left_open: DistillRunner, server: BatchServer
+) -> None:
+    priced(left_open, 0.05)
+    change_entry(left_open, endpoint="http://127.0.0.1:1/v1")
+    left_open.ask(question(50), question(51))
+    with left_open.start() as stage:
+        said = stage.communicate(timeout=60)[1]
+    assert stage.returncode == 1
+    assert "run.budget = 0.05 CNY has no room for another answer" in said.splitlines()[-1]
+    assert said.endswith("Open batches may cost 0.0450 CNY of it: see 'make batches'.\n")
+    assert sizes(server) == [10, 1]
+    left_open.settings.pop("run.batch.teacher")
+    priced(left_open, 0.1)  # singly, an answer may cost twice as much
+    with left_open.start() as stage:
+        said = stage.communicate(timeout=60)[1]
+    assert stage.returncode == 1
+    assert "Error: http://127.0.0.1:1/v1: no server has answered" in said.splitlines()[-1]
+    assert server.bodies == []
+
+
+def test_single_calls_keep_the_budget_with_an_open_batch_of_an_ended_run(
+    left_open: DistillRunner, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "POLL_S", 0.01)
+    monkeypatch.setattr(beside, "JOURNAL_POLL_S", 0.01)
+    asked_before: list[int] = []
+    left_open.settings.pop("run.batch.teacher")
+    priced(left_open, 0.1)  # a call may cost 0.009
+    left_open.ask(question(50), question(51))
+
+    async def end_when_one_was_asked(request: web.Request, respond: Respond) -> web.StreamResponse:
+        server.held = left_open.stored() == 0
+        asked_before.append(len(server.bodies))
+        return await respond()
+
+    server.on["look"] = end_when_one_was_asked
+    left_open.run()
+    assert max(asked_before) == 1
+    assert len(server.bodies) == 2
+    assert left_open.stored() == 12
 
 
 @pytest.mark.heavy

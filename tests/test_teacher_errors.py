@@ -395,6 +395,10 @@ def test_an_error_that_is_none_costs_no_answer(runner: DistillRunner, serve: Ser
         ({}, "You have exhausted your capacity. Your quota will reset after 4h22m.", 15720),
         ({}, "try again later", 0),
         ({"retry-after": "5"}, "try again in 20s", 20),
+        # by the server's clock, whatever this host's says
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, "", 30),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "x-ratelimit-reset": "1767225640"}, "", 40),
+        ({"date": "Thu, 01 Jan 2026 00:00:00 GMT", "retry-after": "Wed, 31 Dec 2025 23:59:00 GMT"}, "", 0),
     ],
 )
 def test_the_wait_is_read_wherever_a_server_states_it(headers: dict[str, str], message: str, seconds: float) -> None:

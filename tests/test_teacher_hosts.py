@@ -20,14 +20,17 @@ from stages.lib.store.answer_store import open_store
 from stages.lib.store_tools.ledger import totals_by_model
 from stages.lib.store_tools.record import stored_records
 from stages.lib.store_tools.transfer import export_answers
+from tests.batch_server import BATCH, BatchServer
 from tests.distill_runner import ROOT, DistillRunner, Serve, completion, question, wait_until
 from tests.local_locks import local_locks
 from tests.test_teacher_store import asking, key_of
 
-# a heartbeat each 0.2 s that expires after 3 s: the committed values are ten times as long
+# a heartbeat each 0.2 s that expires after 3 s: the committed values are ten times as long; a clock that is wrong
 QUICK = """
-import runpy, sys
+import os, runpy, sys, time
 from stages.lib.store import hosts, presence
+real, ahead_s = time.time, float(os.environ["AHEAD_S"])
+time.time = lambda: real() + ahead_s
 hosts.BEAT_S, hosts.EXPIRES_S, presence.EXPIRES_S = 0.2, 3.0, 3.0
 sys.argv = ["stages.distill", *sys.argv[1:]]
 runpy.run_module("stages.distill", run_name="__main__")
@@ -46,14 +49,14 @@ class Hosts:
         self.runner = runner
         self.running: list[subprocess.Popen[str]] = []
 
-    def start(self, name: str, local: bool) -> subprocess.Popen[str]:
+    def start(self, name: str, local: bool, ahead_s: float = 0.0) -> subprocess.Popen[str]:
         env = local_locks(self.runner.folder, name)
         if not local:
             env["PYTHONPATH"] = str(ROOT)
         process = subprocess.Popen(
             [sys.executable, "-c", QUICK, *self.runner.arguments(name)],
             cwd=self.runner.folder,
-            env=env | {"DVC_ROOT": str(self.runner.folder / name)},
+            env=env | {"DVC_ROOT": str(self.runner.folder / name), "AHEAD_S": str(ahead_s)},
             text=True,
             stderr=subprocess.PIPE,
         )
@@ -97,7 +100,7 @@ def test_three_hosts_ask_each_question_once_and_a_killed_one_costs_what_it_had_i
     runner.ask(*(question(number, f"Question {number}?") for number in range(count)))
     hosts.start("one", local)
     wait_until(lambda: len(server.asked) > 20, 120)
-    doomed, _ = hosts.start("two", local), hosts.start("three", local)
+    doomed, _ = hosts.start("two", local, ahead_s=-60.0), hosts.start("three", local, ahead_s=60.0)
     wait_until(lambda: max(server.loads) == 12, 120)  # four calls of each host
     doomed.kill()
     gate.set()
@@ -105,6 +108,8 @@ def test_three_hosts_ask_each_question_once_and_a_killed_one_costs_what_it_had_i
     assert [process.returncode for process in hosts.running] == [0, -9, 0], said
     assert len(server.asked) == count + 4, "the killed one had four in flight"
     assert len({record.key for record in records(runner)}) == len(records(runner)) == count
+    dates = [json.loads(line)["at"] for path in files_of_hosts(runner.store) for line in path.open("rb")]
+    assert not dates or max(dates) - min(dates) > 60, "the clocks were apart"
     assert bool(files_of_hosts(runner.store)) == local
     assert ("it uses leases" in said[0]) == local
     assert not list((runner.store.parent / "answers.hosts").rglob("*.live"))
@@ -140,6 +145,34 @@ def test_hosts_keep_one_budget(local: bool, runner: DistillRunner, serve: Serve,
     runs = [json.loads((runner.folder / name / "metrics/runs/distill.json").read_bytes()) for name in ("one", "two")]
     assert sum(run["bought"] for run in runs) == 40
     assert min(run["bought"] for run in runs) > 0
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("local", [True, False], ids=["locks of one host only", "locks that reach"])
+def test_a_host_receives_the_batch_that_another_one_had_submitted_before_it_was_killed(
+    local: bool, runner: DistillRunner, hosts: Hosts
+) -> None:
+    server = BatchServer()
+    try:
+        server.held = True
+        runner.use(server)
+        runner.ask(*(question(number) for number in range(10)))
+        runner.settings["run.batch.teacher"] = dict(BATCH)
+        killed = hosts.start("one", local)
+        wait_until(lambda: server.calls.count("look") >= 2, 120)
+        runner.settings.pop("run.batch.teacher")
+        runner.ask(*(question(number) for number in range(15)))
+        hosts.start("two", local, ahead_s=60.0)
+        wait_until(lambda: len(records(runner)) == 5, 120)
+        killed.kill()
+        server.held = False
+        said = hosts.end()
+        assert [process.returncode for process in hosts.running] == [-9, 0], said
+        assert [len(lines) for lines in server.submitted] == [10]
+        assert len(server.bodies) == 5
+        assert len(runner.distilled("two")) == 15
+    finally:
+        server.close()
 
 
 def test_of_two_hosts_answers_the_earlier_one_counts_and_both_are_paid(tmp_path: Path) -> None:

@@ -118,20 +118,44 @@ def test_reading_and_writing_by_turns_disturb_each_other_in_nothing(tmp_path: Pa
     with_store(tmp_path / "answers.jsonl", work)
 
 
-def test_many_answers_at_once_all_arrive_and_share_their_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    syncs = 0
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The files that were synced, a descriptor for each time."""
     real = os.fsync
+    synced: list[int] = []
 
     def counted_fsync(descriptor: int) -> None:
-        nonlocal syncs
-        syncs += 1
+        synced.append(descriptor)
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", counted_fsync)
+    return synced
+
+
+def test_many_answers_at_once_all_arrive_and_share_their_syncs(tmp_path: Path, syncs: list[int]) -> None:
     fill(tmp_path / "answers.jsonl", range(500))
-    assert 0 < syncs < 100
+    assert 0 < len(syncs) < 100
     with open_store(tmp_path / "answers.jsonl") as store:
         assert [store.body(key_of(number)) for number in range(500)] == [str(n).encode() for n in range(500)]
+
+
+@pytest.mark.parametrize(("within_s", "shared"), [(0.0, False), (0.5, True)])
+def test_answers_that_come_in_turn_share_a_sync_where_they_may_wait(
+    tmp_path: Path, syncs: list[int], within_s: float, shared: bool
+) -> None:
+    path = tmp_path / "answers.jsonl"
+
+    async def one(store: AnswerStore, number: int) -> None:
+        await asyncio.sleep(number / 100)
+        await store.put(key_of(number), asking(number), b"{}", within_s=within_s)
+        assert f'"{key_of(number)}"' in path.read_text()
+
+    async def work(store: AnswerStore) -> None:
+        await asyncio.gather(*(one(store, number) for number in range(10)))
+
+    with_store(path, work)
+    assert (len(syncs) == 1) is shared
+    assert len(lines(path)) == 10
 
 
 def test_a_put_returns_only_after_a_sync_that_began_with_its_record_in_the_file(
@@ -606,6 +630,7 @@ def test_answers_are_not_written_to_a_file_that_was_replaced(tmp_path: Path) -> 
 
 @pytest.mark.heavy
 def test_a_hundred_thousand_keys_take_two_megabytes() -> None:
+    Index().neighbours()  # loads numpy
     tracemalloc.start()
     index = Index()
     for number in range(100_000):

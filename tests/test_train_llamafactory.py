@@ -7,6 +7,7 @@ LLaMA-Factory. What all trainers in their own environment share is tested in tes
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params
 from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory import inputs
-from stages.lib.training import Conversation, Job
+from stages.lib.training import Conversation, Job, TrainingError, external
 from stages.lib.training.external_inputs import write_inputs
+from stages.lib.training.meeting import Joined
 from stages.train import main as train
 from tests.trainings import (
     FOUR_EPOCHS,
@@ -104,6 +106,34 @@ def test_the_yaml_names_the_dataset_the_template_and_the_params(job: Callable[..
     assert (keys["report_to"], keys["save_strategy"]) == ("none", "no")
     assert not keys.keys() & {"num_train_epochs", "use_gradient_checkpointing", "lora_target_modules"}
     assert yaml_of(job({"train.trainer.extra": {"report_to": "tensorboard"}}))["report_to"] == "tensorboard"
+
+
+def test_another_node_waits_for_the_checkpoint_that_node_0_resumes_from(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared disk may list it late; two nodes that resume from other steps would wait for each other for ever."""
+
+    def joined(step: int | None) -> Joined:
+        return Joined(tmp_path, tmp_path / "node-1", tmp_path / f"checkpoint-{step}" if step else None, 1234)
+
+    external.see_checkpoint(job(), joined(None))
+    writing = threading.Timer(1.5, write_checkpoint, (tmp_path / "output" / "checkpoint-40",))
+    write_checkpoint(tmp_path / "output" / "checkpoint-20")
+    writing.start()
+    external.see_checkpoint(job(), joined(40))
+    assert not writing.is_alive()
+    monkeypatch.setattr(external, "LISTED_S", 0.0)
+    (tmp_path / "output" / "checkpoint-60").mkdir()  # begun, and removed on node 0: LLaMA-Factory would take it
+    with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-60 in .* resumes from checkpoint-40\."):
+        external.see_checkpoint(job(), joined(40))
+    (tmp_path / "output" / "checkpoint-60").rmdir()
+    with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-40 in .* resumes from none"):
+        external.see_checkpoint(job(), joined(None))
+
+
+def write_checkpoint(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
 
 
 def test_keys_that_choose_other_rows_are_refused(params: Params) -> None:
@@ -194,7 +224,8 @@ def test_llamafactorys_training_is_counted(trained: tuple[Path, Result]) -> None
     folder, _ = trained
     _, took = counted(folder)
     assert (took["versions"]["llamafactory"], took["versions"]["transformers"]) == ("0.9.5", "5.6.0")
-    assert [path.name for path in (folder / ".cache" / "training").iterdir()] == ["filtered.log"]
+    logs = {path.name for path in (folder / ".cache" / "training").iterdir()}
+    assert logs == {"filtered.log", "filtered.tokens.log"}, "a resumed stage tokenizes anew and keeps what was logged"
 
 
 @pytest.mark.llamafactory

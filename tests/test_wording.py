@@ -9,7 +9,7 @@ import pytest
 from benchmarks.near_duplicates import found_and_missed, sharing_pairs
 from stages.lib.params import NearDuplicateParams
 from stages.lib.wording.description import described
-from stages.lib.wording.near_duplicates import NearDuplicates, banding, jaccard, shingles
+from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, banding, jaccard, shingles
 from stages.lib.wording.scripts import script_of
 from tests.public_data import WHOLE
 
@@ -33,9 +33,9 @@ def near_params(**changes: float) -> NearDuplicateParams:
 
 def nearest(first: str, second: str, **changes: float) -> float | None:
     """The similarity under which the second text is near to the first."""
-    texts = NearDuplicates(near_params(**changes))
-    texts.add("first", first)
-    found = texts.nearest(second)
+    texts, sketches = NearDuplicates(near_params(**changes)), Sketches(near_params(**changes))
+    texts.add("first", first, sketches(first))
+    found = texts.nearest(second, sketches(second))
     return found.similarity if found else None
 
 
@@ -128,21 +128,24 @@ class TestNearDuplicates:
 
     def test_a_collision_of_hashes_leaves_out_nothing(self) -> None:
         """With bands of one row, which share a value easily, candidates are many and hits only the real ones."""
-        texts = NearDuplicates(near_params(threshold=0.05))
+        texts, sketches = NearDuplicates(near_params(threshold=0.05)), Sketches(near_params(threshold=0.05))
         words = [f"w{number}" for number in range(40)]
         pairs = list(combinations(range(0, 40, 4), 2))
         for number, (start, stop) in enumerate(pairs):
-            texts.add(str(number), " ".join(words[start:stop]))
+            text = " ".join(words[start:stop])
+            texts.add(str(number), text, sketches(text))
         for number, (start, stop) in enumerate(pairs):
-            found = texts.nearest(" ".join(words[start:stop]))
+            text = " ".join(words[start:stop])
+            found = texts.nearest(text, sketches(text))
             assert (found and found.similarity, found and found.id) == (1.0, str(number))
-        assert texts.nearest("nothing of all this is in any of the texts before") is None
+        other = "nothing of all this is in any of the texts before"
+        assert texts.nearest(other, sketches(other)) is None
 
     def test_the_most_similar_one_is_named_and_of_equals_the_earliest(self) -> None:
-        texts = NearDuplicates(near_params(threshold=0.5))
+        texts, sketches = NearDuplicates(near_params(threshold=0.5)), Sketches(near_params(threshold=0.5))
         for id, text in (("far", JOSIE + " Or more, if she sells all?"), ("b", AMANDA), ("c", AMANDA + "!")):
-            texts.add(id, text)
-        found = texts.nearest(AMANDA)
+            texts.add(id, text, sketches(text))
+        found = texts.nearest(AMANDA, sketches(AMANDA))
         assert found and (found.id, found.similarity) == ("b", 1.0)
 
     @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])

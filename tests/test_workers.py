@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from stages.filter import main as filter_stage
 from stages.lib import workers
 from stages.lib.answers import rule_verdict
+from stages.lib.cluster import WorkerError
+from stages.lib.params import LocalEngine
 from stages.lib.rows import write_rows
 from stages.lib.rows.distilled import Distilled
-from stages.lib.workers import CHUNK, CHUNKS_AHEAD, WorkerError, cores, map_rows
+from stages.lib.workers import CHUNK, CHUNKS_AHEAD, cores, map_rows
 from tests.workspace import ROOT
 
 CASES = [json.loads(line) for line in (ROOT / "benchmarks/answers.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -28,6 +30,10 @@ EXPRESSIONS = [("What is it?", rf"\boxed{{{form}}}", r"\frac{1}{3}+x") for form 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers from the first row on."""
     monkeypatch.setattr(workers, "ALONE_S", 0.0)
+
+
+def local(workers: int) -> LocalEngine:
+    return LocalEngine(kind="local", workers=workers)
 
 
 def judged(case: tuple[str, str, str]) -> object:
@@ -48,9 +54,9 @@ def process(_: int) -> int:
 def test_the_rule_gives_the_same_verdicts_in_any_number_of_processes() -> None:
     """Also on expressions, which a process of math-verify compares for each worker."""
     cases = [(case["question"], case["response"], str(case["answer"])) for case in CASES[:60]] + EXPRESSIONS
-    alone = list(map_rows(judged, cases, processes=1))
+    alone = list(map_rows(judged, cases, local(1)))
     assert {verdict.verdict for verdict in alone[-3:]} == {"right", "unsure", "wrong"}  # type: ignore[attr-defined]
-    assert list(map_rows(judged, iter(cases), processes=2)) == alone
+    assert list(map_rows(judged, iter(cases), local(2))) == alone
 
 
 def test_the_filter_writes_the_same_bytes_from_several_processes(
@@ -88,19 +94,19 @@ def test_rows_are_taken_as_they_are_needed_and_few_stay_in_this_process(monkeypa
             taken = number
             yield number
 
-    found = map_rows(process, counted(), processes=2)
+    found = map_rows(process, counted(), local(2))
     assert {next(found) for _ in range(3)} - {os.getpid()}
     assert taken <= CHUNK * (CHUNKS_AHEAD * 2 + 2)
     found.close()  # type: ignore[attr-defined]
     monkeypatch.setattr(workers, "ALONE_S", 60.0)
-    assert set(map_rows(process, range(100), processes=2)) == {os.getpid()}
+    assert set(map_rows(process, range(100), local(2))) == {os.getpid()}
 
 
 def test_an_error_is_that_of_the_function_and_a_killed_worker_is_one_line() -> None:
     with pytest.raises(ValueError, match="row 77"):
-        list(map_rows(odd, range(200), processes=2))
-    with pytest.raises(WorkerError, match=r"^one of 2 worker processes was killed, .*taskset -c 0,1 make repro'\)\.$"):
-        list(map_rows(kill_itself, [1, 2], processes=2))
+        list(map_rows(odd, range(200), local(2)))
+    with pytest.raises(WorkerError, match=r"^one of 2 worker processes was killed, .*workers: 1}\)\.$"):
+        list(map_rows(kill_itself, [1, 2], local(2)))
 
 
 def kill_itself(_: int) -> None:
@@ -110,8 +116,8 @@ def kill_itself(_: int) -> None:
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
-        "from stages.lib import workers\nfrom tests.test_workers import process\nworkers.ALONE_S = 0.0\n"
-        "if __name__ == '__main__':\n    found = workers.map_rows(process, range(10**6), 2)\n"
+        "from stages.lib import workers\nfrom tests.test_workers import local, process\nworkers.ALONE_S = 0.0\n"
+        "if __name__ == '__main__':\n    found = workers.map_rows(process, range(10**6), local(2))\n"
         "    print(next(found), flush=True)\n    [None for _ in found]\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

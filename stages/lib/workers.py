@@ -1,9 +1,9 @@
-"""Apply a function to many rows on all cores that this process may use: the rule's verdicts, above all.
+"""Apply a function to many rows on all cores that this process may use, or on a Ray cluster (run.engine).
 
-    list(map_rows(by_rule, rows))   → [by_rule(row) for row in rows]
+    list(map_rows(by_rule, rows, params.run.engine))   → [by_rule(row) for row in rows]
 
-The results are those of one process, in the order of the rows, whatever the number of workers; so dvc.yaml does not
-list this module among the deps. ``map_rows`` is the only way to the workers, so another engine has one place.
+The results are those of one process, in the order of the rows, whatever the engine and the number of workers; so
+dvc.yaml does not list this module among the deps. ``map_rows`` is the only way to the workers of both engines.
 """
 
 import multiprocessing
@@ -18,32 +18,31 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
-from stages.lib.command import DistilleryError
+from stages.lib.cluster import WorkerError
+from stages.lib.params import Engine, RayEngine
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-ALONE_S = 5.0  # workers take a second or two to start: what is done by then needs none
+ALONE_S = 5.0  # workers take a second or more to start: what is done by then needs none
 LOADING_S = 0.1  # of a row that takes longer: it loads what later rows find loaded
 CHUNK = 16  # rows that a worker takes at once
 CHUNKS_AHEAD = 4  # for each worker; memory does not grow with the number of rows
 
 
-class WorkerError(DistilleryError):
-    """A worker was killed."""
-
-
-def map_rows(function: Callable[[T], U], rows: Iterable[T], processes: int | None = None) -> Iterator[U]:
+def map_rows(function: Callable[[T], U], rows: Iterable[T], engine: Engine | None = None) -> Iterator[U]:
     """Yield ``function(row)`` for each row, in their order.
 
     Function, rows and results must be picklable. Each worker unpickles the function once, so it may hold what it
-    loaded. ``processes`` is by default the number of cores that this process may use (``taskset``, Slurm and containers
-    limit them); rows of the first seconds are computed in this process, and all with one. Raises what the function
-    raises, and WorkerError where a worker was killed.
+    loaded. Without an engine, and with a local one that names no number, there is a worker for each core that this
+    process may use (``taskset``, Slurm and containers limit them). Rows of the first seconds are computed in this
+    process, and all of them where one local worker would. Raises what the function raises, and WorkerError where a
+    worker was killed or the cluster cannot be used.
     """
-    processes = processes or cores()
+    processes = (engine.workers if engine else None) or cores()
+    on_cluster = isinstance(engine, RayEngine)
     rows, spent = iter(rows), 0.0
-    while processes < 2 or spent < ALONE_S:
+    while (processes < 2 and not on_cluster) or spent < ALONE_S:
         for row in islice(rows, 1):
             started = time.perf_counter()
             result = function(row)
@@ -52,7 +51,12 @@ def map_rows(function: Callable[[T], U], rows: Iterable[T], processes: int | Non
             break
         else:
             return
-    yield from _in_workers(function, rows, processes)
+    if isinstance(engine, RayEngine):
+        from stages.lib.cluster.tasks import map_on_ray
+
+        yield from map_on_ray(function, rows, engine)
+    else:
+        yield from _in_workers(function, rows, processes)
 
 
 def cores() -> int:
@@ -75,7 +79,7 @@ def _in_workers(function: Callable[[T], U], rows: Iterator[T], processes: int) -
     except BrokenProcessPool as error:
         raise WorkerError(
             f"one of {processes} worker processes was killed, most likely for want of memory. Free memory, or run on "
-            "fewer cores (for example 'taskset -c 0,1 make repro')."
+            "fewer cores (run.engine: {kind: local, workers: 1})."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -1,12 +1,12 @@
 """Who decides about an answer: a list of deciders, of which the first that decides counts.
 
-    deciders = Deciders(params.filter, params.train.student)
+    deciders = Deciders(params.filter, params.train.student, params.run.engine)
     deciders.ask_judge(rows, params.run, store)       # only where deciders.judge is not None
     deciders.decided(rows)                            # the answers to each question → with their verdicts
 
 First the checks (checking.py), then the strategy: one against gold answers (gold.py), the majority of the samples
 (majority.py) or a rubric (rubric.py). A decider gets those answers to a question that no earlier one decided. All that
-needs no judge is computed on all cores (workers.py); then the judge's marks are applied.
+needs no judge is computed by all workers of ``run.engine`` (workers.py); then the judge's marks are applied.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from stages.lib.deciders.decision import Decider, Decision, JudgedDecider
 from stages.lib.deciders.gold import Gold
 from stages.lib.deciders.majority import ByMajority
 from stages.lib.deciders.rubric import Rubric
-from stages.lib.params import Filter, MajorityFilter, RubricFilter, Run, Student
+from stages.lib.params import Engine, Filter, MajorityFilter, RubricFilter, Run, Student
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.filtered import Filtered
 from stages.lib.store.answer_store import AnswerStore
@@ -27,8 +27,9 @@ from stages.lib.workers import map_rows
 class Deciders:
     """The deciders of a strategy, in their order; ``judge`` is the one that asks a judge, if there is one."""
 
-    def __init__(self, params: Filter, student: Student) -> None:
+    def __init__(self, params: Filter, student: Student, engine: Engine | None = None) -> None:
         self._without_judge = WithoutJudge(params, student)
+        self._engine = engine
         strategy = _strategy(params)
         self.judge = strategy if isinstance(strategy, JudgedDecider) and strategy.has_judge else None
 
@@ -53,7 +54,7 @@ class Deciders:
 
     def _decisions(self, rows: Iterable[Distilled]) -> Iterator[tuple[list[Distilled], list[Decision]]]:
         groups, again = tee(list(group) for _, group in groupby(rows, key=lambda row: row.id))
-        return zip(groups, map_rows(self._without_judge, again), strict=True)
+        return zip(groups, map_rows(self._without_judge, again, self._engine), strict=True)
 
 
 class WithoutJudge:

@@ -72,8 +72,11 @@ from stages.lib.params.prompts import prompt_names as prompt_names
 from stages.lib.params.prompts import prompt_text as prompt_text
 from stages.lib.params.prompts import slotted_prompt_text as slotted_prompt_text
 from stages.lib.params.run import Batch as Batch
+from stages.lib.params.run import Engine as Engine
+from stages.lib.params.run import LocalEngine as LocalEngine
 from stages.lib.params.run import Price as Price
 from stages.lib.params.run import Prices as Prices
+from stages.lib.params.run import RayEngine as RayEngine
 from stages.lib.params.run import Role as Role
 from stages.lib.params.run import Run as Run
 from stages.lib.params.run import ServedModels as ServedModels

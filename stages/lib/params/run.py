@@ -137,13 +137,35 @@ class Launcher(Section):
         return command
 
 
+class LocalEngine(Section):
+    """Processes on this machine; ``workers`` null: one for each core that a stage may use."""
+
+    kind: Literal["local"]
+    workers: Count | None
+
+
+class RayEngine(Section):
+    """The nodes of a running Ray cluster, of which this machine is one.
+
+    ``address``: that of its head (host:port), or ``auto``, the cluster of this machine. ``workers`` null: one for each
+    of its CPUs; of those that ask a model, one for each node.
+    """
+
+    kind: Literal["ray"]
+    address: Annotated[str, Field(pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$")]
+    workers: Count | None
+
+
+Engine = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]
+
+
 class Run(Section):
     """Speed, cost and timeouts (a timeout makes a failed row).
 
     Some keys are absent unless something reads them: ``api_key_variables`` (a served teacher, judge, scorer, or student
     of collect.keep_hard), ``embedded`` (an embedded teacher or judge), ``served`` (evaluate.backend local-…). Without
     costs, ``prices`` and ``budget`` are absent; unless a model has several servers, ``endpoints`` is; unless one is
-    asked in batches, ``batch`` is.
+    asked in batches, ``batch`` is. Without ``engine``, stages compute on all cores of this machine.
     """
 
     concurrency: Count
@@ -164,6 +186,7 @@ class Run(Section):
     served: ServedModels | None = None
     prices: Prices | None = None
     budget: Positive | None = None
+    engine: Engine | None = None
     processes: Count
     threads: Count
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]

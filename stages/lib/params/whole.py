@@ -268,7 +268,7 @@ def _run(params: Params) -> Iterator[str]:
     if run.api_key_variables and not (keys.teacher or keys.judge or keys.prefer or keys.score or keys.student):
         yield "run.api_key_variables: empty. Remove it."
     yield from _presence("run.served", run.served, isinstance(params.evaluate.backend, ServedBackend))
-    for name in ("api_key_variables", "endpoints", "batch", "embedded", "served", "prices"):
+    for name in ("api_key_variables", "endpoints", "batch", "embedded", "engine", "served", "prices"):
         if name in run.model_fields_set and getattr(run, name) is None:
             yield f"run.{name}: null, but a key that nothing reads must be absent. Remove it."
     if run.prices and "budget" not in run.model_fields_set:

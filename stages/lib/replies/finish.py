@@ -12,6 +12,7 @@ Sources: OpenAI, DeepSeek, Zhipu (``sensitive``, ``network_error``, ``model_cont
 """
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Ending = Literal["finished", "cut_off", "refused", "interrupted", "not_finished"]
@@ -44,6 +45,7 @@ CONTAINS: tuple[tuple[Ending, re.Pattern[str]], ...] = (  # the first match coun
 )
 
 
+@lru_cache(64)
 def ending(finish_reason: str) -> Ending:
     """How an answer with this ``finish_reason`` ended; ``unknown``, for a body that names none, is finished."""
     word = re.sub(r"[\W_]", "", finish_reason.lower().removeprefix("finish_reason_").rpartition(".")[2])

@@ -88,7 +88,7 @@ class _Message:
     def reasoning(self) -> str:
         """The thought from the first field that has one."""
         named = (self.text(name) for name in (*REASONING, IN_PARTS))
-        return next((text for text in named if text.strip()), "")
+        return next((text for text in named if text and not text.isspace()), "")
 
     def _add_parts(self, content: Any) -> None:
         if not isinstance(content, list | dict):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.files import UNPROTECT as UNPROTECT
@@ -33,6 +34,10 @@ class Row(BaseModel):
     def key(self) -> str:
         """What tells this row from every other row of its file."""
         return self.id
+
+    def line(self) -> bytes:
+        """Its line in a file: the bytes of ``model_dump_json``, in half the time."""
+        return orjson.dumps(self.model_dump(), option=orjson.OPT_APPEND_NEWLINE)
 
 
 R = TypeVar("R", bound=Row)
@@ -122,7 +127,7 @@ class RowWriter:
 
     def add(self, row: Row) -> None:
         """Add a row."""
-        self._parts.add(row.model_dump_json().encode() + b"\n")
+        self._parts.add(row.line())
         self.count += 1
 
 

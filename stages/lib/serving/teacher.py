@@ -174,7 +174,8 @@ def server_of(teacher: Teacher, port: int, variables: dict[str, str]) -> Server:
     """One of the teacher's servers."""
     cards = sum(len(value.split(",")) for value in variables.values())
     command = replica(teacher, port, cards)
-    return Server(f"teacher on port {port}", command, variables, teacher.host, port, LOGS / f"teacher-{port}.log")
+    log_path = LOGS / f"teacher-{socket.gethostname()}-{port}.log"  # several hosts may share the project's folder
+    return Server(f"teacher on port {port}", command, variables, teacher.host, port, log_path)
 
 
 def served_models(params: Params) -> dict[Role, Any]:

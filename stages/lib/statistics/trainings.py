@@ -26,6 +26,8 @@ class Seeds(BaseModel):
     varied       the keys of params.yaml that were the seed's
     own          by arm, the hash of its scores in the run of the params file as it was
     questions    by benchmark, whether each seed had questions of its own: "drawn again" or "the same"
+    errors       as differences: the standard error of one training's difference by its questions, over all seeds;
+                 0 where all have the same questions
     divergence   by on-policy arm, for each seed the divergence from its teacher at each step
     """
 
@@ -37,7 +39,8 @@ class Seeds(BaseModel):
     questions: dict[str, str]
     scores: dict[str, dict[str, list[float]]]
     differences: dict[str, dict[str, list[float]]]
-    divergence: dict[str, list[list[float]]] = {}  # older files have none
+    errors: dict[str, dict[str, float]] = {}  # older files have neither
+    divergence: dict[str, list[list[float]]] = {}
 
 
 @dataclass(frozen=True)

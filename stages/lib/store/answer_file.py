@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -42,8 +42,7 @@ PART_BITS = 44  # of a position, for the offset within a file; the bits above th
 SAME_TIME_S = 0.1  # two changes of a folder may have one time
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(NamedTuple):
     """A received body. ``served_by``: which of several servers gave it; ``at``: when it came to a host's own file."""
 
     body: bytes
@@ -155,6 +154,7 @@ class AnswerFile:
 
     def __init__(self, path: Path, descriptor: int, flags: int = os.O_RDONLY, reads_afresh: bool = False) -> None:
         self._path = path
+        self._hosts_folder = hosts_folder(path)
         self._parts = [_Part(path, descriptor, flags)]
         self._index = Index()
         self._aliases: dict[str, str] = {}  # names of endpoints by their former ones
@@ -233,7 +233,7 @@ class AnswerFile:
     def _list_parts(self) -> None:
         """Open the hosts' files that are new."""
         try:
-            changed = hosts_folder(self._path).stat().st_mtime_ns
+            changed = self._hosts_folder.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
             return
         now = time.monotonic()

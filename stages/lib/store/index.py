@@ -8,8 +8,9 @@ Out:  the offsets where a key's record may be. Only the first 8 bytes of a key a
     index.offsets(bytes.fromhex("9f86d081…"))     # [4096]
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from array import array
+from bisect import bisect_left
+from itertools import pairwise
 
 RECENT = 16384  # the most records in the dict (160 bytes each) before they are merged into the arrays
 
@@ -18,8 +19,8 @@ class Index:
     """Offsets by key: two arrays, sorted by the keys' prefixes, and a dict of the latest records."""
 
     def __init__(self) -> None:
-        self._prefixes: NDArray[np.uint64] = np.empty(0, np.uint64)
-        self._offsets: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._prefixes = array("Q")
+        self._offsets = array("Q")
         self._recent: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -36,10 +37,10 @@ class Index:
     def offsets(self, key: bytes) -> list[int]:
         """The offsets of records that may have this key, the one that was added first first."""
         prefix = _prefix(key)
-        place = int(self._prefixes.searchsorted(np.uint64(prefix)))
+        place = bisect_left(self._prefixes, prefix)
         found = []
         while place < len(self._prefixes) and self._prefixes[place] == prefix:  # seldom more than one
-            found.append(int(self._offsets[place]))
+            found.append(self._offsets[place])
             place += 1
         recent = self._recent.get(prefix)
         return found if recent is None else [*found, recent]
@@ -47,16 +48,18 @@ class Index:
     def neighbours(self) -> list[tuple[int, int]]:
         """Pairs of offsets, older and newer, whose keys share a prefix: a repeated key, or a rare coincidence."""
         self._merge_recent()
-        alike = np.flatnonzero(self._prefixes[1:] == self._prefixes[:-1])
-        return [(int(self._offsets[position]), int(self._offsets[position + 1])) for position in alike]
+        alike = [place for place, (first, second) in enumerate(pairwise(self._prefixes)) if first == second]
+        return [(self._offsets[place], self._offsets[place + 1]) for place in alike]
 
     def _merge_recent(self) -> None:
+        import numpy as np  # 0.1 s, which a small store need not wait for
+
         prefixes = np.fromiter(self._recent, np.uint64, len(self._recent))
         offsets = np.fromiter(self._recent.values(), np.uint64, len(self._recent))
         order = np.argsort(prefixes)
         places = np.searchsorted(self._prefixes, prefixes[order], side="right")  # after the older ones
-        self._prefixes = np.insert(self._prefixes, places, prefixes[order])
-        self._offsets = np.insert(self._offsets, places, offsets[order])
+        self._prefixes = array("Q", np.insert(self._prefixes, places, prefixes[order]).tobytes())
+        self._offsets = array("Q", np.insert(self._offsets, places, offsets[order]).tobytes())
         self._recent = {}
 
 

@@ -14,22 +14,22 @@ import importlib
 import logging
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stages.lib.command import Interrupted, stopping_loop_on_signals
-from stages.lib.params import EmbeddedTeacher, Price, Role, Run, ServedTeacher, Teacher
+from stages.lib.params import EmbeddedTeacher, Price, RayEngine, Role, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.batches.journal import OpenKeys, prefix, refuse_what_is_in_batches
+from stages.lib.teacher.batches.beside import Beside
+from stages.lib.teacher.batches.journal import OpenBatches, prefix
 from stages.lib.teacher.draws import received_draws
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Stopped
@@ -42,6 +42,7 @@ log = logging.getLogger("distillery.asking")
 SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
+COLLECT_S = 0.05  # that an answer waits for others, to be written with them: a fsync costs more than an answer
 YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -101,13 +102,13 @@ class Plan:
     stored_cost: float
     highest_cost: float | None
     prompt_bytes: int  # of the missing calls
-    prefixes: NDArray[np.uint64]  # of the keys of the missing calls, sorted
+    prefixes: "array[int]"  # of the keys of the missing calls, sorted
 
     def lacks(self, key: str) -> bool:
         """Whether the answer to a key was missing."""
         found = prefix(key)
-        place = int(self.prefixes.searchsorted(np.uint64(found)))
-        return place < len(self.prefixes) and int(self.prefixes[place]) == found
+        place = bisect_left(self.prefixes, found)
+        return place < len(self.prefixes) and self.prefixes[place] == found
 
 
 def identity_of(model: Teacher) -> str:
@@ -139,7 +140,8 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
     """Ask for every answer that the store lacks; ``result`` is correct at any time, however this function ends.
 
     With ``run.offline`` nothing is asked, no key is read and no server is started, so missing answers stay missing.
-    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day.
+    With an entry in ``run.batch`` they are asked in batches (batches/), which may take a day. Without one, those that
+    are in an open batch are received from it, and the others are asked by single calls meanwhile.
     Raises TeacherError (no question can have an answer, or the budget is reached), StoreError, Interrupted.
     """
     price = price_of(respondent, run)
@@ -155,7 +157,6 @@ def ask_missing(respondent: Respondent, requests: Requests, run: Run, store: Ans
             spending = Spending(price, run.budget, plan.stored_cost, plan.highest_cost, respondent.model.max_tokens)
             if run.batch_of(respondent.role):
                 return _ask_in_batches(respondent, requests, run, endpoints[0], store, spending, result)
-            refuse_what_is_in_batches(respondent.stage, requests, store)
             asking = _Asking(respondent, run, store, spending, plan, result)
             uvloop.run(asking.run(requests, endpoints))
 
@@ -177,7 +178,8 @@ def _ask_in_batches(
     assert settings
     job = BatchJob(respondent.stage, respondent.section, respondent.model.model, endpoint, run, settings)
     try:
-        uvloop.run(Batching(job, store, spending, result.counts, result.failed).run(requests))
+        batching = Batching(job, store, OpenBatches(store), spending, result.counts, result.failed)
+        uvloop.run(batching.run(requests))
     finally:
         result.seconds = time.monotonic() - started
 
@@ -195,9 +197,8 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Iterate over all requests once, before any call; with a price, also sum up the cost of the stored answers."""
-    nothing = np.empty(0, np.uint64)
-    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=nothing)
-    missing = array("Q")  # two questions with the same text share one answer
+    missing = array("Q")
+    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=missing)
     for request in requests():
         plan.calls += 1
         key = request_key(request)
@@ -210,7 +211,8 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
                 plan.stored += 1
                 plan.stored_cost += paid
                 plan.highest_cost = max(plan.highest_cost or 0.0, paid)
-    plan.prefixes = np.unique(np.frombuffer(missing, dtype=np.uint64)) if missing else nothing
+    # two questions with the same text share one answer
+    plan.prefixes = array("Q", (key for key, _ in groupby(sorted(missing))))
     plan.missing = len(plan.prefixes)
     return plan
 
@@ -233,12 +235,21 @@ class _Asking:
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(maxsize=run.concurrency)
         self._unwritten = asyncio.Semaphore(2 * run.concurrency)  # a disk that is slower than the teacher slows it down
         self._stopping = asyncio.Event()
-        self._in_batches = OpenKeys(store)
-        self._budget = SharedBudget(store, spending, respondent.section, plan.lacks, self._add_arrived)
+        self._in_batches = OpenBatches(store)
+        self._budget = SharedBudget(
+            store, self._in_batches, spending, respondent.section, plan.lacks, self._add_arrived
+        )
+        self._beside = Beside(
+            self._stage, respondent.section, run, store, self._in_batches, plan.lacks, self._budget.count
+        )
 
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
-        from stages.lib.teacher.pool import Pool  # imports aiohttp, which a run from the store does not need
+        # these import aiohttp, which a run from the store does not need
+        if isinstance(self._run.engine, RayEngine):
+            from stages.lib.teacher.actors import ActorPool as Pool
+        else:
+            from stages.lib.teacher.pool import Pool  # type: ignore[assignment]
 
         counts, started = self._result.counts, time.monotonic()
         section, model = self._respondent.section, self._respondent.model.model
@@ -270,7 +281,7 @@ class _Asking:
 
     async def _feed_and_work(self, requests: Requests, workers: int) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._beside.receiving(), asyncio.TaskGroup() as group:
                 self._group = group
                 self._tasks = [group.create_task(self._feed(requests))]
                 self._tasks += [group.create_task(self._work()) for _ in range(workers)]
@@ -294,6 +305,8 @@ class _Asking:
                 claimed_elsewhere = [
                     (key, request) for key, request in claimed_elsewhere if not await self._is_resolved(key, request)
                 ]
+                for key, _ in claimed_elsewhere:
+                    self._beside.check(key)
                 await self._pool.sleep(self._poll_s if claimed_elsewhere else 0)
         except Stopped:
             pass
@@ -341,6 +354,7 @@ class _Asking:
                     self._budget.state()
                     return True
             if elsewhere.calls:
+                self._beside.check()
                 await self._pool.sleep(OTHER_PROCESS_POLL_S)
             elif self._spending.in_flight:
                 await self._spending.wait_for_change()
@@ -359,9 +373,9 @@ class _Asking:
         return OTHER_HOST_POLL_S if self._store.mode == "leases" else OTHER_PROCESS_POLL_S
 
     def _describe(self) -> str:
-        """The calls in flight, and the hosts, where there are several."""
+        """The calls in flight, the requests in batches, and the hosts, where there are several."""
         hosts = f", {self._store.hosts} hosts" if self._store.hosts > 1 else ""
-        return f"{self._pool.describe()}{hosts}"
+        return f"{self._pool.describe()}{self._beside.describe()}{hosts}"
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
@@ -399,7 +413,7 @@ class _Asking:
         # the request names the address in params; where run.endpoints names others, the record names the server too
         server = endpoint.base_url if self._names_servers else None
         try:
-            await self._store.put(key, request, body, server)
+            await self._store.put(key, request, body, server, within_s=COLLECT_S)
             self._count(answer)
         except Exception as error:
             await self._fail(error)

@@ -13,6 +13,7 @@ here: the ``openai`` client would cost several times the CPU of a call, and a se
 
 import asyncio
 import math
+import random
 import time
 from array import array
 from collections.abc import Callable
@@ -21,8 +22,6 @@ from typing import Any
 
 import aiohttp
 import orjson
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
 
 from stages.lib.params import Run
 from stages.lib.replies.errors import Subject
@@ -73,7 +72,6 @@ class TeacherClient:
         self._keep_unread = keep_unread
         self._has_answered = False
         self._tokens_an_answer = 0.0
-        self._backoff = wait_exponential_jitter(multiplier=run.backoff_s, max=LONGEST_BACKOFF_S, jitter=run.backoff_s)
         self._url = f"{endpoint.base_url}/chat/completions"
         self._session = aiohttp.ClientSession(
             headers=HEADERS | {"Authorization": f"Bearer {endpoint.api_key}"},
@@ -88,27 +86,18 @@ class TeacherClient:
 
     async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer]:
         """The raw body of one chat completion and its answer; raises CallFailed, TeacherError or Stopped."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(RetryableFailure),
-            stop=stop_after_attempt(self._run.max_attempts),
-            wait=self._wait_s,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        attempts = 0
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    attempts += 1
-                    return await self._attempt(key, request, attempts)
-        except CallFailed as failed:
-            failed.attempts = attempts
-            raise
-        raise AssertionError("tenacity either returns or raises")
-
-    def _wait_s(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return max(self._backoff(state), error.wait_s if isinstance(error, RetryableFailure) else 0.0)
+        attempt, backoff_s = 0, self._run.backoff_s
+        while True:
+            attempt += 1
+            try:
+                return await self._attempt(key, request, attempt)
+            except CallFailed as failed:
+                failed.attempts = attempt
+                if not isinstance(failed, RetryableFailure) or attempt >= self._run.max_attempts:
+                    raise
+                wait_s = max(min(backoff_s + random.uniform(0, self._run.backoff_s), LONGEST_BACKOFF_S), failed.wait_s)
+            await self._sleep(wait_s)
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
     async def _sleep(self, seconds: float) -> None:
         self.waiting += 1

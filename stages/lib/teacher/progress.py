@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.teacher.pricing import money
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("distillery.asking")
 
@@ -66,37 +67,40 @@ class Progress:
         self._at_start = counts.done
         self._first_batch = concurrency  # no rate can be estimated until there are more answers than this
         self._started = self._shown = time.monotonic()
-        idle = counts.done >= counts.total
-        self._bar = tqdm(
-            total=counts.total,
-            initial=counts.done,
-            desc=stage,
-            unit="answer",
-            mininterval=BAR_EVERY_S,
-            disable=idle or not sys.stderr.isatty(),
-        )
+        self._bar = self._new_bar() if counts.done < counts.total and sys.stderr.isatty() else None
 
     def update(self) -> None:
         """Show the figures, if enough time has passed."""
         now = time.monotonic()
-        if now - self._shown < (LINE_EVERY_S if self._bar.disable else BAR_EVERY_S):
+        if now - self._shown < (LINE_EVERY_S if self._bar is None else BAR_EVERY_S):
             return
         self._shown = now
-        if self._bar.disable:
-            log.info("%s: %d of %d, %s, %s", self._stage, self._counts.done, self._counts.total, *self._figures())
+        if self._bar is not None:
+            self._draw(self._bar)
         else:
-            self._draw()
+            log.info("%s: %d of %d, %s, %s", self._stage, self._counts.done, self._counts.total, *self._figures())
 
     def close(self) -> None:
         """Draw the last state and release the terminal."""
-        if not self._bar.disable:
-            self._draw()
-        self._bar.close()
+        if self._bar is not None:
+            self._draw(self._bar)
+            self._bar.close()
 
-    def _draw(self) -> None:
-        self._bar.bar_format = None if self._has_rate() else WITHOUT_TIME_LEFT
-        self._bar.set_postfix_str(self._figures()[0], refresh=False)
-        self._bar.update(self._counts.done - self._bar.n)
+    def _new_bar(self) -> "tqdm[Any]":
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self._counts.total,
+            initial=self._counts.done,
+            desc=self._stage,
+            unit="answer",
+            mininterval=BAR_EVERY_S,
+        )
+
+    def _draw(self, bar: "tqdm[Any]") -> None:
+        bar.bar_format = None if self._has_rate() else WITHOUT_TIME_LEFT
+        bar.set_postfix_str(self._figures()[0], refresh=False)
+        bar.update(self._counts.done - bar.n)
 
     def _figures(self) -> tuple[str, str]:
         """Two texts: the figures that a bar does not show by itself, and those that it does (rate, time left)."""

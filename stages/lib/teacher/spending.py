@@ -93,8 +93,12 @@ class Spending:
         theirs = max(elsewhere.cost, elsewhere.calls * (self._highest_cost or 0.0))
         return self._spent + self._reserved_sum + theirs + most <= self._budget
 
+    def most(self, calls: int, length: int) -> float:
+        """The most that calls may cost with ``max_tokens``; ``length`` is that of all their prompts in bytes."""
+        return max_cost(self.price, length, self._max_tokens, calls) if self.price and self._max_tokens else 0.0
+
     def add_stored(self, body: bytes) -> None:
-        """Add the cost of an answer that another process received."""
+        """Add the cost of an answer that was not asked for by a call of this run."""
         if self.price:
             self._add(body_cost(body, self.price))
 
@@ -113,8 +117,12 @@ class Spending:
         self._reserved_sum -= self._reserved.pop(key)
         self._reserved_sum *= bool(self._reserved)  # no rounding error is left over
         if answer:
-            self._add(self.cost(answer))
+            self.add(answer)
         self.notify()
+
+    def add(self, answer: Answer) -> None:
+        """Add the cost of an answer."""
+        self._add(self.cost(answer))
 
     def cost(self, answer: Answer) -> float:
         """The cost of an answer."""

@@ -5,6 +5,8 @@ retry-after-ms: 1500                                   Azure
 X-RateLimit-Reset: 1767225600000                       OpenRouter: a timestamp, in its error object too
 {"error": {"details": [{"retryDelay": "39s"}]}}        Gemini
 Please try again in 9m38.016s.                         Groq, OpenAI
+
+A time is compared with the server's own clock, which its Date header tells: that of this host may be minutes wrong.
 """
 
 import math
@@ -23,26 +25,33 @@ SENTENCE = re.compile(
     rf"\b(?:try again|retry|retrying|resets?|available)\b[^.!]{{0,24}}?\b(?:in|after)\s+((?:{PIECE.pattern}[\s,]*)+)"
 )
 FIRST_TIMESTAMP = 1_000_000_000  # a number above it is a time in seconds since 1970; above 1000 times it, milliseconds
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DELAYS = ("retrydelay", "retry_after", "retry_after_seconds")
 RESET = "x-ratelimit-reset"
 
 
 def asked_wait_s(headers: Mapping[str, str], message: ServerMessage) -> float:
     """The longest stated wait, in seconds; 0 where none is stated."""
-    stated = [_header_s(headers.get("retry-after", "")), _milliseconds(headers.get("retry-after-ms", ""))]
+    now = _date(headers.get("date", "")) or time.time()
+    stated = [_header_s(headers.get("retry-after", ""), now), _milliseconds(headers.get("retry-after-ms", ""))]
     spent = headers.get("x-ratelimit-remaining", "0") == "0"
-    stated += [_timestamp_s(headers.get(RESET, "")) if spent else 0.0, _sentence_s(message.text)]
-    stated += [_delay_s(value) if name in DELAYS else _timestamp_s(value) for name, value in _fields(message.value)]
+    stated += [_timestamp_s(headers.get(RESET, ""), now) if spent else 0.0, _sentence_s(message.text)]
+    fields = _fields(message.value)
+    stated += [_delay_s(value) if name in DELAYS else _timestamp_s(value, now) for name, value in fields]
     return max((seconds for seconds in stated if math.isfinite(seconds)), default=0.0)
 
 
-def _header_s(header: str) -> float:
+def _header_s(header: str, now: float) -> float:
     try:
         return max(float(header), 0.0)
     except ValueError:
-        pass
+        return max(_date(header) - now, 0.0)
+
+
+def _date(header: str) -> float:
+    """The seconds since 1970 of a date; 0 where it is none."""
     try:
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+        return (parsedate_to_datetime(header) - EPOCH).total_seconds()
     except (ValueError, TypeError):  # TypeError: a date without a time zone
         return 0.0
 
@@ -51,10 +60,10 @@ def _milliseconds(header: str) -> float:
     return _number(header) / 1000
 
 
-def _timestamp_s(value: Any) -> float:
+def _timestamp_s(value: Any, now: float) -> float:
     number = _number(value)
     timestamp = number / 1000 if number > 1000 * FIRST_TIMESTAMP else number
-    return max(timestamp - time.time(), 0.0) if timestamp > FIRST_TIMESTAMP else 0.0
+    return max(timestamp - now, 0.0) if timestamp > FIRST_TIMESTAMP else 0.0
 
 
 def _delay_s(value: Any) -> float:

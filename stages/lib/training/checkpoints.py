@@ -131,7 +131,7 @@ def _is_complete(checkpoint: Path) -> bool:
     """Whether its last file exists: the Trainer writes its state after weights, optimizer and random numbers."""
     try:
         return "global_step" in json.loads((checkpoint / "trainer_state.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # OSError: not there, or on a shared disk there no more
         return False
 
 

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from stages.lib.training.checkpoints import held_folder, last_checkpoint, newest
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
-from stages.lib.training.meeting import facts_of, joined, lead, meeting
+from stages.lib.training.meeting import Joined, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
@@ -40,6 +41,7 @@ from stages.lib.training.trackers import check_installed
 log = logging.getLogger("distillery.train")
 
 PROBE_S = 120.0
+LISTED_S = 90.0  # a shared disk may show another node's new file a minute late
 PROBE = """
 import sys, torch
 if sys.argv[1] == "npu":
@@ -215,6 +217,7 @@ def join(
             return False
         (training.scratch / "output").mkdir(exist_ok=True)
         (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
+        see_checkpoint(job, training)
         command = own.command_line(settings, training.own / "train.yaml")
         with prepared(rows, training.own):
             environment = variables(program, training.own) | variables_of(job.nodes, training.port)
@@ -222,6 +225,27 @@ def join(
         if code:
             raise failure(own.name, job, f"{own.name} did not finish", log_path)
     return True
+
+
+def see_checkpoint(job: Job, training: Joined) -> None:
+    """Wait until this node sees the checkpoint that node 0 resumes from, whole and as the newest one of any kind.
+
+    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``.
+    """
+    output, wanted = training.scratch / "output", training.checkpoint and training.checkpoint.name
+    until = time.monotonic() + LISTED_S
+    while True:
+        newest = max(output.glob("checkpoint-*"), key=step_of, default=None)
+        seen = newest and newest.name
+        if seen == wanted and newest == newest_checkpoint(output):
+            return
+        if time.monotonic() > until:
+            raise TrainingError(
+                f"train: {job.name}: node {job.nodes.rank} sees {seen or 'no checkpoint'} in {output}, and node 0 "
+                f"resumes from {wanted or 'none'}. Start the training again on all nodes; a disk that they do not "
+                "share needs run.checkpoint_steps: null."
+            )
+        time.sleep(1)
 
 
 def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:

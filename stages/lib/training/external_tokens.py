@@ -97,7 +97,7 @@ def encoder(own: OwnTokens, job: Job, program: str) -> Iterator[Encode]:
             f"train.trainer: no python beside {program}, so its tokens cannot be counted. Name the "
             f"{own.program.usual} of {own.program.name}'s environment in {own.program.variable}."
         )
-    log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
+    log_path = project_root() / ".cache" / "training" / f"{job.name}.tokens.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ from stages.lib.why.table import format_stages, table
 
 PIPELINE = Path("dvc.yaml")
 # stages import these, but none lists them as a dep
-IN_NO_DEPS = ("stages/lib/params", "stages/lib/command.py", "stages/lib/workers.py")
+IN_NO_DEPS = ("stages/lib/params", "stages/lib/command.py", "stages/lib/workers.py", "stages/lib/cluster/")
 
 
 @click.command(help="Show why stages would run, or which stages an edit to a file runs.")

@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.lib.command import DistilleryError
-from stages.lib.page.words import said
+from stages.lib.page.words import said, words
 
 LOCK = Path("dvc.lock")
 ABSENT = object()
@@ -71,13 +71,20 @@ def reasons(name: str, changes: list[Any], hidden: Collection[str] = ()) -> Iter
                 elif kind == "changed deps":
                     yield _of_dep(path, how, locked)
                 else:
-                    yield Reason("output", {"path": path, "how": str(how)})
+                    yield _of_output(path, str(how))
 
 
 def _locked(name: str) -> dict[str, Any] | None:
     content = YAML(typ="safe").load(LOCK.read_bytes()) if LOCK.is_file() else {}
     found: dict[str, Any] | None = content.get("stages", {}).get(name)
     return found
+
+
+def _of_output(path: str, how: str) -> Reason:
+    code = f"output_{how.replace(' ', '_')}"
+    return (
+        Reason(code, {"path": path}) if f"why.{code}" in words()["en"] else Reason("output", {"path": path, "how": how})
+    )
 
 
 def _of_dep(path: str, how: str, locked: dict[str, Any]) -> Reason:

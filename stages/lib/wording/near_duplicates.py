@@ -1,8 +1,8 @@
 """Find questions that share most of their wording with an earlier one.
 
-    earlier = NearDuplicates(params)
-    earlier.add("q0", "Josie received $50 as a gift. She plans to buy two cassette tapes …")
-    earlier.nearest("Amanda received $50 as a gift. She plans to buy two cassette tapes …")  → Near("q0", 0.935)
+    sketches, earlier = Sketches(params), NearDuplicates(params)
+    earlier.add("q0", josie, sketches(josie))     # "Josie received $50 as a gift. She plans to buy two …"
+    earlier.nearest(amanda, sketches(amanda))     # "Amanda received $50 as a gift. She …"  → Near("q0", 0.935)
 
 A text is a set of shingles: ``ngram`` tokens in a row. A token is a word, a number, a symbol such as + or =, or, in a
 script without spaces between words (Chinese, Japanese, Thai), a character. Case, width (NFKC) and the punctuation of
@@ -19,6 +19,9 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stages.lib.params import NearDuplicateParams
 from stages.lib.wording.scripts import MARKS, UNSPACED
@@ -38,43 +41,63 @@ class Near:
     similarity: float
 
 
+Sketch = NDArray[np.uint32]  # the MinHash values of a text, one for each permutation
+
+
+class Sketches:
+    """Computes the sketch of a text: half of the work, which needs no other text, so any process can do it."""
+
+    def __init__(self, params: NearDuplicateParams) -> None:
+        self._params = params
+        self._empty = _minhash(params)
+
+    def __reduce__(self) -> tuple[type["Sketches"], tuple[NearDuplicateParams]]:
+        return Sketches, (self._params,)
+
+    def __call__(self, text: str) -> Sketch:
+        """The MinHash values of the text's shingles."""
+        minhash = self._empty.copy()
+        minhash.update_batch([shingle.encode() for shingle in shingles(text, self._params.ngram)])
+        values: Sketch = minhash.hashvalues
+        return values
+
+
 class NearDuplicates:
     """The texts so far, and a search for one that is nearly the same as a new one."""
 
     def __init__(self, params: NearDuplicateParams) -> None:
-        from datasketch import MinHash, MinHashLSH
+        from datasketch import MinHashLSH
 
         self._params = params
-        self._empty = MinHash(num_perm=params.permutations, seed=params.seed, scheme="affine32")
+        self._minhash = _minhash(params)  # of the text that is added or searched
         bands = banding(params.threshold, params.permutations)
         self._index = MinHashLSH(num_perm=params.permutations, params=bands)
         self._texts: list[tuple[str, str]] = []
-        self._last: tuple[str, tuple[frozenset[str], Any]] = ("", (frozenset(), self._empty))
 
-    def add(self, id: str, text: str) -> None:
+    def add(self, id: str, text: str, sketch: Sketch) -> None:
         """Remember a text under its id."""
-        _, minhash = self._sketch(text)
-        self._index.insert(len(self._texts), minhash)
+        self._minhash.hashvalues = sketch
+        self._index.insert(len(self._texts), self._minhash)
         self._texts.append((id, text))
 
-    def nearest(self, text: str) -> Near | None:
+    def nearest(self, text: str, sketch: Sketch) -> Near | None:
         """The most similar earlier text at or above the threshold, of equally similar ones the earliest."""
-        own, minhash = self._sketch(text)
+        self._minhash.hashvalues = sketch
         best: Near | None = None
-        for place in sorted(self._index.query(minhash)):
+        if places := sorted(self._index.query(self._minhash)):
+            own = shingles(text, self._params.ngram)
+        for place in places:
             id, other = self._texts[place]
             similarity = jaccard(own, shingles(other, self._params.ngram))
             if similarity >= self._params.threshold and (best is None or similarity > best.similarity):
                 best = Near(id, similarity)
         return best
 
-    def _sketch(self, text: str) -> tuple[frozenset[str], Any]:
-        """The text's shingles and their MinHash; those of the last text are kept, for it may be added next."""
-        if self._last[0] != text:
-            own, minhash = shingles(text, self._params.ngram), self._empty.copy()
-            minhash.update_batch([shingle.encode() for shingle in own])
-            self._last = text, (own, minhash)
-        return self._last[1]
+
+def _minhash(params: NearDuplicateParams) -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=params.permutations, seed=params.seed, scheme="affine32")
 
 
 def shingles(text: str, n: int) -> frozenset[str]:

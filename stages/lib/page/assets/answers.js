@@ -41,7 +41,7 @@ function answerTexts(row, ranges = []) {
   if (thought) {
     const summary = make("summary", {}, t("text.thought", {n: thought.length}));
     // a span or a difference inside it is not to be missed
-    parts.push(make("details", {class: "thought", open: inside.some(({mark}) => mark === "decides")}, summary, make("pre", {dir: "auto", lang: glyphs(thought), tabindex: "0"}, ...marked(thought, inside))));
+    parts.push(make("details", {class: "thought", open: inside.some(({mark}) => mark === "decides")}, summary, make("pre", {dir: "auto", lang: glyphs(thought), tabindex: "0"}, marked(thought, inside))));
   }
   if (row.kind !== "dropped") parts.push(...block(t("text.response"), row.thought ? text : text.slice(end), row.thought ? all : clipped(all, end, text.length)));
   return parts;
@@ -62,7 +62,7 @@ function questionTexts(row, always) {
 function opening(row, body, {mark, right}) {
   const {question} = row.question;
   const start = question.length > 300 ? `${question.slice(0, 300)}…` : question;
-  const summary = make("summary", {}, mark, make("span", {class: "question", dir: "auto", lang: glyphs(question)}, ...marked(start, formulasOf(row.question, "question"))), make("span", {class: "read", dir: "auto"}, right));
+  const summary = make("summary", {}, mark, make("span", {class: "question", dir: "auto", lang: glyphs(question)}, marked(start, formulasOf(row.question, "question", Math.min(question.length, 300)))), make("span", {class: "read", dir: "auto"}, right));
   const element = make("details", {class: "sample", "data-key": row.key, open: false}, summary);
   const fill = () => element.childElementCount > 1 || element.append(make("div", {class: "body"}, ...body()));
   element.addEventListener("toggle", () => element.open && fill());

@@ -43,10 +43,10 @@ function take(entries) {
   }
 }
 
-// The formulas of a row's or a question's text, as ranges of marked(); none where the reader wants their source.
-function formulasOf({formulas}, name) {
-  const found = (kept("latex") ? null : formulas?.[name]) ?? [];
-  return Array.from({length: found.length / 3}, (_, at) => ({start: found[3 * at], end: found[3 * at + 1], formula: trees[found[3 * at + 2]]}));
+// The formulas of a row's or a question's text, as ranges of marked(), up to an end.
+function formulasOf({formulas}, name, end = Infinity) {
+  const found = formulas?.[name] ?? [];
+  return Array.from({length: found.length / 3}, (_, at) => ({start: found[3 * at], end: found[3 * at + 1], formula: trees[found[3 * at + 2]]})).filter((range) => range.end <= end);
 }
 
 // Siblings call distilleryRows(["base64", …]) when they are loaded.

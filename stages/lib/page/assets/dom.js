@@ -11,7 +11,7 @@ function make(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  for (const child of children.flat()) if (child !== null && child !== undefined) element.append(child); // all at once are too many arguments
   return element;
 }
 
@@ -47,7 +47,7 @@ function marked(text, ranges = []) {
     while (next < ordered.length && ordered[next].start < to) open.push(ordered[next++]);
     const names = [...new Set(open.map(({mark}) => mark))];
     const source = text.slice(from, to);
-    const piece = formulas[drawn]?.start === from ? [formulaElement(formulas[drawn++].formula, source)] : plain(source);
+    const piece = formulas[drawn]?.start === from ? [formulaOrSource(formulas[drawn++].formula, source)] : plain(source);
     parts.push(...(names.length ? [make("mark", {class: names.join(" ")}, ...piece)] : piece));
   }
   return parts;
@@ -60,6 +60,39 @@ function outside(edges, formulas) {
     while (at < formulas.length && formulas[at].end <= edge) at++;
     return !(at < formulas.length && formulas[at].start < edge);
   });
+}
+
+// A formula as the reader wants it: drawn, or its source.
+function formulaOrSource(tree, source) {
+  const math = formulaElement(tree, source);
+  return kept("latex") ? sourceOf(math) : math;
+}
+
+function sourceOf(math) {
+  const element = make("span", {class: "latex"}, math.getAttribute("title"));
+  element.math = math;
+  return element;
+}
+
+// Puts the source in the place of every formula, or the other way round; what is open or being typed stays.
+function swapFormulas() {
+  if (kept("latex")) for (const math of document.querySelectorAll("math[title]")) math.replaceWith(sourceOf(math));
+  else for (const element of document.querySelectorAll("span.latex")) element.replaceWith(element.math);
+}
+
+// What is copied has the source of formulas.
+function copyFormulas(event) {
+  const selection = getSelection();
+  if (!selection.rangeCount || selection.isCollapsed || event.target.closest?.("input, textarea")) return;
+  const part = selection.getRangeAt(0).cloneContents();
+  const formulas = part.querySelectorAll("math[title]");
+  if (!formulas.length) return;
+  for (const math of formulas) math.replaceWith(math.getAttribute("title"));
+  const holder = make("div", {class: "copied"}, part);
+  document.body.append(holder); // innerText needs a layout for the lines
+  event.clipboardData.setData("text/plain", holder.innerText);
+  holder.remove();
+  event.preventDefault();
 }
 
 // MathML from ["mfrac", {attribute: …}, child, …]; a child is a text or an element.
@@ -81,7 +114,7 @@ function glyphs(text) {
 
 function block(title, text, ranges = []) {
   const attributes = {dir: "auto", lang: glyphs(text), tabindex: "0"};
-  return [make("p", {class: "title"}, title), make("pre", attributes, ...marked(text, ranges))];
+  return [make("p", {class: "title"}, title), make("pre", attributes, marked(text, ranges))];
 }
 
 function swatch(arm) {

@@ -14,7 +14,7 @@ show = () => {
 function showView() {
   for (const name of VIEWS) byId(`${name}-view`).hidden = name !== view;
   byId("explorer").hidden = view === "report";
-  byId("formulas").hidden = view === "report" || !trees.length;
+  byId("formulas").hidden = !trees.length && !document.querySelector("math[title], span.latex");
 }
 
 function arriveAtHash() {
@@ -83,8 +83,8 @@ function listen() {
   byId("formulas").addEventListener("click", () => {
     keep("latex", kept("latex") ? "" : "1");
     showLatex();
-    show();
   });
+  addEventListener("copy", copyFormulas);
   byId("siblings")?.addEventListener("click", openRest);
   byId("keys-close").addEventListener("click", () => byId("keys").close());
   byId("keys-open").addEventListener("click", () => byId("keys").showModal());
@@ -99,6 +99,7 @@ function showTheme() {
 
 function showLatex() {
   byId("formulas").setAttribute("aria-pressed", String(Boolean(kept("latex"))));
+  swapFormulas();
 }
 
 function say(text) {

@@ -96,7 +96,7 @@ async function ask(text) {
 function heard({id, searched, of, places, error}) {
   clearTimeout(watch);
   busyWith = id;
-  if (searched !== undefined) watch = setTimeout(endSearch, LATE_MS); // not while it takes rows, which may be longer
+  if (searched !== undefined) watch = setTimeout(endSearch, LATE_MS, Date.now()); // not while it takes rows, which may be longer
   if (id !== asked?.id) return;
   if (searched === undefined) settle({error: error && t("rows.bad_regex", {error}), rows: places?.map((place) => rows[place])});
   else if (searched) saySearched(searched, of);
@@ -112,7 +112,11 @@ function settle({error, rows: found = []}) {
 }
 
 // A regex that may never end is given up; a search that waits for it is asked again.
-function endSearch() {
+function endSearch(since) {
+  if (Date.now() - since > 2 * LATE_MS) { // the computer slept
+    watch = setTimeout(endSearch, LATE_MS, Date.now());
+    return;
+  }
   searching.terminate();
   searching = null;
   if (asked?.id === busyWith) settle({error: t("rows.too_slow", {seconds: LATE_MS / 1000})});

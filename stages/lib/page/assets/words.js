@@ -22,14 +22,21 @@ function named(group, name) {
   return key in WORDS.en ? t(key) : String(name).replaceAll("_", " ");
 }
 
+// As Python rounds, which wrote the tables: 6.25 to 6.2 (toFixed says 6.3).
+function rounded(value, places) {
+  const text = value.toFixed(places);
+  const isTie = /^50*$/.test(value.toFixed(places + 25).slice(-25));
+  return isTie && text.at(-1) % 2 ? (Math.floor(value * 10 ** places) / 10 ** places).toFixed(places) : text;
+}
+
 function points(share, signed = false) {
-  const text = Math.abs(100 * share).toFixed(1);
+  const text = rounded(Math.abs(100 * share), 1);
   const sign = share < 0 && text !== "0.0" ? "−" : signed && text !== "0.0" ? "+" : "";
   return sign + text;
 }
 
 function pValue(p) {
-  return p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`;
+  return p < 0.001 ? "< 0.001" : `= ${rounded(p, 3)}`;
 }
 
 function moment(text) {

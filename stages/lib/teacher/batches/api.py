@@ -2,8 +2,8 @@
 
 OpenAI and DashScope (https://help.aliyun.com/en/model-studio/batch-interfaces-compatible-with-openai/) have the same
 calls. A failing call is repeated, as for single answers: a 429 or a 5xx up to ``run.max_attempts`` times, a server that
-cannot be reached for ``run.outage_s``. A call that submits is the exception: where its reply was lost, the batch is
-looked for before it is submitted again.
+cannot be reached for ``run.outage_s``; one that never answered, shortly. A call that submits is the exception: where
+its reply does not say whether there is a batch now, the batch is looked for before it is submitted again.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 LONGEST_BACKOFF_S = 60.0
 CLOCK_DIFFERENCE_S = 86_400  # between this machine and the server
 LOOK_AGAIN_S = 5.0
+MAY_BE_DONE = (408, 409)  # a time limit of a server in front, a conflict with what was there already
 PAGE = 100  # the most batches that the server lists in one reply
 NAME = "distillery"
 
@@ -42,7 +43,7 @@ class NotSubmitted(TeacherError):
 
 
 class Unanswered(Exception):
-    """The reply to a call that submits was lost: it may have been carried out."""
+    """The reply to a call that submits was lost, or says nothing: it may have been carried out."""
 
 
 class BatchApi:
@@ -52,6 +53,7 @@ class BatchApi:
         self._endpoint = endpoint
         self._run = run
         self._diagnosis = diagnosis
+        self._has_answered = False
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.api_key,
@@ -77,27 +79,22 @@ class BatchApi:
         except TeacherError as error:
             raise NotSubmitted(str(error)) from error
 
-    async def submit(self, batch: Batch, settings: Settings, find_first: bool) -> str:
-        """Submit an uploaded file as a batch, once; return the batch's id. NotSubmitted where it is refused.
-
-        ``find_first``: a killed run may have submitted it already.
-        """
-        wait_s, lost_a_reply = self._run.backoff_s, find_first
+    async def submit(self, batch: Batch, settings: Settings) -> str:
+        """Submit an uploaded file as a batch, once; return the batch's id. NotSubmitted where it is refused."""
+        wait_s = self._run.backoff_s
         for attempt in range(1, self._run.max_attempts + 1):
-            if found := await self._find(batch, settings) if lost_a_reply else None:
-                log.info("%s: the batch %s was submitted already; the run goes on with it", batch.stage, found)
-                return found
             try:
                 return await self._create(batch, settings)
             except Unanswered as error:
+                if found := await self.find(batch):
+                    return found
                 if attempt == self._run.max_attempts:
                     raise TeacherError(
-                        f"{self._endpoint.base_url}: no reply to a submitted batch, and none with its file is listed. "
-                        f"Run the stage again: it looks for the batch first; {KEPT}"
+                        f"{self._endpoint.base_url}: no reply to a submitted batch ({error}), and none with its file "
+                        f"is listed. Run the stage again: it looks for the batch first; {KEPT}"
                     ) from error
             except TeacherError as error:
-                raise error if lost_a_reply else NotSubmitted(str(error)) from error
-            lost_a_reply = True
+                raise error if attempt > 1 else NotSubmitted(str(error)) from error
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_BACKOFF_S)
         raise AssertionError("the last attempt returns or raises")
@@ -111,26 +108,35 @@ class BatchApi:
                     completion_window=cast(Any, settings.completion_window),  # DashScope has longer ones than OpenAI
                     metadata={"ds_name": f"{NAME}-{batch.stage}", NAME: batch.token},  # for the server's console
                 )
-            except (openai.APIConnectionError, openai.InternalServerError) as error:
-                raise Unanswered from error
-            return self._checked(created).id
+            except (openai.APIConnectionError, ValueError) as error:  # the latter: half a reply is no JSON
+                raise Unanswered(self._text(error)) from error
+            except openai.APIStatusError as error:
+                if error.status_code in MAY_BE_DONE or error.status_code >= 500:
+                    raise Unanswered(f"status {error.status_code}") from error
+                raise
+            name: str | None = getattr(created, "id", None)
+            if not name:  # such as the page of a server in front
+                raise Unanswered("no reply of a batch API")
+            return name
 
         return await self._repeated("submit a batch", call)
 
-    async def _find(self, batch: Batch, settings: Settings) -> str | None:
+    async def find(self, batch: Batch) -> str | None:
         """The batch that was made of this file; looks twice, because a new batch may not be listed at once."""
         for look in range(2):
             if look:
-                await asyncio.sleep(min(settings.poll_s, LOOK_AGAIN_S))
+                await asyncio.sleep(min(10 * self._run.backoff_s, LOOK_AGAIN_S))
             if found := await self._repeated("list the batches", lambda: self._listed(batch)):
+                log.info("%s: the batch %s was submitted already; the run goes on with it", batch.stage, found)
                 return found
         return None
 
     async def _listed(self, batch: Batch) -> str | None:
-        async for each in self._client.batches.list(limit=PAGE):
+        async for each in self._checked(await self._client.batches.list(limit=PAGE), "data"):
             if each.input_file_id == batch.file_id:
                 return each.id
-            if (each.created_at or batch.created) < batch.created - CLOCK_DIFFERENCE_S:  # the newest come first
+            created: Any = each.created_at  # some servers have texts here
+            if isinstance(created, int) and created < batch.created - CLOCK_DIFFERENCE_S:  # the newest come first
                 return None
         return None
 
@@ -157,32 +163,39 @@ class BatchApi:
 
         return await self._repeated("download a result", call, batch)
 
-    def _checked(self, created: T) -> T:
-        """What a call returned, where it is what the protocol says: a web page with status 200 has no id."""
-        if not getattr(created, "id", None):
+    def _checked(self, reply: T, field: str = "id") -> T:
+        """What a call returned, where it is what the protocol says: a web page with status 200 has no such field."""
+        if getattr(reply, field, None) is None:
             raise TeacherError(
                 f"{self._endpoint.base_url}: no reply of a batch API. Check the address; if the server has no batch "
                 f"API, remove the entry in run.batch; {KEPT}"
             )
-        return created
+        return reply
 
     async def _repeated(self, what: str, call: Callable[[], Awaitable[T]], batch: Batch | None = None) -> T:
         """The result of a call that changes nothing, or that may be made twice; TeacherError where it has none."""
         attempts, gone_since, wait_s = 0, None, self._run.backoff_s
         while True:
             try:
-                return await call()
+                result = await call()
             except (openai.APIConnectionError, httpx2.HTTPError) as error:  # the latter while a file is downloaded
                 gone_since = gone_since or monotonic()
-                if monotonic() - gone_since >= self._run.outage_s:
+                # an address that never answered is probably wrong, not temporarily down
+                limit_s = self._run.outage_s if self._has_answered else min(self._run.outage_s, 3 * self._run.backoff_s)
+                if monotonic() - gone_since >= limit_s:
                     raise TeacherError(
                         f"{self._endpoint.base_url}: no server has answered for {monotonic() - gone_since:.0f} s "
                         f"({self._text(error)}). Submitted batches go on there. Check the network and run the stage "
                         f"again; {KEPT}"
                     ) from error
                 asked_s = 0.0
+            except ValueError as error:  # half a reply is no JSON
+                attempts += 1
+                if attempts >= self._run.max_attempts:
+                    raise self._refused(what, CallFailed("not_json", 200, message=self._text(error))) from error
+                asked_s = 0.0
             except openai.APIStatusError as error:
-                gone_since, attempts = None, attempts + 1
+                self._has_answered, gone_since, attempts = True, None, attempts + 1
                 if error.status_code in (404, 405):
                     raise self._missing(what, batch, error) from error
                 failed = self._diagnosis.of_status(
@@ -191,6 +204,9 @@ class BatchApi:
                 if not isinstance(failed, RetryableFailure) or attempts >= self._run.max_attempts:
                     raise self._refused(what, failed) from error
                 asked_s = failed.wait_s
+            else:
+                self._has_answered = True
+                return result
             await asyncio.sleep(max(wait_s, asked_s))
             wait_s = min(2 * wait_s, LONGEST_BACKOFF_S)
 

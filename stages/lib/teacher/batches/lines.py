@@ -52,12 +52,12 @@ def _read(text: bytes) -> Line | None:
     try:
         line = orjson.loads(text)
         key, response, error = line["custom_id"], line.get("response"), line.get("error")
-        if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-            return Line(str(key), response["status_code"], _body(response.get("body"), error))
+        if isinstance(response, dict) and (status := int(response.get("status_code") or 0)):  # a text at some servers
+            return Line(str(key), status, _body(response.get("body"), error))
         if error:
             code = str(error.get("code") or "") if isinstance(error, dict) else ""
             return Line(str(key), None, orjson.dumps({"error": error}), code)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
 

@@ -7,8 +7,9 @@ A line is one of these:
     not to be read         half a line, an answer to nobody: kept beside the store (unread.py), for it may be paid for
     missing                a request of an expired, cancelled or failed batch, or one that the server forgot
 
-So every request of the batch ends as an answer or as a ``CallFailed``. A batch that was received in part, before the
-process was killed, is received again: what is stored is skipped.
+So every request of the batch ends as an answer or as a ``CallFailed``; an answer counts before an error of the same
+request. A batch that was received in part, before the process was killed, is received again: what is stored is skipped.
+A file with fewer lines than the server counts is not whole yet, and is downloaded again.
 """
 
 import asyncio
@@ -17,14 +18,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import orjson
 from openai.types import Batch as RemoteBatch
 
+from stages.lib.params import Run
 from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.replies.server_message import message_of
 from stages.lib.store.answer_store import AnswerStore
-from stages.lib.teacher.batches.api import BatchApi
+from stages.lib.teacher.batches.api import LONGEST_BACKOFF_S, BatchApi
 from stages.lib.teacher.batches.journal import Batch, Item, Journal
 from stages.lib.teacher.batches.lines import OK, Line, result_lines
 from stages.lib.teacher.failures import CallFailed, Diagnosis, RetryableFailure, TeacherError
@@ -56,12 +59,24 @@ class Received:
         return ", ".join(counts) + (f"; lines left aside: {', '.join(odd)}" if odd else "")
 
 
+@dataclass
+class _Intake:
+    """A batch that is being received: its requests, the keys of those without an answer, and the failures of lines."""
+
+    items: dict[str, Item]
+    open_keys: set[str]
+    settle: Settle
+    failures: dict[str, CallFailed | TeacherError] = field(default_factory=dict)
+    received: Received = field(default_factory=Received)
+
+
 class Receiver:
     """Receives the batches of one endpoint."""
 
-    def __init__(self, api: BatchApi, diagnosis: Diagnosis, journal: Journal, store: AnswerStore) -> None:
+    def __init__(self, api: BatchApi, diagnosis: Diagnosis, run: Run, journal: Journal, store: AnswerStore) -> None:
         self._api = api
         self._diagnosis = diagnosis
+        self._run = run
         self._journal = journal
         self._store = store
         self._said: set[str] = set()
@@ -69,72 +84,79 @@ class Receiver:
     async def receive(self, batch: Batch, remote: RemoteBatch, settle: Settle) -> Received:
         """Store a batch's answers and ``settle`` each of its requests; the batch stays open."""
         items = {item.key: item for item in self._journal.items(batch)}
-        open_keys = {key for key in items if key not in self._store}
-        received = Received()
-        for kind, file_id in (("output", remote.output_file_id), ("errors", remote.error_file_id)):
-            if file_id:
-                path = await self._api.download(file_id, self._journal.scratch_path(batch, kind), batch)
-                lines = result_lines(path)
-                while some := list(islice(lines, TOGETHER)):
-                    each = (self._line(line, items, open_keys, received, settle) for line in some)
-                    await asyncio.gather(*each)
-        for key in sorted(open_keys):
+        intake = _Intake(items, {key for key in items if key not in self._store}, settle)
+        for path in await self._download(batch, remote, items):
+            lines = result_lines(path)
+            while some := list(islice(lines, TOGETHER)):
+                await asyncio.gather(*(self._line(line, intake) for line in some))
+        for key in sorted(intake.open_keys):
             reason = NO_LINE.get(remote.status, "no_line")
-            self._fail(items[key], RetryableFailure(reason, None), received, settle)
-        return received
+            self._fail(items[key], intake.failures.get(key) or RetryableFailure(reason, None), intake)
+        return intake.received
 
-    async def _line(
-        self, line: Line | bytes, items: dict[str, Item], open_keys: set[str], received: Received, settle: Settle
-    ) -> None:
+    async def _download(self, batch: Batch, remote: RemoteBatch, items: dict[str, Item]) -> list[Path]:
+        """The files of a batch that has ended, when they have as many results as the server counts."""
+        wait_s = self._run.backoff_s
+        for attempt in range(1, self._run.max_attempts + 1):
+            files = {"output": remote.output_file_id, "errors": remote.error_file_id}
+            named = [(file_id, self._journal.scratch_path(batch, kind)) for kind, file_id in files.items() if file_id]
+            paths = [await self._api.download(file_id, path, batch) for file_id, path in named]
+            lines = (line for path in paths for line in result_lines(path))
+            found = len({line.key for line in lines if isinstance(line, Line)} & items.keys())
+            if found >= (stated := _results(remote)):
+                break
+            if attempt == self._run.max_attempts:
+                log.warning("batch: %s: the server counts %d results, its files have %d", batch.name, stated, found)
+                break
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_BACKOFF_S)
+            remote = await self._api.look(batch)
+        return paths
+
+    async def _line(self, line: Line | bytes, intake: _Intake) -> None:
+        odd = intake.received.odd
         if isinstance(line, bytes):
-            received.odd["unreadable"] += 1
+            odd["unreadable"] += 1
             self._store.keep_unread("", {}, "not_json", self._without_key(line))
-        elif line.key not in items:
-            received.odd[UNKNOWN] += 1
+        elif line.key not in intake.items:
+            odd[UNKNOWN] += 1
             self._store.keep_unread(line.key, {}, UNKNOWN, self._without_key(line.body))
-        elif line.key not in open_keys:
-            received.odd["already stored"] += 1
+        elif line.key not in intake.open_keys:
+            odd["already stored"] += 1
         elif line.status == OK:
-            open_keys.remove(line.key)
-            await self._answer(line, items[line.key], received, settle)
+            await self._answer(line, intake)
         else:
-            open_keys.remove(line.key)
-            self._error(line, items[line.key], received, settle)
+            intake.failures[line.key] = self._error(line)
 
-    async def _answer(self, line: Line, item: Item, received: Received, settle: Settle) -> None:
+    async def _answer(self, line: Line, intake: _Intake) -> None:
+        item = intake.items[line.key]
         try:
             answer = read_body(line.body)
         except BodyError as error:
             if str(error) != SERVER_ERROR or b'"choices"' in line.body:  # an error alone costs nothing
                 self._store.keep_unread(item.key, item.request, str(error), self._without_key(line.body))
-            self._failure(self._diagnosis.of_body(error, line.body), item, received, settle)
+            intake.failures[item.key] = self._diagnosis.of_body(error, line.body)
             return
+        intake.open_keys.remove(item.key)
         await self._store.put(item.key, item.request, line.body)
-        received.answers += 1
-        settle(item, answer)
+        intake.received.answers += 1
+        intake.settle(item, answer)
 
-    def _error(self, line: Line, item: Item, received: Received, settle: Settle) -> None:
+    def _error(self, line: Line) -> CallFailed | TeacherError:
         if line.status is None and line.code in LATER:
-            failure: CallFailed | TeacherError = RetryableFailure(line.code, None)
-        elif line.status is None:
-            failure = self._diagnosis.of_status(message_of(line.body).status or 400, line.body, {})
-        else:
-            failure = self._diagnosis.of_status(line.status, line.body, {})
-        self._failure(failure, item, received, settle)
+            return RetryableFailure(line.code, None)
+        return self._diagnosis.of_status(line.status or message_of(line.body).status or 400, line.body, {})
 
-    def _failure(self, failure: CallFailed | TeacherError, item: Item, received: Received, settle: Settle) -> None:
+    def _fail(self, item: Item, failure: CallFailed | TeacherError, intake: _Intake) -> None:
         if isinstance(failure, TeacherError):  # no credit, a wrong key: the run ends when all lines are stored
-            received.error = received.error or failure
+            intake.received.error = intake.received.error or failure
             failure = RetryableFailure("not_executed", None)
-        self._fail(item, failure, received, settle)
-
-    def _fail(self, item: Item, failure: CallFailed, received: Received, settle: Settle) -> None:
-        received.failed[failure.reason] += 1
+        intake.received.failed[failure.reason] += 1
         failure.attempts = item.attempt
         if failure.message and failure.reason not in self._said:
             self._said.add(failure.reason)
             log.warning("batch: %s: %s", failure.reason, failure.message)
-        settle(item, failure)
+        intake.settle(item, failure)
 
     def _without_key(self, body: bytes) -> bytes:
         text = self._diagnosis.without_key(body.decode("utf-8", errors="surrogateescape"))
@@ -143,8 +165,15 @@ class Receiver:
 
 def refusal(remote: RemoteBatch) -> bytes:
     """Why a batch failed as a whole, as an error body: the first error of its validation."""
-    errors = (remote.errors and remote.errors.data) or []
+    errors = getattr(remote.errors, "data", None) or []
     first = errors[0] if errors else None
     line = f"line {first.line}: " if first and first.line else ""
-    message = f"{line}{(first and first.message) or 'no reason was given'}"
+    stated = first.message if first else remote.errors  # some servers have a text there
+    message = f"{line}{stated or 'no reason was given'}"
     return orjson.dumps({"error": {"message": message, "code": (first and first.code) or ""}})
+
+
+def _results(remote: RemoteBatch) -> int:
+    """How many results the server counts."""
+    counts = remote.request_counts
+    return min(counts.total or 0, (counts.completed or 0) + (counts.failed or 0)) if counts else 0

@@ -1,10 +1,10 @@
 """A run that asks in batches: fill files, submit them, wait, receive, and submit again what was not answered.
 
-    uvloop.run(Batching(job, store, spending, counts, failed).run(requests))
+    uvloop.run(Batching(job, store, batches, spending, counts, failed).run(requests))
 
-Nothing is submitted twice, whenever the process is killed: a batch is in the journal before it is sent, and a run
-begins with the open batches that it finds there. The budget reserves the most that each request may cost before its
-batch is submitted. Ctrl-C leaves the batches at the server; the next run receives them.
+Nothing is submitted twice, whenever the process is killed: a batch is in the journal before it is sent, and a run takes
+over the open batches that it finds there (worker.py). The budget reserves the most that each request may cost before
+its batch is submitted. Ctrl-C leaves the batches at the server; the next run receives them.
 """
 
 import asyncio
@@ -13,14 +13,13 @@ import logging
 import math
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from openai.types import Batch as RemoteBatch
 
-from stages.lib.command import Interrupted, stopping_loop_on_signals
+from stages.lib.command import DistilleryError, Interrupted, stopping_loop_on_signals
 from stages.lib.params import Batch as Settings
 from stages.lib.params import Run
 from stages.lib.replies.errors import Scope, classify_error
@@ -30,13 +29,15 @@ from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
-from stages.lib.teacher.batches.api import ENDED, BatchApi, NotSubmitted
-from stages.lib.teacher.batches.journal import Batch, Item, Journal, prefix
+from stages.lib.teacher.batches.api import NotSubmitted
+from stages.lib.teacher.batches.journal import Batch, Item, OpenBatches, prefix
 from stages.lib.teacher.batches.lines import request_line
 from stages.lib.teacher.batches.progress import BatchProgress
-from stages.lib.teacher.batches.receiving import Outcome, Receiver, refusal
+from stages.lib.teacher.batches.receiving import Outcome, refusal
+from stages.lib.teacher.batches.worker import BatchWorker, Visit
 from stages.lib.teacher.client import BYTES_A_TOKEN
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
+from stages.lib.teacher.pricing import money
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.sharing import SharedBudget
 from stages.lib.teacher.spending import NO_USAGE, Spending, prompt_bytes
@@ -47,8 +48,6 @@ MEGABYTE = 1_000_000
 WRITING = hashlib.sha256(b"the journal of batches").hexdigest()  # claimed by the process that writes to it
 WRITING_POLL_S = 0.05
 OTHER_PROCESS_POLL_S = 5.0  # the longest wait before a look at what another process has received
-SLOWER = 1.5  # how much longer each wait is while a batch does not change
-LONGEST_POLLS = 10  # the longest wait, in shortest ones
 QUEUE_FULL = "token_limit_exceeded"  # the code where more tokens wait at the server than it allows
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -70,27 +69,31 @@ class Batching:
     """One run. ``counts`` and ``failed`` (by key) are correct at any time, however the run ends."""
 
     def __init__(
-        self, job: BatchJob, store: AnswerStore, spending: Spending, counts: RunCounts, failed: dict[str, CallFailed]
+        self,
+        job: BatchJob,
+        store: AnswerStore,
+        batches: OpenBatches,
+        spending: Spending,
+        counts: RunCounts,
+        failed: dict[str, CallFailed],
     ) -> None:
         self._job = job
         self._store = store
+        self._batches = batches
         self._spending = spending
         self._counts = counts
         self._failed = failed
-        self._budget = SharedBudget(store, spending, job.section, lambda key: prefix(key) in self._missing)
-        self._journal = Journal(store.path)
+        self._budget = SharedBudget(store, batches, spending, job.section, lambda key: prefix(key) in self._missing)
+        self._worker = BatchWorker(store, batches, job.run, job.settings.poll_s, counts.from_store)
         self._diagnosis = Diagnosis(job.endpoint, job.section, job.model, job.run, counts.from_store)
         self._max_requests = job.settings.max_requests
-        self._wait_s = job.settings.poll_s
         self._missing: set[int] = set()  # the prefixes of the keys that the run needs
-        self._again: deque[Item] = deque()  # to be submitted before new ones
-        self._elsewhere: list[Item] = []  # another process is asking for them
-        self._open: dict[str, Batch] = {}  # those that this process works on, by token
-        self._unsettled: dict[str, set[str]] = {}  # their keys without an outcome
-        self._foreign: dict[str, set[int]] = {}  # the keys of those that another process works on
-        self._ignored: set[str] = set()  # the tokens of those that this run does not need
-        self._states: dict[str, RemoteBatch] = {}
-        self._error: TeacherError | None = None
+        self._seen: set[int] = set()  # of those that were taken from the requests, or have failed in a batch
+        self._again: dict[str, Item] = {}  # to be submitted before new ones
+        self._elsewhere: dict[str, Item] = {}  # in a batch of an earlier or another run, or asked for by another one
+        self._needed_batches: set[str] = set()  # the tokens of batches that have requests of this run
+        self._left_out: set[str] = set()  # those of batches that the run does not need and cannot look at
+        self._error: DistilleryError | None = None
 
     async def run(self, requests: Requests) -> None:
         """Ask until no answer is missing, or an error ends the run."""
@@ -100,8 +103,6 @@ class Batching:
                 f"{job.stage}: run.budget cannot be kept, because the cost of a batch is not known before it ends. Set "
                 f"{job.section}.max_tokens, or receive some answers first, as with 'make preview'."
             )
-        self._api = BatchApi(job.endpoint, job.run, self._diagnosis)
-        self._receiver = Receiver(self._api, self._diagnosis, self._journal, self._store)
         self._progress = BatchProgress(job.stage, self._counts, job.run.currency if self._spending.price else None)
         clock = asyncio.create_task(self._progress.tick())
         task = asyncio.create_task(self._work(requests))
@@ -113,9 +114,7 @@ class Batching:
         finally:
             clock.cancel()
             self._progress.close()
-            for batch in self._open.values():
-                self._store.release(batch.claim_key)
-            await self._api.close()
+            await self._worker.close()
         counts = self._counts
         counts.from_store = counts.total - counts.bought - counts.failed  # another process may have helped
 
@@ -123,86 +122,62 @@ class Batching:
         keys = (request_key(request) for request in requests())
         self._missing = {prefix(key) for key in keys if key not in self._store}
         self._items = self._needed(requests)
-        await self._adopt()
         while True:
+            await self._take_over()
+            self._free_what_is_nowhere()
             await self._submit_what_fits()
-            if not (self._open or self._again or self._elsewhere):
+            if not (self._again or self._elsewhere or self._needed_batches & self._worker.held.keys()):
                 return
             await self._pause()
-            await self._look()
+            async for visit in self._worker.visits(self._settle):
+                await self._consider(visit)
             if self._error:
                 raise self._error
-            await self._take_over()
 
     def _needed(self, requests: Requests) -> Iterator[Item]:
-        """Each request that is missing, once."""
-        seen: set[int] = set()
+        """Each request that is missing and was in no batch of this run, once."""
         for request in requests():
             key = request_key(request)
-            if prefix(key) not in seen and key not in self._store:
-                seen.add(prefix(key))
+            if prefix(key) not in self._seen and key not in self._store:
+                self._seen.add(prefix(key))
                 yield Item(key, request)
 
     # ---- batches that are open already ----
 
-    async def _adopt(self) -> None:
-        """Take over the open batches that no living process works on; learn which requests the others have."""
-        open_ = {
-            batch.token: batch for batch in self._journal.batches() if batch.endpoint == self._job.endpoint.base_url
-        }
-        self._foreign = {token: keys for token, keys in self._foreign.items() if token in open_}
-        for token, batch in open_.items():
-            if token in self._open or token in self._ignored:
-                continue
-            if not self._store.claim(batch.claim_key):
-                self._foreign.setdefault(token, self._journal.prefixes(batch, self._store))
-            elif (found := self._journal.entry(token)) is None:  # closed just now
-                self._store.release(batch.claim_key)
-            else:
-                self._foreign.pop(token, None)
-                await self._resume(found)
-
-    async def _resume(self, batch: Batch) -> None:
-        """Go on with a batch of an earlier run; one that this run does not need is only received, if it has ended."""
-        items = [item for item in self._journal.items(batch) if item.key not in self._store]
-        needed = any(prefix(item.key) in self._missing for item in items)
-        if not needed and batch.batch_id:
-            remote = await self._api.look(batch)
-            needed = remote.status in ENDED
-        if not needed:
-            log.info(
-                "%s: %s, with %s that this run does not need, goes on at the server; 'make batches' shows it",
-                self._job.stage,
-                batch.name,
-                batch.size,
-            )
-            self._ignored.add(batch.token)
-            return self._store.release(batch.claim_key)
-        for item in items:
-            self._spending.begin(item.key, item.request)
-        self._open[batch.token] = batch
-        self._unsettled[batch.token] = {item.key for item in items}
-        batch = await self._bring(batch)
-        log.info("%s: going on with %s, %s", self._job.stage, batch.name, batch.size)
-
     async def _take_over(self) -> None:
-        """Drop what other processes have received; submit what they will not."""
-        if not (self._elsewhere or self._foreign):
+        """Take over the open batches that no living process works on, if they have to do with this run."""
+        for batch in self._batches.batches():
+            needed = not self._batches.content(batch).prefixes.isdisjoint(self._missing)
+            concerns = needed or (batch.section == self._job.section and batch.token not in self._left_out)
+            if batch.token in self._worker.held or not concerns or not self._worker.take_over(batch):
+                continue
+            if needed:
+                self._needed_batches.add(batch.token)
+            visit = await self._worker.visit(batch.token, self._settle)
+            await self._consider(visit)
+            if visit.remote and not visit.received:
+                self._say_open(visit.batch, needed)
+        if self._error:
+            raise self._error
+
+    def _say_open(self, batch: Batch, needed: bool) -> None:
+        if needed:
+            return log.info("%s: going on with %s, %s", self._job.stage, batch.name, batch.size)
+        text = "%s: %s, with %s that this run does not need, goes on at the server; 'make batches' shows it"
+        return log.info(text, self._job.stage, batch.name, batch.size)
+
+    def _free_what_is_nowhere(self) -> None:
+        """Drop what has been answered elsewhere; plan what will not be."""
+        if not self._elsewhere:
             return
         self._store.refresh()
-        await self._adopt()
-        waiting, self._elsewhere = self._elsewhere, []
-        for item in waiting:
-            if item.key in self._store or item.key in self._failed:
+        waiting, self._elsewhere = self._elsewhere, {}
+        in_batches = self._batches.keys()
+        for key, item in waiting.items():
+            if key in self._store or key in self._failed or key in self._again:
                 continue
-            free = not self._is_foreign(item.key) and self._is_free(item.key)
-            (self._again if free else self._elsewhere).append(item)
-
-    def _is_foreign(self, key: str) -> bool:
-        return any(prefix(key) in keys for keys in self._foreign.values())
-
-    def _is_ours(self, key: str) -> bool:
-        return any(key in keys for keys in self._unsettled.values())
+            free = prefix(key) not in in_batches and self._is_free(key)
+            (self._again if free else self._elsewhere)[key] = item
 
     def _is_free(self, key: str) -> bool:
         """Whether no process asks for a request by a single call now, and none has its answer."""
@@ -224,40 +199,45 @@ class Batching:
 
     def _next_lot(self, elsewhere: Reserved) -> list[Item]:
         """The requests of the next batch: as many as its file, the server's queue and the budget have room for."""
-        settings = self._job.settings
+        settings, held = self._job.settings, self._worker.held.values()
+        in_batches = self._batches.keys()
         items: list[Item] = []
-        size, queued = 0, sum(batch.prompt_tokens for batch in self._open.values())
-        while len(items) < self._max_requests and (item := self._next()):
+        size, queued = 0, sum(batch.prompt_tokens for batch in held)
+        while len(items) < self._max_requests and (item := self._next(in_batches)):
             length, waiting = len(request_line(item.key, item.request)), _prompt_tokens(item.request)
             fits = not items or size + length <= settings.max_mb * MEGABYTE
-            alone = not items and not self._open
+            alone = not items and not held
             fits = fits and (settings.enqueued_tokens is None or queued + waiting <= settings.enqueued_tokens or alone)
             if not fits or not self._spending.has_room(item.request, elsewhere):
-                self._again.appendleft(item)
-                if alone and not elsewhere.calls:  # only the budget has no room
-                    raise self._over_budget(item)
+                self._again = {item.key: item, **self._again}
+                if alone and not self._may_end(elsewhere):  # only the budget has no room
+                    raise self._over_budget(item, elsewhere)
                 break
             self._spending.begin(item.key, item.request)
             items.append(item)
             size, queued = size + length, queued + waiting
         return items
 
-    def _next(self) -> Item | None:
+    def _next(self, in_batches: set[int]) -> Item | None:
         """A request that is in no batch."""
-        if self._again:
-            return self._again.popleft()
+        for key in self._again:
+            return self._again.pop(key)
         for item in self._items:
-            if self._is_ours(item.key):
-                continue
-            if not self._is_foreign(item.key):
+            if prefix(item.key) not in in_batches:
                 return item
-            self._elsewhere.append(item)
+            self._elsewhere[item.key] = item
         return None
 
-    def _over_budget(self, item: Item) -> TeacherError:
+    def _may_end(self, elsewhere: Reserved) -> bool:
+        """Whether something that is reserved elsewhere may be received: not what this run cannot look at."""
+        left_out = [batch for batch in self._batches.batches() if batch.token in self._left_out]
+        return elsewhere.calls > sum(self._batches.content(batch).pending for batch in left_out)
+
+    def _over_budget(self, item: Item, elsewhere: Reserved) -> TeacherError:
         counts, currency = self._counts, self._job.run.currency
         text = self._spending.budget_message(item.request, currency, counts.total, counts.done)
-        return TeacherError(f"{self._job.stage}: {text}")
+        open_ = f" Open batches may cost {money(elsewhere.cost, currency)} of it: see 'make batches'."
+        return TeacherError(f"{self._job.stage}: {text}{open_ if elsewhere.calls else ''}")
 
     async def _submit(self, items: list[Item]) -> None:
         """Submit a batch of these requests; it is in the journal before anything is sent."""
@@ -279,6 +259,9 @@ class Batching:
             written = self._written(batch, items)
         finally:
             self._store.release(WRITING)
+        for item in items:  # from now on the journal says what it may cost
+            self._spending.end(item.key, None)
+        self._budget.state()
         if written:
             written = await self._bring(written)
             log.info("%s: submitted %s with %s", job.stage, written.name, written.size)
@@ -289,88 +272,66 @@ class Batching:
         A process that asks by single calls claims a request and then reads the journal, this one writes the journal and
         then looks at the claims: at least one of them sees the other.
         """
-        known = {*self._open, *self._foreign, *self._ignored}
-        late = [each for each in self._journal.batches() if each.token not in known]
-        held = {key for each in late for key in self._journal.prefixes(each, self._store)}
-        kept = self._without(items, lambda item: prefix(item.key) in held)
+        in_batches = self._batches.keys()
+        kept = self._without(items, lambda item: prefix(item.key) in in_batches)
         while kept:
             batch = batch.model_copy(update={"requests": len(kept)})
             self._store.claim(batch.claim_key)
-            self._journal.add(batch, kept)
+            self._batches.journal.add(batch, kept)
             free = self._without(kept, lambda item: not self._is_free(item.key))
             if len(free) == len(kept):
-                self._open[batch.token] = batch
-                self._unsettled[batch.token] = {item.key for item in kept}
+                self._worker.hold(batch)
+                self._needed_batches.add(batch.token)
                 return batch
             kept = free
-        self._journal.close(batch)
-        self._store.release(batch.claim_key)
+        self._worker.forget(batch)
         return None
 
     def _without(self, items: list[Item], is_elsewhere: Callable[[Item], bool]) -> list[Item]:
         """Set aside what another process asks for."""
-        kept: list[Item] = []
-        for item in items:
-            if is_elsewhere(item):
-                self._spending.end(item.key, None)
-                self._elsewhere.append(item)
-            else:
-                kept.append(item)
+        kept = [item for item in items if not is_elsewhere(item)]
+        ours = {item.key for item in kept}
+        self._elsewhere |= {item.key: item for item in items if item.key not in ours}
         return kept
 
     async def _bring(self, batch: Batch) -> Batch:
-        """Upload and submit what is not there yet; each step is written down."""
-        may_be_there = batch.file_id is not None
+        """Upload and submit a batch; each step is written down."""
+        api, journal = self._worker.api(batch), self._batches.journal
         try:
-            if batch.file_id is None:
-                path = self._journal.scratch_path(batch, "upload")
-                with path.open("wb") as file:
-                    file.writelines(request_line(item.key, item.request) for item in self._journal.items(batch))
-                file_id = await self._api.upload(path, f"distillery-{batch.stage}-{batch.token}")
-                path.unlink()
-                batch = self._saved(batch, file_id=file_id)
-            if batch.batch_id is None:
-                batch_id = await self._api.submit(batch, self._job.settings, find_first=may_be_there)
-                batch = self._saved(batch, batch_id=batch_id)
+            path = journal.scratch_path(batch, "upload")
+            with path.open("wb") as file:
+                file.writelines(request_line(item.key, item.request) for item in journal.items(batch))
+            file_id = await api.upload(path, f"distillery-{batch.stage}-{batch.token}")
+            path.unlink()
+            batch = self._worker.save(batch, file_id=file_id)
+            return self._worker.save(batch, batch_id=await api.submit(batch, self._job.settings))
         except NotSubmitted:
-            self._close(batch)
+            self._worker.forget(batch)
             raise
-        return batch
-
-    def _saved(self, batch: Batch, **changes: str) -> Batch:
-        batch = batch.model_copy(update=changes)
-        self._journal.save(batch)
-        self._open[batch.token] = batch
-        return batch
 
     # ---- waiting and receiving ----
 
     async def _pause(self) -> None:
-        wait_s = min(self._wait_s, OTHER_PROCESS_POLL_S) if self._elsewhere else self._wait_s
-        self._progress.waiting(list(self._states.values()), len(self._open), wait_s)
-        await asyncio.sleep(wait_s)
+        held = self._worker.held
+        wait_s = self._worker.due_in_s if held else self._job.settings.poll_s
+        self._progress.waiting(list(self._worker.states.values()), len(held), wait_s)
+        await asyncio.sleep(min(wait_s, OTHER_PROCESS_POLL_S) if self._elsewhere or not held else wait_s)
 
-    async def _look(self) -> None:
-        """Look at every batch and receive those that have ended; wait longer where nothing changes."""
-        changed = False
-        for batch in list(self._open.values()):
-            remote = await self._api.look(batch)
-            before = self._states.get(batch.token)
-            changed |= before is None or (before.status, before.request_counts) != (
-                remote.status,
-                remote.request_counts,
-            )
-            self._states[batch.token] = remote
-            if remote.status in ENDED:
-                await self._receive(batch, remote)
-        shortest_s = self._job.settings.poll_s
-        self._wait_s = shortest_s if changed else min(SLOWER * self._wait_s, LONGEST_POLLS * shortest_s)
-
-    async def _receive(self, batch: Batch, remote: RemoteBatch) -> None:
-        received = await self._receiver.receive(batch, remote, lambda item, outcome: self._settle(batch, item, outcome))
+    async def _consider(self, visit: Visit) -> None:
+        """Draw the consequences of a look at a batch."""
+        batch, remote, received = visit.batch, visit.remote, visit.received
+        needed = batch.token in self._needed_batches
+        if visit.error and needed:
+            raise visit.error
+        if visit.error:
+            log.warning("%s: %s, which this run does not need: %s", self._job.stage, batch.name, visit.error)
+            self._left_out.add(batch.token)
+            self._worker.leave(batch)
+        if not (remote and received):
+            return
         log.info("%s: %s %s: %s", self._job.stage, batch.name, remote.status, received.text())
-        self._close(batch)
-        self._budget.state()
+        if batch.section != self._job.section or not needed:
+            return  # what the server or a person did with it is no matter of this run
         if remote.status == "failed":
             await self._refused(batch, remote)
         elif remote.status == "cancelled":
@@ -380,22 +341,25 @@ class Batching:
             )
         self._error = self._error or received.error
 
-    def _settle(self, batch: Batch, item: Item, outcome: Outcome) -> None:
+    def _settle(self, item: Item, outcome: Outcome) -> None:
         """Count the outcome of a request; plan it for the next batch where that may help."""
-        self._unsettled[batch.token].discard(item.key)
-        self._spending.end(item.key, outcome if isinstance(outcome, Answer) else None)
-        if prefix(item.key) not in self._missing:
+        key = self._store.renamed_key(item.request) or item.key  # the run's own, where the endpoint got another name
+        if prefix(key) not in self._missing:
             return
         if isinstance(outcome, Answer):
+            self._spending.add(outcome)
             self._counts.bought += 1
             self._counts.tokens += tokens(outcome.usage).completion
             self._counts.cost += self._spending.cost(outcome)
             if self._spending.lacks_usage(outcome):
                 self._error = self._error or TeacherError(f"{self._job.stage}: {NO_USAGE}")
         elif isinstance(outcome, RetryableFailure) and item.attempt < self._job.run.max_attempts:
-            self._again.append(replace(item, attempt=item.attempt + 1))
+            if key == item.key:
+                self._seen.add(prefix(key))
+                self._again[key] = replace(item, attempt=item.attempt + 1)
         else:
-            self._failed[item.key] = outcome
+            self._seen.add(prefix(key))
+            self._failed[key] = outcome
             self._counts.failed += 1
 
     async def _refused(self, batch: Batch, remote: RemoteBatch) -> None:
@@ -404,7 +368,8 @@ class Batching:
         found = classify_error(400, message)
         queue_full = QUEUE_FULL in message.codes
         if (queue_full or found.scope is Scope.TRANSIENT) and self._again:
-            self._max_requests = max(1, batch.requests // 2) if queue_full and not self._open else self._max_requests
+            if queue_full and not self._worker.held:
+                self._max_requests = max(1, batch.requests // 2)
             return await asyncio.sleep(self._job.settings.poll_s)
         advice = "Run the stage again when that is fixed"
         if queue_full:
@@ -414,20 +379,11 @@ class Batching:
             f"{self._job.stage}: {batch.name}: the server refuses the batch of {batch.size}: {text}. {advice}; {KEPT}"
         )
 
-    def _close(self, batch: Batch) -> None:
-        """Forget a batch: all its requests have an outcome, or it was never submitted."""
-        self._journal.close(batch)
-        del self._open[batch.token]
-        self._states.pop(batch.token, None)
-        for key in self._unsettled.pop(batch.token):  # another process stored it meanwhile
-            self._spending.end(key, None)
-        self._store.release(batch.claim_key)
-
     # ---- the end ----
 
     def _left(self) -> str:
         """What is left, and what a person can do about it."""
-        batches = list(self._open.values())
+        batches = list(self._worker.held.values())
         if not batches:
             counts = self._counts
             return f"{counts.total - counts.done} answers are missing. Run the stage again to resume."
