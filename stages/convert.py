@@ -46,7 +46,7 @@ log = logging.getLogger("distillery.convert")
 
 Sample = dict[str, Any]
 Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text", "control_token"]
-BATCH = 100  # conversations that are tokenized at once
+BATCH = 16  # conversations that are tokenized at once; a worker takes 16 of these
 LIST = Form(begin=b"[\n    ", between=b",\n    ", end=b"\n]")  # as json.dumps writes a list with indent 4
 CUTOFFS = tuple(2**power for power in range(7, 16))  # usual values of cutoff_len: 128 to 32768 tokens
 
