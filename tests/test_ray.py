@@ -71,6 +71,10 @@ class Nodes:
         self._cluster.remove_node(node, allow_graceful=False)
         self._cluster.wait_for_nodes()
 
+    def files(self) -> list[Path]:
+        """All files that Ray wrote for this cluster: logs, settings, code."""
+        return [path for path in Path(self._cluster.head_node.get_session_dir_path()).rglob("*") if path.is_file()]
+
     def close(self) -> None:
         self._cluster.shutdown()
 
@@ -153,6 +157,11 @@ def filtering(folder: Path, rows: Path, params: Path) -> list[object]:
     return ["--distilled", rows, *options(folder, *names), "--params", params]
 
 
+def size(folder: Path) -> int:
+    """The bytes of all files there, the unfinished ones too."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def written(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -226,7 +235,7 @@ def test_a_node_that_is_killed_in_the_middle_costs_no_row(
     rows = answers(6000)
     run("filter", *filtering(tmp_path / "local", rows, local(project_params)))
     stage = start("filter", *filtering(tmp_path / "ray", rows, project_params(nodes.engine())))
-    wait_until(lambda: sum(path.stat().st_size for path in (tmp_path / "ray").glob("*.tmp")) > 10**5, 120)
+    wait_until(lambda: size(tmp_path / "ray") > 10**5, 120)
     nodes.kill_the_second()
     ends(stage)
     assert written(tmp_path / "ray") == written(tmp_path / "local")
@@ -293,6 +302,8 @@ def test_an_actor_s_node_that_is_killed_costs_what_it_had_in_flight(
     assert len(server.asked) == 105
     assert runner.stored() == 100
     assert server.keys == {f"Bearer {KEY}"}
+    assert nodes.files(), "Ray's own files of this cluster"
+    assert not [path for path in nodes.files() if KEY.encode() in path.read_bytes()]
     same_as_local(runner)
 
 

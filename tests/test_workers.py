@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,15 @@ from click.testing import CliRunner
 from stages.filter import main as filter_stage
 from stages.lib import workers
 from stages.lib.answers import rule_verdict
+from stages.lib.chat_template import align
 from stages.lib.cluster import WorkerError
-from stages.lib.params import LocalEngine
+from stages.lib.hygiene.contamination import index_questions
+from stages.lib.params import LocalEngine, NearDuplicateParams, load_params
 from stages.lib.rows import write_rows
 from stages.lib.rows.distilled import Distilled
+from stages.lib.rows.question import Question
+from stages.lib.students import student_tokenizer, token_lengths
+from stages.lib.wording.examining import Examining
 from stages.lib.workers import CHUNK, CHUNKS_AHEAD, cores, map_rows
 from tests.workspace import ROOT
 
@@ -83,6 +89,31 @@ def row(place: int, case: dict[str, str]) -> dict[str, object]:
     known = {"id": f"q{place}", "question": case["question"], "answer": str(case["answer"]), "solution": None}
     said = {"sample": 0, "reasoning": "", "response": case["response"], "finish_reason": "stop", "model": "m"}
     return {**known, **said, "source": "s", "usage": {}}
+
+
+def test_questions_are_examined_the_same_in_several_processes() -> None:
+    near = NearDuplicateParams(ngram=3, threshold=0.7, permutations=64, seed=3)
+    questions = [Question.model_validate({"id": f"q{n}", **case, "answer": "1"}) for n, case in enumerate(CASES)]
+    examining = Examining([index_questions("gsm8k", [CASES[0]["question"]], 8)], near)
+    alone, several = (list(map_rows(examining, questions, local(count))) for count in (1, 2))
+    assert [each.hits for each in several] == [each.hits for each in alone]
+    one, two = ([bytes(each.sketch) for each in found if each.sketch is not None] for found in (alone, several))
+    assert one == two
+    assert len(one) == len(questions)
+    assert any(each.hits for each in several)
+
+
+@pytest.mark.heavy
+def test_tokens_are_counted_the_same_in_several_processes() -> None:
+    """The tokenizer goes to the workers with its chat template."""
+    params = load_params(ROOT / "params.yaml")
+    tokenizer = student_tokenizer(params.train.student)
+    align(tokenizer, params.convert.markers, "in_user_turn", with_system=True)
+    rows = [
+        [[{"role": "system", "content": "Think."}, {"role": "user", "content": case["question"]}]] for case in CASES
+    ]
+    alone, several = (list(map_rows(partial(token_lengths, tokenizer), rows, local(count))) for count in (1, 2))
+    assert several == alone
 
 
 def test_rows_are_taken_as_they_are_needed_and_few_stay_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
