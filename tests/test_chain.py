@@ -125,7 +125,7 @@ def test_a_dataset_of_others_is_untouched_by_the_prompt_and_touches_nothing_itse
             "arms.s1k": arm,
         }
     )
-    of_s1k = {"traces@s1k", "convert@s1k", "train@s1k", "evaluate@s1k"}
+    of_s1k = {"traces@s1k", "convert@s1k", "score@s1k", "train@s1k", "evaluate@s1k"}
     assert workspace.repro() == of_s1k | {"prefer", "compare", "report"}
     (workspace.folder / "stages" / "prompts" / "short.txt").write_text("{question} Be short.\n")
     workspace.change({"distill.prompt": "short"})
