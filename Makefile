@@ -228,7 +228,7 @@ bench-ray: setup ray-env ## run.engine's kinds on this machine: start-up, where 
 format: setup ## format the code
 	ruff check --fix . && ruff format .
 clean: setup ## remove what the pipeline made; the store of received answers and people's reviews stay
-	find data -maxdepth 1 \( -name '*.jsonl' -o -name '.*.jsonl.*.tmp' \) ! -name reviews.jsonl -exec rm -rf {} + && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
+	find data -path data/store -prune -o -name '.*.tmp' -exec rm -rf {} + && find data -maxdepth 1 -name '*.jsonl' ! -name reviews.jsonl -exec rm -rf {} + && rm -rf .cache/evaluation data/logprobs.parquet data/scores/*.parquet data/eval_data data/eval/*.jsonl data/train/*.jsonl data/sharegpt/* models/* report metrics/runs
 
 .venv/ready: $(REQUIREMENTS) $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -205,7 +205,20 @@ def test_reading_holds_a_few_bytes_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ['\x00\x1f\x7f\u2028"\\/', "思 𝄞", 1e-7, 1.5e300, 5e-324, -0.0, 0.1, 2**63, -(2**63), [], {"a": [None, True]}],
+    [
+        '\x00\x1f\x7f\u2028"\\/',
+        "思 𝄞",
+        1e-7,
+        1.5e300,
+        5e-324,
+        -0.0,
+        0.1,
+        2**63,
+        -(2**63),
+        2**127,
+        [],
+        {"a": [None, True]},
+    ],
 )
 def test_a_line_is_the_bytes_of_pydantic_s_json(value: object) -> None:
     row = Distilled.model_validate_json(GOOD).model_copy(update={"usage": {"value": value}})

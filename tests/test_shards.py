@@ -109,7 +109,7 @@ def test_a_part_that_was_cut_within_a_row_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("part", "lines", "says"), [(1, 7, "7 rows, where 10"), (1, 0, "0 rows, where 10"), (2, 0, "")]
+    ("part", "lines", "says"), [(1, 7, "7 rows, and .*part-00000.* has 10"), (1, 0, "0 rows, and "), (2, 0, "")]
 )
 def test_a_part_that_was_cut_between_two_rows_is_refused(tmp_path: Path, part: int, lines: int, says: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -125,7 +125,7 @@ def test_a_first_part_that_was_cut_between_two_rows_is_refused(tmp_path: Path) -
     write_rows(path, questions(25), 10)
     file = parts_of(path, ADVICE)[0]
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:8]))
-    with pytest.raises(DataError, match=r"part-00001-of-00003.jsonl: 10 rows, where 8 were written"):
+    with pytest.raises(DataError, match=r"part-00001-of-00003.jsonl: 10 rows, and .*part-00000-of-00003.jsonl has 8"):
         read(path)
 
 
@@ -206,8 +206,46 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: 
     assert names_of(tmp_path) == ["rows.jsonl"]
 
 
-def test_a_name_without_a_suffix_has_parts_too(tmp_path: Path) -> None:
-    path = tmp_path / "rows"
+@pytest.mark.parametrize("before", [25, 5])
+def test_ctrl_c_while_the_old_rows_are_replaced_leaves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, questions(before), 10)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", interrupted)
+        write_rows(path, questions(15), 10)
+    assert read(path) == questions(before)
+    assert names_of(tmp_path) == ["rows.jsonl"]
+
+
+def test_rows_that_are_replaced_while_they_are_read_are_never_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, questions(25), 10)
+    reading = read_rows(path, Question, ADVICE)
+    found = [next(reading) for _ in range(3)]
+    write_rows(path, [row.model_copy(update={"question": "new"}) for row in questions(25)], 10)
+    with pytest.raises(DataError, match="it was replaced while"):
+        found.extend(reading)
+    assert found == questions(10)
+
+
+def test_what_a_file_manager_leaves_among_the_parts_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, questions(25), 10)
+    (path / ".DS_Store").write_bytes(b"\0")
+    assert read(path) == questions(25)
+    write_rows(path, questions(15), 10)
+    assert read(path) == questions(15)
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.2026-11-28", "rows.jsonl~"])
+def test_a_name_with_any_suffix_has_parts_too(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     for count in (25, 15):
         write_rows(path, questions(count), 10)
         assert read(path) == questions(count)

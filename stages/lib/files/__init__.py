@@ -7,6 +7,7 @@ with writing_parts(Path("data/x.jsonl"), 100_000) as parts:   # a data file: one
 """
 
 import os
+import platform
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ def is_device(path: Path) -> bool:
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside ``path`` under which this process writes it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """The name beside ``path`` under which this process of this host writes it."""
+    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
 
 
 def sync(file: BinaryIO) -> None:

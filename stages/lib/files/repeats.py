@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IN_MEMORY = 2**19  # hashes
+MOST_PASSES = 32  # above 17 million hashes, each takes a 32nd of them into memory
 BLOCK = 2**16  # hashes that are read at once
 SMALL = 2**13  # so many are sorted in less time than numpy takes to import
 
@@ -52,10 +53,10 @@ class Repeats:
         self._latest = array("q")
 
     def _found_in_file(self, file: BinaryIO) -> Iterator[set[int]]:
-        """The file is read once for each IN_MEMORY of its hashes; those of one remainder are compared at once."""
+        """The file is read at most MOST_PASSES times; each time the hashes of one remainder are compared."""
         import numpy as np
 
-        passes = -(-self._in_file // IN_MEMORY)
+        passes = min(-(-self._in_file // IN_MEMORY), MOST_PASSES)
         for remainder in range(passes):
             file.seek(0)
             alike = []

@@ -12,10 +12,12 @@
 The layout depends on the number of rows and on ``shard_rows`` alone. After each SAME_SIZE parts the next ones are twice
 as long, so a thousand million rows are some thousand parts. A folder holds its parts and nothing else, because trainers
 read all files of it; each name says how many parts there are, and each part but the last is full. So a lost part is
-seen before the first row is read, and a part that was cut short when it has been read.
+seen before the first row is read, and of three parts or more one that was cut short, but for the last, when the next
+one has been read. DVC's hash, which covers all of them, sees every cut.
 """
 
 import codecs
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from typing import BinaryIO
 from stages.lib.files import DataError, is_device, named_errors, sync, temporary_name, writing
 
 SAME_SIZE = 200  # parts, after which parts are twice as long
-PART = re.compile(r"part-\d{5}-of-(\d{5})(\.\w+)?")
+PART = re.compile(r"part-\d{5}-of-(\d{5})(\..+)?")
 PARTS = "parts"  # the folder in the temporary one
 
 
@@ -69,20 +71,42 @@ def parts_of(path: Path, advice: str) -> list[Path]:
 def numbered_lines(path: Path, advice: str) -> Iterator[tuple[str, bytes]]:
     """Each line of a JSONL data file with its place, FILE:LINE. DataError as of ``parts_of`` and ``check_part``."""
     files, first = parts_of(path, advice), 0
-    for part, file in enumerate(files):
-        number = 0
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"{file}:{number}", line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        first = first or number
-        check_part(files, part, number, first, advice)
+    with _opening(path, advice) as opened:
+        for part, file in enumerate(files):
+            number = 0
+            with opened(file) as lines:
+                for number, line in enumerate(lines, start=1):
+                    yield f"{file}:{number}", line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            first = first or number
+            check_part(files, part, number, first, advice)
+
+
+@contextmanager
+def _opening(path: Path, advice: str) -> Iterator[Callable[[Path], BinaryIO]]:
+    """A function that opens a part in the folder that has the name now: one that takes its place is not read."""
+    if not path.is_dir():
+        yield lambda file: file.open("rb")
+        return
+    folder = os.open(path, os.O_RDONLY)
+
+    def opened(file: Path) -> BinaryIO:
+        try:
+            return os.fdopen(os.open(file.name, os.O_RDONLY, dir_fd=folder), "rb")
+        except FileNotFoundError as error:
+            raise DataError(f"{file}: it was replaced while {path} was read. {advice}") from error
+
+    try:
+        yield opened
+    finally:
+        os.close(folder)
 
 
 def check_part(files: Sequence[Path], part: int, rows: int, first: int, advice: str) -> None:
     """DataError where a part has not the rows that it was written with, as ``first``, the rows of part 0, tells."""
     full = part_rows(part, first)
     if len(files) > 1 and not (0 < rows <= full if part == len(files) - 1 else 0 < rows == full):
-        raise DataError(f"{files[part]}: {rows} rows, where {full or 'some'} were written. {advice}")
+        of_first = f"{files[0]} has {first}" if part else "it is the first of several"
+        raise DataError(f"{files[part]}: {rows} rows, and {of_first}: one of them was cut short. {advice}")
 
 
 def lines_of_first_part(path: Path, advice: str) -> int | None:
@@ -163,7 +187,7 @@ class Parts:
 
 
 def _holds_parts_alone(folder: Path) -> bool:
-    names = [each.name for each in folder.iterdir()]
+    names = [each.name for each in folder.iterdir() if not each.name.startswith(".")]  # .DS_Store
     return bool(names) and all(map(PART.fullmatch, names))
 
 
@@ -180,6 +204,12 @@ def _replace(folder: Path, path: Path) -> None:
     """Give ``path`` to the only part, or to the folder of several; what had the name is left in ``folder``."""
     parts = list((folder / PARTS).iterdir())
     new = parts[0] if len(parts) == 1 else folder / PARTS
-    if lexists(path) and (path.is_dir() or new.is_dir()):  # a rename can only replace a file by a file
-        path.rename(folder / "old")
-    new.replace(path)
+    old = folder / "old"
+    try:
+        if lexists(path) and (path.is_dir() or new.is_dir()):  # a rename can only replace a file by a file
+            path.rename(old)
+        new.replace(path)
+    except BaseException:  # Ctrl-C between the two, too
+        if lexists(old) and not lexists(path):
+            old.rename(path)
+        raise

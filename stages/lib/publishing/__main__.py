@@ -102,7 +102,7 @@ def staged(
         raise PublishingError(f"{source.relative_to(run.folder)}: no such folder. Run 'make repro' or 'make pull'.")
     try:
         for path in sorted(source.rglob("*")):
-            if path.is_file():
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts):
                 link = folder / path.relative_to(source)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path.resolve())  # weights are gigabytes

@@ -37,7 +37,10 @@ class Row(BaseModel):
 
     def line(self) -> bytes:
         """Its line in a file: the bytes of ``model_dump_json``, in half the time."""
-        return orjson.dumps(self.model_dump(), option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            return orjson.dumps(self.model_dump(), option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:  # an integer of more than 64 bits, in what others wrote
+            return self.model_dump_json().encode() + b"\n"
 
 
 R = TypeVar("R", bound=Row)
