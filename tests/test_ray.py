@@ -400,6 +400,21 @@ def test_an_address_without_a_cluster_is_one_line(
     assert not list((tmp_path / "out").rglob("*"))
 
 
+def test_the_doctor_tells_an_address_with_a_cluster_from_one_without(nodes: Nodes, project_params: Params) -> None:
+    lines = {}
+    for address in (nodes.address, f"{HERE}:9"):
+        params = project_params({"run.engine": {"kind": "ray", "address": address, "workers": None}})
+        command = [sys.executable, "-m", "stages.lib.doctor", "--params", str(params)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True
+        )
+        (lines[address],) = (line.split(maxsplit=2) for line in done.stdout.splitlines() if " cluster " in line[:20])
+    assert lines[nodes.address] == ["ok", "cluster", f"{nodes.address}: listens"]
+    state, _, found = lines[f"{HERE}:9"]
+    assert state == "fail"
+    assert found == f"run.engine.address: {HERE}:9: no Ray cluster there (Connection refused)"
+
+
 def environment_without(package: str, folder: Path) -> Path:
     """A Python environment with all packages but one; its folder of packages."""
     venv.create(folder, symlinks=True)
