@@ -22,7 +22,7 @@ import click
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from benchmarks.measuring import machine, measured, table
+from benchmarks.measuring import machine, measured, rows_in, table
 from benchmarks.mock_teacher import mock_teacher
 from benchmarks.page import answers
 from benchmarks.teacher import write_params, write_questions
@@ -137,7 +137,7 @@ def distilled(engine: dict[str, Any], count: int) -> tuple[float, float, float]:
             options = [word for key, each in files.items() for word in (f"--{key}", str(folder / each))]
             environment = {"API_KEY": "benchmark", "DVC_ROOT": str(folder)}
             used = measured([sys.executable, "-m", "stages.distill", *options], folder / "log", environment)
-        answered = len((folder / "out.jsonl").read_text().splitlines())
+        answered = rows_in(folder / "out.jsonl")
         if answered != count:
             raise click.ClickException(f"{answered} of {count} answers came")
         return teacher.seen["asking_s"], used.wall_s, used.cpu_s

@@ -5,6 +5,7 @@ print(table(["way", "CPU"], [["ours", "1.9 ms"]]))
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from time import monotonic
 
 import click
+
+from stages.lib.files.shards import numbered_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +41,19 @@ def measured(command: Sequence[str], log: Path, environment: dict[str, str] | No
         lines = log.read_text().splitlines() or ["no output"]
         raise click.ClickException(f"{log}: exit code {process.returncode}: {lines[-1]}")
     return Used(monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def rows_in(path: Path) -> int:
+    """The number of rows of a JSONL data file, one file or a folder of parts."""
+    return sum(1 for _ in numbered_lines(path, "Run the benchmark again."))
+
+
+def remove_rows(path: Path) -> None:
+    """Remove a data file, one file or a folder of parts, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

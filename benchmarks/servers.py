@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from ruamel.yaml import YAML
 
-from benchmarks.measuring import machine, measured, table
+from benchmarks.measuring import machine, measured, rows_in, table
 from benchmarks.mock_teacher import mock_teacher
 from benchmarks.teacher import OURS, BenchmarkRun, write_questions
 
@@ -54,7 +54,7 @@ def ask(folder: Path, servers: int, requests: int, concurrency: int, median_s: f
         command = run.command(OURS, "http://teacher.invalid/v1", servers * concurrency)
         name_servers(folder / "params.yaml", [teacher.base_url for teacher in teachers], concurrency)
         measured(command, folder / "output.log", {"API_KEY": "benchmark", "DVC_ROOT": str(folder)})
-    answered = len((folder / "out.jsonl").read_text().splitlines())
+    answered = rows_in(folder / "out.jsonl")
     asking_s = max(teacher.seen["asking_s"] for teacher in teachers)
     return answered, asking_s, [int(teacher.seen["answered"]) for teacher in teachers]
 

@@ -25,7 +25,7 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
-from benchmarks.measuring import ROOT, Used, machine, measured, table
+from benchmarks.measuring import ROOT, Used, machine, measured, remove_rows, rows_in, table
 from benchmarks.mock_teacher import answers_per_s, latencies, mock_teacher
 
 SEED = 2  # its slowest answers come early: after a late one, the workers would be idle for a long time
@@ -95,13 +95,13 @@ class BenchmarkRun:
         concurrency = THREADS if way == "article" else load.concurrency
         print(f"{load.name}, {concurrency} at once: {way}, {asked} questions", file=sys.stderr)
         write_questions(self.folder / "questions.jsonl", asked)
-        for left in ("out.jsonl", "store.jsonl"):
-            (self.folder / left).unlink(missing_ok=True)
+        (self.folder / "store.jsonl").unlink(missing_ok=True)
+        remove_rows(self.folder / "out.jsonl")
         with mock_teacher(load.median_s, load.sigma, SEED) as teacher:
             command = self.command(way, teacher.base_url, concurrency)
             environment = {"API_KEY": "benchmark", "DVC_ROOT": str(self.folder)}
             used = measured(command, self.folder / "output.log", environment)
-        answered = len((self.folder / "out.jsonl").read_text().splitlines())
+        answered = rows_in(self.folder / "out.jsonl")
         return Row(load, way, asked, concurrency, answered, teacher.seen, used)
 
     def command(self, way: str, base_url: str, concurrency: int) -> list[str]:

@@ -46,7 +46,7 @@ log = logging.getLogger("distillery.convert")
 
 Sample = dict[str, Any]
 Reason = Literal["turns_do_not_alternate", "marker_in_text", "empty_text", "control_token"]
-BATCH = 16  # conversations that are tokenized at once; a worker takes 16 of these
+BATCH = 16  # conversations that are tokenized at once, in a worker
 LIST = Form(begin=b"[\n    ", between=b",\n    ", end=b"\n]")  # as json.dumps writes a list with indent 4
 CUTOFFS = tuple(2**power for power in range(7, 16))  # usual values of cutoff_len: 128 to 32768 tokens
 
@@ -224,7 +224,7 @@ def kept_of(rows: Iterable[Converted], dropped: RowWriter) -> Iterator[Sample]:
 def lengths_of(tokenizer: Any, conversations: Iterator[list[dict[str, str]]], engine: Engine | None) -> Iterator[int]:
     """The tokens of each conversation, including the chat template's."""
     batches = iter(lambda: list(islice(conversations, BATCH)), [])
-    for lengths in map_rows(partial(token_lengths, tokenizer), batches, engine):
+    for lengths in map_rows(partial(token_lengths, tokenizer), batches, engine, chunk=1):
         yield from lengths
 
 

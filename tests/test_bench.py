@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from benchmarks.measuring import measured, table
+from benchmarks.measuring import measured, remove_rows, rows_in, table
 from benchmarks.mock_teacher import latencies, mock_teacher
 from benchmarks.teacher import OURS, WAYS, BenchmarkRun, Load, ideal_wall_s
+from stages.lib.files.shards import writing_parts
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,19 @@ def test_each_way_is_answered_whatever_it_asks(way: str, tmp_path: Path) -> None
 def test_a_command_that_fails_ends_the_benchmark_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="exit code 3: the reason"):
         measured(["sh", "-c", "echo begun; echo the reason >&2; exit 3"], tmp_path / "log")
+
+
+@pytest.mark.parametrize("shard_rows", [None, 2])
+def test_rows_are_counted_and_removed_in_one_file_and_in_parts(shard_rows: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with writing_parts(path, shard_rows) as parts:
+        for number in range(5):
+            parts.add(b'{"id": "%d"}\n' % number)
+    assert path.is_dir() == bool(shard_rows)
+    assert rows_in(path) == 5
+    remove_rows(path)
+    assert not path.exists()
+    remove_rows(path)
 
 
 def test_a_table_is_markdown_with_even_columns() -> None:

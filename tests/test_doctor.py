@@ -224,6 +224,14 @@ def test_params_that_do_not_fit_the_schema_name_the_key(machine: Machine) -> Non
 
 
 @pytest.mark.heavy
+def test_an_engine_without_ray_fails(machine: Machine) -> None:
+    machine.package("ray", "2.60.0", "raise ModuleNotFoundError('No module named ray')")
+    said = machine.doctor({"run.engine": {"kind": "ray", "address": "127.0.0.2:9", "workers": None}})
+    found = "run.engine: kind ray needs the package ray, which is not in this environment"
+    assert said.rows["cluster"] == Row("fail", found, "Run 'make ray-env', or set kind: local.")
+
+
+@pytest.mark.heavy
 def test_a_student_in_a_folder_that_is_absent_fails(machine: Machine) -> None:
     folder = machine.folder / "student"
     said = machine.doctor({"train.student.kind": "path", "train.student.name": str(folder)})

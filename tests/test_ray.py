@@ -22,6 +22,7 @@ from aiohttp import web
 
 from stages.lib.rows import write_rows
 from stages.lib.rows.distilled import Distilled
+from stages.lib.store.unread import unread_path
 from tests.distill_runner import KEY, DistillRunner, Serve, completion, question, wait_until
 from tests.test_workers import CASES, row
 from tests.workspace import ROOT
@@ -49,6 +50,8 @@ stage, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = stage
 runpy.run_module(stage, run_name="__main__")
 """
+# an actor is asked for its report again and again, so that a report is on its way whenever the run ends
+REPORTING = "from stages.lib.teacher import actors; actors.REPORT_EVERY_S = 0.001"
 
 
 class Nodes:
@@ -123,8 +126,10 @@ def nodes(started: Nodes) -> Iterator[Nodes]:
         started.second = started.add()
 
 
-def start(stage: str, *arguments: object, python: Path | str = sys.executable) -> subprocess.Popen[str]:
-    command = [python, "-c", AT_ONCE, f"stages.{stage}", *map(str, arguments)]
+def start(
+    stage: str, *arguments: object, python: Path | str = sys.executable, before: str = ""
+) -> subprocess.Popen[str]:
+    command = [python, "-c", before + AT_ONCE, f"stages.{stage}", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     out = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=out, stderr=subprocess.PIPE)
@@ -247,8 +252,8 @@ async def later(request: web.Request, content: str, attempt: int) -> web.StreamR
     return completion(content=f"It is {len(content)}.")
 
 
-def start_distill(runner: DistillRunner, out: str) -> subprocess.Popen[str]:
-    return start("distill", *runner.arguments(out))
+def start_distill(runner: DistillRunner, out: str, before: str = "") -> subprocess.Popen[str]:
+    return start("distill", *runner.arguments(out), before=before)
 
 
 def test_distill_on_two_nodes_makes_the_rows_of_a_local_run_and_asks_each_question_once(
@@ -331,6 +336,51 @@ def test_a_stage_that_is_stopped_keeps_what_its_actors_receive_and_the_bodies_wi
     assert "Question 3?" in line
 
 
+def test_bodies_without_an_answer_that_are_on_their_way_when_the_run_ends_are_kept(
+    nodes: Nodes, runner: DistillRunner, serve: Serve
+) -> None:
+    sent = []
+
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        """No answer to the last question; the bodies take longer to their store than the failure to the run."""
+        if "Question 5?" not in content:
+            return completion(content="It is 5.")
+        await asyncio.sleep(1)
+        sent.append(content)
+        return web.json_response({"choices": [], "padding": "x" * 2**21})
+
+    runner.use(serve(route))
+    runner.set(concurrency=6, max_failed_share=0.5)
+    runner.ask(*(question(number, f"Question {number}?") for number in range(6)))
+    runner.settings |= nodes.engine()
+    said = ends(start_distill(runner, "ray", REPORTING))
+    assert "5 of 6 answered" in said
+    assert sent
+    lines = unread_path(runner.store).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(sent)
+
+
+@pytest.mark.parametrize("count", [5, 300])
+def test_a_body_that_cannot_be_kept_ends_the_run_at_once_and_at_its_end(
+    count: int, nodes: Nodes, runner: DistillRunner, serve: Serve
+) -> None:
+    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+        if "Question 3?" in content and attempt == 1:
+            return web.json_response({"choices": []})
+        return await later(request, content, attempt)
+
+    server = serve(route)
+    runner.use(server)
+    runner.set(concurrency=6)
+    runner.ask(*(question(number, f"Question {number}?") for number in range(count)))
+    unread_path(runner.store).mkdir(parents=True)
+    runner.settings |= nodes.engine()
+    said = ends(start_distill(runner, "ray"), 1)
+    unread = unread_path(runner.store)
+    assert said.splitlines()[-1] == f"Error: {unread}: Is a directory. Free disk space, then run the stage again."
+    assert runner.stored() == len(server.asked) - 1 < 250
+
+
 def test_an_address_without_a_cluster_is_one_line(
     answers: Callable[[int], Path], tmp_path: Path, project_params: Params
 ) -> None:
@@ -348,6 +398,21 @@ def test_an_address_without_a_cluster_is_one_line(
         server.shutdown()
         server.server_close()
     assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_the_doctor_tells_an_address_with_a_cluster_from_one_without(nodes: Nodes, project_params: Params) -> None:
+    lines = {}
+    for address in (nodes.address, f"{HERE}:9"):
+        params = project_params({"run.engine": {"kind": "ray", "address": address, "workers": None}})
+        command = [sys.executable, "-m", "stages.lib.doctor", "--params", str(params)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True
+        )
+        (lines[address],) = (line.split(maxsplit=2) for line in done.stdout.splitlines() if " cluster " in line[:20])
+    assert lines[nodes.address] == ["ok", "cluster", f"{nodes.address}: listens"]
+    state, _, found = lines[f"{HERE}:9"]
+    assert state == "fail"
+    assert found == f"run.engine.address: {HERE}:9: no Ray cluster there (Connection refused)"
 
 
 def environment_without(package: str, folder: Path) -> Path:

@@ -15,7 +15,10 @@ import pytest
 from click.testing import Result
 
 from stages.collect import main
+from stages.lib.params import FileSource
 from stages.lib.params.presets import preset_named, preset_names
+from stages.lib.rows import DataError
+from stages.lib.sources.file import draw
 from stages.lib.tables.columns import fits, value_at
 from stages.lib.tables.gold import READERS
 from tests.test_collect import OUTPUTS, arguments, rows, texts
@@ -298,6 +301,20 @@ def test_a_path_into_a_column_and_a_column_of_that_very_name() -> None:
     assert value_at({"a": [{"b": 2}]}, "a.1.b") is None
     assert fits({"level": "5", "ok": True}, {"level": [4, 5], "ok": "true"})
     assert not fits({"level": None}, {"level": "5"})
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("later", [ROWS[:2], [row | {"q": None} for row in ROWS]])
+def test_a_table_that_shrinks_or_loses_a_question_while_it_is_read_is_one_line(
+    later: list[dict[str, Any]], seed: int | None, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "own.jsonl")
+    source = table(tmp_path / "own.jsonl", shuffle_seed=seed)["collect.source"]
+    drawn = draw(FileSource.model_validate(source), 3, 1, "collect.source")
+    assert (len(list(drawn.candidates)), len(list(drawn.heldout))) == (3, 1)
+    write_jsonl(tmp_path / "own.jsonl", later)
+    with pytest.raises(DataError, match=r"^collect: own: changed while it was read\. Run the stage again\.$"):
+        list(drawn.candidates)
 
 
 class TestHubs:

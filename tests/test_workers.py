@@ -125,10 +125,11 @@ def test_rows_are_taken_as_they_are_needed_and_few_stay_in_this_process(monkeypa
             taken = number
             yield number
 
-    found = map_rows(process, counted(), local(2))
-    assert {next(found) for _ in range(3)} - {os.getpid()}
-    assert taken <= CHUNK * (CHUNKS_AHEAD * 2 + 2)
-    found.close()  # type: ignore[attr-defined]
+    for chunk, size in ((None, CHUNK), (1, 1)):
+        found = map_rows(process, counted(), local(2), chunk)
+        assert {next(found) for _ in range(3)} - {os.getpid()}
+        assert taken <= size * (CHUNKS_AHEAD * 2 + 2) + 2
+        found.close()  # type: ignore[attr-defined]
     monkeypatch.setattr(workers, "ALONE_S", 60.0)
     assert set(map_rows(process, range(100), local(2))) == {os.getpid()}
 

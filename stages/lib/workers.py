@@ -30,13 +30,16 @@ CHUNK = 16  # rows that a worker takes at once
 CHUNKS_AHEAD = 4  # for each worker; memory does not grow with the number of rows
 
 
-def map_rows(function: Callable[[T], U], rows: Iterable[T], engine: Engine | None = None) -> Iterator[U]:
+def map_rows(
+    function: Callable[[T], U], rows: Iterable[T], engine: Engine | None = None, chunk: int | None = None
+) -> Iterator[U]:
     """Yield ``function(row)`` for each row, in their order.
 
     Function, rows and results must be picklable. Each worker unpickles the function once, so it may hold what it
     loaded. Without an engine, and with a local one that names no number, there is a worker for each core that this
-    process may use (``taskset``, Slurm and containers limit them). Rows of the first seconds are computed in this
-    process, and all of them where one local worker would. Raises what the function raises, and WorkerError where a
+    process may use (``taskset``, Slurm and containers limit them). A worker takes ``chunk`` rows at once: by
+    default CHUNK, and more on a cluster; 1 is for a row that is many itself. Rows of the first seconds are computed in
+    this process, and all of them where one local worker would. Raises what the function raises, and WorkerError where a
     worker was killed or the cluster cannot be used.
     """
     processes = (engine.workers if engine else None) or cores()
@@ -54,9 +57,9 @@ def map_rows(function: Callable[[T], U], rows: Iterable[T], engine: Engine | Non
     if isinstance(engine, RayEngine):
         from stages.lib.cluster.tasks import map_on_ray
 
-        yield from map_on_ray(function, rows, engine)
+        yield from map_on_ray(function, rows, engine, chunk)
     else:
-        yield from _in_workers(function, rows, processes)
+        yield from _in_workers(function, rows, processes, chunk or CHUNK)
 
 
 def cores() -> int:
@@ -64,13 +67,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_workers(function: Callable[[T], U], rows: Iterator[T], processes: int) -> Iterator[U]:
+def _in_workers(function: Callable[[T], U], rows: Iterator[T], processes: int, size: int) -> Iterator[U]:
     # spawn: a fork of a process with threads, as torch's, may hang
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(processes, context, _start, (function,))
     pending: deque[Future[list[U]]] = deque()
     try:
-        while chunk := list(islice(rows, CHUNK)):
+        while chunk := list(islice(rows, size)):
             pending.append(executor.submit(_apply, chunk))
             if len(pending) > CHUNKS_AHEAD * processes:
                 yield from pending.popleft().result()

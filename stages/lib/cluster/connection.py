@@ -46,14 +46,20 @@ class Cluster:
 @cache
 def connected(engine: RayEngine) -> Cluster:
     """Connect to the cluster and check its nodes; WorkerError where that fails, or where a node differs."""
-    ray = _ray()
-    _check_port(engine)
+    ray = reached(engine)
     _connect(ray, engine)
     with one_line(engine):
         expected = on_node.described(PACKAGES)
         nodes = checked_nodes(engine, expected)
         cpus = int(ray.cluster_resources().get("CPU", 0))
         return Cluster(nodes, cpus, nodes[ray.get_runtime_context().get_node_id()], expected)
+
+
+def reached(engine: RayEngine) -> Any:
+    """The package ray, where a cluster listens at the address (not looked at for ``auto``); else WorkerError."""
+    ray = _ray()
+    _check_port(engine)
+    return ray
 
 
 def checked_nodes(engine: RayEngine, expected: dict[str, str]) -> dict[str, str]:

@@ -20,25 +20,32 @@ U = TypeVar("U")
 
 log = logging.getLogger("distillery.workers")
 
-CHUNK = 64  # rows of a task; a task costs a millisecond or two
+CHUNK = 64  # rows of a task where the stage names no number; a task costs a millisecond or two
 AHEAD = 4
 RETRIES = 3  # of a task whose worker was killed
 PATIENCE_S = 30.0  # without a result, before a line says what is waited for
 
 
-def map_on_ray(function: Callable[[T], U], rows: Iterator[T], engine: RayEngine) -> Iterator[U]:
-    """Yield ``function(row)`` for each row, in their order; the first one connects. WorkerError as in connection.py."""
-    first = list(islice(rows, CHUNK))
+def map_on_ray(
+    function: Callable[[T], U], rows: Iterator[T], engine: RayEngine, chunk: int | None = None
+) -> Iterator[U]:
+    """Yield ``function(row)`` for each row, in their order; the first one connects. WorkerError as in connection.py.
+
+    A task has ``chunk`` rows, by default CHUNK.
+    """
+    first = list(islice(rows, 1))
     if first:
         cluster = connected(engine)
         with one_line(engine):
-            yield from _Tasks(function, chain(first, rows), cluster, engine).results()
+            yield from _Tasks(function, chain(first, rows), cluster, engine, chunk or CHUNK).results()
 
 
 class _Tasks:
     """The tasks of one function: those that run, and the results that wait for earlier ones."""
 
-    def __init__(self, function: Callable[[T], U], rows: Iterator[T], cluster: Cluster, engine: RayEngine) -> None:
+    def __init__(
+        self, function: Callable[[T], U], rows: Iterator[T], cluster: Cluster, engine: RayEngine, size: int
+    ) -> None:
         import ray
 
         if not cluster.cpus:
@@ -49,7 +56,7 @@ class _Tasks:
         self._ray = ray
         self._cluster = cluster
         self._workers = engine.workers or cluster.cpus
-        self._chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        self._chunks = iter(lambda: list(islice(rows, size)), [])
         self._task = ray.remote(on_node.apply).options(num_cpus=1, max_retries=RETRIES)
         self._name = uuid.uuid4().hex
         self._function = ray.put(function)

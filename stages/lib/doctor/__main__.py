@@ -6,7 +6,8 @@
 Out, on stdout: one line for each finding, ok, warn or fail; the latter two with their fix. The exit code is 1 if one is
 fail, else 0. Only what the profile needs is checked. Nothing is left on the disk: locks are tested on two empty files,
 which are removed again. Nothing is downloaded: the only requests are a HEAD, with a timeout of 3 s, to each hub that
-the profile downloads from, and one row to the server that ``score`` names, if its weights are here too.
+the profile downloads from, a greeting to the cluster of run.engine, and one row to the server that ``score`` names, if
+its weights are here too.
 """
 
 # only the standard library before the check of the environment; argparse, because click may not be installed
@@ -81,6 +82,7 @@ def check_profile(params: Params) -> Iterator[Finding]:
     yield from guarded("device", partial(accelerators.device, params))
     yield from guarded("trainer", partial(trainers.program, params))
     yield from guarded("files", partial(needs.files, params))
+    yield from guarded("cluster", partial(needs.cluster, params))
     yield from guarded("API key", partial(needs.keys, params))
     yield from guarded("downloads", partial(needs.downloads, params))
     yield from guarded("score", partial(parity.served_teacher, params))

@@ -1,6 +1,7 @@
 """Check what the profile names: files, keys, and downloads.
 
-The only network requests of the doctor are here: a HEAD to each hub that the profile still downloads from.
+The only network requests of the doctor are here: a HEAD to each hub that the profile still downloads from, and a
+greeting to the head of the Ray cluster that run.engine names.
 """
 
 import os
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from stages.lib.cluster.connection import reached
 from stages.lib.command import DistilleryError, project_root
 from stages.lib.doctor import Finding, fail, ok, warn
 from stages.lib.params import (
@@ -23,6 +25,7 @@ from stages.lib.params import (
     Params,
     Published,
     PublishedStudent,
+    RayEngine,
     Role,
     ServedTeacher,
     Student,
@@ -82,6 +85,19 @@ def deepspeed_settings(name: str) -> Path:
     checkout = os.environ.get("OPENMIND_SRC")
     elsewhere = Path(checkout) / name if checkout else None
     return elsewhere if elsewhere and elsewhere.is_file() else project_root() / name
+
+
+def cluster(params: Params) -> Iterator[Finding]:
+    """Check that ray is installed and that a cluster listens, where ``run.engine`` names one."""
+    engine = params.run.engine
+    if not isinstance(engine, RayEngine):
+        return
+    try:
+        reached(engine)
+        yield ok("cluster", f"{engine.address}: {'not checked' if engine.address == 'auto' else 'listens'}")
+    except DistilleryError as error:
+        found, _, fix = str(error).partition(". ")
+        yield fail("cluster", found, fix)
 
 
 def keys(params: Params) -> Iterator[Finding]:

@@ -197,14 +197,20 @@ class _Chosen:
         return self._shuffled()
 
     def _in_order(self, numbers: "Sequence[int] | NDArray[np.int64]") -> Iterator[Question]:
-        """The questions of rows whose numbers rise."""
+        """The questions of rows whose numbers rise; DataError where the table has no longer a question there."""
         taken = 0
         for number, (_, row) in enumerate(self._table() if len(numbers) else ()):
             if number == numbers[taken]:
-                yield _question(row, number, self._form)
+                try:
+                    question = _question(row, number, self._form)
+                except Unusable:
+                    break
+                yield question
                 taken += 1
                 if taken == len(numbers):
                     return
+        if taken < len(numbers):
+            raise DataError(f"collect: {self._form.name}: changed while it was read. Run the stage again.")
 
     def _shuffled(self) -> Iterator[Question]:
         """By way of a file without a name, which is read in the shuffled order."""

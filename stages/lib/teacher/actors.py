@@ -22,6 +22,7 @@ from stages.lib.cluster.connection import connected, last_words, one_line
 from stages.lib.params import RayEngine, Run
 from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import Answer
+from stages.lib.store.answer_file import StoreError
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import KeepUnread
 from stages.lib.teacher.failures import CallFailed, TeacherError
@@ -176,12 +177,15 @@ class ActorPool:
         self._stage = section.partition(".")[0]
         self._changed = asyncio.Event()
         self._error: WorkerError | None = None
+        self._not_kept: StoreError | None = None
         self._lost = 0
         self._reports: list[Report] = []
         nodes = self._nodes()
         number = most_actors(run.engine.workers or len(nodes), run, endpoints)
         self._shares = [Share(servers, section, model, own, stored) for servers, own in parts(endpoints, run, number)]
-        self._tasks = {asyncio.create_task(self._report_often())}
+        self._starts: set[asyncio.Task[None]] = set()
+        self._receiving: set[asyncio.Task[None]] = set()
+        self._clock = asyncio.create_task(self._report_often())
         self._members: list[_Member] = []
         for place in range(number):
             self._add(place, nodes[place % len(nodes)])
@@ -201,16 +205,15 @@ class ActorPool:
         """As ``Pool.ask``; a request that was with a lost actor is asked again. WorkerError where none can be kept."""
         from ray.exceptions import ObjectLostError, RayActorError
 
+        lost = RayActorError, ObjectLostError
         while True:
             member = await self._next()
             member.assigned += 1
             try:
-                with one_line(self._engine, but=(RayActorError, ObjectLostError)):
+                with one_line(self._engine, but=lost):
                     return self._result(await member.handle.ask.remote(key, request))
-            except RayActorError as error:
+            except lost as error:
                 self._replace(member, error)
-            except ObjectLostError:
-                continue
             finally:
                 member.assigned -= 1
                 self._changed.set()
@@ -227,19 +230,27 @@ class ActorPool:
                 member.handle.stop.remote()
 
     async def close(self) -> None:
-        """Receive the last reports, and end the actors."""
+        """Receive the last reports, and end the actors; StoreError where a body without an answer was not kept."""
         import ray
 
-        for task in list(self._tasks):
+        for task in (self._clock, *self._starts):
             task.cancel()
-        ready = [member for member in self._members if member.is_ready]
-        reports = asyncio.gather(*(self._receive(member, last=True) for member in ready))
+        members, self._members = self._members, []  # a lost one is not replaced any more
+        ready = [member for member in members if member.is_ready]
+        for member in ready:
+            _spawn(self._receive(member, last=True), self._receiving)
         try:
-            await asyncio.wait_for(reports, LAST_REPORT_S)
+            # the earlier reports, too: what is on its way is with no actor any more
+            await asyncio.wait_for(asyncio.gather(*self._receiving), LAST_REPORT_S)
         except TimeoutError:
+            pass
+        finally:
+            for member in members:
+                ray.kill(member.handle)
+        if len(self._reports) < len(ready):
             log.warning("%s: not all workers made their last report in %.0f s", self._stage, LAST_REPORT_S)
-        for member in self._members:
-            ray.kill(member.handle)
+        if self._not_kept:
+            raise self._not_kept
 
     def describe(self) -> str:
         """``worker 1 on 10.0.0.7: 15 in flight, 2 waiting up to 60 s; worker 2 on …``."""
@@ -264,8 +275,8 @@ class ActorPool:
         """The actor for a request: that with the fewest. Waits until one has room; Stopped where the run is ending."""
         while True:
             self._changed.clear()
-            if self._error:
-                raise self._error
+            if error := self._not_kept or self._error:
+                raise error
             if self._stopping.is_set():
                 raise Stopped
             free = [member for member in self._members if member.is_ready and member.assigned < member.most]
@@ -295,7 +306,7 @@ class ActorPool:
         actor = ray.remote(Asker).options(num_cpus=0, max_concurrency=most + 16, scheduling_strategy=strategy)
         member = _Member(actor.remote(), place, node, most)
         self._members.append(member)
-        self._spawn(self._start(member))
+        _spawn(self._start(member), self._starts)
 
     async def _start(self, member: _Member) -> None:
         from ray.exceptions import ActorUnschedulableError, RayActorError
@@ -347,7 +358,7 @@ class ActorPool:
             await asyncio.sleep(REPORT_EVERY_S)
             for member in self._members:
                 if member.is_ready:
-                    self._spawn(self._receive(member, last=False))
+                    _spawn(self._receive(member, last=False), self._receiving)
 
     async def _receive(self, member: _Member, last: bool) -> None:
         from ray.exceptions import RayError
@@ -357,18 +368,23 @@ class ActorPool:
         except RayError as error:
             self._replace(member, error)
             return
-        for key, request, reason, body in report.unread:
-            self._keep_unread(key, request, reason, body)
+        for unread in report.unread:
+            try:
+                self._keep_unread(*unread)
+            except StoreError as error:  # it ends the run; the others may still find room
+                self._not_kept = error
+                self._changed.set()
         for level, line in report.lines:
             log.log(level, "%s", line)
         member.described = report.described
         if last:
             self._reports.append(report)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def most_actors(wanted: int, run: Run, endpoints: Sequence[Endpoint]) -> int:

@@ -266,10 +266,12 @@ class _Asking:
         finally:
             clock.cancel()
             self._progress.close()
-            await self._pool.close()
-            self._result.seconds = time.monotonic() - started
-            self._result.latencies = self._pool.latencies
-            self._result.servers = self._pool.facts()
+            try:
+                await self._pool.close()
+            finally:
+                self._result.seconds = time.monotonic() - started
+                self._result.latencies = self._pool.latencies
+                self._result.servers = self._pool.facts()
         if self._interrupted:
             raise Interrupted(
                 f"{self._stage}: stopped; {counts.bought} answers were received and are kept, "
