@@ -95,6 +95,7 @@ class Progress:
             desc=self._stage,
             unit="answer",
             mininterval=BAR_EVERY_S,
+            disable=False,  # whatever TQDM_DISABLE says, which libraries set for their own bars
         )
 
     def _draw(self, bar: "tqdm[Any]") -> None:
