@@ -248,15 +248,18 @@ class AnswerStore(AnswerFile):
             lines = [orjson.dumps(record) + b"\n" for record in records]
             try:
                 return self._append_group(lines)
-            except LocksError as error:
+            except (LocksError, StoreError) as error:
                 raise StoreError(f"{error} {self._journal.rescue(lines)}") from error
+            except OSError as error:
+                reason = f"{self._journal.path}: {error.strerror}."
+                raise StoreError(f"{reason} {self._journal.rescue(lines)}") from error
 
     def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
+        """Append lines; for each the error, or None. After an error that is raised, they may be in the file or not."""
         with self._journal.locked():
             with self._reading:
                 if self._journal.is_replaced():
-                    rescued = self._journal.rescue(lines)
-                    raise StoreError(f"{self._journal.path}: the file was replaced while it was in use. {rescued}")
+                    raise StoreError(f"{self._journal.path}: the file was replaced while it was in use.")
                 self._journal.repair()
                 errors = self._journal.append(lines)
                 self.refresh()
