@@ -128,7 +128,9 @@ class AnswerStore(AnswerFile):
         further answers, so that they share one, too.
 
         Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
-        cancelled, at the latest when the store is closed.
+        cancelled, at the latest when the store is closed: until then, keep its claim. A process that ends without
+        closing the store (kill -9, a second Ctrl-C) loses what waits: the answers of the last ``within_s`` seconds
+        (0.05 in a run), and those that came while the group before was being written.
         """
         served_by = {"served_by": server} if server else {}
         record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}

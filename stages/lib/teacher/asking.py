@@ -414,12 +414,14 @@ class _Asking:
         server = endpoint.base_url if self._names_servers else None
         try:
             await self._store.put(key, request, body, server, within_s=COLLECT_S)
-            self._count(answer)
         except Exception as error:
             await self._fail(error)
-        finally:
-            self._unwritten.release()
+        else:
+            self._count(answer)
             self._end(key, answer)
+        finally:
+            # without put's word, the record may be written when the store is closed: the claim is kept until then
+            self._unwritten.release()
 
     def _end(self, key: str, answer: Answer | None) -> None:
         self._store.release(key)
