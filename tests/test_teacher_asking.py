@@ -1,4 +1,4 @@
-"""Single calls beside other processes and open batches: nothing is bought twice, and the event loop stands still never."""
+"""Single calls beside other processes and open batches: nothing is bought twice, and the event loop goes on."""
 
 import asyncio
 import os
