@@ -670,6 +670,23 @@ def test_answers_are_kept_where_the_disk_fails(tmp_path: Path, monkeypatch: pyte
     assert len(lines(path)) == 1
 
 
+def test_the_index_copies_a_record_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, real = 0, Index._merge_recent
+
+    def counted_merge(index: Index) -> None:
+        nonlocal copied
+        copied += len(index)
+        real(index)
+
+    monkeypatch.setattr("stages.lib.store.index.RECENT", 100)
+    monkeypatch.setattr(Index, "_merge_recent", counted_merge)
+    index, keys = Index(), [hashlib.sha256(str(number).encode()).digest() for number in range(50_000)]
+    for number, key in enumerate(keys):
+        index.add(key, number)
+    assert copied < 12 * len(keys), "it would be 250 times at each hundredth"
+    assert all(index.offsets(key) == [number] for number, key in enumerate(keys))
+
+
 @pytest.mark.heavy
 def test_a_hundred_thousand_keys_take_two_megabytes() -> None:
     Index().neighbours()  # loads numpy
