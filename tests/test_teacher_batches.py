@@ -362,6 +362,40 @@ def test_a_result_whose_file_is_not_named_yet_is_looked_at_again(batching: Disti
     assert sizes(server) == [10]
 
 
+@pytest.mark.parametrize("beside_calls", [False, True], ids=["batches", "single calls"])
+def test_a_completed_batch_that_stays_short_of_results_stays_open(
+    beside_calls: bool, batching: DistillRunner, server: BatchServer
+) -> None:
+    server.mangle = lambda lines: lines[:4]
+    said = batching.refused()
+    assert said.startswith("batch_0: completed, but its files lack 6 of 10 results. Received answers are stored.")
+    assert "'make batches FORGET=batch_0' has it bought again" in said
+    assert (batching.stored(), len(server.bodies)) == (4, 0)
+    assert [path.suffix for path in entries(batching)] == [".json", ".jsonl"]
+    (file_id,) = {batch["output_file_id"] for batch in server.batches.values()}
+    whole = {"response": {"status_code": 200, "body": answer_to("")}, "error": None}
+    answers = [{"custom_id": line["custom_id"]} | whole for line in server.submitted[0]]
+    server.files[file_id] = b"".join(json.dumps(line).encode() + b"\n" for line in answers)
+    if beside_calls:
+        batching.settings.pop("run.batch.teacher")
+    batching.run()
+    assert (sizes(server), server.bodies) == ([10], [])
+    assert batching.stored() == len(batching.distilled()) == 10
+    assert entries(batching) == []
+
+
+def test_a_completed_batch_whose_file_is_never_named_stays_open(batching: DistillRunner, server: BatchServer) -> None:
+    async def no_file(request: web.Request, respond: Respond) -> web.StreamResponse:
+        shown = json.loads((await respond()).body)  # type: ignore[attr-defined]  # a whole response
+        return web.json_response(shown | {"output_file_id": None})
+
+    server.on["look"] = no_file
+    assert batching.refused().startswith("batch_0: completed, but its files lack 10 of 10 results.")
+    server.on.clear()
+    batching.run()
+    assert sizes(server) == [10]
+
+
 def test_an_answer_counts_before_an_error_of_the_same_request(batching: DistillRunner, server: BatchServer) -> None:
     def mangle(lines: list[bytes]) -> list[bytes]:
         failed = {"response": {"status_code": 500, "body": error("oops")}, "error": None}

@@ -1,6 +1,7 @@
 """The store of received answers: what it was given it has for good, whatever ends the process that gave it."""
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import json
@@ -626,6 +627,64 @@ def test_answers_are_not_written_to_a_file_that_was_replaced(tmp_path: Path) -> 
         with pytest.raises(StoreError, match=rf"^{path}: the file was replaced"):
             asyncio.run(put(store, 3))
     assert len(lines(path)) == 3
+
+
+def rescued_bodies(path: Path) -> list[str]:
+    (file,) = path.parent.glob("answers.rescued.*.jsonl")
+    return [json.loads(line)["body"] for line in file.open(encoding="utf-8")]
+
+
+def test_answers_are_kept_where_the_last_line_cannot_be_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+
+    async def work(store: AnswerStore) -> None:
+        await put(store, 0)
+        with path.open("ab") as file:
+            file.write(b"\0" * 16)  # what a filesystem leaves after a crash
+        errors = await asyncio.gather(*(put(store, number) for number in range(1, 6)), return_exceptions=True)
+        assert all(isinstance(error, StoreError) and "make store-import FILE=" in str(error) for error in errors)
+        with pytest.raises(StoreError, match="the last line is not a record"):
+            await put(store, 6)  # a later group
+
+    with_store(path, work)
+    assert rescued_bodies(path) == [f'{{"n": {number}}}' for number in range(1, 7)]
+
+
+def test_answers_are_kept_where_the_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "answers.jsonl"
+
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def work(store: AnswerStore) -> None:
+        with path.open("ab") as file:
+            file.write(b'{"key":"')
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "ftruncate", failing)
+            with pytest.raises(StoreError, match=rf"^{path}: Input/output error. Answers received since then are in "):
+                await put(store, 0)
+        await put(store, 1)
+
+    with_store(path, work)
+    assert rescued_bodies(path) == ['{"n": 0}']
+    assert len(lines(path)) == 1
+
+
+def test_the_index_copies_a_record_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, real = 0, Index._merge_recent
+
+    def counted_merge(index: Index) -> None:
+        nonlocal copied
+        copied += len(index)
+        real(index)
+
+    monkeypatch.setattr("stages.lib.store.index.RECENT", 100)
+    monkeypatch.setattr(Index, "_merge_recent", counted_merge)
+    index, keys = Index(), [hashlib.sha256(str(number).encode()).digest() for number in range(50_000)]
+    for number, key in enumerate(keys):
+        index.add(key, number)
+    assert copied < 12 * len(keys), "it would be 250 times at each hundredth"
+    assert all(index.offsets(key) == [number] for number, key in enumerate(keys))
 
 
 @pytest.mark.heavy

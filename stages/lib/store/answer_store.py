@@ -128,7 +128,9 @@ class AnswerStore(AnswerFile):
         further answers, so that they share one, too.
 
         Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
-        cancelled, at the latest when the store is closed.
+        cancelled, at the latest when the store is closed: until then, keep its claim. A process that ends without
+        closing the store (kill -9, a second Ctrl-C) loses what waits: the answers of the last ``within_s`` seconds
+        (0.05 in a run), and those that came while the group before was being written.
         """
         served_by = {"served_by": server} if server else {}
         record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}
@@ -248,15 +250,18 @@ class AnswerStore(AnswerFile):
             lines = [orjson.dumps(record) + b"\n" for record in records]
             try:
                 return self._append_group(lines)
-            except LocksError as error:
+            except (LocksError, StoreError) as error:
                 raise StoreError(f"{error} {self._journal.rescue(lines)}") from error
+            except OSError as error:
+                reason = f"{self._journal.path}: {error.strerror}."
+                raise StoreError(f"{reason} {self._journal.rescue(lines)}") from error
 
     def _append_group(self, lines: list[bytes]) -> list[OSError | None]:
+        """Append lines; for each the error, or None. After an error that is raised, they may be in the file or not."""
         with self._journal.locked():
             with self._reading:
                 if self._journal.is_replaced():
-                    rescued = self._journal.rescue(lines)
-                    raise StoreError(f"{self._journal.path}: the file was replaced while it was in use. {rescued}")
+                    raise StoreError(f"{self._journal.path}: the file was replaced while it was in use.")
                 self._journal.repair()
                 errors = self._journal.append(lines)
                 self.refresh()

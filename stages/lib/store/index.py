@@ -1,5 +1,7 @@
 """The position of each answer in the store: 16 bytes of memory per record, whatever the answer's length.
 
+The latest ones, up to an eighth, take 160 bytes each until they are merged: each merge copies all the others.
+
 In:   keys (SHA-256) and the offsets of their records
 Out:  the offsets where a key's record may be. Only the first 8 bytes of a key are kept in memory, so the caller reads
       the record and compares the whole key:
@@ -12,7 +14,7 @@ from array import array
 from bisect import bisect_left
 from itertools import pairwise
 
-RECENT = 16384  # the most records in the dict (160 bytes each) before they are merged into the arrays
+RECENT = 16384  # records in the dict (160 bytes each) before they are merged into the arrays, or an eighth of these
 
 
 class Index:
@@ -30,7 +32,7 @@ class Index:
     def add(self, key: bytes, offset: int) -> None:
         """Add a record."""
         prefix = _prefix(key)
-        if prefix in self._recent or len(self._recent) >= RECENT:
+        if prefix in self._recent or len(self._recent) >= max(RECENT, len(self._offsets) // 8):
             self._merge_recent()
         self._recent[prefix] = offset
 

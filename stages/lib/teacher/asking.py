@@ -43,7 +43,7 @@ SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
 COLLECT_S = 0.05  # that an answer waits for others, to be written with them: a fsync costs more than an answer
-YIELD_EVERY = 1000  # stored requests that the feeder skips before it yields to other tasks
+YIELD_EVERY = 100  # requests that the feeder passes by before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
 
@@ -291,30 +291,33 @@ class _Asking:
             raise errors.exceptions[0] from None
 
     async def _feed(self, requests: Requests) -> None:
-        """Claim missing requests and hand them out; requests that another process has claimed come last."""
-        claimed_elsewhere: list[tuple[str, dict[str, Any]]] = []
+        """Claim missing requests and hand them out; what another process or a batch has comes last."""
         try:
-            passed = 0
-            for request in requests():
-                key = request_key(request)
-                if key in self._store:
-                    passed += 1
-                    if passed % YIELD_EVERY == 0:
-                        await asyncio.sleep(0)
-                elif not await self._hand_out(key, request):
-                    claimed_elsewhere.append((key, request))
-            while claimed_elsewhere:
-                claimed_elsewhere = [
-                    (key, request) for key, request in claimed_elsewhere if not await self._is_resolved(key, request)
-                ]
-                for key, _ in claimed_elsewhere:
+            left = await self._pass_on((request_key(request), request) for request in requests())
+            while left:
+                for key, _ in left:
                     self._beside.check(key)
-                await self._pool.sleep(self._poll_s if claimed_elsewhere else 0)
+                await self._pool.sleep(self._poll_s)
+                left = await self._pass_on(left)
         except Stopped:
             pass
         except Exception as error:  # the store or the requests cannot be read any more
             await self._fail(error)
         await self._queue.put(None)
+
+    async def _pass_on(self, asked: Iterable[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+        """Hand out what is free of these requests; return what is neither stored nor failed nor handed out."""
+        in_batches = self._in_batches.keys()  # looked up once: a look at the journal for each would stop the event loop
+        self._store.refresh()  # after the journal: what leaves it then is in the store
+        left: list[tuple[str, dict[str, Any]]] = []
+        for number, (key, request) in enumerate(asked, start=1):
+            if number % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if key in self._store or key in self._result.failed:
+                continue
+            if prefix(key) in in_batches or not await self._hand_out(key, request):
+                left.append((key, request))
+        return left
 
     async def _hand_out(self, key: str, request: dict[str, Any]) -> bool:
         """Give a request to the workers; False where another process or worker is asking for it."""
@@ -333,15 +336,12 @@ class _Asking:
         """Whether this process may ask for a key now: no other asks for it, and it is in no open batch."""
         if not self._store.claim(key):
             return False
-        if key in self._in_batches:
-            self._store.release(key)
-            return False
-        return True
-
-    async def _is_resolved(self, key: str, request: dict[str, Any]) -> bool:
-        """Whether a request that was claimed elsewhere is stored, has failed, or was handed out here now."""
-        done = key in self._result.failed or key in self._store
-        return done or await self._hand_out(key, request) or key in self._store
+        if key not in self._in_batches:
+            self._store.refresh()  # the batch may have ended since the claim looked for the answer
+            if key not in self._store:
+                return True
+        self._store.release(key)
+        return False
 
     async def _reserve(self, key: str, request: dict[str, Any]) -> bool:
         """Claim a request when the budget has room for it; stop the run where it never will."""
@@ -416,12 +416,14 @@ class _Asking:
         server = endpoint.base_url if self._names_servers else None
         try:
             await self._store.put(key, request, body, server, within_s=COLLECT_S)
-            self._count(answer)
         except Exception as error:
             await self._fail(error)
-        finally:
-            self._unwritten.release()
+        else:
+            self._count(answer)
             self._end(key, answer)
+        finally:
+            # without put's word, the record may be written when the store is closed: the claim is kept until then
+            self._unwritten.release()
 
     def _end(self, key: str, answer: Answer | None) -> None:
         self._store.release(key)

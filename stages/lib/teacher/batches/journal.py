@@ -208,13 +208,14 @@ class OpenBatches:
         self._seen: list[File] | None = None
         self._batches: dict[str, Batch] = {}  # by token
         self._contents: dict[File, Content] = {}  # by the file of the requests
+        self._by_token: dict[str, Content] = {}
         self._keys: set[int] = set()
 
     def __contains__(self, key: str) -> bool:
         return prefix(key) in self.keys()
 
     def keys(self) -> set[int]:
-        """The prefixes of all keys that are in a batch now."""
+        """The prefixes of all keys that are in a batch now; the set stays as it is."""
         self.refresh()
         return self._keys
 
@@ -226,15 +227,16 @@ class OpenBatches:
     def content(self, batch: Batch) -> Content:
         """What is in a batch; nothing where it has been closed."""
         self.refresh()
-        name = self.journal.requests_path(batch).name
-        return next((content for file, content in self._contents.items() if file[0] == name), Content())
+        return self._by_token.get(batch.token, Content())
 
     def reserved(self, section: str, most: Callable[[int, int], float]) -> Reserved:
         """The pending requests of a section; ``most`` is what so many calls may cost, given the length of all prompts.
 
         What a batch may cost is not in its entry, because each reader counts at the price that it counts answers at.
         """
-        pending = [self.content(batch) for batch in self.batches() if batch.section == section]
+        self.refresh()
+        of_section = [token for token, batch in self._batches.items() if batch.section == section]
+        pending = [self._by_token.get(token, Content()) for token in of_section]
         calls = sum(content.pending for content in pending)
         return Reserved(calls, most(calls, sum(content.length for content in pending)) if calls else 0.0)
 
@@ -248,6 +250,7 @@ class OpenBatches:
         holders = {self.journal.requests_path(batch).name: batch for batch in self._batches.values()}
         found = [file for file in files if file[0] in holders]
         self._contents = {file: self._contents.get(file) or self._content(holders[file[0]]) for file in found}
+        self._by_token = {holders[file[0]].token: content for file, content in self._contents.items()}
         self._keys = {key for content in self._contents.values() for key in content.prefixes}
         self._seen = files
 

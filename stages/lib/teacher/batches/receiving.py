@@ -9,7 +9,8 @@ A line is one of these:
 
 So every request of the batch ends as an answer or as a ``CallFailed``; an answer counts before an error of the same
 request. A batch that was received in part, before the process was killed, is received again: what is stored is skipped.
-A file with fewer lines than the server counts is not whole yet, and is downloaded again.
+A file with fewer lines than the server counts is not whole yet, and is downloaded again. Where a completed batch stays
+short of lines, what is there is stored, and the batch stays open: what is missing is paid for.
 """
 
 import asyncio
@@ -82,36 +83,52 @@ class Receiver:
         self._said: set[str] = set()
 
     async def receive(self, batch: Batch, remote: RemoteBatch, settle: Settle) -> Received:
-        """Store a batch's answers and ``settle`` each of its requests; the batch stays open."""
+        """Store a batch's answers and ``settle`` each of its requests; the batch stays open.
+
+        Raises TeacherError where a completed batch has fewer lines than the server counts, when these are stored.
+        """
         items = {item.key: item for item in self._journal.items(batch)}
         intake = _Intake(items, {key for key in items if key not in self._store}, settle)
-        for path in await self._download(batch, remote, items):
+        paths, lacking = await self._download(batch, remote, items)
+        for path in paths:
             lines = result_lines(path)
             while some := list(islice(lines, TOGETHER)):
                 await asyncio.gather(*(self._line(line, intake) for line in some))
+        if lacking and remote.status == "completed":
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise TeacherError(
+                f"{batch.name}: completed, but its files lack {lacking} of {_results(remote)} results. Received "
+                "answers are stored. Run the stage again later. If the rest never comes: "
+                f"'make batches FORGET={batch.name}' has it bought again."
+            )
         for key in sorted(intake.open_keys):
             reason = NO_LINE.get(remote.status, "no_line")
             self._fail(items[key], intake.failures.get(key) or RetryableFailure(reason, None), intake)
         return intake.received
 
-    async def _download(self, batch: Batch, remote: RemoteBatch, items: dict[str, Item]) -> list[Path]:
-        """The files of a batch that has ended, when they have as many results as the server counts."""
+    async def _download(self, batch: Batch, remote: RemoteBatch, items: dict[str, Item]) -> tuple[list[Path], int]:
+        """The files of a batch that has ended, and how many lines they lack after all attempts.
+
+        They are downloaded again until as many requests have a result as the server counts. After the last attempt a
+        line that cannot be read, or is nobody's, counts as a result too: it won't get better.
+        """
         wait_s = self._run.backoff_s
         for attempt in range(1, self._run.max_attempts + 1):
             files = {"output": remote.output_file_id, "errors": remote.error_file_id}
             named = [(file_id, self._journal.scratch_path(batch, kind)) for kind, file_id in files.items() if file_id]
             paths = [await self._api.download(file_id, path, batch) for file_id, path in named]
-            lines = (line for path in paths for line in result_lines(path))
-            found = len({line.key for line in lines if isinstance(line, Line)} & items.keys())
+            lines = {line.key if isinstance(line, Line) else line for path in paths for line in result_lines(path)}
+            found = len(lines & items.keys())
             if found >= (stated := _results(remote)):
                 break
             if attempt == self._run.max_attempts:
                 log.warning("batch: %s: the server counts %d results, its files have %d", batch.name, stated, found)
-                break
+                return paths, max(0, stated - len(lines))
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_BACKOFF_S)
             remote = await self._api.look(batch)
-        return paths
+        return paths, 0
 
     async def _line(self, line: Line | bytes, intake: _Intake) -> None:
         odd = intake.received.odd
