@@ -140,25 +140,6 @@ def test_many_answers_at_once_all_arrive_and_share_their_syncs(tmp_path: Path, s
         assert [store.body(key_of(number)) for number in range(500)] == [str(n).encode() for n in range(500)]
 
 
-@pytest.mark.parametrize(("within_s", "shared"), [(0.0, False), (0.5, True)])
-def test_answers_that_come_in_turn_share_a_sync_where_they_may_wait(
-    tmp_path: Path, syncs: list[int], within_s: float, shared: bool
-) -> None:
-    path = tmp_path / "answers.jsonl"
-
-    async def one(store: AnswerStore, number: int) -> None:
-        await asyncio.sleep(number / 100)
-        await store.put(key_of(number), asking(number), b"{}", within_s=within_s)
-        assert f'"{key_of(number)}"' in path.read_text()
-
-    async def work(store: AnswerStore) -> None:
-        await asyncio.gather(*(one(store, number) for number in range(10)))
-
-    with_store(path, work)
-    assert (len(syncs) == 1) is shared
-    assert len(lines(path)) == 10
-
-
 def test_a_put_returns_only_after_a_sync_that_began_with_its_record_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

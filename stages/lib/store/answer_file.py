@@ -89,6 +89,8 @@ def whole_lines(descriptor: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
 def whole_end(descriptor: int) -> int:
     """The offset after the last line end. The bytes before it never change."""
     position = os.fstat(descriptor).st_size
+    if position and os.pread(descriptor, 1, position - 1) == b"\n":  # nearly always
+        return position
     while position > 0:
         start = max(0, position - BLOCK)
         newline = os.pread(descriptor, position - start, start).rfind(b"\n")

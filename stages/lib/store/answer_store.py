@@ -119,18 +119,14 @@ class AnswerStore(AnswerFile):
             arrived, self._arrived = self._arrived, []
         return [key.hex() for key in arrived]
 
-    async def put(
-        self, key: str, request: dict[str, Any], body: bytes, server: str | None = None, within_s: float = 0.0
-    ) -> None:
+    async def put(self, key: str, request: dict[str, Any], body: bytes, server: str | None = None) -> None:
         """Append one answer and return when it is on the disk. Simultaneous answers share one fsync.
 
-        ``server``: which of several servers of the request's endpoint gave it. ``within_s``: how long it may wait for
-        further answers, so that they share one, too.
+        ``server``: which of several servers of the request's endpoint gave it.
 
         Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
         cancelled, at the latest when the store is closed: until then, keep its claim. A process that ends without
-        closing the store (kill -9, a second Ctrl-C) loses what waits: the answers of the last ``within_s`` seconds
-        (0.05 in a run), and those that came while the group before was being written.
+        closing the store (kill -9, a second Ctrl-C) loses what came while the group before was being written.
         """
         served_by = {"served_by": server} if server else {}
         record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}
@@ -139,7 +135,7 @@ class AnswerStore(AnswerFile):
             self._waiting.append(record)
             self._own.add(bytes.fromhex(key))
             if self._group is None or self._group.done():
-                self._group = asyncio.create_task(self._collect_group(within_s))
+                self._group = asyncio.create_task(asyncio.to_thread(self._write_group))
             group = self._group
         try:
             error = (await asyncio.shield(group))[place]
@@ -231,10 +227,6 @@ class AnswerStore(AnswerFile):
     def _own_journal(self) -> Journal:
         """The file of this host, which no other host writes to."""
         return Journal(hosts_folder(self._path) / f"{self._hosts.presence.host}{OF_A_HOST}")
-
-    async def _collect_group(self, within_s: float) -> list[OSError | None]:
-        await asyncio.sleep(within_s)
-        return await asyncio.to_thread(self._write_group)
 
     def _write_group(self) -> list[OSError | None]:
         """Write the waiting records with one fsync; return for each the error, or None."""

@@ -42,7 +42,6 @@ log = logging.getLogger("distillery.asking")
 SAMPLING = ("temperature", "top_p", "max_tokens")
 OTHER_PROCESS_POLL_S = 0.2  # between two checks for answers that another process asks for
 OTHER_HOST_POLL_S = 1.0  # the same, where each check is a call to a shared filesystem
-COLLECT_S = 0.05  # that an answer waits for others, to be written with them: a fsync costs more than an answer
 YIELD_EVERY = 100  # requests that the feeder passes by before it yields to other tasks
 
 Requests = Callable[[], Iterable[dict[str, Any]]]
@@ -415,7 +414,7 @@ class _Asking:
         # the request names the address in params; where run.endpoints names others, the record names the server too
         server = endpoint.base_url if self._names_servers else None
         try:
-            await self._store.put(key, request, body, server, within_s=COLLECT_S)
+            await self._store.put(key, request, body, server)
         except Exception as error:
             await self._fail(error)
         else:
