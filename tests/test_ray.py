@@ -312,15 +312,17 @@ def test_an_actor_s_node_that_is_killed_costs_what_it_had_in_flight(
     same_as_local(runner)
 
 
+async def once_without_an_answer(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
+    """As ``later``, but for a body that holds no answer to question 3 at first."""
+    if "Question 3?" in content and attempt == 1:
+        return web.json_response({"choices": []})
+    return await later(request, content, attempt)
+
+
 def test_a_stage_that_is_stopped_keeps_what_its_actors_receive_and_the_bodies_without_an_answer(
     nodes: Nodes, runner: DistillRunner, serve: Serve
 ) -> None:
-    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-        if "Question 3?" in content and attempt == 1:
-            return web.json_response({"choices": []})
-        return await later(request, content, attempt)
-
-    server = serve(route)
+    server = serve(once_without_an_answer)
     runner.use(server)
     runner.set(concurrency=6)
     runner.ask(*(question(number, f"Question {number}?") for number in range(300)))
@@ -364,12 +366,7 @@ def test_bodies_without_an_answer_that_are_on_their_way_when_the_run_ends_are_ke
 def test_a_body_that_cannot_be_kept_ends_the_run_at_once_and_at_its_end(
     count: int, nodes: Nodes, runner: DistillRunner, serve: Serve
 ) -> None:
-    async def route(request: web.Request, content: str, attempt: int) -> web.StreamResponse:
-        if "Question 3?" in content and attempt == 1:
-            return web.json_response({"choices": []})
-        return await later(request, content, attempt)
-
-    server = serve(route)
+    server = serve(once_without_an_answer)
     runner.use(server)
     runner.set(concurrency=6)
     runner.ask(*(question(number, f"Question {number}?") for number in range(count)))
