@@ -47,6 +47,7 @@ from stages.lib.teacher.batches.journal import in_open_batches
 from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pricing import cost, money
+from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import max_cost
 
 log = logging.getLogger("distillery.distill")
@@ -86,13 +87,17 @@ def main(
     store_path = store_path or default_path()
     if dry_run:
         return click.echo(forecast(calls, teacher, run, store_path, parse_kinds(kinds)))
-    result, tally = AskResult(), Tally(price_of(teacher, run))
+    result, price = AskResult(), price_of(teacher, run)
+    tally = Tally(price)
     with open_store(store_path) as store:
         try:
             teacher.read_aliases(store, run)
             calls.draw_again(parse_kinds(kinds), store, run)
-            ask(calls, teacher, run, store, result)
-            write_outcomes(calls, store, result, tally, params, distilled_path, failures_path)
+            if calls.new_draws or not write_stored(calls, store, result, tally, params, distilled_path, failures_path):
+                result, tally = AskResult(), Tally(price)
+                ask(calls, teacher, run, store, result)
+                lacking = None if run.offline else calls.changed()
+                write_outcomes(calls, store, result, tally, params, distilled_path, failures_path, lacking)
             counts = write_logprobs(calls, store, params.distill, logprobs_path) if logprobs_path else {}
         finally:  # a run that was stopped states its cost, too
             write_run_facts(result, tally, run)
@@ -122,12 +127,13 @@ class PlannedCalls:
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, sample number, request. DataError where the file is invalid or empty."""
         question, asked = None, asked_logprobs(self._params)
+        samples = range(self._params.samples_per_question)
+        of_samples = [chat_request(self._identity, self._params.teacher, [], sample) | asked for sample in samples]
         for question in read_rows(self._path, Question, REBUILD):
             # not str.format: a question may hold braces
             messages = question.messages(self._prompt.replace("{question}", question.question))
-            for sample in range(self._params.samples_per_question):
-                request = chat_request(self._identity, self._params.teacher, messages, sample)
-                yield question, sample, request | asked
+            for sample, request in enumerate(of_samples):
+                yield question, sample, request | {"messages": messages}
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
 
@@ -260,6 +266,29 @@ def forecast(calls: PlannedCalls, teacher: Respondent, run: Run, store_path: Pat
     return f"{text}; no answer in the store and no distill.teacher.max_tokens to estimate the cost from"
 
 
+class NotStored(Exception):
+    """The store lacks an answer."""
+
+
+def write_stored(
+    calls: PlannedCalls,
+    store: AnswerStore,
+    result: AskResult,
+    tally: Tally,
+    params: Params,
+    distilled_path: Path,
+    failures_path: Path,
+) -> bool:
+    """Write the rows where the store has every answer, with one reading of the questions; False where it has not."""
+    try:
+        write_outcomes(calls, store, result, tally, params, distilled_path, failures_path, NotStored())
+    except NotStored:
+        return False
+    finally:
+        result.counts = RunCounts(total=tally.rows, from_store=tally.rows)
+    return True
+
+
 def write_outcomes(
     calls: PlannedCalls,
     store: AnswerStore,
@@ -268,8 +297,12 @@ def write_outcomes(
     params: Params,
     distilled_path: Path,
     failures_path: Path,
+    lacking: Exception | None,
 ) -> None:
-    """One row for each call, in the order of the questions: an answer, or why there is none."""
+    """One row for each call, in the order of the questions: an answer, or why there is none.
+
+    ``lacking`` is raised at a call that was neither received nor tried; None: its row says that it was not asked.
+    """
     refusal: TeacherError | None = None
     with writing_rows(failures_path, params.run.shard_rows) as failures:
         try:
@@ -278,8 +311,8 @@ def write_outcomes(
                     row, usage = outcome(question, sample, request, store, result)
                     key = "" if isinstance(row, Distilled) else request_key(request)
                     received = not key or key in store
-                    if not (received or key in result.failed or params.run.offline):
-                        raise calls.changed()
+                    if lacking and not (received or key in result.failed):
+                        raise lacking
                     tally.add(row, usage, received)
                     (distilled if isinstance(row, Distilled) else failures).add(row)
                 check_failures(tally, params.distill)

@@ -278,7 +278,10 @@ def test_a_pipe_is_refused_without_waiting_for_a_reader(tmp_path: Path) -> None:
         pass
 
 
-def test_a_full_disk_ends_every_put_and_leaves_whole_records_only(tmp_path: Path) -> None:
+def test_a_full_disk_ends_every_put_and_leaves_whole_records_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Python would leave cut modules behind
     script = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
@@ -527,7 +530,10 @@ def test_what_was_put_is_written_though_nobody_waits_for_it_any_more(tmp_path: P
     assert len(lines(path)) == 20
 
 
-def test_what_cannot_be_written_any_more_is_said_when_the_store_is_closed(tmp_path: Path) -> None:
+def test_what_cannot_be_written_any_more_is_said_when_the_store_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Python would leave cut modules behind
     script = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
@@ -681,6 +687,39 @@ def test_a_hundred_thousand_keys_take_two_megabytes() -> None:
     assert len(index) == 100_000
     assert index.offsets(hashlib.sha256(b"77777").digest()) == [77777 * 5000]
     assert held < 2_000_000
+
+
+def test_more_answers_than_memory_has_room_for_are_found_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.lib.store.index.IN_MEMORY", 1000)
+    monkeypatch.setattr("stages.lib.store.index.RECENT", 64)
+    index, keys = Index(), [hashlib.sha256(str(number).encode()).digest() for number in range(5000)]
+    for number, key in enumerate(keys):
+        index.add(key, number)
+        assert index.offsets(keys[number // 2]) == [number // 2]
+    index.add(keys[7], 2**60 + 5)  # the same answer in another host's file, and again
+    index.add(keys[7], 2**61)
+    assert all(index.offsets(key) == [number] for number, key in enumerate(keys) if number != 7)
+    assert index.offsets(keys[7]) == [7, 2**60 + 5, 2**61]
+    assert index.offsets(hashlib.sha256(b"absent").digest()) == []
+    assert len(index) == 5002
+    assert index.neighbours() == [(7, 2**60 + 5), (2**60 + 5, 2**61)]
+
+
+@pytest.mark.heavy
+def test_two_million_keys_take_the_memory_of_half_a_million() -> None:
+    script = """
+        import random, resource
+        from stages.lib.store.index import IN_MEMORY, Index
+        index, draw, peaks = Index(), random.Random(1), []
+        for number in range(4 * IN_MEMORY):
+            index.add(draw.randbytes(32), number)
+            if number + 1 in (IN_MEMORY, 4 * IN_MEMORY):
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(peaks[1] / peaks[0])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
+    assert float(done.stdout) < 1.3
 
 
 def test_the_key_does_not_depend_on_the_order_of_the_fields() -> None:

@@ -14,11 +14,9 @@ import importlib
 import logging
 import time
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from stages.lib.command import Interrupted, stopping_loop_on_signals
@@ -27,6 +25,7 @@ from stages.lib.replies.reading import Answer
 from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
+from stages.lib.store.index import Index
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.batches.beside import Beside
 from stages.lib.teacher.batches.journal import OpenBatches, prefix
@@ -101,13 +100,11 @@ class Plan:
     stored_cost: float
     highest_cost: float | None
     prompt_bytes: int  # of the missing calls
-    prefixes: "array[int]"  # of the keys of the missing calls, sorted
+    keys: Index = field(default_factory=Index)  # of the missing calls
 
     def lacks(self, key: str) -> bool:
         """Whether the answer to a key was missing."""
-        found = prefix(key)
-        place = bisect_left(self.prefixes, found)
-        return place < len(self.prefixes) and self.prefixes[place] == found
+        return bool(self.keys.offsets(bytes.fromhex(key)))
 
 
 def identity_of(model: Teacher) -> str:
@@ -196,13 +193,13 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Iterate over all requests once, before any call; with a price, also sum up the cost of the stored answers."""
-    missing = array("Q")
-    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0, prefixes=missing)
+    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0)
     for request in requests():
         plan.calls += 1
         key = request_key(request)
         if key not in store:
-            missing.append(prefix(key))
+            if not plan.lacks(key):  # two questions with the same text share one answer
+                plan.keys.add(bytes.fromhex(key), plan.calls)
             plan.prompt_bytes += prompt_bytes(request)
         if price:
             for draw in received_draws(request, store):
@@ -210,9 +207,7 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
                 plan.stored += 1
                 plan.stored_cost += paid
                 plan.highest_cost = max(plan.highest_cost or 0.0, paid)
-    # two questions with the same text share one answer
-    plan.prefixes = array("Q", (key for key, _ in groupby(sorted(missing))))
-    plan.missing = len(plan.prefixes)
+    plan.missing = len(plan.keys)
     return plan
 
 

@@ -9,7 +9,6 @@ alone, so every run makes the same rows from the same store.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,22 +35,24 @@ def last_draw(request: dict[str, Any], answers: AnswerFile) -> int:
 def received_draws(request: dict[str, Any], answers: AnswerFile) -> Iterator[Received]:
     """The received draws of a sample, the last one first; ``request`` may be that of any draw."""
     first = {name: value for name, value in request.items() if name != DRAW} if DRAW in request else request
-    with suppress(KeyError):  # nothing was received yet
-        for number in range(last_draw(first, answers), -1, -1):
+    for number in range(last_draw(first, answers), -1, -1):
+        try:
             yield answers.received(request_key(with_draw(first, number)))
+        except KeyError:  # nothing was received yet
+            return
 
 
 def answer_that_counts(request: dict[str, Any], answers: AnswerFile) -> Answer:
     """The answer that counts; BodyError where it cannot be read, KeyError where no answer was received."""
-    draws = received_draws(request, answers)
-    last = next(draws, None)
-    if last is None:
-        raise KeyError(request_key(request))
-    for draw in (last, *draws):
+    last = None
+    for draw in received_draws(request, answers):
+        last = last or draw
         try:
             answer = read_body(draw.body)
         except BodyError:
             continue
         if not answer.failure:
             return replace(answer, served_by=draw.served_by) if draw.served_by else answer
+    if last is None:
+        raise KeyError(request_key(request))
     return read_body(last.body)
