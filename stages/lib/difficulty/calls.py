@@ -6,7 +6,6 @@ from typing import Any
 from stages.lib.answers import rule_verdict
 from stages.lib.chat_template import in_user_turn
 from stages.lib.replies.reading import Answer, BodyError
-from stages.lib.replies.usage import tokens
 from stages.lib.rows.question import PassRate, Question
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.teacher.draws import answer_that_counts
@@ -67,4 +66,4 @@ def verdict(question: Question, answer: Answer | None) -> str:
 
 def generated_tokens(answer: Answer | None) -> int:
     """The tokens that the student wrote, as the answer states them."""
-    return tokens(answer.usage).completion if answer else 0
+    return answer.tokens.completion if answer else 0

@@ -14,6 +14,7 @@ states an error is no answer, even where it has choices: half an answer must not
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -21,7 +22,7 @@ import orjson
 from stages.lib.replies.finish import ending
 from stages.lib.replies.server_message import ServerMessage, error_in
 from stages.lib.replies.thoughts import split_thought
-from stages.lib.replies.usage import tokens
+from stages.lib.replies.usage import Tokens, tokens
 
 # half of an escaped pair: a first half without its second, or a second without its first
 LONE_SURROGATE = re.compile(
@@ -65,6 +66,11 @@ class Answer:
     failure: str | None
     logprobs: list[Any] = field(default_factory=list)
     served_by: str | None = None
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The counts in its usage."""
+        return tokens(self.usage)
 
 
 @dataclass

@@ -22,7 +22,6 @@ from typing import Any
 from stages.lib.command import Interrupted, stopping_loop_on_signals
 from stages.lib.params import EmbeddedTeacher, Price, RayEngine, Role, Run, ServedTeacher, Teacher
 from stages.lib.replies.reading import Answer
-from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_file import AnswerFile
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.store.index import Index
@@ -432,7 +431,7 @@ class _Asking:
     def _count(self, answer: Answer) -> None:
         counts = self._result.counts
         counts.bought += 1
-        counts.tokens += tokens(answer.usage).completion
+        counts.tokens += answer.tokens.completion
         counts.cost += self._spending.cost(answer)
 
     async def _show_progress(self) -> None:

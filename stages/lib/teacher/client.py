@@ -26,7 +26,6 @@ import orjson
 from stages.lib.params import Run
 from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
-from stages.lib.replies.usage import tokens
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
 from stages.lib.teacher.pacing import Call, Pace
@@ -151,7 +150,7 @@ class TeacherClient:
 
     def _learn_tokens(self, answer: Answer) -> int:
         """Update the running mean of the tokens per answer; return this call's tokens, for the token window."""
-        counted = tokens(answer.usage)
+        counted = answer.tokens
         if not counted.completion:
             return 0
         weight = 0.1 if self._tokens_an_answer else 1.0

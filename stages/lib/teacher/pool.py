@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from stages.lib.params import Run
 from stages.lib.replies.reading import Answer
-from stages.lib.replies.usage import tokens
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import KeepUnread, ServerGone, TeacherClient
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, TeacherError
@@ -77,7 +76,7 @@ class Member:
             log.info("%s: %s answers again", self.section.partition(".")[0], self.name)
         self.error, self._failures, self._wait_s = None, 0, FIRST_WAIT_S
         self.answers += 1
-        self.tokens += tokens(answer.usage).completion
+        self.tokens += answer.tokens.completion
 
     def failed(self, failed: CallFailed) -> None:
         """Count a call without an answer; set the server aside after some in a row."""

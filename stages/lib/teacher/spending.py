@@ -15,9 +15,9 @@ from typing import Any
 
 from stages.lib.params import Price
 from stages.lib.replies.reading import Answer, BodyError, read_body
-from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.replies.usage import Tokens
 from stages.lib.store.reserving import NOTHING, Reserved
-from stages.lib.teacher.pricing import cost, money
+from stages.lib.teacher.pricing import money, tokens_cost
 
 NO_USAGE = (
     "the server's answers state no tokens ('usage'), so their cost is unknown and run.budget cannot be kept. "
@@ -29,7 +29,7 @@ TEMPLATE_TOKENS = 64  # that a chat template may add to a message; the text itse
 def body_cost(body: bytes, price: Price) -> float:
     """What a stored answer cost; 0 where it states no tokens."""
     try:
-        return cost(read_body(body).usage, price)
+        return tokens_cost(read_body(body).tokens, price)
     except BodyError:
         return 0.0
 
@@ -126,12 +126,12 @@ class Spending:
 
     def cost(self, answer: Answer) -> float:
         """The cost of an answer."""
-        return cost(answer.usage, self.price) if self.price else 0.0
+        return tokens_cost(answer.tokens, self.price) if self.price else 0.0
 
     def lacks_usage(self, answer: Answer) -> bool:
         """Whether there is a budget and the answer states no tokens, so that its cost is unknown."""
         costs = self.price and max(self.price.input, self.price.cached_input, self.price.output)
-        return bool(self._budget and costs) and tokens(answer.usage) == Tokens()
+        return bool(self._budget and costs) and answer.tokens == Tokens()
 
     async def wait_for_change(self) -> None:
         """Wait until a call has ended or the run is ending."""

@@ -25,7 +25,6 @@ from stages.lib.params import Run
 from stages.lib.replies.errors import Scope, classify_error
 from stages.lib.replies.reading import Answer
 from stages.lib.replies.server_message import message_of
-from stages.lib.replies.usage import tokens
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.store.reserving import Reserved
 from stages.lib.teacher.backends import Endpoint
@@ -349,7 +348,7 @@ class Batching:
         if isinstance(outcome, Answer):
             self._spending.add(outcome)
             self._counts.bought += 1
-            self._counts.tokens += tokens(outcome.usage).completion
+            self._counts.tokens += outcome.tokens.completion
             self._counts.cost += self._spending.cost(outcome)
             if self._spending.lacks_usage(outcome):
                 self._error = self._error or TeacherError(f"{self._job.stage}: {NO_USAGE}")
