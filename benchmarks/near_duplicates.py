@@ -88,10 +88,10 @@ def left_out(texts: Sequence[str], threshold: float = 0.8) -> Pairs:
     sketches, kept, found = Sketches(params(threshold)), NearDuplicates(params(threshold)), {}
     for number, text in enumerate(texts):
         sketch = sketches(text)
-        if near := kept.nearest(text, sketch):
+        if near := kept.nearest(sketch):
             found[int(near.id), number] = near.similarity
         else:
-            kept.add(str(number), text, sketch)
+            kept.add(str(number), sketch)
     return found
 
 

@@ -34,8 +34,8 @@ def near_params(**changes: float) -> NearDuplicateParams:
 def nearest(first: str, second: str, **changes: float) -> float | None:
     """The similarity under which the second text is near to the first."""
     texts, sketches = NearDuplicates(near_params(**changes)), Sketches(near_params(**changes))
-    texts.add("first", first, sketches(first))
-    found = texts.nearest(second, sketches(second))
+    texts.add("first", sketches(first))
+    found = texts.nearest(sketches(second))
     return found.similarity if found else None
 
 
@@ -133,19 +133,19 @@ class TestNearDuplicates:
         pairs = list(combinations(range(0, 40, 4), 2))
         for number, (start, stop) in enumerate(pairs):
             text = " ".join(words[start:stop])
-            texts.add(str(number), text, sketches(text))
+            texts.add(str(number), sketches(text))
         for number, (start, stop) in enumerate(pairs):
             text = " ".join(words[start:stop])
-            found = texts.nearest(text, sketches(text))
+            found = texts.nearest(sketches(text))
             assert (found and found.similarity, found and found.id) == (1.0, str(number))
         other = "nothing of all this is in any of the texts before"
-        assert texts.nearest(other, sketches(other)) is None
+        assert texts.nearest(sketches(other)) is None
 
     def test_the_most_similar_one_is_named_and_of_equals_the_earliest(self) -> None:
         texts, sketches = NearDuplicates(near_params(threshold=0.5)), Sketches(near_params(threshold=0.5))
         for id, text in (("far", JOSIE + " Or more, if she sells all?"), ("b", AMANDA), ("c", AMANDA + "!")):
-            texts.add(id, text, sketches(text))
-        found = texts.nearest(AMANDA, sketches(AMANDA))
+            texts.add(id, sketches(text))
+        found = texts.nearest(sketches(AMANDA))
         assert found and (found.id, found.similarity) == ("b", 1.0)
 
     @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])
