@@ -11,14 +11,14 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import click
 
 from benchmarks.measuring import machine, table
 from stages.lib.params import NearDuplicateParams
-from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, jaccard, shingles
+from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, shingles
 
 SAMPLES = Path(__file__).resolve().parents[1] / "tests" / "data"
 THRESHOLDS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -67,6 +67,12 @@ def every_pair(texts: Sequence[str]) -> Pairs:
     sets = [shingles(text, 5) for text in texts]
     found = ((i, j, jaccard(sets[i], sets[j])) for j in range(len(sets)) for i in range(j))
     return {(i, j): similarity for i, j, similarity in found if similarity}
+
+
+def jaccard(first: Set[str], second: Set[str]) -> float:
+    """The shared shingles divided by all shingles of the two."""
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
 
 
 def sharing_pairs(texts: Sequence[str]) -> Pairs:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.near_duplicates import found_and_missed, sharing_pairs
+from benchmarks.near_duplicates import found_and_missed, jaccard, sharing_pairs
 from stages.lib.params import NearDuplicateParams
 from stages.lib.wording.description import described
-from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, banding, jaccard, shingles
+from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, banding, shingles
 from stages.lib.wording.scripts import script_of
 from tests.public_data import WHOLE
 

@@ -8,7 +8,7 @@ SQLite makes a file without a name in TMPDIR, else in /var/tmp, once the CACHE_K
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,11 +31,6 @@ class TemporaryDatabase:
         """Run a statement; the number of rows that it changed."""
         with _in_one_line():
             return self._database.execute(statement, values).rowcount
-
-    def change_many(self, statement: str, values: Iterable[Sequence[Any]]) -> int:
-        """Run it for each of the values; the number of rows that were changed in all."""
-        with _in_one_line():
-            return self._database.executemany(statement, values).rowcount
 
     def rows(self, query: str, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, as they are read."""

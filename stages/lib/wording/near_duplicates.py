@@ -19,12 +19,13 @@ are not near-duplicates, as thousands of one template with other numbers, the fi
 later ones: the time for a text does not grow with their number, and of near-duplicates among them some are missed.
 """
 
-import hashlib
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha1
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ from stages.lib.wording.scripts import MARKS, UNSPACED
 
 log = logging.getLogger("distillery.collect")
 
-MOST_IN_BAND = 128
+MOST_IN_BAND = 64
+COMPARED_AT_ONCE = 256
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio (Knuth, volume 3, 6.4), odd
 MISSED = 0.001
 TOKEN = re.compile(
     rf"\d+(?:[.,]\d+)*|[{UNSPACED}]|(?:[^\W\d_{UNSPACED}]|[{MARKS}])+"  # a number, a character, a word
@@ -59,6 +62,11 @@ class Sketch:
     bands: NDArray[np.int64]
     shingles: NDArray[np.int64]
 
+    @property
+    def bands_as_json(self) -> str:
+        """The bands for SQLite's json_each."""
+        return str(self.bands.tolist())
+
 
 class Sketches:
     """Computes the sketch of a text: half of the work, which needs no other text, so any process can do it."""
@@ -67,20 +75,24 @@ class Sketches:
         self._params = params
         self._empty = _minhash(params)
         self._bands, self._rows = banding(params.threshold, params.permutations)
+        self._powers = np.array([pow(GOLDEN, power, 2**64) for power in range(1, self._rows + 2)], np.uint64)
 
     def __reduce__(self) -> tuple[type["Sketches"], tuple[NearDuplicateParams]]:
         return Sketches, (self._params,)
 
     def __call__(self, text: str) -> Sketch:
         """The bands of the text's MinHash values, and the hashes of its shingles."""
-        hashes = np.sort(_hashes(shingle.encode() for shingle in shingles(text, self._params.ngram)))
+        found = [sha1(each.encode()).digest()[:8] for each in shingles(text, self._params.ngram)]
+        hashes = np.sort(np.frombuffer(b"".join(found), "<i8"))
         minhash = self._empty.copy()
         minhash.update_batch(hashes.view("<u4")[::2].tolist())  # the 32 bits that datasketch takes of a SHA-1
-        values, rows = minhash.hashvalues.astype("<u4"), self._rows
-        bands = _hashes(
-            b"%d:%b" % (band, values[band * rows : (band + 1) * rows].tobytes()) for band in range(self._bands)
-        )
-        return Sketch(bands, hashes)
+        return Sketch(self._hashed_bands(minhash.hashvalues), hashes)
+
+    def _hashed_bands(self, values: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """64 bits of each band and its number: the value of a polynomial, modulo 2^64, whose coefficients they are."""
+        rows = values[: self._bands * self._rows].reshape(self._bands, self._rows)
+        numbers = np.arange(self._bands)
+        return (np.column_stack([rows, numbers]).astype(np.uint64) @ self._powers).view(np.int64)
 
 
 class NearDuplicates:
@@ -98,9 +110,10 @@ class NearDuplicates:
     def add(self, id: str, sketch: Sketch) -> None:
         """Remember a text under its id."""
         self._database.change("INSERT INTO texts VALUES (?, ?, ?)", (self._count, id, sketch.shingles.tobytes()))
-        added = self._database.change_many(
-            f"INSERT INTO bands SELECT ?1, ?2 WHERE (SELECT count(*) FROM bands WHERE band = ?1) < {MOST_IN_BAND}",
-            [(band, self._count) for band in sketch.bands.tolist()],
+        added = self._database.change(
+            "INSERT INTO bands SELECT value, ?2 FROM json_each(?1) "
+            "WHERE (SELECT count(*) FROM bands WHERE band = value) < ?3",
+            (sketch.bands_as_json, self._count, MOST_IN_BAND),
         )
         self._count += 1
         if added < len(sketch.bands) and not self._band_was_full:
@@ -109,31 +122,25 @@ class NearDuplicates:
 
     def nearest(self, sketch: Sketch) -> Near | None:
         """The most similar earlier text at or above the threshold, of equally similar ones the earliest."""
-        best: Near | None = None
-        own, bands = set(sketch.shingles.tolist()), sketch.bands.tolist()
+        best = Near("", 0.0)
         # a text with too many shingles or too few cannot be near, whichever they are
         candidates = self._database.rows(
             "SELECT id, shingles FROM texts "
-            f"WHERE place IN (SELECT place FROM bands WHERE band IN ({','.join('?' * len(bands))})) "
-            "AND 1.0 * min(length(shingles), ?) / max(length(shingles), ?) >= ? ORDER BY place",
-            [*bands, sketch.shingles.nbytes, sketch.shingles.nbytes, self._threshold],
+            "WHERE place IN (SELECT place FROM bands WHERE band IN (SELECT value FROM json_each(?1))) "
+            "AND 1.0 * min(length(shingles), ?2) / max(length(shingles), ?2) >= ?3 ORDER BY place",
+            (sketch.bands_as_json, sketch.shingles.nbytes, self._threshold),
         )
-        for id, blob in candidates:
-            similarity = jaccard(own, set(np.frombuffer(blob, "<i8").tolist()))
-            if similarity >= self._threshold and (best is None or similarity > best.similarity):
-                best = Near(id, similarity)
-        return best
+        while batch := list(islice(candidates, COMPARED_AT_ONCE)):
+            similarities = jaccard(sketch.shingles, [shingles for _, shingles in batch])
+            first = int(similarities.argmax())
+            best = max(best, Near(batch[first][0], float(similarities[first])), key=lambda near: near.similarity)
+        return best if best.similarity >= self._threshold else None
 
 
 _FULL = (
     "collect: near_duplicates: '%s' is like more than %d questions before it, though no near-duplicate of them. Of "
     "such questions not all pairs are compared, so a near-duplicate among them may stay."
 )
-
-
-def _hashes(texts: Iterable[bytes]) -> NDArray[np.int64]:
-    """The first 64 bits of the SHA-1 of each text."""
-    return np.frombuffer(b"".join(hashlib.sha1(text, usedforsecurity=False).digest()[:8] for text in texts), "<i8")
 
 
 def _minhash(params: NearDuplicateParams) -> Any:
@@ -148,10 +155,14 @@ def shingles(text: str, n: int) -> frozenset[str]:
     return frozenset(" ".join(tokens[start : start + n]) for start in range(max(1, len(tokens) - n + 1)))
 
 
-def jaccard(first: Set[Any], second: Set[Any]) -> float:
-    """The shared shingles divided by all shingles of the two."""
-    shared = len(first & second)
-    return shared / (len(first) + len(second) - shared)
+def jaccard(own: NDArray[np.int64], others: Sequence[bytes]) -> NDArray[np.float64]:
+    """The similarity of a sorted set of hashes to each of the others: the shared ones divided by all of the two."""
+    hashes = np.frombuffer(b"".join(others), "<i8")
+    is_shared = own.take(np.searchsorted(own, hashes), mode="clip") == hashes
+    sizes = np.array([len(other) // 8 for other in others])
+    shared = np.add.reduceat(is_shared, np.cumsum(sizes) - sizes, dtype=np.int64)
+    similarities: NDArray[np.float64] = shared / (len(own) + sizes - shared)
+    return similarities
 
 
 def banding(threshold: float, permutations: int) -> tuple[int, int]:
