@@ -22,7 +22,7 @@ later ones: the time for a text does not grow with their number, and of near-dup
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import islice
