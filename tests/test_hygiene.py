@@ -9,6 +9,7 @@ import pytest
 
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions, ngrams
+from stages.lib.hygiene.database import TemporaryDatabase
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.rows import DataError
 from stages.lib.rows.question import BenchmarkHit
@@ -252,3 +253,10 @@ class TestThePublishedTexts:
         for text in training:
             benchmark_hits(text, indexes)
         assert time.monotonic() - started < 30  # 1 s on an idle machine
+
+
+def test_a_full_disk_is_one_line() -> None:
+    database = TemporaryDatabase("CREATE TABLE seen (text TEXT)")
+    database.change("PRAGMA max_page_count = 2", ())
+    with pytest.raises(DataError, match=r"^temporary database: database or disk is full\. Free space in the folder"):
+        database.change("INSERT INTO seen VALUES (?)", ["long" * 10_000])

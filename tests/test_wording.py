@@ -9,7 +9,7 @@ import pytest
 from benchmarks.near_duplicates import found_and_missed, jaccard, sharing_pairs
 from stages.lib.params import NearDuplicateParams
 from stages.lib.wording.description import described
-from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, banding, shingles
+from stages.lib.wording.near_duplicates import MOST_IN_BAND, NearDuplicates, Sketches, banding, shingles
 from stages.lib.wording.scripts import script_of
 from tests.public_data import WHOLE
 
@@ -18,6 +18,7 @@ JOSIE = (
     "costs $25. How much money will she have left?"
 )
 AMANDA = JOSIE.replace("Josie", "Amanda")  # both are in GSM8K
+APPLES = "Ann has {} apples in her basket and gives half of them to her sister who eats one. How many stay?"
 TAPES = (
     "Josie收到50元作为礼物。她打算买两盘磁带，每盘9元，再买一副25元的耳机。她还剩下多少钱？",
     "Amanda收到50元作为礼物。她打算买两盘磁带，每盘9元，再买一副25元的耳机。她还剩下多少钱？",
@@ -147,6 +148,21 @@ class TestNearDuplicates:
             texts.add(id, sketches(text))
         found = texts.nearest(sketches(AMANDA))
         assert found and (found.id, found.similarity) == ("b", 1.0)
+
+    def test_a_text_of_a_template_is_compared_with_the_first_ones_and_a_line_says_so_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """All share the start, which is under the threshold; so the time for each stays the same."""
+        texts, sketches = NearDuplicates(near_params()), Sketches(near_params())
+        for number in range(300):
+            sketch = sketches(APPLES.format(number))
+            assert texts.nearest(sketch) is None
+            texts.add(str(number), sketch)
+        (line,) = caplog.messages
+        assert f"is like more than {MOST_IN_BAND} questions before it" in line
+        for number in (7, 200):
+            found = texts.nearest(sketches(APPLES.format(number).replace("stay?", "remain?")))
+            assert found and found.id == str(number)
 
     @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])
     def test_a_pair_at_the_threshold_is_missed_rarely(self, threshold: float) -> None:
