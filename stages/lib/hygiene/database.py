@@ -4,7 +4,7 @@
     database.change("INSERT OR IGNORE INTO seen VALUES (?, ?)", [key, "q0"])      # 1, the number of rows
     next(database.rows("SELECT value FROM seen WHERE text = ?", [key]), None)     # ("q0",)
 
-SQLite makes a file without a name in TMPDIR, else in /var/tmp, once the CACHE_KIB are full.
+SQLite makes a file without a name in SQLITE_TMPDIR, TMPDIR or /var/tmp, once the CACHE_KIB are full.
 """
 
 import sqlite3
