@@ -11,14 +11,14 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import click
 
 from benchmarks.measuring import machine, table
 from stages.lib.params import NearDuplicateParams
-from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, jaccard, shingles
+from stages.lib.wording.near_duplicates import NearDuplicates, Sketches, shingles
 
 SAMPLES = Path(__file__).resolve().parents[1] / "tests" / "data"
 THRESHOLDS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -69,6 +69,12 @@ def every_pair(texts: Sequence[str]) -> Pairs:
     return {(i, j): similarity for i, j, similarity in found if similarity}
 
 
+def jaccard(first: Set[str], second: Set[str]) -> float:
+    """The shared shingles divided by all shingles of the two."""
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
+
+
 def sharing_pairs(texts: Sequence[str]) -> Pairs:
     """The same, by an index of the shingles."""
     sets = [shingles(text, 5) for text in texts]
@@ -88,10 +94,10 @@ def left_out(texts: Sequence[str], threshold: float = 0.8) -> Pairs:
     sketches, kept, found = Sketches(params(threshold)), NearDuplicates(params(threshold)), {}
     for number, text in enumerate(texts):
         sketch = sketches(text)
-        if near := kept.nearest(text, sketch):
+        if near := kept.nearest(sketch):
             found[int(near.id), number] = near.similarity
         else:
-            kept.add(str(number), text, sketch)
+            kept.add(str(number), sketch)
     return found
 
 

@@ -1,6 +1,7 @@
 """Measure time, memory and disk of the stages before the training, for ten thousand short rows up to a million.
 
     python -m benchmarks.scale --rows 10000,100000,1000000      # 25 minutes of two cores
+    python -m benchmarks.scale --rows 10000,100000 --last collect --near     # with near_duplicates
 
 collect → difficulty → distill → filter → convert, each in a separate process, on generated sums. The answers are in a
 store, so no teacher is asked: one in four of them is wrong. Stages read one row at a time, so the memory at the most
@@ -20,6 +21,7 @@ from benchmarks.measuring import ROOT, Used, machine, measured, table
 from stages.lib.files.shards import parts_of
 
 FOLDER = ROOT / ".cache" / "scale"
+NEAR = {"ngram": 5, "threshold": 0.8, "permutations": 128, "seed": 3}
 WARM_UP = 1000  # rows; the first run also reads the student's tokenizer from its package
 FILL = "import sys; from pathlib import Path; from benchmarks.scale import fill_store; fill_store(Path(sys.argv[1]))"
 HEADS = ["stage", "rows", "seconds", "µs a row", "peak MB", "MB written", "files"]
@@ -58,12 +60,13 @@ class Measured:
 @click.option("--rows", default="10000,100000,1000000", show_default=True, help="How many, separated by commas.")
 @click.option("--shard-rows", default=100_000, show_default=True, help="Rows of a part.")
 @click.option("--last", default="convert", show_default=True, type=click.Choice(list(OUTS)), help="The last stage.")
-def main(rows: str, shard_rows: int, last: str) -> None:
+@click.option("--near", is_flag=True, help="Search near-duplicates in collect: the sums are of few templates.")
+def main(rows: str, shard_rows: int, last: str, near: bool) -> None:
     click.echo(f"{machine()}\n")
     counts = [int(count) for count in rows.split(",")]
     stages = list(OUTS)[: list(OUTS).index(last) + 1]
-    chain(WARM_UP, shard_rows, stages)
-    found = {count: chain(count, shard_rows, stages) for count in counts}
+    chain(WARM_UP, shard_rows, stages, near)
+    found = {count: chain(count, shard_rows, stages, near) for count in counts}
     click.echo(table(HEADS, [found[count][stage].cells() for stage in stages for count in counts]))
     for stage in stages if len(counts) > 1 else ():
         before, most = (found[count][stage] for count in counts[-2:])
@@ -72,7 +75,7 @@ def main(rows: str, shard_rows: int, last: str) -> None:
         click.echo(f"{stage}: {ratio:.2f} times the memory for {most.rows:,} rows, {slope:.0f} bytes a row")
 
 
-def chain(count: int, shard_rows: int, stages: list[str]) -> dict[str, Measured]:
+def chain(count: int, shard_rows: int, stages: list[str], near: bool) -> dict[str, Measured]:
     """These stages on this many rows. What an earlier call left is removed."""
     folder = FOLDER / str(count)
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +83,7 @@ def chain(count: int, shard_rows: int, stages: list[str]) -> dict[str, Measured]
     (FOLDER / "students").mkdir(exist_ok=True)
     (folder / ".cache").mkdir()
     (folder / ".cache" / "students").symlink_to(FOLDER / "students")
-    write_params(folder / "params.yaml", count, shard_rows)
+    write_params(folder / "params.yaml", count, shard_rows, near)
     found = {}
     for stage in stages:
         if stage == "distill":  # a process's peak includes that of the one that starts it, so this one stays small
@@ -106,12 +109,13 @@ def sizes(stage: str, folder: Path) -> list[int]:
     return [file.stat().st_size for path in paths for file in parts_of(path, "")]
 
 
-def write_params(path: Path, count: int, shard_rows: int) -> None:
+def write_params(path: Path, count: int, shard_rows: int, near: bool) -> None:
     """The embedded profile with so many questions, long enough to be different, and without a teacher."""
     yaml = YAML()
     params: dict[str, Any] = yaml.load((ROOT / "profiles" / "embedded.yaml").read_text(encoding="utf-8"))
     params["collect"]["train_size"] = count
     params["collect"]["source"] |= {"seed": 0, "heldout_seed": 10**9, "max_digits": 6}
+    params["collect"]["near_duplicates"] = NEAR if near else None
     params["run"] |= {"offline": True, "shard_rows": shard_rows}
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)

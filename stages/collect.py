@@ -69,7 +69,7 @@ class Kept:
         """Keep a question."""
         self._ids.add(normalised(question.user_text), question.id)
         if self._near and examined.sketch is not None:
-            self._near.add(question.id, question.user_text, examined.sketch)
+            self._near.add(question.id, examined.sketch)
 
     def same(self, question: Question, reason: str) -> LeftOut | None:
         """The question as one to leave out, if a kept one has the same text, or is a turn of it."""
@@ -81,7 +81,7 @@ class Kept:
         """The question as one to leave out, if a kept one has nearly the same wording."""
         if self._near is None or examined.sketch is None:
             return None
-        found = self._near.nearest(question.user_text, examined.sketch)
+        found = self._near.nearest(examined.sketch)
         if not found:
             return None
         row = _left_out(question, reason=reason, same_as=found.id)

@@ -9,6 +9,7 @@ import pytest
 
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions, ngrams
+from stages.lib.hygiene.database import TemporaryDatabase
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.rows import DataError
 from stages.lib.rows.question import BenchmarkHit
@@ -80,7 +81,7 @@ class TestHits:
     )
     def test_n_words_in_a_row_are_one_in_any_case_and_spacing(self, index: BenchmarkIndex, text: str) -> None:
         hit = BenchmarkHit(benchmark="gsm8k", question=f"{EIGHT_WORDS} in April.", ngram=EIGHT_WORDS.lower())
-        assert index.hit(text) == hit
+        assert benchmark_hits(text, [index]) == [hit]
 
     @pytest.mark.parametrize(
         "text",
@@ -93,7 +94,7 @@ class TestHits:
         ],
     )
     def test_less_is_none(self, index: BenchmarkIndex, text: str) -> None:
-        assert index.hit(text) is None
+        assert benchmark_hits(text, [index]) == []
 
     def test_the_index_counts_the_questions_that_it_cannot_check(self, index: BenchmarkIndex) -> None:
         assert (index.questions, index.too_short) == (3, 1)
@@ -225,7 +226,7 @@ class TestThePublishedTexts:
         development_data: Path,
     ) -> None:
         index = index_questions(benchmark, read_questions(benchmark, development_data / path), n)
-        found = [number for number, text in enumerate(training) if index.hit(text)]
+        found = [number for number, text in enumerate(training) if benchmark_hits(text, [index])]
         assert (index.questions, index.too_short) == (questions, too_short)
         assert len(found) == in_all
         if in_thousand is not None:
@@ -233,7 +234,7 @@ class TestThePublishedTexts:
 
     def test_every_hit_can_be_read_in_both_texts(self, training: list[str], development_data: Path) -> None:
         index = index_questions("gsm8k", read_questions("gsm8k", development_data / "gsm8k" / "test.jsonl"), 8)
-        hits = [(text, hit) for text in training if (hit := index.hit(text))]
+        hits = [(text, hit) for text in training for hit in benchmark_hits(text, [index])]
         for text, hit in hits:
             assert len(hit.ngram.split()) == 8
             assert hit.ngram in " ".join(text.lower().split())
@@ -242,7 +243,7 @@ class TestThePublishedTexts:
     def test_a_benchmark_hits_each_of_its_own_questions(self, development_data: Path) -> None:
         questions = list(read_questions("gsm8k", development_data / "gsm8k" / "test.jsonl"))
         index = index_questions("gsm8k", questions, 13)
-        assert all(index.hit(text) for text in questions)
+        assert all(benchmark_hits(text, [index]) for text in questions)
 
     @pytest.mark.heavy
     def test_all_of_it_takes_seconds(self, training: list[str], development_data: Path) -> None:
@@ -252,3 +253,10 @@ class TestThePublishedTexts:
         for text in training:
             benchmark_hits(text, indexes)
         assert time.monotonic() - started < 30  # 1 s on an idle machine
+
+
+def test_a_full_disk_is_one_line() -> None:
+    database = TemporaryDatabase("CREATE TABLE seen (text TEXT)")
+    database.change("PRAGMA max_page_count = 2", ())
+    with pytest.raises(DataError, match=r"^temporary database: database or disk is full\. Free space in the folder"):
+        database.change("INSERT INTO seen VALUES (?)", ["long" * 10_000])

@@ -53,6 +53,36 @@ runpy.run_module(stage, run_name="__main__")
 # an actor is asked for its report again and again, so that a report is on its way whenever the run ends
 REPORTING = "from stages.lib.teacher import actors; actors.REPORT_EVERY_S = 0.001"
 
+# results of a task and of an actor, too large for a message, that are lost with their node before they are read
+LOSING = """
+import sys
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from stages.lib.cluster import WorkerError
+from stages.lib.cluster.connection import connected, one_line
+from stages.lib.params import RayEngine
+
+class Actor:
+    def ask(self):
+        return bytes(2**21)
+
+engine = RayEngine(kind="ray", address=sys.argv[1], workers=None)
+connected(engine)
+there = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(sys.argv[2], soft=False)}
+actor = ray.remote(Actor).options(**there).remote()
+results = [ray.remote(lambda: bytes(2**21)).options(max_retries=0, **there).remote(), actor.ask.remote()]
+ray.wait(results, num_returns=2, fetch_local=False)
+print("ready", flush=True)
+input()
+for result in results:
+    try:
+        with one_line(engine):
+            ray.get(result)
+    except WorkerError as error:
+        # what ActorPool.ask takes for a lost actor, whose requests the others are asked
+        print(isinstance(error.__cause__, ray.exceptions.ObjectLostError), error)
+"""
+
 
 class Nodes:
     """A cluster on the loopback interface: a head with one CPU, which the stages connect to, and a second node."""
@@ -254,6 +284,19 @@ async def later(request: web.Request, content: str, attempt: int) -> web.StreamR
 
 def start_distill(runner: DistillRunner, out: str, before: str = "") -> subprocess.Popen[str]:
     return start("distill", *runner.arguments(out), before=before)
+
+
+def test_a_result_that_is_lost_with_its_node_before_it_is_read_is_one_line(nodes: Nodes) -> None:
+    command = [sys.executable, "-c", LOSING, nodes.address, nodes.second.node_id]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+        assert process.stdout
+        assert next(line for line in process.stdout if line == "ready\n")
+        nodes.kill_the_second()
+        said, _ = process.communicate("\n", timeout=180)
+    lost = f"True run.engine: {nodes.address}: a result was lost with its node, and Ray could not compute it again. "
+    assert said.count(lost) == 2, said
 
 
 def test_distill_on_two_nodes_makes_the_rows_of_a_local_run_and_asks_each_question_once(

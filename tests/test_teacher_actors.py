@@ -3,6 +3,7 @@
 from stages.lib.params import Run, load_params
 from stages.lib.teacher.actors import LIMITS, most_actors, parts, summed
 from stages.lib.teacher.backends import Endpoint
+from stages.lib.teacher.pool import Assignment
 from tests.workspace import ROOT
 
 
@@ -10,23 +11,30 @@ def limited(**limits: int | None) -> Run:
     return load_params(ROOT / "params.yaml").run.model_copy(update=limits)
 
 
+def assigned(run: Run, *endpoints: Endpoint) -> Assignment:
+    return Assignment(endpoints, "distill.teacher", "m", run, 0)
+
+
 def test_the_limits_of_all_actors_add_up_to_those_of_the_run_and_of_each_server() -> None:
     run = limited(concurrency=10, requests_per_minute=7, tokens_per_minute=100_001)
-    servers = [Endpoint("http://a/v1", "", concurrency=5), Endpoint("http://b/v1", "", requests_per_minute=3)]
-    assert most_actors(64, run, servers) == 3
-    shares = list(parts(servers, run, 3))
+    servers = Endpoint("http://a/v1", "", concurrency=5), Endpoint("http://b/v1", "", requests_per_minute=3)
+    assert most_actors(64, assigned(run, *servers)) == 3
+    shares = parts(assigned(run, *servers), 3)
     for name in LIMITS:
-        assert sum(getattr(own, name) for _, own in shares) == getattr(run, name)
-    assert [endpoints[0].concurrency for endpoints, _ in shares] == [1, 2, 2]
-    assert [endpoints[1].requests_per_minute for endpoints, _ in shares] == [1, 1, 1]
-    assert {(endpoints[0].requests_per_minute, endpoints[1].concurrency) for endpoints, _ in shares} == {(None, None)}
+        assert sum(getattr(share.run, name) for share in shares) == getattr(run, name)
+    first, second = ([share.endpoints[place] for share in shares] for place in (0, 1))
+    assert [endpoint.concurrency for endpoint in first] == [1, 2, 2]
+    assert [endpoint.requests_per_minute for endpoint in second] == [1, 1, 1]
+    assert {endpoint.requests_per_minute for endpoint in first} | {endpoint.concurrency for endpoint in second} == {
+        None
+    }
 
 
 def test_there_are_no_more_actors_than_calls_in_flight_or_calls_a_minute() -> None:
-    server = [Endpoint("http://a/v1", "")]
-    assert most_actors(2, limited(concurrency=16), server) == 2
-    assert most_actors(64, limited(concurrency=16), server) == 16
-    assert most_actors(64, limited(concurrency=16, requests_per_minute=1), server) == 1
+    server = Endpoint("http://a/v1", "")
+    assert most_actors(2, assigned(limited(concurrency=16), server)) == 2
+    assert most_actors(64, assigned(limited(concurrency=16), server)) == 16
+    assert most_actors(64, assigned(limited(concurrency=16, requests_per_minute=1), server)) == 1
 
 
 def test_the_figures_of_a_server_are_those_of_all_actors() -> None:

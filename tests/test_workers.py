@@ -97,7 +97,10 @@ def test_questions_are_examined_the_same_in_several_processes() -> None:
     examining = Examining([index_questions("gsm8k", [CASES[0]["question"]], 8)], near)
     alone, several = (list(map_rows(examining, questions, local(count))) for count in (1, 2))
     assert [each.hits for each in several] == [each.hits for each in alone]
-    one, two = ([bytes(each.sketch) for each in found if each.sketch is not None] for found in (alone, several))
+    one, two = (
+        [(bytes(each.sketch.bands), bytes(each.sketch.shingles)) for each in found if each.sketch]
+        for found in (alone, several)
+    )
     assert one == two
     assert len(one) == len(questions)
     assert any(each.hits for each in several)

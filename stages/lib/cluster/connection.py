@@ -118,6 +118,11 @@ def one_line(engine: RayEngine, but: tuple[type[Exception], ...] = ()) -> Iterat
             f"run.engine: a worker of {engine.address} was killed again and again on the same rows, most likely for "
             "want of memory. Give the nodes more memory, or start them with fewer CPUs ('ray start --num-cpus=N')."
         ) from error
+    except exceptions.ObjectLostError as error:
+        raise WorkerError(
+            f"run.engine: {engine.address}: a result was lost with its node, and Ray could not compute it again. Look "
+            "at the nodes with 'ray status', then run the stage again."
+        ) from error
     except exceptions.LocalRayletDiedError as error:
         raise WorkerError(
             f"run.engine: {engine.address}: this machine's node of the cluster has ended. Start it again with 'ray "

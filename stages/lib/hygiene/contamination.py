@@ -34,12 +34,12 @@ class BenchmarkIndex:
     questions: int
     too_short: int
 
-    def hit(self, text: str) -> BenchmarkHit | None:
-        """The first n-gram of ``text`` that the benchmark has, or None."""
-        for ngram in ngrams(text, self.ngram):
-            if ngram in self.question_by_ngram:
-                return BenchmarkHit(benchmark=self.benchmark, question=self.question_by_ngram[ngram], ngram=ngram)
-        return None
+    def hit(self, found: Sequence[str]) -> BenchmarkHit | None:
+        """The first n-gram of those ``found`` in a text that the benchmark has, or None."""
+        if self.question_by_ngram.keys().isdisjoint(found):
+            return None
+        ngram = next(each for each in found if each in self.question_by_ngram)
+        return BenchmarkHit(benchmark=self.benchmark, question=self.question_by_ngram[ngram], ngram=ngram)
 
 
 def ngrams(text: str, n: int) -> Iterator[str]:
@@ -102,9 +102,10 @@ def _not_checked(params: Contamination) -> str:
     )
 
 
-def benchmark_hits(text: str, indexes: Iterable[BenchmarkIndex]) -> list[BenchmarkHit]:
+def benchmark_hits(text: str, indexes: Sequence[BenchmarkIndex]) -> list[BenchmarkHit]:
     """One hit for each benchmark that shares an n-gram with ``text``, in the order of the indexes."""
-    return [hit for index in indexes if (hit := index.hit(text))]
+    found = {n: list(ngrams(text, n)) for n in {index.ngram for index in indexes}}
+    return [hit for index in indexes if (hit := index.hit(found[index.ngram]))]
 
 
 def contamination_counts(

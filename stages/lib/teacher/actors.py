@@ -1,6 +1,6 @@
 """Ask from the nodes of a Ray cluster (run.engine): actors with a ``Pool`` each, behind the interface of ``Pool``.
 
-    pool = ActorPool(endpoints, section, model, run, stopping, stored, keep_unread)
+    pool = ActorPool(Assignment(endpoints, section, model, run, stored), stopping, keep_unread)
     body, answer, endpoint = await pool.ask(key, request)
 
 The process that has the store claims the requests, keeps the budget and writes the answers; an actor only makes the
@@ -13,7 +13,7 @@ share: that costs what was in flight, and nothing that was received. A body with
 import asyncio
 import logging
 from array import array
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.client import KeepUnread
 from stages.lib.teacher.failures import CallFailed, TeacherError
 from stages.lib.teacher.pacing import Pace, Stopped
-from stages.lib.teacher.pool import RATES, Pool
+from stages.lib.teacher.pool import RATES, Assignment, Pool
 from stages.lib.teacher.repeats import Group
 
 log = logging.getLogger("distillery.asking")
@@ -72,17 +72,6 @@ class Report:
     servers: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of a run that one actor has."""
-
-    endpoints: list[Endpoint]
-    section: str
-    model: str
-    run: Run
-    stored: int
-
-
 class Asker:
     """An actor: a pool of the servers in a process of its own."""
 
@@ -91,13 +80,11 @@ class Asker:
         self._unread: list[tuple[str, dict[str, Any], str, bytes]] = []
         self._log = _Lines()
 
-    async def start(self, share: Share) -> None:
+    async def start(self, share: Assignment) -> None:
         """Make the pool. The keys come with this call, for what an actor is made with stays in the cluster."""
         logging.getLogger("distillery").setLevel(logging.INFO)
         logging.getLogger("distillery").addHandler(self._log)
-        self._pool = Pool(
-            share.endpoints, share.section, share.model, share.run, self._stopping, share.stored, self._keep_unread
-        )
+        self._pool = Pool(share, self._stopping, self._keep_unread)
 
     async def ask(self, key: str, request: dict[str, Any]) -> Outcome:
         """One request, with its retries."""
@@ -157,39 +144,31 @@ class _Member:
 class ActorPool:
     """The actors of one run, used as ``Pool`` is; ``run.engine`` is a RayEngine."""
 
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        section: str,
-        model: str,
-        run: Run,
-        stopping: asyncio.Event,
-        stored: int,
-        keep_unread: KeepUnread,
-    ) -> None:
-        assert isinstance(run.engine, RayEngine)
-        self._engine = run.engine
-        self._cluster = connected(run.engine)
-        self._endpoints = {endpoint.base_url: endpoint for endpoint in endpoints}
+    def __init__(self, assignment: Assignment, stopping: asyncio.Event, keep_unread: KeepUnread) -> None:
+        engine = assignment.run.engine
+        assert isinstance(engine, RayEngine)
+        self._engine = engine
+        self._cluster = connected(engine)
+        self._endpoints = {endpoint.base_url: endpoint for endpoint in assignment.endpoints}
         self._keep_unread = keep_unread
-        self._pace = Pace(run, stopping)
+        self._pace = Pace(assignment.run, stopping)
         self._stopping = stopping
-        self._stage = section.partition(".")[0]
+        self._stage = assignment.section.partition(".")[0]
         self._changed = asyncio.Event()
         self._error: WorkerError | None = None
         self._not_kept: StoreError | None = None
         self._lost = 0
         self._reports: list[Report] = []
         nodes = self._nodes()
-        number = most_actors(run.engine.workers or len(nodes), run, endpoints)
-        self._shares = [Share(servers, section, model, own, stored) for servers, own in parts(endpoints, run, number)]
+        number = most_actors(engine.workers or len(nodes), assignment)
+        self._shares = parts(assignment, number)
         self._starts: set[asyncio.Task[None]] = set()
         self._receiving: set[asyncio.Task[None]] = set()
         self._clock = asyncio.create_task(self._report_often())
         self._members: list[_Member] = []
         for place in range(number):
             self._add(place, nodes[place % len(nodes)])
-        log.info("%s: %d workers of the cluster %s ask", self._stage, number, run.engine.address)
+        log.info("%s: %d workers of the cluster %s ask", self._stage, number, engine.address)
 
     @property
     def in_flight(self) -> int:
@@ -387,17 +366,21 @@ def _spawn(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> N
     task.add_done_callback(tasks.discard)
 
 
-def most_actors(wanted: int, run: Run, endpoints: Sequence[Endpoint]) -> int:
+def most_actors(wanted: int, assignment: Assignment) -> int:
     """So many actors that each has at least one call in flight and one a minute, of each server."""
-    limits: list[int | None] = [getattr(each, name) for each in (run, *endpoints) for name in LIMITS]
+    limited = (assignment.run, *assignment.endpoints)
+    limits: list[int | None] = [getattr(each, name) for each in limited for name in LIMITS]
     return min(wanted, *(limit for limit in limits if limit is not None))
 
 
-def parts(endpoints: Sequence[Endpoint], run: Run, number: int) -> Iterator[tuple[list[Endpoint], Run]]:
+def parts(assignment: Assignment, number: int) -> list[Assignment]:
     """The shares of so many actors; their limits add up to those of the run and of each server."""
+    found = []
     for place in range(number):
-        servers = [replace(endpoint, **_limits(endpoint, place, number)) for endpoint in endpoints]
-        yield servers, run.model_copy(update=_limits(run, place, number))
+        servers = [replace(endpoint, **_limits(endpoint, place, number)) for endpoint in assignment.endpoints]
+        own = assignment.run.model_copy(update=_limits(assignment.run, place, number))
+        found.append(replace(assignment, endpoints=servers, run=own))
+    return found
 
 
 def _limits(of: Run | Endpoint, place: int, number: int) -> dict[str, Any]:

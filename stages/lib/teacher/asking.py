@@ -239,6 +239,8 @@ class _Asking:
     async def run(self, requests: Requests, endpoints: list[Endpoint]) -> None:
         """Ask until no answer is missing or no new call may begin."""
         # these import aiohttp, which a run from the store does not need
+        from stages.lib.teacher.pool import Assignment
+
         if isinstance(self._run.engine, RayEngine):
             from stages.lib.teacher.actors import ActorPool as Pool
         else:
@@ -247,9 +249,8 @@ class _Asking:
         counts, started = self._result.counts, time.monotonic()
         section, model = self._respondent.section, self._respondent.model.model
         self._names_servers = bool(self._run.servers(self._respondent.role))
-        self._pool = Pool(
-            endpoints, section, model, self._run, self._stopping, counts.from_store, self._store.keep_unread
-        )
+        assignment = Assignment(endpoints, section, model, self._run, counts.from_store)
+        self._pool = Pool(assignment, self._stopping, self._store.keep_unread)
         currency = self._run.currency if self._spending.price else None
         self._progress = Progress(self._stage, counts, currency, self._describe, self._run.concurrency)
         clock = asyncio.create_task(self._show_progress())

@@ -1,6 +1,6 @@
 """Ask the servers of one model: each call goes to the open server with the least load for its weight.
 
-    pool = Pool(endpoints, respondent, run, stopping, stored, keep_unread)
+    pool = Pool(Assignment(endpoints, section, model, run, stored), stopping, keep_unread)
     body, answer, endpoint = await pool.ask(key, request)
 
 A server that cannot be reached, refuses everything or fails call after call is set aside: its calls go to the others,
@@ -14,6 +14,7 @@ import logging
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -110,28 +111,34 @@ class Member:
         }
 
 
-class Pool:
-    """The servers of one model in one run; ``stored`` answers were in the store at the start."""
+@dataclass(frozen=True)
+class Assignment:
+    """What a pool asks: the servers of one ``model``, for a ``section`` of params.yaml, within the limits of ``run``.
 
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        section: str,
-        model: str,
-        run: Run,
-        stopping: asyncio.Event,
-        stored: int,
-        keep_unread: KeepUnread,
-    ) -> None:
-        self._run = run
+    ``stored`` answers were in the store at the start.
+    """
+
+    endpoints: Sequence[Endpoint]
+    section: str
+    model: str
+    run: Run
+    stored: int
+
+
+class Pool:
+    """The servers of one model in one run."""
+
+    def __init__(self, assignment: Assignment, stopping: asyncio.Event, keep_unread: KeepUnread) -> None:
+        self._run = assignment.run
         self._stopping = stopping
         self._changed = asyncio.Event()
         self._gone_since: float | None = None
         self._members = []
-        for endpoint in endpoints:
-            own = _limits(run, endpoint, endpoints)
+        section = assignment.section
+        for endpoint in assignment.endpoints:
+            own = _limits(assignment.run, endpoint, assignment.endpoints)
             pace = Pace(own, stopping)
-            diagnosis = Diagnosis(endpoint, section, model, own, stored)
+            diagnosis = Diagnosis(endpoint, section, assignment.model, own, assignment.stored)
             client = TeacherClient(endpoint, section, own, pace, diagnosis, keep_unread)
             self._members.append(Member(endpoint, section, pace, client))
 

@@ -1,0 +1,49 @@
+"""A database on the disk for what would grow in memory with the number of rows; it goes with its process.
+
+    database = TemporaryDatabase("CREATE TABLE seen (text BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+    database.change("INSERT OR IGNORE INTO seen VALUES (?, ?)", [key, "q0"])      # 1, the number of rows
+    next(database.rows("SELECT value FROM seen WHERE text = ?", [key]), None)     # ("q0",)
+
+SQLite makes a file without a name in SQLITE_TMPDIR, TMPDIR or /var/tmp, once the CACHE_KIB are full.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stages.lib.rows import DataError
+
+CACHE_KIB = 16_384  # of a database in memory
+
+
+class TemporaryDatabase:
+    """A database of this process alone. DataError where the disk is full."""
+
+    def __init__(self, *tables: str) -> None:
+        self._database = sqlite3.connect("")
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
+            self._database.execute(f"PRAGMA {pragma}")
+        for table in tables:
+            self._database.execute(table)
+
+    def change(self, statement: str, values: Sequence[Any]) -> int:
+        """Run a statement; the number of rows that it changed."""
+        with _in_one_line():
+            return self._database.execute(statement, values).rowcount
+
+    def rows(self, query: str, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, as they are read."""
+        with _in_one_line():
+            yield from self._database.execute(query, values)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise DataError(
+            f"temporary database: {error}. Free space in the folder for temporary files (/var/tmp, or set "
+            "SQLITE_TMPDIR to another), then run the stage again."
+        ) from error
