@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from ruamel.yaml import YAML
 
 from benchmarks.measuring import ROOT, Used, machine, measured, table
 from stages.lib.files.shards import writing_parts
@@ -47,9 +48,10 @@ class Measured:
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
 @click.option("--rows", default="100000,1000000", show_default=True, help="How many, separated by commas.")
 @click.option("--shard-rows", default=100_000, show_default=True, help="Rows of a part.")
-def main(rows: str, shard_rows: int) -> None:
+@click.option("--max-rows", default=100_000, show_default=True, help="report.max_rows.")
+def main(rows: str, shard_rows: int, max_rows: int) -> None:
     click.echo(f"{machine()}\n")
-    found = [reported(int(count), shard_rows) for count in rows.split(",")]
+    found = [reported(int(count), shard_rows, max_rows, FOLDER) for count in rows.split(",")]
     click.echo(table(HEADS, [each.cells() for each in found]))
     fewest, most = found[0], found[-1]
     click.echo(
@@ -57,15 +59,19 @@ def main(rows: str, shard_rows: int) -> None:
     )
 
 
-def reported(count: int, shard_rows: int) -> Measured:
+def reported(count: int, shard_rows: int, max_rows: int, made: Path) -> Measured:
     """Measure the stage on this many rows. The rows are made once and stay in the folder."""
-    folder = FOLDER / f"{count}-{shard_rows}"
+    folder = made / f"{count}-{shard_rows}"
     if not (folder / "compare.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         # a process's peak includes that of the one that starts it, so this one stays small
         measured([sys.executable, "-c", MAKE, str(folder), str(count), str(shard_rows)], folder / "make.log")
-    shutil.copy(ROOT / "profiles" / "embedded.yaml", folder / "params.yaml")
+    yaml = YAML()
+    params: dict[str, Any] = yaml.load((ROOT / "profiles" / "embedded.yaml").read_text(encoding="utf-8"))
+    params["report"]["max_rows"] = max_rows
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
     files = {name.replace("_", "-"): f"{name}.jsonl" for name in (*DATA, "reviews")}
     files |= {name: f"{name}.json" for name in ("collect", "difficulty", "distill", "filter", "compare")}
     files |= {"answers": "eval", "convert": "convert", "train": "train", "out": "report/index.html"}

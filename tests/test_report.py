@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from benchmarks.report import reported
 from stages.compare import main as compare
 from stages.difficulty import Rated, Tally
 from stages.lib.comparison.results import Comparison
@@ -28,6 +30,8 @@ from stages.lib.comparison.warnings import sentence
 from stages.lib.page import language, scripts
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
+from stages.lib.page.packing import pack
+from stages.lib.page.rows import Entry
 from stages.lib.page.shown import draw_lines
 from stages.lib.page.verdicts import verdicts
 from stages.lib.page.words import said, words
@@ -815,6 +819,39 @@ def test_of_more_rows_than_max_rows_the_page_has_a_random_sample_and_says_so(
         assert f'<li><i class="{"out" if name == "kept" else "dropped"}"></i>{8 if name == "kept" else 4} ' in sampled
     others = [packed_rows(page(run, {"report.max_rows": 6, "report.seed": seed})) for seed in range(5)]
     assert len({str([row["id"] for row in each if row["kind"] != "student"]) for each in others}) > 1
+
+
+@pytest.mark.slow  # half a minute
+def test_twenty_times_the_rows_take_the_memory_of_those_that_are_shown(tmp_path: Path) -> None:
+    few, many = (reported(count, 1000, 2500, tmp_path).used.peak_mb for count in (2500, 50_000))
+    assert many < 1.2 * few
+
+
+def test_rows_of_several_siblings_are_each_in_one_place_with_a_question_before_them() -> None:
+    draw = random.Random(0)
+    texts = [draw.randbytes(300_000).hex() for _ in range(24)]  # no packing shortens them below a half
+    rows = [evaluated(index, index % 8 == 0, "heldout", response=text) for index, text in enumerate(texts)]
+    found = [Entry({"id": row.id}, {"kind": "student", "text": row.response}, bool(row.correct)) for row in rows]
+    whole = pack(iter(found), 20)
+    assert (len(whole.siblings), whole.inside, whole.total) == (0, 24, 24)
+    packed = pack(iter(found), 4)
+    assert (packed.inside, packed.total) == (3, 24)
+    groups = [packed.chunks, *packed.siblings]
+    assert len(groups) == 1 + len(packed.siblings) > 3
+    assert groups[1:] == list(packed.siblings), "they are read as often as asked"
+    assert all(sum(map(len, group)) <= 4_000_000 for group in groups)
+    lines = [
+        line for group in groups for chunk in group for line in json.loads(gzip.decompress(base64.b64decode(chunk)))
+    ]
+    questions: dict[int, str] = {}
+    answers = {}
+    for line in lines:
+        if "kind" in line:
+            answers[questions[line["q"]]] = line["text"]
+        else:
+            questions[line["q"]] = line["id"]
+    assert len(questions) == 24
+    assert answers == {row.id: row.response for row in rows}
 
 
 def packed_rows(html: str) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
         hashes={path: run.hash_of(path) for path in (rows, f"data/sharegpt/{name}")},
         settings=run.section(*_sections(origin)),
         data_files=f"{name}.json/*.json" if path.is_dir() else f"{name}.json",
-        example=_first_conversation(path),
+        example=first_conversation(path),
     )
 
 
@@ -281,7 +281,7 @@ def _differences(comparison: Comparison, name: str) -> list[Paired]:
     ]
 
 
-def _first_conversation(path: Path) -> str:
+def first_conversation(path: Path) -> str:
     """The first conversation of a ShareGPT dataset, whose files are lists: no more is read than that takes."""
     first, *_ = parts_of(path, "Run 'dvc repro convert' to build it.")
     text, decoder = "", json.JSONDecoder()
