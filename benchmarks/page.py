@@ -141,6 +141,7 @@ def page(packed: PackedRows, arms: list[str], tasks: list[str]) -> Page:
         rejected=[],
         answers={},
         rows=packed,
+        sample=None,
         people=[],
         seed=0,
         inputs=[],

@@ -17,13 +17,13 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.comparison.results import Arm, Comparison
-from stages.lib.files.shards import lines_of_first_part, parts_of
+from stages.lib.files.shards import parts_of
 from stages.lib.page import (
     Answers,
     Dataset,
@@ -31,6 +31,7 @@ from stages.lib.page import (
     Page,
     PassRateRow,
     PassRates,
+    RandomSample,
     Samples,
     Training,
     render,
@@ -59,13 +60,14 @@ from stages.lib.page.metrics import (
     read_losses,
     read_metrics,
 )
-from stages.lib.page.packing import PackedRows, pack
+from stages.lib.page.packing import pack
 from stages.lib.page.rows import Sources, entries
 from stages.lib.page.scripts import charts
+from stages.lib.page.shown import Shown, count_lines, draw_lines, read_shown
 from stages.lib.page.verdicts import Worded
-from stages.lib.params import Params, load_params
+from stages.lib.params import Params, Report, load_params
 from stages.lib.reviews import read_reviews
-from stages.lib.rows import DataError, Row, read_rows, writing
+from stages.lib.rows import DataError, Row, RowsOf, read_rows, writing
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Disagreement, Filtered, Rejected
@@ -132,7 +134,7 @@ def main(out_path: Path, params_path: Path, **paths: Path) -> None:
         write_text(out_path.with_name(sibling_name(number)), sibling(chunks))
     write_text(out_path, render(page))
     log.info("report: %d arms, made from %d files, data %s", len(page.answers), len(page.inputs), page.data_hash[:12])
-    log_rows(page.rows, out_path, params.report.max_mb)
+    log_rows(page, out_path, params.report)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -141,28 +143,36 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode(errors="replace"))
 
 
-def log_rows(rows: PackedRows, out_path: Path, max_mb: float) -> None:
-    """How many rows are in the page, and what lies beside it."""
+def log_rows(page: Page, out_path: Path, asked: Report) -> None:
+    """How many rows are in the page, what lies beside it, and what is in neither."""
+    rows = page.rows
     log.info("report: %d of %d rows in a page of %.1f MB", rows.inside, rows.total, out_path.stat().st_size / 1e6)
     if rows.siblings:
         log.warning(
             "report: the other rows are in %d files rows-N.js beside it: report.max_mb is %g. Copy them with the page.",
             len(rows.siblings),
-            max_mb,
+            asked.max_mb,
+        )
+    if page.sample:
+        log.warning(
+            "report: of the teacher's answers and the dropped questions these are a random sample of %d of %d: "
+            "report.max_rows is %d. The counts are of all.",
+            page.sample.shown,
+            page.sample.total,
+            asked.max_rows,
         )
 
 
 def read_page(inputs: Inputs, params: Params) -> Page:
     """Read all that the page shows, and check that it is from one run."""
     distilled = read_distilled(inputs.distilled)
-    kept = read_shown(inputs.filtered, Filtered, "filter")
-    rejected = read_shown(inputs.rejected, Rejected, "filter")
-    flow = read_flow(inputs, [kept, rejected])
+    teaching = read_teaching(inputs, params)
+    flow = read_flow(inputs)
     check_flow(flow, inputs)
     *_, asked, judged = flow
     check_rows(inputs.distilled, distilled.total, asked.out, "distill")
-    check_rows(inputs.filtered, kept.total, judged.out, "filter")
-    check_rows(inputs.rejected, rejected.total, judged.dropped, "filter")
+    check_rows(inputs.filtered, teaching.kept.total, judged.out, "filter")
+    check_rows(inputs.rejected, teaching.rejected.total, judged.dropped, "filter")
     comparison = read_comparison(inputs.comparison, list(params.trained_arms))
     trainings = {name: read_training(inputs.train_metrics, name, params) for name in params.trained_arms}
     names = dict.fromkeys(training.asked.dataset for training in trainings.values())
@@ -171,7 +181,7 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     answers = {
         name: sampled_answers(inputs.answers, name, of_arm, comparison, params) for name, of_arm in students.items()
     }
-    found = entries(read_sources(inputs, kept.rows, rejected.rows, students, answers))
+    found = entries(read_sources(inputs, teaching, students, answers))
     rows = pack(found, params.report.max_mb, len(charts()) if trainings else 0)
     people = [review for _, review in read_reviews(inputs.reviews)]
     files = hash_files(input_files(inputs, list(params.trained_arms), list(datasets)))
@@ -181,15 +191,16 @@ def read_page(inputs: Inputs, params: Params) -> Page:
         comparison=comparison,
         flow=flow,
         branches=read_branches(inputs, datasets, trainings),
-        pass_rates=read_pass_rates(inputs, distilled.solved, kept.solved),
+        pass_rates=read_pass_rates(inputs, distilled.solved, teaching.kept.solved),
         marks=read_marks(inputs),
         reviews=read_metrics(inputs.filter_metrics, FilterCounts, rebuild("filter")).reviews,
         datasets=datasets,
         trainings=trainings,
-        kept=shuffled(kept.rows, params.report.seed)[: params.report.samples],
-        rejected=shuffled(rejected.rows, params.report.seed)[: params.report.samples],
+        kept=teaching.kept.drawn(params.report.seed, params.report.samples),
+        rejected=teaching.rejected.drawn(params.report.seed, params.report.samples),
         answers=answers,
         rows=rows,
+        sample=teaching.sample,
         people=people,
         seed=params.report.seed,
         inputs=files,
@@ -197,30 +208,46 @@ def read_page(inputs: Inputs, params: Params) -> Page:
     )
 
 
-@dataclass
-class Shown(Generic[R]):
-    """The rows of a data file that the page shows: all, or those of the first part where it has several.
+@dataclass(frozen=True)
+class Teaching:
+    """The data files that grow with the questions to train on: the teacher's answers, and what was dropped."""
 
-    ``total`` counts all rows, ``solved`` those of each pass rate.
-    """
+    kept: Shown[Filtered]
+    rejected: Shown[Rejected]
+    left_out: Shown[LeftOut]
+    too_easy: Shown[Question]
+    failures: Shown[Failure]
 
-    rows: list[R] = field(default_factory=list)
-    total: int = 0
-    solved: Counter[int] = field(default_factory=Counter)
+    @property
+    def sample(self) -> RandomSample | None:
+        """How many of the rows are shown; None where all are."""
+        files: list[Shown[Any]] = [self.kept, self.rejected, self.left_out, self.too_easy, self.failures]
+        shown, total = sum(map(len, files)), sum(file.total for file in files)
+        return RandomSample(shown, total) if shown < total else None
 
 
-def read_shown(path: Path, model: type[R], stage: str) -> Shown[R]:
-    """Read all rows of a data file, and keep those that the page shows."""
-    most, shown = lines_of_first_part(path, rebuild(stage)), Shown[R]()
-    for row in read_rows(path, model, rebuild(stage)):
-        shown.total += 1
-        if most is None or shown.total <= most:
-            shown.rows.append(row)
-        if isinstance(row, Question) and row.pass_rate:
-            shown.solved[row.pass_rate.solved] += 1
-    if len(shown.rows) < shown.total:
-        log.warning("report: %s: the page shows the first %d of %d rows", path, len(shown.rows), shown.total)
-    return shown
+def read_teaching(inputs: Inputs, params: Params) -> Teaching:
+    """Read all rows of these files, and choose those that the page shows: all, or ``report.max_rows`` of them."""
+    files = [
+        (inputs.filtered, "filter"),
+        (inputs.rejected, "filter"),
+        (inputs.left_out, "collect"),
+        (inputs.too_easy, "difficulty"),
+        (inputs.failures, "distill"),
+    ]
+    counts = [count_lines(path, rebuild(stage)) for path, stage in files]
+    lines = dict(zip(files, draw_lines(counts, params.report.max_rows, params.report.seed), strict=True))
+
+    def read(path: Path, model: type[R], stage: str) -> Shown[R]:
+        return read_shown(path, model, rebuild(stage), lines[path, stage])
+
+    return Teaching(
+        kept=read(inputs.filtered, Filtered, "filter"),
+        rejected=read(inputs.rejected, Rejected, "filter"),
+        left_out=read(inputs.left_out, LeftOut, "collect"),
+        too_easy=read(inputs.too_easy, Question, "difficulty"),
+        failures=read(inputs.failures, Failure, "distill"),
+    )
 
 
 @dataclass
@@ -250,7 +277,7 @@ def rebuild(stage: str) -> str:
     return f"Run 'dvc repro {stage}' to rebuild it."
 
 
-def read_flow(inputs: Inputs, judged_rows: list[Shown[Any]]) -> list[Step]:
+def read_flow(inputs: Inputs) -> list[Step]:
     """The flow of the rows through the stages, from the stages' own counts."""
     collected = read_metrics(inputs.collect_metrics, CollectCounts, rebuild("collect"))
     measured = read_metrics(inputs.difficulty_metrics, DifficultyCounts, rebuild("difficulty"))
@@ -271,7 +298,6 @@ def read_flow(inputs: Inputs, judged_rows: list[Shown[Any]]) -> list[Step]:
             "filter",
             judged.taken,
             [Part("flow.kept", judged.kept, "out"), *dropped_parts(judged.rejected_by_reason)],
-            shown_remark(judged_rows),
         ),
     ]
 
@@ -303,12 +329,6 @@ def read_pass_rates(inputs: Inputs, answers: Counter[int], right: Counter[int]) 
 def contamination_remark(unchecked: list[str]) -> list[Worded]:
     """The remark on benchmarks that were not checked: their questions may be in the training set."""
     return [("flow.unchecked", {"names": ", ".join(unchecked)})] if unchecked else []
-
-
-def shown_remark(files: list[Shown[Any]]) -> list[Worded]:
-    """The remark on answers that the page does not show, for their files have several parts."""
-    shown, total = sum(len(each.rows) for each in files), sum(each.total for each in files)
-    return [("flow.shown", {"shown": shown, "total": total})] if shown < total else []
 
 
 def texts_remark(texts: dict[str, Described]) -> list[Worded]:
@@ -382,26 +402,24 @@ def read_dataset(folder: Path, name: str) -> Dataset:
 
 
 def read_sources(
-    inputs: Inputs,
-    kept: list[Filtered],
-    rejected: list[Rejected],
-    students: dict[str, list[Evaluated]],
-    answers: dict[str, Answers],
+    inputs: Inputs, teaching: Teaching, students: dict[str, list[Evaluated]], answers: dict[str, Answers]
 ) -> Sources:
-    """All rows of the run, for the search; the page's samples and the audit's examples stay in it."""
+    """The rows for the search, read as they are iterated; the page's samples and the audit's examples stay in it."""
     drawn = {
         name: frozenset(row.key for found in of_arm.samples.values() for row in found.drawn)
         | {f"{example.benchmark}/{example.id}" for example in of_arm.examples}
         for name, of_arm in answers.items()
     }
+    disagreements = read_rows(inputs.disagreements, Disagreement, rebuild("filter"))
+    answered = teaching.kept.keys | teaching.rejected.keys
     return Sources(
-        kept=kept,
-        rejected=rejected,
-        disagreements=read_shown(inputs.disagreements, Disagreement, "filter").rows,
-        left_out=read_shown(inputs.left_out, LeftOut, "collect").rows,
-        too_easy=read_shown(inputs.too_easy, Question, "difficulty").rows,
-        failures=read_shown(inputs.failures, Failure, "distill").rows,
-        preferences=read_shown(inputs.preferences, Preference, "prefer").rows,
+        kept=teaching.kept,
+        rejected=teaching.rejected,
+        disagreements=(row for row in disagreements if row.key in answered),
+        left_out=teaching.left_out,
+        too_easy=teaching.too_easy,
+        failures=teaching.failures,
+        preferences=RowsOf(inputs.preferences, Preference, rebuild("prefer")),
         students=students,
         drawn=drawn,
     )
@@ -468,13 +486,6 @@ def draw_samples(correct: dict[str, bool | None], params: Params) -> tuple[list[
 def examples_file(folder: Path, name: str) -> Path:
     """The path of an arm's examples of the audit; the file may be missing."""
     return folder / f"{name}.examples.jsonl"
-
-
-def shuffled(rows: list[R], seed: int) -> list[R]:
-    """The rows in a random order that depends only on the seed and on their keys."""
-    order = sorted(rows, key=lambda row: row.key)
-    random.Random(seed).shuffle(order)
-    return order
 
 
 def input_files(inputs: Inputs, names: list[str], datasets: list[str]) -> list[Path]:

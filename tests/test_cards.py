@@ -10,7 +10,9 @@ import pytest
 from click.testing import Result
 from huggingface_hub import DatasetCard, ModelCard
 
+from stages.lib.cards import CardError
 from stages.lib.cards.__main__ import main
+from stages.lib.cards.content import first_conversation
 from stages.lib.cards.licences import terms_of
 from stages.lib.comparison.results import Comparison
 from tests.published_project import build_project
@@ -169,3 +171,21 @@ def test_what_is_missing_is_named(tmp_path: Path, refuses: Refuses, monkeypatch:
     assert line == "metrics/train/filtered.json: no such file. Run 'dvc repro train@filtered' to write it."
     (project / "dvc.lock").unlink()
     assert refuses(main).endswith("dvc.lock: no such file, so no result is recorded. Run 'make repro'.")
+
+
+def test_of_a_dataset_only_the_first_conversation_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "filtered.json"
+    first = {"conversations": [{"from": "human", "value": "]} 小明 \\" * 20_000}]}
+    for name, written in (
+        ("a list of convert", json.dumps([first, first], indent=4)),
+        ("one line", json.dumps([first])),
+    ):
+        path.write_text(written, encoding="utf-8")
+        shown = first_conversation(path)
+        assert shown.startswith('{\n  "conversations": ['), name
+        assert len(shown) < 5000
+    path.write_text(json.dumps([first]) + "no JSON")
+    assert first_conversation(path) == shown
+    path.write_text("[\n    \n]")
+    with pytest.raises(CardError, match="no conversations, so there is nothing"):
+        first_conversation(path)

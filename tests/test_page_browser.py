@@ -439,6 +439,31 @@ def test_rows_without_room_lie_beside_the_page_and_load(opened: Callable[..., Pa
     (small / "report/rows-1.js").unlink()
 
 
+@pytest.mark.parametrize(
+    ("locale", "remarks"),
+    [
+        ("en", ["To read and to search there is a random sample: 6 of 12", "this is a random sample: 6 of 12."]),
+        ("zh-CN", ["（共 12 条）中抽取了 6 条", "共 12 条，这里是其中随机抽取的 6 条"]),
+    ],
+)
+def test_a_sample_of_the_rows_is_called_one_beside_the_counts_and_above_the_search(
+    locale: str, remarks: list[str], opened: Callable[..., Page], run: Path, tmp_path: Path
+) -> None:
+    sampled = tmp_path / "run"
+    shutil.copytree(run, sampled)
+    write_changed_params(sampled / "params.yaml", {"report.max_rows": 6}, tmp_path / "params.yaml")
+    write_page(sampled, tmp_path / "params.yaml")
+    page = opened("", sampled / "report/index.html", locale=locale)
+    assert remarks[0] in page.locator("#flow > .note", has_text="12").inner_text()
+    page.click("#views a[data-view=rows]")
+    assert remarks[1] in page.locator("#rows-view > .note").inner_text()
+    chips = page.locator('[data-chip="kind:kept"] .count, [data-chip="kind:rejected"] .count').all_inner_texts()
+    assert sum(map(int, chips)) == 6
+    page.fill("#search", "one more")
+    page.wait_for_selector("#rows-found[data-took]", state="attached")
+    assert 0 < page.locator("#rows-list > details").count() <= 6
+
+
 def test_without_a_script_it_is_the_report(opened: Callable[..., Page]) -> None:
     page = opened("", java_script_enabled=False)
     assert page.locator("header h1").is_visible()

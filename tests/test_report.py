@@ -2,13 +2,16 @@
 
 import base64
 import csv
+import gzip
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from html.parser import HTMLParser
@@ -18,6 +21,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from benchmarks.report import reported
 from stages.compare import main as compare
 from stages.difficulty import Rated, Tally
 from stages.lib.comparison.results import Comparison
@@ -26,6 +30,9 @@ from stages.lib.comparison.warnings import sentence
 from stages.lib.page import language, scripts
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
+from stages.lib.page.packing import pack
+from stages.lib.page.rows import Entry
+from stages.lib.page.shown import draw_lines
 from stages.lib.page.verdicts import verdicts
 from stages.lib.page.words import said, words
 from stages.lib.rows import read_rows, write_json, write_rows
@@ -784,19 +791,102 @@ def test_a_broken_input_is_one_line(
     assert "Run 'dvc repro " in said
 
 
-def test_of_a_file_in_parts_the_page_shows_the_first_and_counts_all(
-    run: Path, page: Callable[..., str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_in_parts_has_the_page_of_one_file(run: Path, page: Callable[..., str]) -> None:
     whole = page(run)
     path = run / "data/rejected.jsonl"
     write_rows(path, list(read_rows(path, Rejected, "")), 3)
-    parted = page(run)
-    assert f"{path}: the page shows the first 3 of 4 rows" in caplog.text
-    (remark,) = set(re.findall(r"The page shows the first (\d+) of (\d+) answers", parted))
-    assert remark == ("11", "12")
-    hashes = [re.findall(r"\b[0-9a-f]{64}\b", each) for each in (whole, parted)]
-    assert hashes[0]
-    assert hashes[0] == hashes[1], "the rows are the same, whatever the layout"
+    assert len(list(path.iterdir())) == 2
+    assert page(run) == whole
+
+
+def test_of_more_rows_than_max_rows_the_page_has_a_random_sample_and_says_so(
+    run: Path, page: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = packed_rows(page(run))
+    remark = re.compile(r"random sample: (\d+) of (\d+)")
+    assert not remark.findall(Parsed(page(run, {"report.max_rows": 12})).text), "there are 12 rows"
+    sampled = page(run, {"report.max_rows": 6})
+    assert remark.findall(Parsed(sampled).text) == [("6", "12")] * 2, "beside the counts, and beside the search"
+    assert "a random sample of 6 of 12: report.max_rows is 6" in caplog.text
+    assert page(run, {"report.max_rows": 6}) == sampled
+    rows = packed_rows(sampled)
+    assert [row for row in rows if row["kind"] == "student"] == [row for row in everything if row["kind"] == "student"]
+    teachers = [row["id"] for row in rows if row["kind"] != "student"]
+    assert len(teachers) == 6
+    assert set(teachers) < {row["id"] for row in everything}
+    assert samples_of_teacher(sampled) == set(teachers)
+    for name in ("kept", "rejected"):
+        assert f'<li><i class="{"out" if name == "kept" else "dropped"}"></i>{8 if name == "kept" else 4} ' in sampled
+    others = [packed_rows(page(run, {"report.max_rows": 6, "report.seed": seed})) for seed in range(5)]
+    assert len({str([row["id"] for row in each if row["kind"] != "student"]) for each in others}) > 1
+
+
+@pytest.mark.slow  # half a minute
+def test_twenty_times_the_rows_take_the_memory_of_those_that_are_shown(tmp_path: Path) -> None:
+    few, many = (reported(count, 1000, 2500, tmp_path).used.peak_mb for count in (2500, 50_000))
+    assert many < 1.2 * few
+
+
+def test_rows_of_several_siblings_are_each_in_one_place_with_a_question_before_them() -> None:
+    draw = random.Random(0)
+    texts = [draw.randbytes(300_000).hex() for _ in range(24)]  # no packing shortens them below a half
+    rows = [evaluated(index, index % 8 == 0, "heldout", response=text) for index, text in enumerate(texts)]
+    found = [Entry({"id": row.id}, {"kind": "student", "text": row.response}, bool(row.correct)) for row in rows]
+    whole = pack(iter(found), 20)
+    assert (len(whole.siblings), whole.inside, whole.total) == (0, 24, 24)
+    packed = pack(iter(found), 4)
+    assert (packed.inside, packed.total) == (3, 24)
+    groups = [packed.chunks, *packed.siblings]
+    assert len(groups) == 1 + len(packed.siblings) > 3
+    assert groups[1:] == list(packed.siblings), "they are read as often as asked"
+    assert all(sum(map(len, group)) <= 4_000_000 for group in groups)
+    lines = [
+        line for group in groups for chunk in group for line in json.loads(gzip.decompress(base64.b64decode(chunk)))
+    ]
+    questions: dict[int, str] = {}
+    answers = {}
+    for line in lines:
+        if "kind" in line:
+            answers[questions[line["q"]]] = line["text"]
+        else:
+            questions[line["q"]] = line["id"]
+    assert len(questions) == 24
+    assert answers == {row.id: row.response for row in rows}
+
+
+def packed_rows(html: str) -> list[dict[str, Any]]:
+    """The rows that the page's script opens, each with the text of its question."""
+    chunks = re.findall(r'class="rows">([^<]+)<', html)
+    entries = [entry for chunk in chunks for entry in json.loads(gzip.decompress(base64.b64decode(chunk)))]
+    questions = {entry["q"]: entry["question"] for entry in entries if "question" in entry}
+    return [entry | {"q": questions[entry["q"]]} for entry in entries if "kind" in entry]
+
+
+def samples_of_teacher(html: str) -> set[str]:
+    """The keys of the teacher's answers that a reader without a script sees."""
+    return {f"{name}#0" for name in re.findall(r"<dt>id</dt><dd>(train-\d+)", html)}
+
+
+def test_flags_of_disagreement_stand_on_the_rows_of_a_sample(run: Path, page: Callable[..., str]) -> None:
+    rows = [json.loads(line) for line in (run / "data/filtered.jsonl").read_bytes().splitlines()]
+    lines = [json.dumps(row | {"kind": "gold_suspect"}) for row in rows]
+    (run / "data/disagreements.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    kept = [row for row in packed_rows(page(run, {"report.max_rows": 6})) if row["kind"] == "kept"]
+    assert kept
+    assert all(row["flags"] == ["gold_suspect"] for row in kept)
+
+
+def test_each_line_is_as_likely_as_any_other_to_be_shown() -> None:
+    totals, most = [7, 0, 3], 4
+    assert draw_lines(totals, 10, seed=1) == [range(7), range(0), range(3)]
+    drawn: Counter[tuple[int, int]] = Counter()
+    for seed in range(3000):
+        lines = draw_lines(totals, most, seed)
+        found = [(file, line) for file, total in enumerate(totals) for line in range(total) if line in lines[file]]
+        assert len(found) == most
+        drawn.update(found)
+    assert len(drawn) == 10
+    assert all(abs(count - 1200) < 4 * (3000 * 0.4 * 0.6) ** 0.5 for count in drawn.values())
 
 
 def test_files_of_different_runs_make_no_page(

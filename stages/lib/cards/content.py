@@ -17,8 +17,16 @@ from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
 
 EXAMPLE_CHARACTERS = 4000
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-LARGER = "1M<n<10M"
+BLOCK = 2**16  # characters
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+)
+LARGER = "100M<n<1B"
 BASE = "base"
 
 
@@ -131,7 +139,7 @@ def dataset_content(run: ProjectRun, name: str, licence: str | None = None) -> D
         hashes={path: run.hash_of(path) for path in (rows, f"data/sharegpt/{name}")},
         settings=run.section(*_sections(origin)),
         data_files=f"{name}.json/*.json" if path.is_dir() else f"{name}.json",
-        example=_first_conversation(path),
+        example=first_conversation(path),
     )
 
 
@@ -273,11 +281,19 @@ def _differences(comparison: Comparison, name: str) -> list[Paired]:
     ]
 
 
-def _first_conversation(path: Path) -> str:
-    """The first conversation of a ShareGPT dataset; a file of it is a list, so all of that is read."""
+def first_conversation(path: Path) -> str:
+    """The first conversation of a ShareGPT dataset, whose files are lists: no more is read than that takes."""
     first, *_ = parts_of(path, "Run 'dvc repro convert' to build it.")
-    conversations = json.loads(first.read_bytes())
-    if not conversations:
-        raise CardError(f"{path}: no conversations, so there is nothing to describe.")
-    text = json.dumps(conversations[0], indent=2, ensure_ascii=False)
+    text, decoder = "", json.JSONDecoder()
+    with first.open(encoding="utf-8") as file:
+        while block := file.read(BLOCK):
+            text += block
+            try:
+                conversation, _ = decoder.raw_decode(text.lstrip("[ \n"))
+                break
+            except json.JSONDecodeError:  # it ends in a later block
+                continue
+        else:
+            raise CardError(f"{path}: no conversations, so there is nothing to describe.")
+    text = json.dumps(conversation, indent=2, ensure_ascii=False)
     return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS]} …"

@@ -109,15 +109,6 @@ def check_part(files: Sequence[Path], part: int, rows: int, first: int, advice: 
         raise DataError(f"{files[part]}: {rows} rows, and {of_first}: one of them was cut short. {advice}")
 
 
-def lines_of_first_part(path: Path, advice: str) -> int | None:
-    """The number of lines of the first part of a JSONL data file; None where it is one file."""
-    first, *others = parts_of(path, advice)
-    if not others:
-        return None
-    with first.open("rb") as lines:
-        return sum(1 for _ in lines)
-
-
 def part_rows(number: int, shard_rows: int) -> int:
     """How many rows the part of this number, from 0, has room for."""
     return shard_rows << (number // SAME_SIZE)

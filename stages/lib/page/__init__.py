@@ -141,6 +141,14 @@ class PairRow:
 
 
 @dataclass(frozen=True)
+class RandomSample:
+    """How many of the ``total`` answers of the teacher and dropped questions the page shows."""
+
+    shown: int
+    total: int
+
+
+@dataclass(frozen=True)
 class InputFile:
     """A file that the page was made from."""
 
@@ -152,7 +160,8 @@ class InputFile:
 class Page:
     """All that the page shows; ``data_hash`` names it.
 
-    ``rows`` are all answers, packed for the script; ``people`` are the reviews of data/reviews.jsonl.
+    ``rows`` are all answers, packed for the script; ``sample`` is None unless those of the teacher are a sample.
+    ``people`` are the reviews of data/reviews.jsonl.
     ``marks`` is None where the rule alone decided, ``pass_rates`` where the student was not, ``reviews`` where nobody
     reviewed an answer.
     """
@@ -171,6 +180,7 @@ class Page:
     rejected: list[Rejected]
     answers: dict[str, Answers]
     rows: PackedRows
+    sample: RandomSample | None
     people: list[Review]
     seed: int
     inputs: list[InputFile]

@@ -9,10 +9,15 @@ rows ({"q": 7, "kind": …}): a formula before the first text that holds it, a q
 """
 
 import base64
+import gzip
+import hashlib
 import json
+import pickle
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from stages.lib.page.formulas import Tree
 from stages.lib.page.rows import Entry, Packed
@@ -20,39 +25,97 @@ from stages.lib.page.rows import Entry, Packed
 CHUNK = 2_000_000  # characters of JSON in a chunk: a browser opens one in some 20 ms
 MB = 1_000_000
 
+Numbers = dict[bytes, int]  # of the questions and formulas that an earlier chunk holds, by the hash of their JSON
+
 
 @dataclass(frozen=True)
 class PackedRows:
     """The chunks in the page and those of each sibling; ``inside`` of the ``total`` rows are in the page."""
 
     chunks: list[str]
-    siblings: list[list[str]]
+    siblings: "Siblings"
     inside: int
     total: int
+
+
+class Siblings:
+    """The chunks of each sibling, in a file without a name: one sibling at a time is in memory."""
+
+    def __init__(self, groups: Iterable[list[str]] = ()) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
+        self._lengths: list[int] = []
+        for group in groups:
+            self._file.writelines(f"{chunk}\n" for chunk in group)
+            self._lengths.append(len(group))
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        self._file.seek(0)
+        for length in self._lengths:
+            yield [line.rstrip("\n") for line in islice(self._file, length)]
 
 
 def pack(found: Iterable[Entry], max_mb: float, charts: int = 0) -> PackedRows:
     """All rows in the page, or, where that is more than ``max_mb``, those that stay, and the others in siblings.
 
-    ``charts``: bytes that the page spends on charts as long as it has no siblings.
+    ``charts``: bytes that the page spends on charts as long as it has no siblings. Each row is taken once, and is in
+    memory only until it is packed.
     """
-    rows = list(found)
-    numbers: dict[str, int] = {}
-    chunks = list(_chunks(rows, numbers))
-    if _size(chunks) + charts <= max_mb * MB:
-        return PackedRows(chunks, [], len(rows), len(rows))
-    numbers.clear()
-    stay = [entry for entry in rows if entry.stays]
-    inside = list(_chunks(stay, numbers))
-    outside = _chunks([entry for entry in rows if not entry.stays], numbers)
-    return PackedRows(inside, list(_siblings(outside, max_mb)), len(stay), len(rows))
+    rows = _Kept(found)
+    if (chunks := _within(_chunks(rows.taken, {}), max_mb * MB - charts)) is not None:
+        return PackedRows(chunks, Siblings(), rows.total, rows.total)
+    for _ in rows.taken:  # those behind the last chunk that had room
+        pass
+    numbers: Numbers = {}
+    inside = list(_chunks(rows.again(stay=True), numbers))
+    outside = _chunks(rows.again(stay=False), numbers)
+    return PackedRows(inside, Siblings(_siblings(outside, max_mb)), rows.inside, rows.total)
+
+
+class _Kept:
+    """Rows that are taken once, and then read again from a file without a name."""
+
+    def __init__(self, found: Iterable[Entry]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.inside = self.total = 0
+        self.taken = self._taken(found)
+
+    def _taken(self, found: Iterable[Entry]) -> Iterator[Entry]:
+        with gzip.open(self._file, "wb", compresslevel=1) as file:
+            for entry in found:
+                file.write(pickle.dumps(entry))
+                self.total += 1
+                self.inside += entry.stays
+                yield entry
+
+    def again(self, stay: bool) -> Iterator[Entry]:
+        """Those that stay in the page, or the others."""
+        self._file.seek(0)
+        with gzip.open(self._file) as file:
+            for _ in range(self.total):
+                entry: Entry = pickle.load(file)
+                if entry.stays == stay:
+                    yield entry
+
+
+def _within(chunks: Iterable[str], most: float) -> list[str] | None:
+    """All chunks, or None as soon as they have more than so many characters."""
+    found, size = [], 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            return None
+        found.append(chunk)
+    return found
 
 
 def _siblings(chunks: Iterable[str], max_mb: float) -> Iterator[list[str]]:
     """The chunks in groups of at most ``max_mb``."""
     group: list[str] = []
     for chunk in chunks:
-        if group and _size([*group, chunk]) > max_mb * MB:
+        if group and sum(map(len, [*group, chunk])) > max_mb * MB:
             yield group
             group = []
         group.append(chunk)
@@ -60,11 +123,7 @@ def _siblings(chunks: Iterable[str], max_mb: float) -> Iterator[list[str]]:
         yield group
 
 
-def _size(chunks: list[str]) -> int:
-    return sum(map(len, chunks))
-
-
-def _chunks(rows: Iterable[Entry], numbers: dict[str, int]) -> Iterator[str]:
+def _chunks(rows: Iterable[Entry], numbers: Numbers) -> Iterator[str]:
     """Packed chunks; ``numbers`` has the questions and formulas that an earlier chunk holds."""
     lines: list[str] = []
     size = 0
@@ -79,8 +138,8 @@ def _chunks(rows: Iterable[Entry], numbers: dict[str, int]) -> Iterator[str]:
         yield _packed(lines)
 
 
-def _lines(entry: Entry, numbers: dict[str, int]) -> Iterator[str]:
-    key = _json(entry.question)
+def _lines(entry: Entry, numbers: Numbers) -> Iterator[str]:
+    key = _hash(entry.question)
     if key not in numbers:
         question, trees = _numbered(entry.question, numbers)
         yield from trees
@@ -91,7 +150,7 @@ def _lines(entry: Entry, numbers: dict[str, int]) -> Iterator[str]:
     yield _json({"q": numbers[key]} | row)
 
 
-def _numbered(entry: Packed, numbers: dict[str, int]) -> tuple[Packed, list[str]]:
+def _numbered(entry: Packed, numbers: Numbers) -> tuple[Packed, list[str]]:
     """A question or a row with the numbers of its formulas, and the lines of the new ones.
 
     {"formulas": {"text": [[3, 17, ["math", …]]]}}   → {"formulas": {"text": [3, 17, 5]}}, ['{"f":5,"tree":[…]}']
@@ -101,7 +160,7 @@ def _numbered(entry: Packed, numbers: dict[str, int]) -> tuple[Packed, list[str]
     for name, found in entry.get("formulas", {}).items():
         of = drawn.setdefault(name, [])
         for start, end, tree in found:
-            key = _json(tree)
+            key = _hash(tree)
             if key not in numbers:
                 numbers[key] = len(numbers)
                 lines.append(_json({"f": numbers[key], "tree": tree}))
@@ -111,6 +170,10 @@ def _numbered(entry: Packed, numbers: dict[str, int]) -> tuple[Packed, list[str]
 
 def _json(value: Packed | Tree) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _hash(value: Packed | Tree) -> bytes:
+    return hashlib.blake2b(_json(value).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _packed(lines: list[str]) -> str:

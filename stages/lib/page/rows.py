@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import tee
+from itertools import chain, tee
 from typing import Any
 
 from stages.lib.answers import rule_verdict
@@ -31,6 +31,7 @@ from stages.lib.workers import map_rows
 Packed = dict[str, Any]
 Judged = tuple[str, str, str, str]  # question, response, gold answer, language
 Texts = dict[str, str]
+Read = tuple[Texts, Judged | None, Texts | None]  # a row's texts, what was judged, the texts of a question not read yet
 TEXTS = ("text", "thought", "second_text")  # of a row, in which formulas are drawn
 TEXTS_OF_QUESTION = ("question", "earlier")
 
@@ -48,15 +49,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sources:
-    """All rows of a run; ``students`` and ``drawn``, the keys of the samples that the page shows, by arm."""
+    """The rows of a run, iterated once; ``students`` and ``drawn``, the keys of the page's samples, by arm."""
 
-    kept: Sequence[Filtered]
-    rejected: Sequence[Rejected]
-    disagreements: Sequence[Disagreement]
-    left_out: Sequence[LeftOut]
-    too_easy: Sequence[Question]
-    failures: Sequence[Failure]
-    preferences: Sequence[Preference]
+    kept: Iterable[Filtered]
+    rejected: Iterable[Rejected]
+    disagreements: Iterable[Disagreement]
+    left_out: Iterable[LeftOut]
+    too_easy: Iterable[Question]
+    failures: Iterable[Failure]
+    preferences: Iterable[Preference]
     students: Mapping[str, Sequence[Evaluated]]
     drawn: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -64,18 +65,27 @@ class Sources:
 def entries(sources: Sources) -> Iterator[Entry]:
     """All rows of the page: the teacher's answers, what was dropped, the students' by question, the judge's choices."""
     drafts, read = tee(_drafts(sources))
-    found = map_rows(
-        _found, ((_texts(entry.row, TEXTS), of) for entry, of in read)
-    )  # most of the time, so on all cores
-    for (entry, _), (span, drawn) in zip(drafts, found, strict=True):
-        entry.row.update(_present({"span": span, "formulas": drawn or None}))
-        yield entry
+    found = map_rows(_found, _to_read(read))  # most of the time, so on all cores
+    of_question: Packed = {}
+    for (entry, _), (span, of_row, of_new) in zip(drafts, found, strict=True):
+        of_question = of_question if of_new is None else of_new
+        row = entry.row | _present({"span": span, "formulas": of_row or None})
+        yield Entry(entry.question | _present({"formulas": of_question or None}), row, entry.stays)
+
+
+def _to_read(drafts: Iterable[tuple[Entry, Judged | None]]) -> Iterator[Read]:
+    """What ``_found`` reads of each row; rows that ask one question stand together, and the first brings its texts."""
+    before: Texts | None = None
+    for entry, judged in drafts:
+        of_question = _texts(entry.question, TEXTS_OF_QUESTION)
+        yield _texts(entry.row, TEXTS), judged, None if of_question == before else of_question
+        before = of_question
 
 
 def _drafts(sources: Sources) -> Iterator[tuple[Entry, Judged | None]]:
     """The entries without a span, and the answers that the rule judged."""
     disagreed = {row.key: row.kind for row in sources.disagreements}
-    for answer in [*sources.kept, *sources.rejected]:
+    for answer in chain(sources.kept, sources.rejected):
         language = _language(answer.question)
         yield _teacher(answer, disagreed.get(answer.key)), _judged(answer, answer.rule_verdict, language or "en")
     for stage, dropped in _dropped(sources):
@@ -210,27 +220,24 @@ def _preference(row: Preference) -> Entry:
         "text": row.first_answer,
         "second_text": row.second_answer,
     }
-    question = {"id": row.id, "question": row.question}
-    drawn = _drawn(_texts(question, TEXTS_OF_QUESTION))
-    return Entry(question | _present({"formulas": drawn or None}), _present(known), False)
+    return Entry({"id": row.id, "question": row.question}, _present(known), False)
 
 
 def _asked(row: Question | Evaluated) -> Packed:
     """The question as the page shows it; rows of one question share it."""
     earlier = transcript("", row.history, row.system).strip() if row.history or row.system else None
     known = {"id": row.id, "question": row.question, "gold": row.answer, "earlier": earlier}
-    question = _present(known | {"solution": row.solution if isinstance(row, Question) else None})
-    return question | _present({"formulas": _drawn(_texts(question, TEXTS_OF_QUESTION)) or None})
+    return _present(known | {"solution": row.solution if isinstance(row, Question) else None})
 
 
 def _texts(of: Packed, names: Iterable[str]) -> Texts:
     return {name: of[name] for name in names if name in of}
 
 
-def _found(read: tuple[Texts, Judged | None]) -> tuple[list[int] | None, Packed]:
-    """What the texts of a row hold: the part that the verdict rests on, and the formulas."""
-    texts, judged = read
-    return _span(judged) if judged else None, _drawn(texts)
+def _found(read: Read) -> tuple[list[int] | None, Packed, Packed | None]:
+    """The part of a row that the verdict rests on, its formulas, and those of its question if that was given."""
+    texts, judged, of_question = read
+    return _span(judged) if judged else None, _drawn(texts), None if of_question is None else _drawn(of_question)
 
 
 def _drawn(texts: Texts) -> Packed:

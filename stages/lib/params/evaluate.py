@@ -161,3 +161,4 @@ class Report(Section):
     samples: Count
     seed: Seed
     max_mb: Annotated[float, Field(gt=0)]  # of the packed rows in the page; the others lie in files beside it
+    max_rows: Count  # answers of the teacher and dropped questions; of more, a random sample of so many

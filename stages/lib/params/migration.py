@@ -222,8 +222,9 @@ def _prefer(root: Entry) -> None:
 
 def _report(report: Entry) -> None:
     """All rows stood in the page."""
-    if report.at("seed") and not report.at("max_mb"):
-        report.put(Entry("max_mb", 20))
+    for before, name, value in (("seed", "max_mb", 20), ("max_mb", "max_rows", 100_000)):
+        if report.at(before) and not report.at(name):
+            report.put(Entry(name, value))
 
 
 def _on_policy(root: Entry) -> None:

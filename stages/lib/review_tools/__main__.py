@@ -36,7 +36,8 @@ def main(key: str, verdict: Any, who: str, comment: str, distilled: Path, review
     digest = text_sha256(row)
     review = Review(id=row.key, verdict=verdict, comment=comment, who=who, when=when, text_sha256=digest)
     if reviews.exists():
-        list(read_reviews(reviews))  # a bad line is named before another one follows it
+        for _ in read_reviews(reviews):  # a bad line is named before another one follows it
+            pass
     append(reviews, review)
     click.echo(f"{reviews}: {row.key} is {verdict} ({who}). Run 'make repro' to apply it, and commit the file.")
 

@@ -30,7 +30,7 @@ import orjson
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.params import load_params
-from stages.lib.rows import read_some_rows, writing
+from stages.lib.rows import read_rows, writing
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, StoreError, files_of_hosts, open_answers
 from stages.lib.store.answer_store import AnswerStore, default_path, open_store
@@ -102,7 +102,7 @@ def r1_distill_command(file: Path, questions_path: Path, store: Path | None, par
     source = check_store(store or default_path())
     if file.exists():
         raise StoreError(f"{file}: the file exists already and is not overwritten. Name another file.")
-    questions = read_some_rows(questions_path, Question, "Run 'dvc repro difficulty' to rebuild it.")
+    questions = read_rows(questions_path, Question, "Run 'dvc repro difficulty' to rebuild it.")
     params = load_params(params_path)
     teacher = Respondent("distill", "distill.teacher", params.distill.teacher, "teacher")
     with open_answers(source) as answers:
