@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stages.lib.files.database import TemporaryDatabase
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions, ngrams
-from stages.lib.hygiene.database import TemporaryDatabase
 from stages.lib.hygiene.duplicates import normalised
 from stages.lib.rows import DataError
 from stages.lib.rows.question import BenchmarkHit

@@ -9,7 +9,7 @@ either, and where the judge refused, cut off or left its reply empty. A reply th
 because a time-out must not decide. The replies that were received are in the store.
 """
 
-from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from stages.lib.replies.reading import BodyError, read_body
 from stages.lib.store.answer_store import AnswerStore, request_key
 from stages.lib.teacher.asking import AskResult, Requests, Respondent, ask_missing, chat_request, price_of
 from stages.lib.teacher.failures import CallFailed
+from stages.lib.teacher.pacing import LATEST
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import body_cost
 
@@ -47,7 +48,7 @@ class JudgeRounds(Generic[T]):
         self._price = price_of(respondent, run)
         self.counts = RunCounts(total=0)
         self.full_cost = 0.0
-        self.latencies = array("d")  # seconds of each new reply
+        self.latencies: deque[float] = deque(maxlen=LATEST)  # seconds of the latest new replies
 
     def ask(self, texts: Texts, store: AnswerStore) -> None:
         """Ask in two rounds: every text that has no reply yet, then those whose reply could not be read."""

@@ -32,7 +32,7 @@ class Judging:
 
     @property
     def latencies(self) -> Sequence[float]:
-        """The seconds that each new reply took."""
+        """The seconds that the latest new replies took."""
         return self._rounds.latencies
 
     def ask(self, rows: Rows, store: AnswerStore) -> None:

@@ -7,19 +7,21 @@ Out:  the offsets where a key's record may be. Only the first 8 bytes of a key a
     index.add(bytes.fromhex("9f86d081…"), 4096)
     index.offsets(bytes.fromhex("9f86d081…"))     # [4096]
 
-The latest ones take 160 bytes each until they are merged into the others, which copies all of them in memory. The
-database has no name and goes with its process.
+The latest ones take 160 bytes each until they are merged into the others, which copies all of them in memory.
 """
 
-import sqlite3
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stages.lib.files.database import TemporaryDatabase
 
 IN_MEMORY = 2**19  # records
 RECENT = 2**14  # records in the dict before they are merged, or an eighth of those in memory
-CACHE_KIB = 8192  # of the database in memory
+TABLE = "CREATE TABLE records (prefix INTEGER, offset INTEGER, PRIMARY KEY (prefix, offset)) WITHOUT ROWID"
 
 
 class Index:
@@ -29,7 +31,7 @@ class Index:
         self._prefixes = array("q")
         self._offsets = array("q")
         self._recent: dict[int, int] = {}
-        self._database: sqlite3.Connection | None = None
+        self._database: TemporaryDatabase | None = None
         self._merged = 0
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class Index:
         """Pairs of offsets, older and newer, whose keys share a prefix: a repeated key, or a rare coincidence."""
         self._merge_recent()
         if self._database:
-            alike = self._database.execute("SELECT prefix FROM records GROUP BY prefix HAVING count(*) > 1").fetchall()
+            alike = list(self._database.rows("SELECT prefix FROM records GROUP BY prefix HAVING count(*) > 1", ()))
             return [pair for (prefix,) in alike for pair in pairwise(self._in_database(prefix))]
         places = [place for place, (first, second) in enumerate(pairwise(self._prefixes)) if first == second]
         return [(self._offsets[place], self._offsets[place + 1]) for place in places]
@@ -70,11 +72,13 @@ class Index:
     def _in_database(self, prefix: int) -> list[int]:
         assert self._database
         query = "SELECT offset FROM records WHERE prefix = ? ORDER BY offset"
-        return [offset for (offset,) in self._database.execute(query, (prefix,))]
+        return [offset for (offset,) in self._database.rows(query, (prefix,))]
 
     def _merge_recent(self) -> None:
         if self._database is None and len(self) > IN_MEMORY:
-            self._database = _new_database()
+            from stages.lib.files.database import TemporaryDatabase  # loads SQLite, which most stores do not need
+
+            self._database = TemporaryDatabase(TABLE)
             self._insert(zip(self._prefixes, self._offsets, strict=True))
             self._prefixes, self._offsets = array("q"), array("q")
         if self._database:
@@ -86,7 +90,7 @@ class Index:
 
     def _insert(self, records: Iterable[tuple[int, int]]) -> None:
         assert self._database
-        self._database.executemany("INSERT INTO records VALUES (?, ?)", records)
+        self._database.change_many("INSERT INTO records VALUES (?, ?)", records)
 
     def _merge_into_arrays(self) -> None:
         import numpy as np  # 0.1 s, which a small store need not wait for
@@ -97,16 +101,6 @@ class Index:
         places = np.searchsorted(self._prefixes, prefixes[order], side="right")  # after the older ones
         self._prefixes = array("q", np.insert(self._prefixes, places, prefixes[order]).tobytes())
         self._offsets = array("q", np.insert(self._offsets, places, offsets[order]).tobytes())
-
-
-def _new_database() -> sqlite3.Connection:
-    # a thread writes records while the event loop looks for one, under a lock (answer_file.py)
-    database = sqlite3.connect("", check_same_thread=False)
-    for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
-        database.execute(f"PRAGMA {pragma}")
-    columns = "prefix INTEGER, offset INTEGER, PRIMARY KEY (prefix, offset)"
-    database.execute(f"CREATE TABLE records ({columns}) WITHOUT ROWID")
-    return database
 
 
 def _prefix(key: bytes) -> int:

@@ -12,7 +12,6 @@ share: that costs what was in flight, and nothing that was received. A body with
 
 import asyncio
 import logging
-from array import array
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,7 +67,7 @@ class Report:
     described: str = ""
     unread: list[tuple[str, dict[str, Any], str, bytes]] = field(default_factory=list)
     lines: list[tuple[int, str]] = field(default_factory=list)
-    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    latencies: list[float] = field(default_factory=list)
     servers: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -176,9 +175,9 @@ class ActorPool:
         return sum(member.assigned for member in self._members)
 
     @property
-    def latencies(self) -> "array[float]":
-        """The seconds of each attempt that was answered, but of actors that were lost."""
-        return array("d", (seconds for report in self._reports for seconds in report.latencies))
+    def latencies(self) -> list[float]:
+        """The seconds of the latest attempts that were answered, but of actors that were lost."""
+        return [seconds for report in self._reports for seconds in report.latencies]
 
     async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer, Endpoint]:
         """As ``Pool.ask``; a request that was with a lost actor is asked again. WorkerError where none can be kept."""

@@ -13,8 +13,7 @@ import asyncio
 import importlib
 import logging
 import time
-from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +72,7 @@ class Respondent:
 
 @dataclass
 class AskResult:
-    """The result of a run: its counts, the failures by key, its seconds, and those of each answer received.
+    """The result of a run: its counts, the failures by key, its seconds, and those of the latest answers.
 
     ``servers`` has the figures of each of several servers, ``hosts`` the largest number of hosts at work at once.
     """
@@ -81,7 +80,7 @@ class AskResult:
     counts: RunCounts = field(default_factory=RunCounts)
     failed: dict[str, CallFailed] = field(default_factory=dict)
     seconds: float = 0.0
-    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    latencies: Sequence[float] = ()
     servers: list[dict[str, Any]] = field(default_factory=list)
     hosts: int = 1
 

@@ -15,7 +15,7 @@ import asyncio
 import math
 import random
 import time
-from array import array
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -28,7 +28,7 @@ from stages.lib.replies.errors import Subject
 from stages.lib.replies.reading import SERVER_ERROR, Answer, BodyError, read_body
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.failures import KEPT, CallFailed, Diagnosis, RetryableFailure, TeacherError
-from stages.lib.teacher.pacing import Call, Pace
+from stages.lib.teacher.pacing import LATEST, Call, Pace
 from stages.lib.teacher.spending import prompt_bytes
 
 __all__ = ["CallFailed", "TeacherClient", "TeacherError"]
@@ -53,8 +53,8 @@ class _Unreached(Exception):
 class TeacherClient:
     """One async client for a whole run.
 
-    ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``latencies`` has the
-    seconds of each attempt that was answered. ``keep_unread`` stores a received body that holds no answer.
+    ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``answered_s`` are
+    the seconds of all attempts that were answered, ``latencies`` those of the latest ones. ``keep_unread`` stores a received body that holds no answer.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class TeacherClient:
     ) -> None:
         self.waiting = 0
         self.longest_wait_s = 0.0
-        self.latencies = array("d")
+        self.answered_s = 0.0
+        self.latencies: deque[float] = deque(maxlen=LATEST)
         self._endpoint = endpoint
         self._section = section
         self._run = run
@@ -124,6 +125,7 @@ class TeacherClient:
                     raise
                 else:
                     self.latencies.append(time.monotonic() - call.began)
+                    self.answered_s += self.latencies[-1]
                     self._has_answered = True
                     self._pace.mark_reached()
                     self._pace.speed_up()

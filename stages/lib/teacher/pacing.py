@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from stages.lib.params import Run
 
 MINUTE_S = 60.0
+LATEST = 4096  # the latencies of so many answers are kept
 FIRST_PROBE_S = 0.5  # the first wait before a retry of an unreachable server; each further wait is twice as long
 LONGEST_PROBE_S = 10.0
 

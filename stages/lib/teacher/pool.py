@@ -12,7 +12,6 @@ client alone decides.
 import asyncio
 import logging
 import time
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,12 +100,11 @@ class Member:
 
     def facts(self) -> dict[str, Any]:
         """Its figures in this run, for metrics/runs."""
-        seconds = self.client.latencies
         return {
             "base_url": self.endpoint.base_url,
             "answers": self.answers,
             "completion_tokens": self.tokens,
-            "seconds_an_answer": round(sum(seconds) / len(seconds), 3) if seconds else None,
+            "seconds_an_answer": round(self.client.answered_s / self.answers, 3) if self.answers else None,
             "set_aside": self.times_set_aside,
         }
 
@@ -148,9 +146,9 @@ class Pool:
         return sum(member.pace.in_flight for member in self._members)
 
     @property
-    def latencies(self) -> "array[float]":
-        """The seconds of each attempt that was answered."""
-        return array("d", (seconds for member in self._members for seconds in member.client.latencies))
+    def latencies(self) -> list[float]:
+        """The seconds of the latest attempts that each server answered."""
+        return [seconds for member in self._members for seconds in member.client.latencies]
 
     async def ask(self, key: str, request: dict[str, Any]) -> tuple[bytes, Answer, Endpoint]:
         """The raw body of one completion, its answer and its server; raises CallFailed, TeacherError or Stopped."""

@@ -8,11 +8,11 @@ SQLite makes a file without a name in SQLITE_TMPDIR, TMPDIR or /var/tmp, once th
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from stages.lib.rows import DataError
+from stages.lib.files import DataError
 
 CACHE_KIB = 16_384  # of a database in memory
 
@@ -21,7 +21,7 @@ class TemporaryDatabase:
     """A database of this process alone. DataError where the disk is full."""
 
     def __init__(self, *tables: str) -> None:
-        self._database = sqlite3.connect("")
+        self._database = sqlite3.connect("", check_same_thread=False)  # no two threads may use it at once
         for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
             self._database.execute(f"PRAGMA {pragma}")
         for table in tables:
@@ -31,6 +31,11 @@ class TemporaryDatabase:
         """Run a statement; the number of rows that it changed."""
         with _in_one_line():
             return self._database.execute(statement, values).rowcount
+
+    def change_many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of the values."""
+        with _in_one_line():
+            self._database.executemany(statement, values)
 
     def rows(self, query: str, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, as they are read."""
