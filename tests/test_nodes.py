@@ -21,10 +21,10 @@ from stages.lib.join import main as join
 from stages.lib.params import load_params
 from stages.lib.tokens.length import FittingRows
 from stages.lib.trainers import llamafactory
-from stages.lib.training import Job, Nodes, TrainingError, external
+from stages.lib.training import Job, LeftOut, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
+from stages.lib.training.dataset import storing
 from stages.lib.training.external_plan import digest
-from stages.lib.training.external_tokens import Row
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
@@ -257,7 +257,10 @@ def test_node_0_with_final_weights_of_llamafactory_saves_them_and_the_others_end
     changes |= {"train.finetuning.kind": "full"}
     one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
     one = replace(one, out=tmp_path / "models" / "filtered")
-    dataset = FittingRows([Row(each, 40, 20, True) for each in uneven(3)], 0, [])
+    with storing(tmp_path / "rows.jsonl") as file:
+        for each in uneven(3):
+            file.add(each)
+    dataset = FittingRows(file.stored(), 120, 60, 0, LeftOut(tmp_path / "none.jsonl", 0))
     cards = external.cards_of(one, "/bin/true", [])
     versions = external.releases("/bin/true", "llamafactory")
     name = digest("llamafactory", one, uneven(3), cards, versions)

@@ -20,15 +20,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stages.lib.command import Interrupted, project_root
-from stages.lib.training import Conversation, Job, Nodes, TrainingError
+from stages.lib.training import Job, Nodes, TrainingError
 from stages.lib.training.checkpoints import NOT_IN_DIGEST, short_hash
+from stages.lib.training.dataset import Conversations, shape_of
 from stages.lib.training.identity import student_identity
 from stages.lib.training.launching import GRACE_S, deepspeed_file
 
@@ -69,12 +70,12 @@ def differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     return "; ".join(found)
 
 
-def facts_of(job: Job, rows: list[Conversation], versions: Mapping[str, str]) -> dict[str, str]:
+def facts_of(job: Job, rows: Conversations, versions: Mapping[str, str]) -> dict[str, str]:
     """What all nodes must have alike, by name: long values as hashes, so that a difference names what differs."""
     kind = job.train.trainer.kind
     settings = deepspeed_file(job.train.deepspeed)
     values: dict[str, Any] = {
-        "rows": [asdict(row) for row in rows],
+        "rows": shape_of(rows).sha256,
         "student": student_identity(job.train.student)["sha256"],
         "code": _code_of(kind),
         "DeepSpeed's settings": Path(settings).read_text() if settings else None,
