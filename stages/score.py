@@ -32,9 +32,10 @@ from tqdm import tqdm
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.logprobs import Scored
 from stages.lib.logprobs.alignment import Alignment, Reason, parts_of
-from stages.lib.logprobs.answers import LogprobsOf, answer_hash
+from stages.lib.logprobs.answers import answer_hash
 from stages.lib.logprobs.cache import ScoreCache, open_cache
 from stages.lib.logprobs.local import LocalScorer
+from stages.lib.logprobs.lookup import LogprobsOf
 from stages.lib.logprobs.scores import ScoredRow, origin_of, write_scores
 from stages.lib.logprobs.served import ServedScorer
 from stages.lib.params import FromTeacher, Params, ParamsError, load_params
