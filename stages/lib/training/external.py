@@ -32,7 +32,7 @@ from stages.lib.training.dataset import Stored
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
-from stages.lib.training.meeting import Joined, facts_of, joined, lead, meeting
+from stages.lib.training.meeting import Group, Joined, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
@@ -207,7 +207,7 @@ def join(
             return False
         (training.scratch / "output").mkdir(exist_ok=True)
         (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
-        see_checkpoint(job, training)
+        see_checkpoint(job, training, group)
         command = own.command_line(settings, training.own / "train.yaml")
         with prepared(rows, training.own):
             environment = variables(program, training.own) | variables_of(job.nodes, training.port)
@@ -217,10 +217,11 @@ def join(
     return True
 
 
-def see_checkpoint(job: Job, training: Joined) -> None:
+def see_checkpoint(job: Job, training: Joined, group: Group) -> None:
     """Wait until this node sees the checkpoint that node 0 resumes from, whole and as the newest one of any kind.
 
-    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``.
+    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``, or if another node
+    fails meanwhile.
     """
     output, wanted = training.scratch / "output", training.checkpoint and training.checkpoint.name
     until = time.monotonic() + LISTED_S
@@ -235,6 +236,7 @@ def see_checkpoint(job: Job, training: Joined) -> None:
                 f"resumes from {wanted or 'none'}. Start the training again on all nodes; a disk that they do not "
                 "share needs run.checkpoint_steps: null."
             )
+        group.check_others()
         time.sleep(1)
 
 

@@ -181,6 +181,9 @@ class Group:
     def check_shared(self, _scratch: Path, _plan: dict[str, Any]) -> None:
         """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""
 
+    def check_others(self) -> None:
+        """TrainingError if another node has failed or is gone: for a node that waits for what that one writes."""
+
     def dismiss(self) -> None:
         """Tell the others that node 0 has final weights already, and that they have nothing to train."""
 
@@ -342,6 +345,7 @@ class _Connected(Group):
         if self.nodes.rank:
             deadline = time.monotonic() + SHARED_S
             while not (sees := (scratch / plan["mark"]).is_file()) and time.monotonic() < deadline:
+                self.check_others()
                 time.sleep(POLL_S)
             self.store.set(f"sees/{self.nodes.rank}", str(int(sees)))
             return
@@ -352,6 +356,17 @@ class _Connected(Group):
                     f"run.checkpoint_steps: {self._named(rank)} does not see {scratch}, and each node writes a part of "
                     "a checkpoint. Put the project on a disk that all nodes share, or set it to null."
                 )
+
+    def check_others(self) -> None:
+        """TrainingError, which names the node, if another one has failed or is gone."""
+        try:
+            for rank in self.others:
+                if self._read(f"ended/{rank}"):
+                    self._failed_node(rank)
+                if self._gone(rank, LOST_S):
+                    raise TrainingError(self._lost(rank))
+        except RuntimeError as error:  # the store's server is gone, and node 0 with it
+            raise TrainingError(self._lost(0)) from error
 
     @contextmanager
     def watching(self, pid: int) -> Iterator[None]:
