@@ -19,8 +19,9 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,9 +32,10 @@ from tqdm import tqdm
 from stages.lib.command import READ, WRITE, one_line_errors, params_option
 from stages.lib.logprobs import Scored
 from stages.lib.logprobs.alignment import Alignment, Reason, parts_of
-from stages.lib.logprobs.answers import TokenLogprobs, answer_hash, read_logprobs
+from stages.lib.logprobs.answers import answer_hash
 from stages.lib.logprobs.cache import ScoreCache, open_cache
 from stages.lib.logprobs.local import LocalScorer
+from stages.lib.logprobs.lookup import LogprobsOf
 from stages.lib.logprobs.scores import ScoredRow, origin_of, write_scores
 from stages.lib.logprobs.served import ServedScorer
 from stages.lib.params import FromTeacher, Params, ParamsError, load_params
@@ -42,18 +44,20 @@ from stages.lib.runtime.versions import versions
 from stages.lib.store.answer_store import default_path
 from stages.lib.students import student_folder
 from stages.lib.teacher.backends.openai_compatible import endpoint_at
-from stages.lib.tokens import Tokens, tokens_of
+from stages.lib.tokens import NO_LOSS
 from stages.lib.tokens.length import fitting_rows, measured
+from stages.lib.tokens.table import TOKENS, read_tokens, writing_tokens
 from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.training import Conversation, Job
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training.dataset import ShareGpt, Stored
 from stages.lib.training.identity import student_identity
+from stages.lib.training.rows_folder import rows_folder
 from stages.lib.vocabulary import check_same_vocabulary, vocabulary_hash
 
 log = logging.getLogger("distillery.score")
 
-Plan = list[tuple[Conversation, Tokens]]
-Score = Callable[[list[int], list[int]], Scored]  # of the tokens of a row and places in it
+Planned = tuple[list[int], list[int]]  # the tokens of a row, and the places that have a loss
+Score = Callable[[list[int], list[int]], Scored]  # of these
 
 
 @click.command(help="Write the teacher's probabilities of the tokens that an arm is trained on.")
@@ -77,65 +81,83 @@ def main(
     params = load_params(params_path)
     if arm_name not in params.arms:
         raise ParamsError(f"params.yaml: arms: no arm '{arm_name}'. Known: {', '.join(params.arms)}.")
-    rows: list[ScoredRow] = []
-    trained, origin = 0, None
+    tally = Tally()
     if params.score and params.arms[arm_name].alpha:
-        job = job_of(arm_name, read_dataset(dataset_path), params)
-        tokenizer = aligned_tokenizer(job)
-        plan = planned(job, tokenizer)
-        trained = sum(len(places_of(tokens)) for _, tokens in plan)
-        if isinstance(params.score, FromTeacher):
-            rows = by_teacher(plan, params.score, params, cache_path or default_path().with_name("scores.sqlite"))
-        else:
-            rows = from_answers(plan, params, tokenizer, logprobs_path)
-        origin = origin_of(params.score, vocabulary_hash(tokenizer))
-    write_scores(scores_path, rows, width_of(params) if rows else 1, origin)  # no rows: the same bytes for any width
-    metrics = metrics_of(rows, trained, params)
+        with rows_folder(arm_name) as folder:
+            job = job_of(arm_name, ShareGpt(dataset_path), params, folder)
+            tokenizer = aligned_tokenizer(job)
+            plan = planned(job, tokenizer)
+            if isinstance(params.score, FromTeacher):
+                rows = by_teacher(plan, params.score, params, cache_path or default_path().with_name("scores.sqlite"))
+            else:
+                rows = from_answers(plan, params, tokenizer, logprobs_path)
+            origin = origin_of(params.score, vocabulary_hash(tokenizer))
+            write_scores(scores_path, map(tally.counted, rows), width_of(params), origin)
+            tally.trained = plan.answer_tokens
+    else:
+        write_scores(scores_path, [], 1, None)
+    metrics = tally.metrics(params)
     write_json(metrics_path, metrics)
-    if rows:
+    if tally.rows:
         log.info("score: %s", summary_line(arm_name, metrics))
 
 
-def job_of(name: str, conversations: list[Conversation], params: Params) -> Job:
-    """The training whose rows are scored; nothing is written to its ``out``."""
+def job_of(name: str, dataset: ShareGpt, params: Params, folder: Path) -> Job:
+    """The training whose rows are scored, which are kept in ``folder``; nothing is written to its ``out``."""
     student = student_folder(params.train.student)
     train, arm, run = params.train, params.arms[name], params.run
-    return Job(name, conversations, student, train, arm, run, params.convert.markers, Path())
+    return Job(name, dataset, student, train, arm, run, params.convert.markers, Path(), rows=folder)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows that the training will have, on the disk; how many tokens they have, and how many with a loss."""
+
+    conversations: Stored
+    path: Path
+    tokens: int
+    answer_tokens: int
+
+    def __iter__(self) -> Iterator[Planned]:
+        for batch in read_tokens(self.path):
+            for ids, labels in zip(*(batch.column(name) for name in ("input_ids", "labels")), strict=True):
+                has_loss = labels.values.to_numpy() != NO_LOSS
+                yield ids.values.to_pylist(), np.flatnonzero(has_loss).tolist()
 
 
 def planned(job: Job, tokenizer: Any) -> Plan:
     """The rows that the training will have, with their tokens."""
-    fitting = fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer)).rows
-    conversations = [row.conversation for row in fitting]
-    return list(zip(conversations, tokens_of(job, conversations, tokenizer), strict=True))
+    with writing_tokens(job.rows / TOKENS) as table:
+        found = fitting_rows(job, lambda rows: measured(job, rows, tokenizer), lambda row: table.add(row.read))
+    return Plan(found.conversations, job.rows / TOKENS, found.tokens, found.answer_tokens)
 
 
-def places_of(tokens: Tokens) -> list[int]:
-    """The places of a row that have a loss."""
-    return [place for begin, end in tokens.trained for place in range(begin, end)]
-
-
-def from_answers(plan: Plan, params: Params, tokenizer: Any, path: Path) -> list[ScoredRow]:
+def from_answers(plan: Plan, params: Params, tokenizer: Any, path: Path) -> Iterator[ScoredRow]:
     """The rows with the probabilities that came with their answers."""
-    wanted = {key for conversation, _ in plan if (key := key_of(conversation, params))}
-    known = {key: tokens for key, tokens in read_logprobs(path) if key in wanted}
     alignment = Alignment(tokenizer, width_of(params))
-    return [ScoredRow(tokens.ids, aligned(each, tokens, params, known, alignment)) for each, tokens in plan]
+    with LogprobsOf(path) as known:
+        for conversation, (ids, places) in zip(plan.conversations, plan, strict=True):
+            yield ScoredRow(ids, aligned(conversation, ids, last_answer(places), params, known, alignment))
+
+
+def last_answer(places: list[int]) -> int:
+    """Where the last answer begins, of the places with a loss: between two answers there is a question."""
+    first = len(places) - 1
+    while first and places[first - 1] == places[first] - 1:
+        first -= 1
+    return places[first]
 
 
 def aligned(
-    conversation: Conversation,
-    tokens: Tokens,
-    params: Params,
-    known: dict[str, list[TokenLogprobs]],
-    alignment: Alignment,
+    conversation: Conversation, ids: list[int], first: int, params: Params, known: LogprobsOf, alignment: Alignment
 ) -> Scored | Reason:
-    """The probabilities of a row's last answer, which is the teacher's; or why it has none."""
+    """The probabilities of a row's last answer, which is the teacher's and begins at ``first``; or why it has none."""
     parts = parts_of(conversation.assistant, params.convert.markers)
-    found = known.get(key_of(conversation, params) or "")
+    key = key_of(conversation, params)
+    found = known.of(key) if key else None
     if not parts or not found:
         return "no_logprobs"
-    return alignment.scored(parts, tokens.ids, tokens.trained[-1][0], found)
+    return alignment.scored(parts, ids, first, found)
 
 
 def key_of(conversation: Conversation, params: Params) -> str | None:
@@ -144,19 +166,17 @@ def key_of(conversation: Conversation, params: Params) -> str | None:
     return answer_hash(conversation.user, parts.reasoning, parts.response) if parts else None
 
 
-def by_teacher(plan: Plan, score: FromTeacher, params: Params, cache_path: Path) -> list[ScoredRow]:
+def by_teacher(plan: Plan, score: FromTeacher, params: Params, cache_path: Path) -> Iterator[ScoredRow]:
     """The rows as the teacher reads them; those of the same tokens are scored once."""
     teacher, student = student_folder(score.teacher), student_folder(params.train.student)
     check_same_vocabulary(student, teacher)
-    wanted = [(tokens.ids, places_of(tokens)) for _, tokens in plan]
     with open_cache(cache_path, shaping(score, params)) as cache:
-        distinct = {(tuple(ids), tuple(places)): (ids, places) for ids, places in wanted}.values()
-        missing = [(ids, places) for ids, places in distinct if cache.get(ids, places) is None]
-        if missing:
+        if not all(cache.has(*row) for row in plan):
             with scorer_of(score, teacher, params) as (scorer, at_once):
-                read_missing(missing, scorer, at_once, cache)
-        found = [(ids, cache.get(ids, places)) for ids, places in wanted]
-    return [ScoredRow(ids, scored) for ids, scored in found if scored]
+                read_missing(plan, scorer, at_once, cache)
+        for ids, places in plan:
+            if scored := cache.get(ids, places):
+                yield ScoredRow(ids, scored)
 
 
 def shaping(score: FromTeacher, params: Params) -> dict[str, Any]:
@@ -184,18 +204,28 @@ def scorer_of(score: FromTeacher, teacher: Path, params: Params) -> Iterator[tup
         yield scorer.score, run.concurrency
 
 
-def read_missing(missing: list[tuple[list[int], list[int]]], score: Score, at_once: int, cache: ScoreCache) -> None:
-    """Score the rows that the cache lacks; each is kept as soon as it is there."""
-    tokens = sum(len(ids) for ids, _ in missing)
+def read_missing(plan: Plan, score: Score, at_once: int, cache: ScoreCache) -> None:
+    """Score the rows that the cache lacks; each is kept as soon as it is there, and few wait."""
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(at_once))
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        bar = stack.enter_context(tqdm(total=tokens, desc="score", unit="token", disable=not sys.stderr.isatty()))
-        futures = {pool.submit(score, *row): row for row in missing}
-        for future in as_completed(futures):
-            ids, places = futures[future]
-            cache.put(ids, places, future.result())
-            bar.update(len(ids))
+        bar = stack.enter_context(tqdm(total=plan.tokens, desc="score", unit="token", disable=not sys.stderr.isatty()))
+        waiting: dict[Future[Scored], Planned] = {}
+
+        def keep_some(most: int) -> None:
+            while len(waiting) > most:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    ids, places = waiting.pop(future)
+                    cache.put(ids, places, future.result())
+                    bar.update(len(ids))
+
+        for row in plan:
+            if row in waiting.values() or cache.has(*row):
+                bar.update(len(row[0]))
+                continue
+            keep_some(2 * at_once - 1)
+            waiting[pool.submit(score, *row)] = row
+        keep_some(0)
 
 
 def width_of(params: Params) -> int:
@@ -205,21 +235,35 @@ def width_of(params: Params) -> int:
     return (params.distill.logprobs or 0) + 1
 
 
-def metrics_of(rows: list[ScoredRow], trained: int, params: Params) -> dict[str, Any]:
-    """Counts: ``in = rows + unscored``, ``tokens`` of the ``tokens_trained`` have probabilities."""
-    scored = [row.scored for row in rows if isinstance(row.scored, Scored)]
-    reasons = Counter(row.scored for row in rows if isinstance(row.scored, str))
-    tokens = sum(len(each.positions) for each in scored)
-    mass = sum(float(np.exp(each.logprobs.astype(np.float64)).sum()) for each in scored)
-    return {
-        "kind": params.score.kind if params.score else None,
-        "in": len(rows),
-        "rows": len(scored),
-        "unscored": {reason: reasons[reason] for reason in get_args(Reason)},
-        "tokens_trained": trained,
-        "tokens": tokens,
-        "mass": round(mass / tokens, 4) if tokens else None,
-    }
+class Tally:
+    """The counts of the rows so far; ``trained``: the tokens that have a loss."""
+
+    def __init__(self) -> None:
+        self.rows = self.trained = self._tokens = 0
+        self._reasons: Counter[str] = Counter()
+        self._mass = 0.0
+
+    def counted(self, row: ScoredRow) -> ScoredRow:
+        """The row itself, once it is counted."""
+        self.rows += 1
+        if isinstance(row.scored, Scored):
+            self._tokens += len(row.scored.positions)
+            self._mass += float(np.exp(row.scored.logprobs.astype(np.float64)).sum())
+        else:
+            self._reasons[row.scored] += 1
+        return row
+
+    def metrics(self, params: Params) -> dict[str, Any]:
+        """Counts: ``in = rows + unscored``, ``tokens`` of the ``tokens_trained`` have probabilities."""
+        return {
+            "kind": params.score.kind if params.score else None,
+            "in": self.rows,
+            "rows": self.rows - self._reasons.total(),
+            "unscored": {reason: self._reasons[reason] for reason in get_args(Reason)},
+            "tokens_trained": self.trained,
+            "tokens": self._tokens,
+            "mass": round(self._mass / self._tokens, 4) if self._tokens else None,
+        }
 
 
 def summary_line(arm: str, metrics: dict[str, Any]) -> str:

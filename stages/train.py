@@ -37,12 +37,13 @@ from stages.lib.params import OnPolicyArm, Params, ParamsError, load_params
 from stages.lib.rows import DataError, write_json, write_rows, writing
 from stages.lib.students import student_folder, student_tokenizer
 from stages.lib.token_teacher import teacher_folder, teacher_identity
-from stages.lib.training import Conversation, Job, Nodes, TooLong, Trained, TrainingError
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training import Job, LeftOut, Nodes, TooLong, Trained, TrainingError
+from stages.lib.training.dataset import ShareGpt
 from stages.lib.training.identity import student_identity
 from stages.lib.training.nodes import KINDS, nodes_of
 from stages.lib.training.progress import curve
 from stages.lib.training.resources import peak_memory
+from stages.lib.training.rows_folder import rows_folder
 from stages.lib.training.saving import check_finite, check_losses
 from stages.lib.training.trackers import reporting
 from stages.lib.vocabulary import vocabulary_hash
@@ -91,18 +92,20 @@ def main(
 ) -> None:
     params = load_params(params_path)
     run_under(params.run.launcher.train, "train")
-    conversations = read_dataset(dataset_path)
-    if several := sum(bool(each.history) for each in conversations):
+    dataset = ShareGpt(dataset_path)
+    if several := dataset.shape.several:
         which = {"every": "every answer", "last": "the last answer"}[params.train.loss_on]
         log.info("train: %s: %d conversations have several turns; the loss is on %s", arm_name, several, which)
     write_plots(params)
     started = time.monotonic()
     given = Given(scores_path, start_path, teacher_path)
-    trained = train_arm(arm_name, conversations, params, model_path, loss_path, given)
-    write_rows(left_out_path, trained.left_out, params.run.shard_rows)
+    with rows_folder(arm_name) as folder:
+        trained = train_arm(arm_name, dataset, params, model_path, loss_path, folder, given)
+        write_rows(left_out_path, trained.left_out, params.run.shard_rows)
+        counts = summary(trained, dataset.shape.rows)
     write_loss(loss_path, trained)
     identity = student_identity(params.train.student)
-    facts = {"student": identity} | given.identity() | summary(trained, len(conversations))
+    facts = {"student": identity} | given.identity() | counts
     write_json(metrics_path, facts)
     write_run_facts(arm_name, trained, time.monotonic() - started, params)
     log.info(
@@ -116,7 +119,7 @@ def main(
 
 
 def train_arm(
-    name: str, conversations: list[Conversation], params: Params, out: Path, loss: Path, given: Given = Given()
+    name: str, dataset: ShareGpt, params: Params, out: Path, loss: Path, rows: Path, given: Given = Given()
 ) -> Trained:
     """Train in a temporary folder, and rename it to ``out`` when the weights are complete. ``loss`` grows meanwhile."""
     if name not in params.trained_arms:
@@ -138,7 +141,7 @@ def train_arm(
     trainer = importlib.import_module(f"stages.lib.trainers.{kind}")
     job = Job(
         name=name,
-        conversations=conversations,
+        conversations=dataset,
         student=given.start or student_folder(params.train.student),
         train=params.train,
         arm=arm,
@@ -149,6 +152,7 @@ def train_arm(
         loss=loss.absolute(),
         scores=given.scores or Path(),
         teacher=teacher_folder(given.teacher) if given.teacher else None,
+        rows=rows,
     )
     try:
         with reporting(job):
@@ -207,7 +211,10 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
     """
     left_out = len(trained.left_out)
     if conversations != trained.rows + left_out:
-        raise DataError(f"train: {conversations} rows in, {trained.rows + left_out} out. This is a bug in train.")
+        raise DataError(
+            f"train: {conversations} rows in, {trained.rows + left_out} out: the dataset changed meanwhile, or this is "
+            "a bug in train. Start it again."
+        )
     facts = asdict(trained)
     losses, rollouts = facts.pop("losses"), facts.pop("rollouts")
     if facts["tokens_with_teacher"] is None:
@@ -228,7 +235,7 @@ def summary(trained: Trained, conversations: int) -> dict[str, Any]:
     }
 
 
-def by_reason(left_out: list[TooLong]) -> dict[str, int]:
+def by_reason(left_out: LeftOut) -> dict[str, int]:
     """How many were left out for each reason, including reasons with none."""
     found = Counter(row.reason for row in left_out)
     return {reason: found[reason] for reason in get_args(TooLong.model_fields["reason"].annotation)}

@@ -28,13 +28,13 @@ from stages.lib.store.answer_store import request_key
 from stages.lib.teacher.asking import identity_of
 from stages.lib.tokens import tokens_of
 from stages.lib.tokens.length import fitting_rows
-from stages.lib.tokens.tokenizer import check_end_is_trained
+from stages.lib.tokens.tokenizer import Ends, check_end_is_trained
 from stages.lib.trainers.openmind import check_loss_on
 from stages.lib.trainers.openmind.inputs import sample
 from stages.lib.trainers.openmind.tokens import chat_template as openmind_template
 from stages.lib.trainers.openmind.tokens import measured_rows
 from stages.lib.training import Conversation, Job, TooLong, TrainingError
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training.dataset import ShareGpt
 from stages.train import main as train
 from tests.chat_templates import KINDS
 from tests.distill_runner import DistillRunner, Serve, completion, prompted
@@ -273,7 +273,7 @@ def test_all_turns_and_the_rows_own_system_text_are_in_the_dataset(converted: Ca
     assert speakers == ["user", "assistant", "user", "assistant"]
     assert [turn["value"] for turn in whole["conversations"][:3]] == ["What is 2 + 3?", "5", "And 3 more?"]
     assert whole["conversations"][3] == alone["conversations"][1]
-    (first, second) = read_dataset(folder)
+    (first, second) = ShareGpt(folder)
     assert (first.history, second.history) == ((), (("What is 2 + 3?", "5"),))
     assert second.messages()[0] == {"role": "system", "content": "Be brief."}
 
@@ -328,7 +328,8 @@ def job(tiny_params: Params, tiny_student: Path, tmp_path: Path) -> Callable[...
     def make(rows: list[Conversation], loss_on: str = "every", student: Path = tiny_student, **changes: Any) -> Job:
         params = load_params(tiny_params({"train.loss_on": loss_on} | changes))
         arm = params.arms["filtered"]
-        return Job("filtered", rows, student, params.train, arm, params.run, params.convert.markers, tmp_path / "m")
+        out, markers = tmp_path / "m", params.convert.markers
+        return Job("filtered", rows, student, params.train, arm, params.run, markers, out, rows=tmp_path)
 
     return make
 
@@ -405,12 +406,13 @@ def test_an_end_that_only_the_last_answer_has_is_refused_and_trained_with_last(
     tokenizer = tokenizer_with(tiny_student, LAST_ENDS_OTHERWISE)
     tokenizer.eos_token = "<|endoftext|>"
     for loss_on in ("last", "every"):
-        labels = [row.labels for row in tokens_of(job([SEVERAL], loss_on), [SEVERAL], tokenizer)]
+        (row,) = tokens_of(job([SEVERAL], loss_on), [SEVERAL], tokenizer)
+        found, answers = Ends(1, 0, row.labels.count(tokenizer.eos_token_id)), len(SEVERAL.answers)
         if loss_on == "last":
-            check_end_is_trained(job([SEVERAL], loss_on), labels, tokenizer)
+            check_end_is_trained(job([SEVERAL], loss_on), found, answers, tokenizer)
             continue
         with pytest.raises(TrainingError, match=r"after each earlier answer.* Set train\.loss_on: last"):
-            check_end_is_trained(job([SEVERAL], loss_on), labels, tokenizer)
+            check_end_is_trained(job([SEVERAL], loss_on), found, answers, tokenizer)
 
 
 def test_a_template_that_adds_an_empty_thought_to_a_last_answer_is_replaced_where_there_are_earlier_ones(
@@ -464,6 +466,8 @@ class Letters:
     def tokens(self) -> int:
         return sum(len(turn["content"]) for turn in self.conversation.messages())
 
+    answer_tokens = tokens
+
     def fits(self, cutoff_len: int) -> bool:
         return self.tokens <= cutoff_len
 
@@ -473,7 +477,7 @@ def test_the_last_answers_reasoning_is_shortened_and_no_turn_is_lost(job: Callab
     row = replace(SEVERAL, assistant=f"<think>\n\n{thought}</think>\n\n<answer>\n\nGoodbye!</answer>")
     changes = {"train.on_too_long": "shorten_reasoning", "arms.filtered.cutoff_len": Letters(row).tokens - 50}
     found = fitting_rows(job([row], **changes), lambda rows: [Letters(each) for each in rows])
-    (shorter,) = (each.conversation for each in found.rows)
+    (shorter,) = found.conversations
     assert found.shortened == 1
     assert (shorter.history, shorter.user, shorter.system) == (row.history, row.user, row.system)
     assert shorter.assistant.startswith("<think>\n\nStep 0. Step 1.")
@@ -520,7 +524,8 @@ def test_openmind_is_refused_for_a_loss_on_every_answer_before_anything_starts(j
 def test_openmind_counts_all_turns_as_the_prompt(older_student: Path, job: Callable[..., Job]) -> None:
     tokenizer = tokenizer_with(older_student, openmind_template("in_user_turn"))
     changes = {"train.trainer.kind": "openmind", "train.system_prompt": "in_user_turn"}
-    (row,) = measured_rows(job([SEVERAL], "last", older_student, **changes), tokenizer).rows
+    row = measured_rows(job([SEVERAL], "last", older_student, **changes), tokenizer)
+    assert row.rows == 1
     assert row.answer_tokens == len(tokenizer(SEVERAL.assistant)["input_ids"]) + 1
     assert row.tokens == len(tokenizer(templates.rendered(tokenizer, SEVERAL.messages()))["input_ids"]) - 1  # "\n"
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,10 +21,10 @@ from stages.lib.join import main as join
 from stages.lib.params import load_params
 from stages.lib.tokens.length import FittingRows
 from stages.lib.trainers import llamafactory
-from stages.lib.training import Job, Nodes, TrainingError, external
+from stages.lib.training import Job, LeftOut, Nodes, TrainingError, external
 from stages.lib.training import meeting as module
+from stages.lib.training.dataset import storing
 from stages.lib.training.external_plan import digest
-from stages.lib.training.external_tokens import Row
 from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import first_host, nodes_of, variables_of
@@ -257,7 +257,10 @@ def test_node_0_with_final_weights_of_llamafactory_saves_them_and_the_others_end
     changes |= {"train.finetuning.kind": "full"}
     one, other = (job_of(tmp_path, tiny_student, rank, port, **changes) for rank in (0, 1))
     one = replace(one, out=tmp_path / "models" / "filtered")
-    dataset = FittingRows([Row(each, 40, 20, True) for each in uneven(3)], 0, [])
+    with storing(tmp_path / "rows.jsonl") as file:
+        for each in uneven(3):
+            file.add(each)
+    dataset = FittingRows(file.stored(), 120, 60, 0, LeftOut(tmp_path / "none.jsonl", 0))
     cards = external.cards_of(one, "/bin/true", [])
     versions = external.releases("/bin/true", "llamafactory")
     name = digest("llamafactory", one, uneven(3), cards, versions)
@@ -323,6 +326,39 @@ def test_the_error_that_knows_what_went_wrong_is_the_one_on_every_node(tmp_path:
     assert node_0.startswith("node 1 (")
     assert node_0.endswith(said)
     assert node_1 == said
+
+
+def node_0_that_resumes(tmp_path: Path, student: Path, port: int, error: str) -> None:
+    """A process that begins from a checkpoint and fails a second later; without an error it is killed then."""
+    job, scratch = job_of(tmp_path, student, 0, port), tmp_path / ".cache" / "training" / "filtered" / "0123"
+    scratch.mkdir(parents=True)
+    with suppress(TrainingError), meeting(job) as group:
+        lead(group, {}, scratch, scratch / "checkpoint-5")
+        time.sleep(1)
+        if error:
+            raise TrainingError(error)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", ["train: the disk is full. Free 3 GiB.", ""], ids=["failed", "killed"])
+def test_a_node_that_waits_for_a_checkpoint_ends_when_node_0_does(
+    tmp_path: Path, tiny_student: Path, error: str
+) -> None:
+    """Two processes; node 0's checkpoint never comes, and the other would look for it for 90 s."""
+    port = free_port()
+    process = get_context("spawn").Process(target=node_0_that_resumes, args=(tmp_path, tiny_student, port, error))
+    process.start()
+    job, began = job_of(tmp_path, tiny_student, 1, port), 0.0
+    with pytest.raises(TrainingError) as found, meeting(job) as group, joined(group, {}) as training:
+        assert training
+        began = time.monotonic()
+        external.see_checkpoint(job, training, group)
+    assert time.monotonic() - began < 40
+    process.join(30)
+    line = str(found.value)
+    assert "node 0" in line
+    assert line.endswith(error or "See its log, then start the training again on every node.")
+    assert "\n" not in line
 
 
 def test_nodes_do_not_wait_for_ever(

@@ -19,7 +19,7 @@ from stages.lib.files.repeats import IN_MEMORY, Repeats
 from stages.lib.files.shards import SAME_SIZE, Form, part_rows, parts_of, writing_parts
 from stages.lib.rows import read_rows, write_rows, writing_rows
 from stages.lib.rows.question import Question
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training.dataset import ShareGpt
 from tests.test_records import filter_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -334,7 +334,7 @@ def test_the_stages_before_the_training_write_and_read_the_same_bytes_in_parts(
     long = {"collected", "control", "distilled", "filtered", "heldout", "own", "questions", "rejected"}
     assert {path.stem for path in folders[4].glob("*.jsonl") if path.is_dir()} == long
     assert len(names_of(folders[4] / "filtered" / "filtered.json")) > 1
-    assert read_dataset(folders[4] / "filtered") == read_dataset(folders[1000] / "filtered")
+    assert [*ShareGpt(folders[4] / "filtered")] == [*ShareGpt(folders[1000] / "filtered")]
 
 
 def test_a_lost_part_of_a_sharegpt_dataset_is_named(tmp_path: Path) -> None:
@@ -346,10 +346,10 @@ def test_a_lost_part_of_a_sharegpt_dataset_is_named(tmp_path: Path) -> None:
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
     info = {"few": {"file_name": "few.json", "tags": tags | {"system_tag": "system"}}}
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    assert len(read_dataset(folder)) == 5
+    assert ShareGpt(folder).shape.rows == 5
     (folder / "few.json" / "part-00001-of-00003.json").unlink()
     with pytest.raises(DataError, match=r"few\.json: part-00001-of-00003\.json is missing"):
-        read_dataset(folder)
+        [*ShareGpt(folder)]
 
 
 def test_a_lost_part_stops_a_stage_with_one_line(

@@ -15,6 +15,7 @@ from stages.lib.rows import read_rows, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.training import TooLong
 from stages.train import main as train
+from tests.trainings import stored
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
 TAGS |= {"system_tag": "system"}
@@ -150,15 +151,16 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _config, _trainer
     from stages.lib.training import Job
-    from stages.lib.training.dataset import read_dataset
+    from stages.lib.training.dataset import ShareGpt
 
     params = load_params(Path("params.yaml"))
-    rows = read_dataset(dataset)
+    rows = [*ShareGpt(dataset)]
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     markers = params.convert.markers
     job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, markers, dataset)
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
-    trainer = _trainer(job, model, tokenizer, rows, _config(job, str(dataset / "scratch")))
+    config = _config(job, str(dataset / "scratch"))
+    trainer = _trainer(stored(job, dataset / "scratch"), model, tokenizer, config)
     row = trainer.train_dataset[0]
     trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
@@ -218,7 +220,7 @@ def test_a_broken_dataset_is_refused(
 def test_other_tags_train_the_same_conversations(
     tmp_path: Path, dataset: Path, tiny_params: Params, runs: Runs
 ) -> None:
-    from stages.lib.training.dataset import read_dataset
+    from stages.lib.training.dataset import ShareGpt
 
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "human", "assistant_tag": "gpt"}
     params = tiny_params({f"convert.tags.{name}": text for name, text in tags.items()})
@@ -226,7 +228,7 @@ def test_other_tags_train_the_same_conversations(
     paths = ["--rows", tmp_path / "rows.jsonl", "--out", other, "--metrics", tmp_path / "c.json"]
     paths += ["--lengths", tmp_path / "c.csv"]
     runs(convert, *paths, "--params", params)
-    assert read_dataset(other) == read_dataset(dataset)
+    assert [*ShareGpt(other)] == [*ShareGpt(dataset)]
 
 
 @pytest.mark.parametrize("info", ["", "{}", '{"sums": {"file_name": "sums.json"}}', "[]"])
@@ -308,7 +310,7 @@ def test_a_trained_student_gives_its_answer_and_stops(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from stages.lib.training.dataset import read_dataset
+    from stages.lib.training.dataset import ShareGpt
 
     student = changed_student(tiny_student, tmp_path / "student", **tokens)
     samples = json.loads((dataset / "sums.json").read_bytes())
@@ -323,7 +325,7 @@ def test_a_trained_student_gives_its_answer_and_stops(
     assert tokenizer.eos_token == "<|im_end|>"
     stops = json.loads((saved / "generation_config.json").read_bytes())["eos_token_id"]
     assert end in (stops if isinstance(stops, list) else [stops])
-    row = read_dataset(dataset)[0]
+    row = ShareGpt(dataset).shape.first
     prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_tensors="pt")
     said = model.generate(**prompt, max_new_tokens=300, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert tokenizer.decode(said) == row.assistant + "<|im_end|>"
@@ -337,14 +339,15 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     from stages.lib.params import load_params
     from stages.lib.trainers.trl import _config, _trainer
     from stages.lib.training import Job
-    from stages.lib.training.dataset import read_dataset
+    from stages.lib.training.dataset import ShareGpt
 
     student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
-    params, rows = load_params(tiny_params()), read_dataset(dataset)
+    params, rows = load_params(tiny_params()), [*ShareGpt(dataset)]
     markers = params.convert.markers
     job = Job("filtered", rows, student, params.train, params.arms["filtered"], params.run, markers, tmp_path / "m")
     tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
-    trainer = _trainer(job, model, tokenizer, rows, _config(job, str(tmp_path / "scratch")))
+    config = _config(job, str(tmp_path / "scratch"))
+    trainer = _trainer(stored(job, tmp_path / "scratch"), model, tokenizer, config)
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch["labels"])
 
@@ -377,12 +380,12 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from stages.lib.training.dataset import read_dataset
+    from stages.lib.training.dataset import ShareGpt
 
     params = {"arms.filtered.num_train_epochs": 2.0, "train.gradient_accumulation_steps": 2}
     runs(train, *train_options(tmp_path, dataset, tiny_params(params)))
     metrics = json.loads((tmp_path / "model.json").read_bytes())
-    tokenizer, rows = AutoTokenizer.from_pretrained(tiny_student), read_dataset(dataset)
+    tokenizer, rows = AutoTokenizer.from_pretrained(tiny_student), [*ShareGpt(dataset)]
     answers = [tokenizer(row.assistant + "<|im_end|>\n")["input_ids"] for row in rows]
     prompts = [tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True) for row in rows]
     trained = 2 * sum(map(len, answers))
@@ -409,13 +412,12 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
     from transformers import AutoTokenizer
 
     from stages.lib.params import load_params
-    from stages.lib.tokens.tokenizer import check_end_is_trained
+    from stages.lib.tokens.tokenizer import Ends, check_end_is_trained
     from stages.lib.training import Conversation, Job, TrainingError
 
     params, tokenizer = load_params(Path("params.yaml")), AutoTokenizer.from_pretrained(tiny_student)
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
     job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"))
-    end = tokenizer.eos_token_id
-    check_end_is_trained(job, [[-100, 7, end]], tokenizer)
+    check_end_is_trained(job, Ends(rows=1, without=0, ends=1), 1, tokenizer)
     with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> has no loss"):
-        check_end_is_trained(job, [[-100, 7, end], [-100, 7, -100]], tokenizer)
+        check_end_is_trained(job, Ends(rows=2, without=1, ends=1), 2, tokenizer)

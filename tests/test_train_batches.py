@@ -3,20 +3,21 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
 from stages.lib.params import ParamsError, load_params
 from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.trl import _config, _trainer
-from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
+from stages.lib.trainers.trl.batches import CountingCollator, labelled, leaks, padded_with_fillers, row_order
 from stages.lib.training import Conversation, Job
 from stages.train import main as train
-from tests.trainings import write_sharegpt
+from tests.trainings import stored, write_sharegpt
 
 Params = Callable[..., Path]
 
@@ -48,7 +49,16 @@ def trainer_of(job: Job, scratch: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
-    return _trainer(job, model, aligned_tokenizer(job), job.conversations, _config(job, str(scratch)))
+    return _trainer(stored(job, scratch), model, aligned_tokenizer(job), _config(job, str(scratch)))
+
+
+def rows_of(dataset: Any) -> list[list[int]]:
+    """The labels of each row; packed rows are split."""
+    found = []
+    for row in dataset:
+        ends = list(accumulate(row.get("seq_lengths") or [len(row["labels"])], initial=0))
+        found += [row["labels"][start:end] for start, end in pairwise(ends)]
+    return found
 
 
 def token_losses(trainer: Any) -> dict[tuple[int, ...], list[float]]:
@@ -109,7 +119,8 @@ def test_packing_is_off_with_a_word_where_rows_would_see_each_other(
     packed = job({"train.trainer.packing": True, "train.finetuning.kind": "full"})
     tokenizer = aligned_tokenizer(packed)
     model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2))
-    trainer = _trainer(packed, model, tokenizer, packed.conversations, _config(packed, str(tmp_path / "scratch")))
+    config = _config(packed, str(tmp_path / "scratch"))
+    trainer = _trainer(stored(packed, tmp_path / "rows"), model, tokenizer, config)
     assert len(trainer.train_dataset) == 10
     assert "train.trainer.packing: off: in a BloomForCausalLM, packed rows would attend to each other" in caplog.text
 
@@ -146,9 +157,8 @@ def test_packing_and_grouping_by_length_are_not_asked_for_at_once(job: Callable[
 
 
 def test_rows_of_similar_length_share_a_step(job: Callable[..., Job]) -> None:
-    lengths = [n * 37 % 101 for n in range(96)]
+    lengths = np.array([n * 37 % 101 for n in range(96)], np.int32)
     order = row_order(lengths, job({"train.trainer.group_by_length": True}).train, processes=1)
-    assert order is not None
     drawn = list(order)
     assert sorted(drawn) == list(range(96))
     spread = [max(step) - min(step) for step in ([lengths[n] for n in drawn[at : at + 4]] for at in range(0, 96, 4))]
@@ -160,9 +170,8 @@ def test_rows_of_similar_length_share_a_step(job: Callable[..., Job]) -> None:
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 27, 30, 450])
 def test_the_steps_come_by_chance_but_for_the_longest_and_an_incomplete_one(job: Callable[..., Job], rows: int) -> None:
-    lengths = [n * 37 % 101 for n in range(rows)]
+    lengths = np.array([n * 37 % 101 for n in range(rows)], np.int32)
     order = row_order(lengths, job({"train.trainer.group_by_length": True}).train, processes=1)
-    assert order is not None
     drawn = list(order)[:rows]  # behind them: what fills the last batch up
     assert sorted(drawn) == list(range(rows))
     steps = [[lengths[n] for n in drawn[at : at + 4]] for at in range(0, rows, 4)]
@@ -179,7 +188,8 @@ def test_grouping_by_length_pads_less(job: Callable[..., Job], tmp_path: Path) -
     for grouped in (True, False):
         one = replace(job({"train.trainer.group_by_length": grouped}), conversations=uneven(48))
         trainer = trainer_of(one, tmp_path / str(grouped))
-        _set_row_order(trainer, one, aligned_tokenizer(one))
+        tokenizer = aligned_tokenizer(one)
+        _set_row_order(trainer, one, tokenizer, labelled(trainer.train_dataset, tokenizer.eos_token_id))
         batches = list(trainer.get_train_dataloader())
         assert sum(len(batch["input_ids"]) for batch in batches) == 48
         shares.append(trainer.data_collator.padding_share)
@@ -190,8 +200,7 @@ def test_grouping_by_length_pads_less(job: Callable[..., Job], tmp_path: Path) -
 def test_rows_without_a_loss_fill_up_what_the_processes_lack(job: Callable[..., Job], rows: int, lack: int) -> None:
     from datasets import Dataset
 
-    order = row_order([5] * rows, job({"train.per_device_train_batch_size": 2}).train, processes=2)
-    assert order is not None
+    order = row_order(np.full(rows, 5, np.int32), job({"train.per_device_train_batch_size": 2}).train, processes=2)
     drawn = list(order)
     assert sorted(drawn[:rows]) == list(range(rows))
     assert drawn[rows:] == list(range(rows, rows + lack))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.training import LONGEST, OVER, lengths, made_rows, made_student
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training.dataset import ShareGpt
 
 
 def test_the_rows_have_the_lengths_of_real_answers() -> None:
@@ -23,6 +23,6 @@ def test_the_student_counts_the_rows_as_long_as_they_were_drawn(tmp_path: Path) 
     drawn = [60, 200, 500]
     made_rows(drawn, tmp_path / "rows")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
-    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in read_dataset(tmp_path / "rows")]
+    texts = [tokenizer.apply_chat_template(row.messages(), tokenize=False) for row in ShareGpt(tmp_path / "rows")]
     counted = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     assert counted == pytest.approx(drawn, abs=20)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.tokens.length import FittingRows, Row, cut, fitting_rows, measured, reasoning_ends
+from stages.lib.tokens.length import FittingRows, cut, fitting_rows, measured, reasoning_ends
 from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError
 
@@ -29,6 +29,8 @@ class Letters:
     def tokens(self) -> int:
         return len(self.conversation.assistant)
 
+    answer_tokens = tokens
+
     def fits(self, cutoff_len: int) -> bool:
         return self.tokens <= cutoff_len
 
@@ -44,12 +46,13 @@ def job(tiny_params: Callable[..., Path], tiny_student: Path, tmp_path: Path) ->
     def make(on_too_long: str, cutoff_len: int, *rows: Conversation) -> Job:
         params = load_params(tiny_params({"train.on_too_long": on_too_long, "arms.filtered.cutoff_len": cutoff_len}))
         arm, markers = params.arms["filtered"], params.convert.markers
-        return Job("filtered", list(rows), tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
+        out = tmp_path / "model"
+        return Job("filtered", list(rows), tiny_student, params.train, arm, params.run, markers, out, rows=tmp_path)
 
     return make
 
 
-def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows[Row] | FittingRows[openmind_tokens.Row]:
+def fit_of(trainer: str, job: Job, older_student: Path) -> FittingRows:
     """What a trainer would see of a job, by its own count of tokens."""
     from transformers import AutoTokenizer
 
@@ -68,12 +71,12 @@ def test_every_row_that_is_trained_has_all_its_markers_and_fits(
     job: Callable[..., Job], older_student: Path, trainer: str, on_too_long: str, cutoff_len: int
 ) -> None:
     found = fit_of(trainer, job(on_too_long, cutoff_len, LONG, SHORT), older_student)
-    assert len(found.rows) + len(found.left_out) == 2
-    for row in found.rows:
-        places = [row.conversation.assistant.index(marker) for marker in MARKERS]
+    assert found.rows + len(found.left_out) == 2
+    for row in found.conversations:
+        places = [row.assistant.index(marker) for marker in MARKERS]
         assert places == sorted(places)
-        assert row.conversation.assistant.endswith("</think>\n\n<answer>\n\n4</answer>")
-        assert row.tokens <= cutoff_len
+        assert row.assistant.endswith("</think>\n\n<answer>\n\n4</answer>")
+    assert found.tokens <= cutoff_len * found.rows
     assert found.shortened == (on_too_long == "shorten_reasoning")
 
 
@@ -83,7 +86,7 @@ def test_reasoning_keeps_as_many_whole_sentences_of_its_beginning_as_fit(job: Ca
         for room in (0, 5):  # less than another sentence
             cutoff_len = len(wanted.assistant) + room
             found = fitting_rows(job("shorten_reasoning", cutoff_len, LONG), letters)
-            assert [row.conversation for row in found.rows] == [wanted]
+            assert [*found.conversations] == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_reasoning_may_end_after_a_line_or_a_sentence(job: Callable[..., Job], r
 )
 def test_a_row_that_cannot_be_shortened_is_left_out_for_that_reason(job: Callable[..., Job], answer: str) -> None:
     found = fitting_rows(job("shorten_reasoning", 55, SHORT, replace(LONG, assistant=answer)), letters)
-    assert [row.conversation for row in found.rows] == [SHORT]
+    assert [*found.conversations] == [SHORT]
     assert [(row.id, row.reason, row.assistant) for row in found.left_out] == [
         ("filtered/1", "cannot_be_shortened", answer)
     ]
@@ -129,12 +132,13 @@ def test_error_names_how_many_rows_are_too_long_and_the_first(job: Callable[...,
     line = str(caught.value)
     assert "2 of 3 conversations are longer than 100 tokens" in line
     assert f"the first filtered/1 with {len(LONG.assistant)}" in line
-    assert [row.conversation for row in fitting_rows(job("error", 100, SHORT), letters).rows] == [SHORT]
+    assert [*fitting_rows(job("error", 100, SHORT), letters).conversations] == [SHORT]
 
 
 def test_rows_that_fit_stay_as_they_are_and_in_their_order(job: Callable[..., Job]) -> None:
     rows = [replace(SHORT, user=f"question {n}") for n in range(3)]
     found = fitting_rows(job("shorten_reasoning", 100, rows[0], LONG, *rows[1:]), letters)
-    assert [row.conversation for row in found.rows if row.conversation.user != LONG.user] == rows
-    assert found.rows[1].conversation.user == LONG.user
-    assert (found.shortened, found.left_out) == (1, [])
+    shortened = [*found.conversations].pop(1)
+    assert [row for row in found.conversations if row != shortened] == rows
+    assert shortened.user == LONG.user
+    assert (found.shortened, [*found.left_out]) == (1, [])

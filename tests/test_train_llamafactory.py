@@ -22,7 +22,7 @@ from stages.lib.trainers import llamafactory
 from stages.lib.trainers.llamafactory import inputs
 from stages.lib.training import Conversation, Job, TrainingError, external
 from stages.lib.training.external_inputs import write_inputs
-from stages.lib.training.meeting import Joined
+from stages.lib.training.meeting import Group, Joined
 from stages.train import main as train
 from tests.trainings import (
     FOUR_EPOCHS,
@@ -116,19 +116,19 @@ def test_another_node_waits_for_the_checkpoint_that_node_0_resumes_from(
     def joined(step: int | None) -> Joined:
         return Joined(tmp_path, tmp_path / "node-1", tmp_path / f"checkpoint-{step}" if step else None, 1234)
 
-    external.see_checkpoint(job(), joined(None))
+    external.see_checkpoint(job(), joined(None), Group(job()))
     writing = threading.Timer(1.5, write_checkpoint, (tmp_path / "output" / "checkpoint-40",))
     write_checkpoint(tmp_path / "output" / "checkpoint-20")
     writing.start()
-    external.see_checkpoint(job(), joined(40))
+    external.see_checkpoint(job(), joined(40), Group(job()))
     assert not writing.is_alive()
     monkeypatch.setattr(external, "LISTED_S", 0.0)
     (tmp_path / "output" / "checkpoint-60").mkdir()  # begun, and removed on node 0: LLaMA-Factory would take it
     with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-60 in .* resumes from checkpoint-40\."):
-        external.see_checkpoint(job(), joined(40))
+        external.see_checkpoint(job(), joined(40), Group(job()))
     (tmp_path / "output" / "checkpoint-60").rmdir()
     with pytest.raises(TrainingError, match=r"node 0 sees checkpoint-40 in .* resumes from none"):
-        external.see_checkpoint(job(), joined(None))
+        external.see_checkpoint(job(), joined(None), Group(job()))
 
 
 def write_checkpoint(folder: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(killed(kind), tmp_path, dirs_exist_ok=True)
-    (folder,) = scratch(tmp_path).iterdir()
+    (folder,) = {path.parent for path in scratch(tmp_path).glob("*/checkpoint-*")}  # beside the killed one's rows
     newest = last_checkpoint(folder)
     assert newest is not None
     torn = folder / "checkpoint-59"  # as where it is killed while it writes one
@@ -204,7 +204,7 @@ def test_a_training_that_runs_already_is_not_run_twice(
     tmp_path: Path, killed: Callable[[str], Path], refuses: Callable[..., str]
 ) -> None:
     shutil.copytree(killed("lora"), tmp_path, dirs_exist_ok=True)
-    (folder,) = scratch(tmp_path).iterdir()
+    (folder,) = {path.parent for path in scratch(tmp_path).glob("*/checkpoint-*")}  # beside the killed one's rows
     with (folder / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         line = refuses(train, *options(tmp_path, tmp_path / "params.yaml"))

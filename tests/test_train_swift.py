@@ -136,7 +136,7 @@ def test_a_row_without_system_text_has_no_system_message(job: Callable[..., Job]
     assert alone == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
     assert [each["role"] for each in several] == ["system", "user", "assistant", "user", "assistant"]
     moved = job({"train.system_prompt": "in_user_turn"}, rows)
-    first = inputs.samples(moved, rows)[1]["messages"][0]
+    first = [*inputs.samples(moved, rows)][1]["messages"][0]
     assert (first["role"], first["content"].startswith(SYSTEM)) == ("user", True)
 
 

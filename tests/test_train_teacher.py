@@ -21,7 +21,7 @@ from stages.lib.training.checkpoints import digest
 from stages.score import main as score
 from stages.train import main as train
 from tests.test_train_batches import uneven
-from tests.trainings import write_sharegpt
+from tests.trainings import stored, write_sharegpt
 
 Params = Callable[..., Path]
 Runs = Callable[..., Result]
@@ -151,7 +151,8 @@ def test_each_batch_has_the_targets_of_its_rows(
     arm, markers = params.arms["filtered"], params.convert.markers
     job = Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float32)
-    trainer = _trainer(job, model, aligned_tokenizer(job), ROWS, _config(job, str(tmp_path / "scratch")))
+    config = _config(job, str(tmp_path / "scratch"))
+    trainer = _trainer(stored(job, tmp_path / "rows"), model, aligned_tokenizer(job), config)
     follow_teacher(trainer, Targets(tmp_path / "targets"), 1.0)
     rows, seen = [dict(row) for row in trainer.train_dataset], 0
     assert (len(rows) < len(ROWS)) == bool(way)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,22 @@ def job_of(params_path: Path, out: Path, rows: list[Conversation] | None = None)
     """A training of the arm 'filtered', not begun."""
     read = load_params(params_path)
     student, arm = Path(read.train.student.name), read.arms["filtered"]
-    return Job("filtered", rows or sums(10), student, read.train, arm, read.run, read.convert.markers, out)
+    job = Job("filtered", rows or sums(10), student, read.train, arm, read.run, read.convert.markers, out)
+    return with_folder(job, params_path.parent / "rows")
+
+
+def with_folder(job: Job, folder: Path) -> Job:
+    """The job with a folder for its rows."""
+    folder.mkdir(exist_ok=True)
+    return replace(job, rows=folder)
+
+
+def stored(job: Job, folder: Path) -> Job:
+    """The job with the tokens of its rows in a folder, as TRL's processes get it."""
+    from stages.lib.trainers.trl import tokenized
+
+    job = with_folder(job, folder)
+    return replace(job, conversations=tokenized(job).conversations)
 
 
 def trained_for_real(
@@ -248,7 +263,7 @@ def assert_trains_on_the_answers_tokens(own: OwnTokens, program: Path, job: Job,
     tokenizer.eos_token = end_of_turn(job, tokenizer)
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
     rows = {tuple(row["ids"]): row["labels"] for row in seen}
-    assert len(rows) == len(job.conversations)
+    assert len(rows) == job.shape.rows
     for row in job.conversations:
         answer = tokenizer(row.assistant, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] + newline
         prompt = tokenizer.apply_chat_template(row.messages()[:-1], add_generation_prompt=True, return_dict=False)
@@ -259,17 +274,17 @@ def assert_trains_on_the_answers_tokens(own: OwnTokens, program: Path, job: Job,
         assert tokenizer.decode(earlier) == "".join(texts)
         assert row.system in tokenizer.decode(prompt)
     measured = measured_rows(own, job, str(program), tokenizer)
-    assert sorted(each.tokens for each in measured.rows) == sorted(map(len, rows))
+    assert measured.tokens == sum(map(len, rows))
 
 
 def assert_leaves_whole_just_where_we_say(own: OwnTokens, program: Path, job: Callable[..., Job]) -> None:
     """A row of just ``cutoff_len`` tokens fits, one more does not."""
     row = sums(1)[0]
     tokenizer = aligned_tokenizer(job())
-    tokens = measured_rows(own, job(), str(program), tokenizer).rows[0].tokens
-    exact = job({"arms.filtered.cutoff_len": tokens}, [row])
-    assert len(measured_rows(own, exact, str(program), tokenizer).rows) == 1
-    shorter = job({"arms.filtered.cutoff_len": tokens - 1}, [row])
+    alone = measured_rows(own, job(rows=[row]), str(program), tokenizer)
+    exact = job({"arms.filtered.cutoff_len": alone.tokens}, [row])
+    assert measured_rows(own, exact, str(program), tokenizer).rows == 1
+    shorter = job({"arms.filtered.cutoff_len": alone.tokens - 1}, [row])
     with pytest.raises(TrainingError, match="all 1 conversations are longer"):
         measured_rows(own, shorter, str(program), tokenizer)
 

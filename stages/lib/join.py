@@ -19,12 +19,13 @@ from pathlib import Path
 import click
 
 from stages.lib.command import one_line_errors, params_option
-from stages.lib.params import ParamsError, load_params
+from stages.lib.params import Params, ParamsError, load_params
 from stages.lib.students import student_folder
-from stages.lib.training import Job, TrainingError
-from stages.lib.training.dataset import read_dataset
+from stages.lib.training import Job, Nodes, TrainingError
+from stages.lib.training.dataset import ShareGpt
 from stages.lib.training.meeting import listens
 from stages.lib.training.nodes import KINDS, nodes_of
+from stages.lib.training.rows_folder import rows_folder
 
 log = logging.getLogger("distillery.train")
 
@@ -52,9 +53,19 @@ def main(name: str, params_path: Path) -> None:
             name,
         )
         return
-    job = Job(
+    with rows_folder(name) as rows:
+        joined = importlib.import_module(f"stages.lib.trainers.{kind}").join(job_of(name, params, nodes, rows))
+    if joined:
+        log.info("train: %s: node 0 has trained and saved it; node %d is done", name, nodes.rank)
+    else:
+        log.info("train: %s: node 0 had its final weights already: there is nothing to join", name)
+
+
+def job_of(name: str, params: Params, nodes: Nodes, rows: Path) -> Job:
+    """The training that node 0 begins; ``rows`` is this node's own folder for them."""
+    return Job(
         name=name,
-        conversations=read_dataset(Path("data/sharegpt") / params.arms[name].dataset),
+        conversations=ShareGpt(Path("data/sharegpt") / params.arms[name].dataset),
         student=student_folder(params.train.student),
         train=params.train,
         arm=params.arms[name],
@@ -62,11 +73,8 @@ def main(name: str, params_path: Path) -> None:
         markers=params.convert.markers,
         out=Path("models") / name,  # node 0 writes it
         nodes=nodes,
+        rows=rows,
     )
-    if importlib.import_module(f"stages.lib.trainers.{kind}").join(job):
-        log.info("train: %s: node 0 has trained and saved it; node %d is done", name, nodes.rank)
-    else:
-        log.info("train: %s: node 0 had its final weights already: there is nothing to join", name)
 
 
 def is_trained(name: str) -> bool:

@@ -242,7 +242,7 @@ def conversation(turns: list[dict[str, str]]) -> Conversation:
 def _by_trl(job: Job, tokenizer: Any, params: Params) -> Iterator[Trained]:
     from stages.lib.tokens import tokens_of
 
-    rows = job.conversations
+    rows = list(job.conversations)
     with_system, with_history = (any(getattr(row, name) for row in rows) for name in ("system", "history"))
     align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history)
     for row in tokens_of(job, rows, tokenizer):

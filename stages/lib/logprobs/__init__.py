@@ -1,6 +1,8 @@
 """The teacher's probabilities of tokens: as a server sent them, as a file, and as targets of a training.
 
 answers.py      those that came with the answers: data/logprobs.parquet
+lookup.py       one of them at a time
+index.py        the rows of a file by a hash
 alignment.py    the same on the student's tokens, where both texts have the same tokens
 local.py        those of a teacher that this process loads
 served.py       those of a teacher behind /v1/completions

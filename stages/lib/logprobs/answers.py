@@ -9,7 +9,8 @@
 
 with writing_logprobs(path) as file:
     file.add(row, answer.logprobs)      # False where the answer has none
-for answer in read_logprobs(path): …
+with LogprobsOf(path) as known:         # lookup.py
+    known.of(answer_hash(question, reasoning, response))
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.lib.rows import DataError, writing
+from stages.lib.rows import writing
 from stages.lib.rows.distilled import Distilled
 
 NONE = -1000.0  # DeepSeek writes -9999 for a probability that it does not give
@@ -119,17 +120,3 @@ def writing_logprobs(path: Path) -> Iterator[LogprobsFile]:
         file = LogprobsFile(writer)
         yield file
         file.flush()
-
-
-def read_logprobs(path: Path) -> Iterator[tuple[str, list[TokenLogprobs]]]:
-    """Each answer's hash with its tokens; DataError where the file is missing or broken."""
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_A_GROUP, columns=SCHEMA.names[2:]):
-                for row in batch.to_pylist():
-                    tops = zip(row["top_tokens"], row["top_logprobs"], strict=True)
-                    pairs = [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in tops]
-                    own = zip(row["tokens"], row["logprobs"], pairs, strict=True)
-                    yield row["answer"], [TokenLogprobs(*each) for each in own]
-    except (FileNotFoundError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a file of probabilities ({error!s:.80}). Run 'dvc repro distill'.") from error

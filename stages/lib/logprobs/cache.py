@@ -47,6 +47,11 @@ class ScoreCache:
             np.frombuffer(logprobs, "<f4").reshape(-1, width),
         )
 
+    def has(self, ids: list[int], positions: list[int]) -> bool:
+        """Whether the values are known."""
+        query = "select 1 from scores where key = ?"
+        return self._database.execute(query, [self._key(ids, positions)]).fetchone() is not None
+
     def put(self, ids: list[int], positions: list[int], scored: Scored) -> None:
         """Keep the values of a row; they are on the disk when this returns."""
         blobs = [each.tobytes() for each in (scored.positions, scored.ids, scored.logprobs)]

@@ -17,7 +17,7 @@ vocabulary, so that no training takes the probabilities of another teacher.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.logprobs import Scored
+from stages.lib.logprobs.index import HashIndex
 from stages.lib.params import FromTeacher, Score
 from stages.lib.rows import DataError, writing
 
@@ -132,27 +133,30 @@ class Targets:
     """The probabilities by the tokens of a row; the values stay on the disk. ``width``: how many at each place."""
 
     def __init__(self, path: Path) -> None:
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
-        self.width = file.schema.field("top_ids").type.value_type.list_size
-        self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
-        self._places = {
-            key: (number, place)
-            for number, batch in enumerate(self._batches)
-            for place, key in enumerate(batch.column("tokens_hash").to_pylist())
-        }
+        self._file = pa.ipc.open_file(pa.memory_map(str(path)))
+        self.width = self._file.schema.field("top_ids").type.value_type.list_size
+        self._ends = np.cumsum([len(batch) for batch in self._batches()])
+        self._index = HashIndex(each for batch in self._batches() for each in batch.column("tokens_hash").to_pylist())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        return map(self._file.get_batch, range(self._file.num_record_batches))
 
     @property
     def tokens(self) -> int:
         """How many places of all rows have probabilities."""
-        return sum(len(batch.column("positions").flatten()) for batch in self._batches)
+        return sum(len(batch.column("positions").flatten()) for batch in self._batches())
 
     def of(self, ids: Iterable[int]) -> Scored:
         """The probabilities of a row; no places where it has none."""
-        where = self._places.get(hash_of(ids))
-        if where is None:
-            empty = np.empty((0, self.width))
-            return Scored(np.empty(0, np.int32), empty.astype(np.int32), empty.astype(np.float32))
-        batch, place = self._batches[where[0]], where[1]
-        positions, top_ids, top_logprobs = (batch.column(name)[place].values for name in schema(self.width).names[3:])
-        flat = [each.flatten().to_numpy().reshape(-1, self.width) for each in (top_ids, top_logprobs)]
-        return Scored(positions.to_numpy(), *flat)
+        wanted = hash_of(ids)
+        for row in self._index.rows(wanted):
+            number = int(np.searchsorted(self._ends, row, "right"))
+            batch = self._file.get_batch(number)
+            place = row - int(self._ends[number]) + len(batch)
+            if batch.column("tokens_hash")[place].as_py() == wanted:
+                names = schema(self.width).names[3:]
+                positions, top_ids, top_logprobs = (batch.column(name)[place].values for name in names)
+                flat = [each.flatten().to_numpy().reshape(-1, self.width) for each in (top_ids, top_logprobs)]
+                return Scored(positions.to_numpy(), *flat)
+        empty = np.empty((0, self.width))
+        return Scored(np.empty(0, np.int32), empty.astype(np.int32), empty.astype(np.float32))

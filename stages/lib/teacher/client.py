@@ -54,7 +54,8 @@ class TeacherClient:
     """One async client for a whole run.
 
     ``waiting`` calls are between two attempts; the longest of their waits is ``longest_wait_s``. ``answered_s`` are
-    the seconds of all attempts that were answered, ``latencies`` those of the latest ones. ``keep_unread`` stores a received body that holds no answer.
+    the seconds of all attempts that were answered, ``latencies`` those of the latest ones. ``keep_unread`` stores a
+    received body that holds no answer.
     """
 
     def __init__(

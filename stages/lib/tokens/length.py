@@ -1,7 +1,7 @@
 """Handle conversations longer than ``cutoff_len`` before the trainer, which would cut their markers off.
 
 In:   a job's conversations, and the trainer's own count of their tokens
-Out:  the rows that fit, how many of them were shortened, and the rows that are left out, each with its reason
+Out:  in job.rows: conversations.jsonl, the rows that fit, and left_out.jsonl, the others, each with its reason
 
 ``train.on_too_long`` chooses what happens to them:
 
@@ -17,16 +17,20 @@ is shortened. Without its earlier turns, its last question would be another ques
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 from stages.lib.params import Markers
-from stages.lib.tokens import tokens_of
-from stages.lib.training import Conversation, Job, TooLong, TrainingError
+from stages.lib.rows import writing_rows
+from stages.lib.tokens import Tokens, tokens_of
+from stages.lib.training import Conversation, Job, LeftOut, TooLong, TrainingError
+from stages.lib.training.dataset import Stored, storing
 
 log = logging.getLogger("distillery.train")
 
+BATCH = 256  # conversations that are measured at once: a tokenizer is fast on batches
 # after a line or a sentence; the full stop in 3.5 does not end a sentence
 _END = re.compile(r"\n|(?<=[.!?])\s|(?<=[.!?][\"')\]*])\s|[。！？]")
 
@@ -42,6 +46,10 @@ class Measured(Protocol):
     def tokens(self) -> int:
         """Its length, including the template's tokens."""
 
+    @property
+    def answer_tokens(self) -> int:
+        """Those that have a loss, including the end token."""
+
     def fits(self, cutoff_len: int) -> bool:
         """Whether the trainer leaves it uncut."""
 
@@ -52,58 +60,120 @@ Measure = Callable[[list[Conversation]], list[M]]
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation and its number of tokens, including the chat template's."""
+    """A conversation and its number of tokens, including the chat template's, and those that have a loss."""
 
     conversation: Conversation
     tokens: int
+    answer_tokens: int = 0
 
     def fits(self, cutoff_len: int) -> bool:
         """Whether nothing of it would be cut."""
         return self.tokens <= cutoff_len
 
 
-def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[Row]:
-    """The conversations with their lengths; TrainingError if evaluation would write a prompt differently."""
-    rows = tokens_of(job, conversations, tokenizer)
-    return [Row(conversation, len(row.ids)) for conversation, row in zip(conversations, rows, strict=True)]
+@dataclass(frozen=True)
+class TokenizedRow(Row):
+    """A row with the tokens themselves."""
+
+    read: Tokens = field(kw_only=True)
+
+
+def measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> list[TokenizedRow]:
+    """The conversations with their tokens; TrainingError if evaluation would write a prompt differently."""
+    rows = zip(conversations, tokens_of(job, conversations, tokenizer), strict=True)
+    return [
+        TokenizedRow(each, len(row.ids), sum(end - begin for begin, end in row.trained), read=row) for each, row in rows
+    ]
 
 
 @dataclass(frozen=True)
-class FittingRows(Generic[M]):
-    """The rows to train on, how many of them were shortened, and the rows that are left out."""
+class FittingRows:
+    """The rows to train on, their tokens, how many of them were shortened, and the rows that are left out."""
 
-    rows: list[M]
+    conversations: Stored
+    tokens: int
+    answer_tokens: int
     shortened: int
-    left_out: list[TooLong]
+    left_out: LeftOut
+
+    @property
+    def rows(self) -> int:
+        """How many are trained on."""
+        return self.conversations.shape.rows
 
 
-def fitting_rows(job: Job, measure: Measure[M]) -> FittingRows[M]:
-    """The conversations of a job that fit into its ``cutoff_len``; TrainingError if none does."""
-    rows = measure(job.conversations)
-    over = {place: row for place, row in enumerate(rows) if not row.fits(job.arm.cutoff_len)}
-    if over and job.train.on_too_long == "error":
-        raise TrainingError(_refusal(job, over))
+def fitting_rows(job: Job, measure: Measure[M], keep: Callable[[M], None] = lambda _: None) -> FittingRows:
+    """The conversations of a job that fit into its ``cutoff_len``; TrainingError if none does.
+
+    ``keep`` is called with each of them, in their order.
+    """
+    counts, left_out = _Counts(), job.rows / "left_out.jsonl"
+    with storing(job.rows / "conversations.jsonl") as fitting, writing_rows(left_out) as others:
+        for batch in _batches(job):
+            for place, row, shorter in _each(job, batch, measure, counts):
+                if shorter is None:
+                    others.add(_too_long(job, place, row))
+                    continue
+                fitting.add(shorter.conversation)
+                counts.tokens += shorter.tokens
+                counts.answer_tokens += shorter.answer_tokens
+                keep(shorter)
+    if counts.over and job.train.on_too_long == "error":
+        raise TrainingError(_refusal(job, counts))
+    if counts.over:
+        facts = counts.over, counts.rows, counts.shortened, others.count
+        log.warning("train: %d of %d rows are over cutoff_len: %d shortened, %d left out", *facts)
+    if others.count == counts.rows:
+        raise TrainingError(
+            f"arms.{job.name}.cutoff_len: all {counts.rows} conversations are longer than {job.arm.cutoff_len} tokens "
+            f"(the shortest has {counts.shortest}). Raise it."
+        )
+    found = LeftOut(left_out, others.count)
+    return FittingRows(fitting.stored(), counts.tokens, counts.answer_tokens, counts.shortened, found)
+
+
+@dataclass
+class _Counts:
+    """Of the rows so far; ``tokens`` of those that fit. ``first``: place and length of the first too long one."""
+
+    rows: int = 0
+    over: int = 0
+    shortened: int = 0
+    tokens: int = 0
+    answer_tokens: int = 0
+    shortest: int = 0
+    first: tuple[int, int] = (0, 0)
+
+
+def _batches(job: Job) -> Iterator[list[Conversation]]:
+    conversations = iter(job.conversations)
+    return iter(lambda: list(islice(conversations, BATCH)), [])
+
+
+def _each(
+    job: Job, batch: list[Conversation], measure: Measure[M], counts: _Counts
+) -> Iterator[tuple[int, M, M | None]]:
+    """Each row of a batch with its place in the dataset, and as it is trained on: itself, shortened, or None."""
+    rows = dict(enumerate(measure(batch), start=counts.rows))
+    over = {place: row for place, row in rows.items() if not row.fits(job.arm.cutoff_len)}
     shorter: dict[int, M] = {}
     if job.train.on_too_long == "shorten_reasoning":
         shorter = shortened({place: row.conversation for place, row in over.items()}, job, measure)
-    left_out = [_too_long(job, place, row) for place, row in over.items() if place not in shorter]
-    fit = [shorter.get(place, row) for place, row in enumerate(rows) if place in shorter or place not in over]
-    if over:
-        counts = len(over), len(rows), len(shorter), len(left_out)
-        log.warning("train: %d of %d rows are over cutoff_len: %d shortened, %d left out", *counts)
-    if not fit:
-        raise TrainingError(
-            f"arms.{job.name}.cutoff_len: all {len(rows)} conversations are longer than {job.arm.cutoff_len} tokens "
-            f"(the shortest has {min(row.tokens for row in rows)}). Raise it."
-        )
-    return FittingRows(fit, len(shorter), left_out)
+    if over and not counts.over:
+        counts.first = next((place, row.tokens) for place, row in over.items())
+    counts.rows += len(rows)
+    counts.over += len(over)
+    counts.shortened += len(shorter)
+    counts.shortest = min([row.tokens for row in rows.values()] + [counts.shortest] * (counts.rows > len(rows)))
+    for place, row in rows.items():
+        yield place, row, shorter.get(place) if place in over else row
 
 
-def _refusal(job: Job, over: dict[int, M]) -> str:
-    place, row = next(iter(over.items()))
+def _refusal(job: Job, counts: _Counts) -> str:
+    place, tokens = counts.first
     return (
-        f"arms.{job.name}.cutoff_len: {len(over)} of {len(job.conversations)} conversations are longer than "
-        f"{job.arm.cutoff_len} tokens, the first {job.arm.dataset}/{place} with {row.tokens}. Raise it, or set "
+        f"arms.{job.name}.cutoff_len: {counts.over} of {counts.rows} conversations are longer than "
+        f"{job.arm.cutoff_len} tokens, the first {job.arm.dataset}/{place} with {tokens}. Raise it, or set "
         "train.on_too_long: drop."
     )
 

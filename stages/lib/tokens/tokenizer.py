@@ -1,6 +1,7 @@
 """The tokenizer that a student is trained and saved with, and its chat template."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from stages.lib.chat_template import align
@@ -16,8 +17,8 @@ def aligned_tokenizer(job: Job) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(job.student)
     if not tokenizer.chat_template:
         raise TrainingError(f"{job.student}: the tokenizer has no chat template. Choose an instruction-tuned student.")
-    with_system, with_history = (any(getattr(row, name) for row in job.conversations) for name in ("system", "history"))
-    if align(tokenizer, job.markers, job.train.system_prompt, with_system, with_history):
+    shape = job.shape
+    if align(tokenizer, job.markers, job.train.system_prompt, shape.with_system, bool(shape.several)):
         log.info("train: %s: chat template rewritten, for the same prompts in training and evaluation", job.name)
     return tokenizer
 
@@ -28,7 +29,7 @@ def end_of_turn(job: Job, tokenizer: Any) -> str:
     TrainingError if there is none. It is not always the tokenizer's own one: Qwen2.5-7B names <|endoftext|>, which its
     template never writes, so generation would continue after every answer.
     """
-    row = job.conversations[0]
+    row = job.shape.first
     text = tokenizer.apply_chat_template(row.messages(), tokenize=False)
     after = tokenizer(text.rpartition(row.assistant.strip())[2], add_special_tokens=False)["input_ids"]
     ends = [token for token in tokenizer.convert_ids_to_tokens(after) if token in _special(tokenizer)]
@@ -46,16 +47,23 @@ def _special(tokenizer: Any) -> set[str]:
     return {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
 
 
-def check_end_is_trained(job: Job, labels: list[list[int]], tokenizer: Any) -> None:
-    """TrainingError if the end token of a row, or of an earlier answer that is trained, has no loss."""
-    ends = [row.count(tokenizer.eos_token_id) for row in labels]
-    without = ends.count(0)
-    if without:
+@dataclass(frozen=True)
+class Ends:
+    """Of how many rows, how many have no end token with a loss, and how many such tokens all have."""
+
+    rows: int
+    without: int
+    ends: int
+
+
+def check_end_is_trained(job: Job, found: Ends, answers: int, tokenizer: Any) -> None:
+    """TrainingError if the end token of a row, or of an earlier one of these answers that is trained, has no loss."""
+    if found.without:
         raise TrainingError(
-            f"{job.student}: in {without} of {len(labels)} rows {tokenizer.eos_token} has no loss, so the student "
+            f"{job.student}: in {found.without} of {found.rows} rows {tokenizer.eos_token} has no loss, so the student "
             "would not learn to stop. Choose another student."
         )
-    if job.train.loss_on == "every" and sum(ends) < sum(len(row.answers) for row in job.conversations):
+    if job.train.loss_on == "every" and found.ends < answers:
         raise TrainingError(
             f"{job.student}: its chat template does not write {tokenizer.eos_token} after each earlier answer, so the "
             "student would not learn to stop there. Set train.loss_on: last, or choose another student."

@@ -4,6 +4,7 @@ The trainers are in ``trainers/``, one package for each kind. Each offers ``trai
 dataset and writes the final weights (merged, as safetensors), the tokenizer and the chat template into ``job.out``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,36 +13,16 @@ from pydantic import Field
 
 from stages.lib.command import DistilleryError
 from stages.lib.params import Arm, Markers, OnPolicyArm, Run, Train
-from stages.lib.rows import Row
+from stages.lib.rows import Row, read_rows
 from stages.lib.runtime.versions import versions
+from stages.lib.training.dataset import Conversation as Conversation
+from stages.lib.training.dataset import Conversations, Shape, ShareGpt, shape_of
 
 LIBRARIES = ("torch", "torch-npu", "transformers", "trl", "accelerate", "peft", "deepspeed")
 
 
 class TrainingError(DistilleryError):
     """A training cannot start, or it failed."""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One training sample: its system text, the last question and its answer. ``history``: earlier ones, in pairs."""
-
-    system: str
-    user: str
-    assistant: str
-    history: tuple[tuple[str, str], ...] = ()
-
-    def messages(self) -> list[dict[str, str]]:
-        """The prompt as chat messages, the answer last."""
-        turns = [("system", self.system)] if self.system else []
-        for question, answer in (*self.history, (self.user, self.assistant)):
-            turns += [("user", question), ("assistant", answer)]
-        return [{"role": role, "content": content} for role, content in turns]
-
-    @property
-    def answers(self) -> list[str]:
-        """The texts of all answers, the last one at the end."""
-        return [*(answer for _, answer in self.history), self.assistant]
 
 
 class TooLong(Row):
@@ -57,6 +38,20 @@ class TooLong(Row):
     history: list[tuple[str, str]] = Field(default=[], exclude_if=lambda pairs: not pairs)
     user: str
     assistant: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The conversations that are not trained on, in a file."""
+
+    path: Path
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[TooLong]:
+        return read_rows(self.path, TooLong, "Start the training again.")
 
 
 @dataclass(frozen=True)
@@ -76,10 +71,11 @@ class Job:
     ``loss`` is the file of the loss curve, which grows while it trains (progress.py).
     ``scores`` is the file with the teacher's probabilities, which an arm with ``alpha`` reads.
     ``teacher`` has the weights of an on-policy arm's teacher; ``student`` is then the arm that it starts from.
+    ``rows`` is a folder for what a training writes of its rows, to read it again; it is removed after the training.
     """
 
     name: str
-    conversations: list[Conversation]
+    conversations: Conversations
     student: Path
     train: Train
     arm: Arm | OnPolicyArm
@@ -90,6 +86,12 @@ class Job:
     loss: Path | None = None
     scores: Path = Path()
     nodes: Nodes = Nodes()
+    rows: Path = Path()
+
+    @property
+    def shape(self) -> Shape:
+        """What is known of all its conversations."""
+        return self.conversations.shape if isinstance(self.conversations, ShareGpt) else shape_of(self.conversations)
 
     @property
     def base_name(self) -> str:
@@ -148,7 +150,7 @@ class Trained:
 
     rows: int
     rows_shortened: int
-    left_out: list[TooLong]
+    left_out: LeftOut
     steps: int
     epochs: float
     tokens_seen: int

@@ -12,21 +12,22 @@ trainings of the same arm left.
 TRL's trainings use ``scratch_folder``. A trainer that computes its own DIGEST (external.py) uses ``held_folder``.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.lib.command import LocksError, project_root
+from stages.lib.command import project_root
 from stages.lib.runtime.versions import versions
-from stages.lib.training import LIBRARIES, Conversation, Job, TrainingError
+from stages.lib.training import LIBRARIES, Job, TrainingError
+from stages.lib.training.dataset import Conversations, shape_of
 from stages.lib.training.launching import deepspeed_file
+from stages.lib.training.rows_folder import held_by_another, take
 
 log = logging.getLogger("distillery.train")
 
@@ -43,7 +44,7 @@ class Held:
 
 
 @contextmanager
-def scratch_folder(job: Job, rows: list[Conversation]) -> Iterator[Path]:
+def scratch_folder(job: Job, rows: Conversations) -> Iterator[Path]:
     """The folder of this training, locked while it runs. Removed then, unless a failed training left a checkpoint."""
     with held_folder(job.name, digest(job, rows), job.run.resume, leaves="checkpoint-*") as held:
         yield held.folder
@@ -57,11 +58,11 @@ def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[H
     """
     arm = project_root() / ".cache" / "training" / name
     folder = arm / digest
-    if not resume and not _held_by_another(folder):
+    if not resume and not held_by_another(folder):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        if not _take(lock):
+        if not take(lock):
             raise TrainingError(
                 f"{folder}: another process trains '{name}' on the same rows and params. Wait for it, or stop it."
             )
@@ -76,10 +77,10 @@ def held_folder(name: str, digest: str, resume: bool, leaves: str) -> Iterator[H
                 arm.rmdir()
 
 
-def digest(job: Job, rows: list[Conversation]) -> str:
+def digest(job: Job, rows: Conversations) -> str:
     """A hash of everything that determines the weights."""
     shaping: dict[str, Any] = {
-        "rows": [asdict(row) for row in rows],
+        "rows": shape_of(rows).sha256,
         "train": job.train.model_dump(exclude=NOT_IN_DIGEST),
         "arm": job.arm.model_dump(exclude={"dataset", "alpha"} | (set() if job.train.packing else {"cutoff_len"})),
         "student": files_of(job.student),
@@ -135,27 +136,9 @@ def _is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def _take(lock: Any) -> bool:
-    """Whether we got the lock. The kernel releases it when the process ends, for whatever reason."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise LocksError(Path(lock.name), error) from error
-    return True
-
-
-def _held_by_another(folder: Path) -> bool:
-    if not (folder / "lock").is_file():
-        return False
-    with (folder / "lock").open("w") as lock:
-        return not _take(lock)
-
-
 def _remove_abandoned(arm: Path) -> None:
     """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked."""
     for lock in arm.glob("*/lock"):
-        if not _held_by_another(lock.parent):
-            log.info("train: removed the checkpoints of another training of this arm (%s)", lock.parent)
-            shutil.rmtree(lock.parent)
+        if not held_by_another(lock.parent):
+            log.info("train: removed what another training of this arm left (%s)", lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)  # another node may be removing its own

@@ -19,19 +19,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from stages.lib.command import project_root
 from stages.lib.params import ExternalTrainer
-from stages.lib.tokens.length import FittingRows, Measured
-from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Trained, TrainingError
+from stages.lib.tokens.length import FittingRows
+from stages.lib.training import LIBRARIES, Job, LossPoint, Trained, TrainingError
 from stages.lib.training.checkpoints import held_folder, last_checkpoint, newest_checkpoint, step_of
+from stages.lib.training.dataset import Stored
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.external_plan import Cards, check_needs, digest, planned_steps
 from stages.lib.training.launching import last_lines, launch
-from stages.lib.training.meeting import Joined, facts_of, joined, lead, meeting
+from stages.lib.training.meeting import Group, Joined, facts_of, joined, lead, meeting
 from stages.lib.training.nodes import variables_of
 from stages.lib.training.progress import Progress, follow_file, follow_output
 from stages.lib.training.resources import device_memory, memory_advice, says_out_of_memory
@@ -76,19 +77,8 @@ class State(BaseModel):
         ]
 
 
-class Tokenized(Measured, Protocol):
-    """A row with its lengths as the trainer counts them."""
-
-    @property
-    def answer_tokens(self) -> int:
-        """The tokens that have a loss, including the end token."""
-
-
-T = TypeVar("T", bound=Tokenized)
-
-
 # what a trainer does in the training's folder before its program starts, and after it
-Prepared = Callable[[list[Conversation], Path], AbstractContextManager[None]]
+Prepared = Callable[[Stored, Path], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +140,7 @@ class Program:
 def run(
     own: Program,
     job: Job,
-    dataset: FittingRows[T],
+    dataset: FittingRows,
     tokenizer: Any,
     prepared: Prepared,
     variables: Callable[[str, Path], dict[str, str]],
@@ -163,13 +153,13 @@ def run(
     """
     settings = settings_of(job)
     program, words = own.find(settings)
-    rows = [row.conversation for row in dataset.rows]
+    rows = dataset.conversations
     cards = cards_of(job, program, words, on_cpu)
     versions = releases(program, own.package)
     log_path = project_root() / ".cache" / "training" / f"{job.name}.log"
     name = digest(own.kind, job, rows, cards, versions)
     with held_folder(job.name, name, job.run.resume, leaves="train.yaml") as held:
-        check_needs(job, len(rows), cards, held.folder)
+        check_needs(job, dataset.rows, cards, held.folder)
         output = held.folder / "output"
         checkpoint = last_checkpoint(output)
         ended = next((folder for folder in (output, checkpoint) if folder and has_ended(folder)), None)
@@ -186,11 +176,11 @@ def run(
                 environment = variables(program, held.folder) | variables_of(job.nodes, port)
                 # if only this process is killed, the program still holds the lock, and no other training starts there
                 launch(command, environment, log_path, project_root(), (held.lock,), group.watching, follow)
-                state = check_written(own.name, job, len(rows), own.final(output), log_path)
+                state = check_written(own.name, job, dataset.rows, own.final(output), log_path)
         else:
             with meeting(job) as group:
                 group.dismiss()
-            state = check_written(own.name, job, len(rows), ended, log_path)
+            state = check_written(own.name, job, dataset.rows, ended, log_path)
         save(job, ended or own.final(output), tokenizer)
     return trained(job, state, dataset, log_path, step_of(checkpoint), versions)
 
@@ -198,7 +188,7 @@ def run(
 def join(
     own: Program,
     job: Job,
-    dataset: FittingRows[T],
+    dataset: FittingRows,
     prepared: Prepared,
     variables: Callable[[str, Path], dict[str, str]],
     on_cpu: int = 1,
@@ -209,7 +199,7 @@ def join(
     """
     settings = settings_of(job)
     program, words = own.find(settings)
-    rows = [row.conversation for row in dataset.rows]
+    rows = dataset.conversations
     same = facts(job, rows, cards_of(job, program, words, on_cpu), releases(program, own.package))
     log_path = project_root() / ".cache" / "training" / f"{job.name}.node-{job.nodes.rank}.log"
     with meeting(job) as group, joined(group, same) as training:
@@ -217,7 +207,7 @@ def join(
             return False
         (training.scratch / "output").mkdir(exist_ok=True)
         (training.own / "output").symlink_to("../output")  # for this node's part of the checkpoints
-        see_checkpoint(job, training)
+        see_checkpoint(job, training, group)
         command = own.command_line(settings, training.own / "train.yaml")
         with prepared(rows, training.own):
             environment = variables(program, training.own) | variables_of(job.nodes, training.port)
@@ -227,10 +217,11 @@ def join(
     return True
 
 
-def see_checkpoint(job: Job, training: Joined) -> None:
+def see_checkpoint(job: Job, training: Joined, group: Group) -> None:
     """Wait until this node sees the checkpoint that node 0 resumes from, whole and as the newest one of any kind.
 
-    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``.
+    Its program looks for it by itself. TrainingError if it sees another one after ``LISTED_S``, or if another node
+    fails meanwhile.
     """
     output, wanted = training.scratch / "output", training.checkpoint and training.checkpoint.name
     until = time.monotonic() + LISTED_S
@@ -245,24 +236,24 @@ def see_checkpoint(job: Job, training: Joined) -> None:
                 f"resumes from {wanted or 'none'}. Start the training again on all nodes; a disk that they do not "
                 "share needs run.checkpoint_steps: null."
             )
+        group.check_others()
         time.sleep(1)
 
 
-def facts(job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> dict[str, str]:
+def facts(job: Job, rows: Stored, cards: Cards, versions: dict[str, str]) -> dict[str, str]:
     """What all nodes must have alike; nothing for one node."""
     return facts_of(job, rows, versions | {"cards of all nodes": str(cards.count)}) if job.nodes.count > 1 else {}
 
 
 @contextmanager
 def _progress(
-    own: Program, job: Job, dataset: FittingRows[T], cards: Cards, checkpoint: Path | None, output: Path
+    own: Program, job: Job, dataset: FittingRows, cards: Cards, checkpoint: Path | None, output: Path
 ) -> Iterator[Callable[[str], None]]:
     """A function for each line that the program prints; it shows the progress of the training."""
-    rows = len(dataset.rows)
-    tokens = sum(row.tokens for row in dataset.rows) / rows * job.batch * cards.count
+    tokens = dataset.tokens / dataset.rows * job.batch * cards.count
     progress = Progress(job.name, job.loss, tokens)
     earlier = State.model_validate_json((checkpoint / "trainer_state.json").read_bytes()).points if checkpoint else []
-    progress.start(planned_steps(job, rows, cards.count), earlier)
+    progress.start(planned_steps(job, dataset.rows, cards.count), earlier)
     follow = (
         follow_file(progress, output / own.log)
         if own.log
@@ -385,19 +376,19 @@ def _merge(job: Job, adapter: Path, tokenizer: Any) -> None:
 
 
 def trained(
-    job: Job, state: State, dataset: FittingRows[T], log_path: Path, resumed_at: int, versions: dict[str, str]
+    job: Job, state: State, dataset: FittingRows, log_path: Path, resumed_at: int, versions: dict[str, str]
 ) -> Trained:
     """The result of the training, from its state and its log."""
     # a training of fewer steps than logging_steps logs only the mean over all of them
     means = [LossPoint(e.step, e.train_loss, 0.0) for e in state.log_history if e.train_loss is not None]
     return Trained(
-        rows=len(dataset.rows),
+        rows=dataset.rows,
         rows_shortened=dataset.shortened,
         left_out=dataset.left_out,
         steps=state.global_step,
         epochs=round(state.epoch, 4),
-        tokens_seen=round(sum(row.tokens for row in dataset.rows) * state.epoch),
-        tokens_trained=round(sum(row.answer_tokens for row in dataset.rows) * state.epoch),
+        tokens_seen=round(dataset.tokens * state.epoch),
+        tokens_trained=round(dataset.answer_tokens * state.epoch),
         effective_batch=logged(log_path, "Total train batch size") or job.batch,
         losses=state.points or means,
         resumed_at=resumed_at,

@@ -6,6 +6,7 @@ write_inputs(job, rows, scratch, completed(job, keys))  → scratch/train.yaml, 
 """
 
 import json
+from collections.abc import Iterable
 from io import StringIO
 from itertools import cycle
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.lib.chat_template import SEPARATOR
+from stages.lib.files.shards import Form, writing_parts
 from stages.lib.params import ExternalTrainer, Lora, SystemPrompt
 from stages.lib.rows import writing
 from stages.lib.training import Job, TrainingError
 from stages.lib.training.launching import deepspeed_file
 from stages.lib.training.portable import readable_by_4
 
+LIST = Form(begin=b"[\n ", between=b",\n ", end=b"\n]")  # as json.dumps writes a list with indent 1
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "user", "assistant_tag": "assistant"}
 
 
@@ -29,21 +32,28 @@ def settings_of(job: Job) -> ExternalTrainer:
     return job.train.trainer
 
 
-def write_inputs(job: Job, samples: list[dict[str, Any]], scratch: Path, keys: dict[str, Any], **entry: str) -> None:
+def write_inputs(
+    job: Job, samples: Iterable[dict[str, Any]], scratch: Path, keys: dict[str, Any], **entry: str
+) -> None:
     """Write train.yaml, the dataset and its description; ``entry`` is what a trainer's own description has more."""
-    files = {
-        "train.yaml": yaml_text(keys),
-        f"{job.arm.dataset}.json": json.dumps(samples, ensure_ascii=False, indent=1),
-        "dataset_info.json": json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1),
-    }
-    write_texts(scratch, files)
+    write_text(scratch / "train.yaml", yaml_text(keys))
+    texts = (json.dumps(sample, ensure_ascii=False, indent=1).replace("\n", "\n ") for sample in samples)
+    write_rows(scratch / f"{job.arm.dataset}.json", texts, LIST)
+    info = json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1)
+    write_text(scratch / "dataset_info.json", info)
 
 
-def write_texts(folder: Path, texts: dict[str, str]) -> None:
-    """Write files by name, each completely or not at all."""
-    for name, text in texts.items():
-        with writing(folder / name) as file:
-            file.write(text.encode())
+def write_text(path: Path, text: str) -> None:
+    """Write a file, completely or not at all."""
+    with writing(path) as file:
+        file.write(text.encode())
+
+
+def write_rows(path: Path, rows: Iterable[str], form: Form) -> None:
+    """Write a file of rows one at a time, completely or not at all."""
+    with writing_parts(path, None, form) as parts:
+        for row in rows:
+            parts.add(row.encode())
 
 
 def sharegpt(system: str, turns: list[str], system_prompt: SystemPrompt) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """What a training in its own environment will take: its steps, checkpoints, disk and memory, and its DIGEST.
 
 digest("openmind", job, rows, cards, versions)    → the name of its folder (training/checkpoints.py)
-check_needs(job, len(rows), cards, folder)        TrainingError if it has no step, or not enough disk or memory
+check_needs(job, rows, cards, folder)             TrainingError if it has no step, or not enough disk or memory
 """
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training import Job, TrainingError
 from stages.lib.training.checkpoints import NOT_IN_DIGEST, files_of, short_hash
+from stages.lib.training.dataset import Conversations, shape_of
 from stages.lib.training.external_inputs import settings_of
 from stages.lib.training.launching import deepspeed_file, zero_stage
 from stages.lib.training.resources import Sharing, check_cards, check_room, stored_size
@@ -27,14 +28,14 @@ class Cards:
     memory: int | None
 
 
-def digest(kind: str, job: Job, rows: list[Conversation], cards: Cards, versions: dict[str, str]) -> str:
+def digest(kind: str, job: Job, rows: Conversations, cards: Cards, versions: dict[str, str]) -> str:
     """A hash of everything that determines the weights, including the trainer's release and the number of cards."""
     settings = settings_of(job).model_dump(exclude=_NOT_IN_DIGEST)
     settings["extra"] = {key: value for key, value in settings["extra"].items() if not key.startswith("save_")}
     deepspeed = deepspeed_file(job.train.deepspeed)
     return short_hash(
         {
-            "rows": [asdict(row) for row in rows],
+            "rows": shape_of(rows).sha256,
             "train": job.train.model_dump(exclude=NOT_IN_DIGEST | {"trainer": True}),
             kind: settings,
             "deepspeed": hashlib.sha256(Path(deepspeed).read_bytes()).hexdigest() if deepspeed else None,

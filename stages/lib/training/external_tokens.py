@@ -10,9 +10,9 @@ tokens of its prompt in evaluation, with a loss on the answer and the end token.
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stages.lib.command import project_root
 from stages.lib.params import TemplateTrainer
 from stages.lib.tokens import NO_LOSS
 from stages.lib.tokens.length import FittingRows, fitting_rows
-from stages.lib.tokens.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
+from stages.lib.tokens.tokenizer import Ends, aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.training import Conversation, Job, TrainingError
 from stages.lib.training.external import Program, inherited
 from stages.lib.training.external_inputs import settings_of
@@ -43,7 +43,7 @@ class OwnTokens:
     program: Program
     encode: Path
     keys: Callable[[Job, Path], dict[str, Any]]
-    samples: Callable[[Job, list[Conversation]], list[dict[str, Any]]]
+    samples: Callable[[Job, Iterable[Conversation]], Iterator[dict[str, Any]]]
     advice: str
 
 
@@ -72,7 +72,7 @@ class Row:
         return self.whole
 
 
-def measured(own: OwnTokens, job: Job) -> tuple[FittingRows[Row], Any]:
+def measured(own: OwnTokens, job: Job) -> tuple[FittingRows, Any]:
     """The rows that the trainer leaves uncut, and the tokenizer with the chat template of the training."""
     program, _ = own.program.find(settings_of(job))
     own.program.check_trackers(job, program)
@@ -82,7 +82,7 @@ def measured(own: OwnTokens, job: Job) -> tuple[FittingRows[Row], Any]:
     return measured_rows(own, job, program, tokenizer), tokenizer
 
 
-def measured_rows(own: OwnTokens, job: Job, program: str, tokenizer: Any) -> FittingRows[Row]:
+def measured_rows(own: OwnTokens, job: Job, program: str, tokenizer: Any) -> FittingRows:
     """The conversations that the trainer leaves uncut, some of them shortened; TrainingError if tokens differ."""
     with encoder(own, job, program) as encode:
         return fitting_rows(job, lambda conversations: _measured(own, job, conversations, tokenizer, encode))
@@ -115,7 +115,7 @@ def encoder(own: OwnTokens, job: Job, program: str) -> Iterator[Encode]:
 
         def encode(conversations: list[Conversation]) -> list[Encoded]:
             nonlocal lines
-            lines += json.dumps(own.samples(job, conversations)) + "\n"
+            lines += json.dumps(list(own.samples(job, conversations))) + "\n"
             try:
                 asked.write(lines)
                 asked.flush()
@@ -145,7 +145,9 @@ def _measured(own: OwnTokens, job: Job, conversations: list[Conversation], token
         _check_same(own, job, conversation, tokenizer, answer, row.labels[start : start + len(answer)])
         if job.train.loss_on == "last" or not conversation.history:
             _check_same(own, job, conversation, tokenizer, [NO_LOSS] * start, row.labels[:start])
-    check_end_is_trained(replace(job, conversations=conversations), [row.labels for row in encoded], tokenizer)
+    ends = [row.labels.count(tokenizer.eos_token_id) for row in encoded]
+    asked = sum(len(each.answers) for each in conversations)
+    check_end_is_trained(job, Ends(len(ends), ends.count(0), sum(ends)), asked, tokenizer)
     trained = [sum(label != NO_LOSS for label in row.labels) for row in encoded]
     rows = zip(conversations, encoded, trained, strict=True)
     return [Row(conversation, len(row.ids), count, row.whole) for conversation, row, count in rows]

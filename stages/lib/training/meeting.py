@@ -20,15 +20,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stages.lib.command import Interrupted, project_root
-from stages.lib.training import Conversation, Job, Nodes, TrainingError
+from stages.lib.training import Job, Nodes, TrainingError
 from stages.lib.training.checkpoints import NOT_IN_DIGEST, short_hash
+from stages.lib.training.dataset import Conversations, shape_of
 from stages.lib.training.identity import student_identity
 from stages.lib.training.launching import GRACE_S, deepspeed_file
 
@@ -69,12 +70,12 @@ def differences(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     return "; ".join(found)
 
 
-def facts_of(job: Job, rows: list[Conversation], versions: Mapping[str, str]) -> dict[str, str]:
+def facts_of(job: Job, rows: Conversations, versions: Mapping[str, str]) -> dict[str, str]:
     """What all nodes must have alike, by name: long values as hashes, so that a difference names what differs."""
     kind = job.train.trainer.kind
     settings = deepspeed_file(job.train.deepspeed)
     values: dict[str, Any] = {
-        "rows": [asdict(row) for row in rows],
+        "rows": shape_of(rows).sha256,
         "student": student_identity(job.train.student)["sha256"],
         "code": _code_of(kind),
         "DeepSpeed's settings": Path(settings).read_text() if settings else None,
@@ -179,6 +180,9 @@ class Group:
 
     def check_shared(self, _scratch: Path, _plan: dict[str, Any]) -> None:
         """TrainingError on node 0 if checkpoints need a shared folder and a node does not see it."""
+
+    def check_others(self) -> None:
+        """TrainingError if another node has failed or is gone: for a node that waits for what that one writes."""
 
     def dismiss(self) -> None:
         """Tell the others that node 0 has final weights already, and that they have nothing to train."""
@@ -341,6 +345,7 @@ class _Connected(Group):
         if self.nodes.rank:
             deadline = time.monotonic() + SHARED_S
             while not (sees := (scratch / plan["mark"]).is_file()) and time.monotonic() < deadline:
+                self.check_others()
                 time.sleep(POLL_S)
             self.store.set(f"sees/{self.nodes.rank}", str(int(sees)))
             return
@@ -351,6 +356,17 @@ class _Connected(Group):
                     f"run.checkpoint_steps: {self._named(rank)} does not see {scratch}, and each node writes a part of "
                     "a checkpoint. Put the project on a disk that all nodes share, or set it to null."
                 )
+
+    def check_others(self) -> None:
+        """TrainingError, which names the node, if another one has failed or is gone."""
+        try:
+            for rank in self.others:
+                if self._read(f"ended/{rank}"):
+                    self._failed_node(rank)
+                if self._gone(rank, LOST_S):
+                    raise TrainingError(self._lost(rank))
+        except RuntimeError as error:  # the store's server is gone, and node 0 with it
+            raise TrainingError(self._lost(0)) from error
 
     @contextmanager
     def watching(self, pid: int) -> Iterator[None]:

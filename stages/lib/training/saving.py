@@ -75,7 +75,7 @@ def save_small_files(tokenizer: Any, job: Job, types: "Types") -> None:
     tokenizer.save_pretrained(job.out)
     make_portable(job.out, job.student, types.usual, tokenizer)
     again = AutoTokenizer.from_pretrained(job.out)
-    text = again.apply_chat_template(job.conversations[0].messages(), tokenize=False)
+    text = again.apply_chat_template(job.shape.first.messages(), tokenize=False)
     if again(text)["input_ids"] != tokenizer(text)["input_ids"]:
         raise TrainingError(
             f"{job.student}: its tokenizer splits a text differently after it is saved. Choose another student, or "

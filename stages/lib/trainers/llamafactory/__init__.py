@@ -23,7 +23,7 @@ This module depends on these facts, read in the source of release 0.9.5:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ def join(job: Job) -> bool:
 
 
 @contextmanager
-def prepared(job: Job, rows: list[Conversation], scratch: Path) -> Iterator[None]:
+def prepared(job: Job, rows: Iterable[Conversation], scratch: Path) -> Iterator[None]:
     """Write what LLaMA-Factory reads."""
     write_inputs(job, samples(job, rows), scratch, training_yaml(job, scratch))
     yield

@@ -2,7 +2,8 @@
 
 The loss of a token is the divergence of the student's whole next-token distribution from the teacher's
 (``arm.beta``: 1 is the reverse KL divergence). Every step rolls out new answers, one to each of its prompts. The
-dataset's own answers are not trained on; they are the teacher's worked examples (worked.py).
+dataset's own answers are not trained on; they are the teacher's worked examples (worked.py). The prompts of all its
+steps are in memory.
 
 In one process on a CPU, this process trains. Else the processes of trl/worker.py do, as for the trainer ``trl``.
 """
@@ -72,7 +73,7 @@ def train(job: Job) -> Trained:
     check_teacher(job)
     tokenizer = aligned_tokenizer(job)
     dataset = fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
-    rows = [row.conversation for row in dataset.rows]
+    rows = dataset.conversations
     with meeting(job) as group, scratch_folder(job, rows) as scratch:
         work = Work(replace(job, conversations=rows), scratch, last_checkpoint(scratch), os.getpid(), __name__)
         result = run_trainer(work) if trains_here(job) else run_workers(work, group)
@@ -109,7 +110,7 @@ def _measured(job: Job, conversations: list[Conversation], tokenizer: Any) -> li
 def steps_of(job: Job) -> int:
     """The number of optimizer steps, each on new answers to as many prompts as a batch has."""
     arm = asked(job)
-    return arm.max_steps or max(1, math.ceil(arm.num_train_epochs * len(job.conversations) / job.batch))
+    return arm.max_steps or max(1, math.ceil(arm.num_train_epochs * job.shape.rows / job.batch))
 
 
 def prompt_order(count: int, needed: int, seed: int) -> list[int]:
@@ -202,8 +203,8 @@ def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
     seen = round(steps[-1]["num_tokens"]) if steps else 0
     return TrainerResult(
         steps=trainer.state.global_step,
-        epochs=trainer.state.global_step * batch / len(job.conversations),
-        packs=len(job.conversations),
+        epochs=trainer.state.global_step * batch / job.shape.rows,
+        packs=job.shape.rows,
         tokens_trained=rolled_out,
         tokens_with_teacher=None,
         losses=points(trainer.state),
@@ -219,10 +220,10 @@ def _result(trainer: Any, job: Job, more: int) -> TrainerResult:
     )
 
 
-def _trained(job: Job, result: TrainerResult, dataset: FittingRows[Row]) -> Trained:
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows) -> Trained:
     assert result.rollouts
     return Trained(
-        rows=len(dataset.rows),
+        rows=dataset.rows,
         rows_shortened=0,
         left_out=dataset.left_out,
         steps=result.steps,

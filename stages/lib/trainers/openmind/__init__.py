@@ -21,7 +21,7 @@ This module depends on these facts, read in the source of release 1.0.0:
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def train(job: Job) -> Trained:
 
 
 @contextmanager
-def prepared(job: Job, rows: list[Conversation], scratch: Path) -> Iterator[None]:
+def prepared(job: Job, rows: Iterable[Conversation], scratch: Path) -> Iterator[None]:
     """Write what openMind reads; the dataset is known to it meanwhile."""
     write_inputs(job, rows, scratch)
     with registered(settings_of(job), scratch):
@@ -74,7 +74,7 @@ def check_student(job: Job) -> None:
 
 def check_loss_on(job: Job) -> None:
     """TrainingError if earlier answers of a conversation are to be trained."""
-    several = sum(bool(row.history) for row in job.conversations)
+    several = job.shape.several
     if several and job.train.loss_on == "every":
         raise TrainingError(
             f"train.loss_on: every, and {several} conversations of {job.arm.dataset} have several turns, in which "

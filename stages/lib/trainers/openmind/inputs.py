@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ def settings_of(job: Job) -> OpenMind:
     return job.train.trainer
 
 
-def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
+def write_inputs(job: Job, conversations: Iterable[Conversation], scratch: Path) -> None:
     """Write train.yaml, the dataset and its description."""
-    samples = [sample(each, job.train.system_prompt) for each in conversations]
+    samples = (sample(each, job.train.system_prompt) for each in conversations)
     write_common_inputs(job, samples, scratch, training_yaml(job, scratch), local_path=str(scratch))
 
 

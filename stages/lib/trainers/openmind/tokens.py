@@ -61,7 +61,7 @@ def check_turns(student: Path, tokenizer: Any) -> None:
         )
 
 
-def measured_rows(job: Job, tokenizer: Any) -> FittingRows[Row]:
+def measured_rows(job: Job, tokenizer: Any) -> FittingRows:
     """The conversations that openMind leaves uncut, some of them shortened."""
     return fitting_rows(job, lambda conversations: _measured(job, conversations, tokenizer))
 

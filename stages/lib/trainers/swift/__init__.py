@@ -26,7 +26,7 @@ This module depends on these facts, read in the source of release 4.6.0:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,7 @@ def join(job: Job) -> bool:
 
 
 @contextmanager
-def prepared(job: Job, rows: list[Conversation], scratch: Path) -> Iterator[None]:
+def prepared(job: Job, rows: Iterable[Conversation], scratch: Path) -> Iterator[None]:
     """Write what ms-swift reads."""
     write_inputs(job, rows, scratch)
     yield

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from stages.lib.files.shards import LINES
 from stages.lib.params import Lora, Swift
 from stages.lib.training import Conversation, Job
 from stages.lib.training.checkpoints import newest_checkpoint
@@ -17,7 +19,8 @@ from stages.lib.training.external_inputs import (
     student_path,
     trainer_keys,
     unless,
-    write_texts,
+    write_rows,
+    write_text,
     yaml_text,
 )
 from stages.lib.training.trackers import PROJECT
@@ -25,11 +28,11 @@ from stages.lib.training.trackers import PROJECT
 NEVER = 10**9  # a step that no training reaches
 
 
-def write_inputs(job: Job, conversations: list[Conversation], scratch: Path) -> None:
+def write_inputs(job: Job, conversations: Iterable[Conversation], scratch: Path) -> None:
     """Write train.yaml and the dataset, a JSON line for each sample."""
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in samples(job, conversations)]
-    keys = training_yaml(job, scratch)
-    write_texts(scratch, {"train.yaml": yaml_text(keys), dataset_file(job): "".join(lines)})
+    write_text(scratch / "train.yaml", yaml_text(training_yaml(job, scratch)))
+    lines = (json.dumps(each, ensure_ascii=False) + "\n" for each in samples(job, conversations))
+    write_rows(scratch / dataset_file(job), lines, LINES)
 
 
 def dataset_file(job: Job) -> str:
@@ -42,7 +45,7 @@ def training_yaml(job: Job, scratch: Path) -> dict[str, Any]:
     params, settings, run = job.train, settings_of(job), job.run
     assert isinstance(settings, Swift)  # its kind selects this package
     checkpoint = newest_checkpoint(scratch / "output") if run.resume else None
-    last_only = any(row.history for row in job.conversations) and params.loss_on == "last"
+    last_only = job.shape.several and params.loss_on == "last"
     own: dict[str, Any] = {
         "model": student_path(job, scratch),
         "model_type": settings.model_type,
@@ -88,9 +91,10 @@ def swanlab(job: Job) -> dict[str, Any]:
     return {"swanlab_project": PROJECT, "swanlab_exp_name": job.name, "swanlab_mode": mode}
 
 
-def samples(job: Job, conversations: list[Conversation]) -> list[dict[str, Any]]:
+def samples(job: Job, conversations: Iterable[Conversation]) -> Iterator[dict[str, Any]]:
     """The conversations as messages, with all their turns."""
-    return [{"messages": _messages(job, each)} for each in conversations]
+    for each in conversations:
+        yield {"messages": _messages(job, each)}
 
 
 def _messages(job: Job, row: Conversation) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ On a CPU with one process, this process trains. On cards, with ``run.processes``
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
 several nodes (training/meeting.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
+    .cache/training/ARM/rows-HOST-PID/tokens.arrow    the tokens of all rows, tokenized once, which all processes read
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
     .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
@@ -27,13 +28,22 @@ from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.runtime.versions import versions
-from stages.lib.tokens import tokens_of
-from stages.lib.tokens.length import FittingRows, Row, fitting_rows, measured
+from stages.lib.tokens.length import FittingRows, fitting_rows, measured
+from stages.lib.tokens.table import TOKENS, writing_tokens
 from stages.lib.tokens.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
-from stages.lib.trainers.trl.batches import CountingCollator, leaks, padded_with_fillers, row_order, rows_of
+from stages.lib.trainers.trl.batches import (
+    CountingCollator,
+    Labelled,
+    batches_of,
+    labelled,
+    leaks,
+    packed_rows,
+    padded_with_fillers,
+    row_order,
+)
 from stages.lib.trainers.trl.sharding import fsdp2_keys, prepare_cpu, trained_model
-from stages.lib.trainers.trl.teacher import follow_teacher, rows_in
-from stages.lib.training import LIBRARIES, Conversation, Job, LossPoint, Rollouts, Trained, TrainingError
+from stages.lib.trainers.trl.teacher import follow_teacher
+from stages.lib.training import LIBRARIES, Job, LossPoint, Rollouts, Trained, TrainingError
 from stages.lib.training.checkpoints import last_checkpoint, scratch_folder, step_of
 from stages.lib.training.launching import deepspeed_file, last_lines, launch, zero_of
 from stages.lib.training.meeting import Group, facts_of, joined, lead, meeting
@@ -94,7 +104,7 @@ def train(job: Job) -> Trained:
     """Train, merge, save. No conversation is cut at ``cutoff_len`` (tokens/length.py)."""
     with meeting(job) as group:
         dataset = _dataset(job)
-        rows = [row.conversation for row in dataset.rows]
+        rows = dataset.conversations
         with scratch_folder(job, rows) as scratch:
             if job.arm.alpha:
                 _write_targets(job, scratch)
@@ -116,7 +126,7 @@ def trains_here(job: Job) -> bool:
 def join(job: Job) -> bool:
     """Train as one of several nodes but node 0, which saves the student; False if nothing was left to train."""
     with meeting(job) as group:
-        rows = [row.conversation for row in _dataset(job).rows]
+        rows = _dataset(job).conversations
         with joined(group, facts_of(job, rows, versions(LIBRARIES))) as training:
             if training:
                 work = Work(replace(job, conversations=rows), training.scratch, training.checkpoint, os.getpid())
@@ -124,14 +134,20 @@ def join(job: Job) -> bool:
     return training is not None
 
 
-def _dataset(job: Job) -> FittingRows[Row]:
+def _dataset(job: Job) -> FittingRows:
     """The rows that fit, after the checks that need no rows."""
     check_device(job.run.device, job.run.processes)
     check_weights_there(job.student)
     check_shares(job)
     check_installed(job)
+    return tokenized(job)
+
+
+def tokenized(job: Job) -> FittingRows:
+    """The rows that fit; their tokens are in ``job.rows``."""
     tokenizer = aligned_tokenizer(job)
-    return fitting_rows(job, lambda conversations: measured(job, conversations, tokenizer))
+    with writing_tokens(job.rows / TOKENS) as table:
+        return fitting_rows(job, lambda rows: measured(job, rows, tokenizer), lambda row: table.add(row.read))
 
 
 def check_shares(job: Job) -> None:
@@ -239,20 +255,19 @@ def run_trainer(work: Work) -> TrainerResult:
         # bf16 is only the precision of the arithmetic: in bf16 weights, small updates would be rounded away
         model = AutoModelForCausalLM.from_pretrained(job.student, dtype=torch.float32)
         model.generation_config = minimal_generation_config(tokenizer)  # some published ones cannot be saved
-        trainer = _trainer(job, model, tokenizer, job.conversations, config)
-        labels = rows_of(trainer.train_dataset)
-        check_end_is_trained(job, labels, tokenizer)
-        packs = len(trainer.train_dataset)
+        trainer = _trainer(job, model, tokenizer, config)
+        found = labelled(trainer.train_dataset, tokenizer.eos_token_id)
+        check_end_is_trained(job, found.ends, job.shape.answers, tokenizer)
+        watch(trainer, job, found.lengths.sum() / len(found.lengths) * job.batch)
         with_teacher = _follow_teacher(trainer, work) if job.arm.alpha else None
-        _set_row_order(trainer, job, tokenizer, epochs_done(work.checkpoint))
+        _set_row_order(trainer, job, tokenizer, found, epochs_done(work.checkpoint))
         trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
         model = trained_model(trainer, job, adapter(job))
         if trainer.is_world_process_zero():
             save_trained(model, tokenizer, job)
             _log_batches(trainer, job)
     measured = {"padding_share": round(trainer.data_collator.padding_share, 4)} | peak_card_memory(job.run.device)
-    trained = sum(label != -100 for row in labels for label in row)
-    return _trainer_result(trainer, packs, measured, trained, with_teacher)
+    return _trainer_result(trainer, found, measured, with_teacher)
 
 
 def prepared(job: Job) -> Any:
@@ -274,14 +289,12 @@ def epochs_done(checkpoint: Path | None) -> int:
     return int(json.loads((checkpoint / "trainer_state.json").read_bytes())["epoch"]) if checkpoint else 0
 
 
-def _set_row_order(trainer: Any, job: Job, tokenizer: Any, epoch: int = 0) -> None:
+def _set_row_order(trainer: Any, job: Job, tokenizer: Any, found: Labelled, epoch: int = 0) -> None:
     """Set the order of rows from batches.py, and count tokens and padding."""
-    rows = trainer.train_dataset
-    order = row_order([len(each) for each in rows["input_ids"]], job.train, job.processes)
-    if order:
-        trainer.train_dataset = padded_with_fillers(rows, order.fillers, tokenizer.eos_token_id)
-        order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
-        trainer._get_train_sampler = lambda dataset=None: order
+    order = row_order(found.lengths, job.train, job.processes)
+    trainer.train_dataset = padded_with_fillers(trainer.train_dataset, order.fillers, tokenizer.eos_token_id)
+    order.set_epoch(epoch)  # accelerate does not set it while a resumed epoch skips batches
+    trainer._get_train_sampler = lambda dataset=None: order
     trainer.data_collator = CountingCollator(trainer.data_collator)
 
 
@@ -295,7 +308,8 @@ def _write_targets(job: Job, scratch: Path) -> None:
 def _follow_teacher(trainer: Any, work: Work) -> int:
     """Train on the teacher's probabilities too; the tokens of an epoch that have them, at least one."""
     targets = Targets(work.scratch / TARGETS)
-    count = sum(len(targets.of(ids).positions) for row in trainer.train_dataset for ids in rows_in(row))
+    rows = (ids for batch in batches_of(trainer.train_dataset) for ids in packed_rows(batch))
+    count = sum(len(targets.of(ids).positions) for ids in rows)
     if not count:
         raise _no_targets(work.job)
     follow_teacher(trainer, targets, work.job.arm.alpha)
@@ -399,25 +413,21 @@ def _config(job: Job, scratch: str) -> Any:
     return config
 
 
-def _trainer(job: Job, model: Any, tokenizer: Any, conversations: list[Conversation], config: Any) -> Any:
+def _trainer(job: Job, model: Any, tokenizer: Any, config: Any) -> Any:
     from datasets import Dataset
     from trl import SFTTrainer
 
     if config.packing and leaks(model):
         log.warning("train.trainer.packing: off: in a %s, packed rows would attend to each other", type(model).__name__)
         config.packing, config.max_length = False, None
-    rows = [{"input_ids": row.ids, "labels": row.labels} for row in tokens_of(job, conversations, tokenizer)]
     with refused_by_trl():
-        trainer = SFTTrainer(
+        return SFTTrainer(
             model=model,
             args=config,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_file(str(job.rows / TOKENS)),
             processing_class=tokenizer,
             peft_config=adapter(job),
         )
-    steps_per_epoch = len(trainer.train_dataset) / job.batch
-    watch(trainer, job, sum(len(row["input_ids"]) for row in rows) / steps_per_epoch)
-    return trainer
 
 
 def watch(trainer: Any, job: Job, tokens_per_step: float) -> None:
@@ -499,14 +509,14 @@ def save_trained(model: Any, tokenizer: Any, job: Job) -> None:
 
 
 def _trainer_result(
-    trainer: Any, packs: int, measured: dict[str, float], tokens_trained: int, with_teacher: int | None
+    trainer: Any, found: Labelled, measured: dict[str, float], with_teacher: int | None
 ) -> TrainerResult:
     state = trainer.state
     return TrainerResult(
         steps=state.global_step,
         epochs=float(state.epoch),
-        packs=packs,
-        tokens_trained=round(tokens_trained * state.epoch),
+        packs=len(found.lengths),
+        tokens_trained=round(found.trained * state.epoch),
         losses=points(state),
         measured=measured,
         tokens_with_teacher=None if with_teacher is None else round(with_teacher * state.epoch),
@@ -518,17 +528,16 @@ def points(state: Any) -> list[LossPoint]:
     return [LossPoint(round(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in logs]
 
 
-def _trained(job: Job, result: TrainerResult, dataset: FittingRows[Row]) -> Trained:
-    rows = len(dataset.rows)
+def _trained(job: Job, result: TrainerResult, dataset: FittingRows) -> Trained:
     return Trained(
-        rows=rows,
+        rows=dataset.rows,
         rows_shortened=dataset.shortened,
         left_out=dataset.left_out,
         steps=result.steps,
         epochs=round(result.epochs, 4),
-        tokens_seen=round(sum(row.tokens for row in dataset.rows) * result.epochs),
+        tokens_seen=round(dataset.tokens * result.epochs),
         tokens_trained=result.tokens_trained,
-        effective_batch=round(job.batch * rows / result.packs),  # the mean number, if rows are packed
+        effective_batch=round(job.batch * dataset.rows / result.packs),  # the mean number, if rows are packed
         losses=result.losses,
         tokens_with_teacher=result.tokens_with_teacher,
         measured=result.measured,
