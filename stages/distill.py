@@ -27,17 +27,19 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from stages.lib.command import READ, WRITE, one_line_errors, params_option, project_root
+from stages.lib.files.shards import last_line
 from stages.lib.params import Distill, Params, Price, Run, load_params, slotted_prompt_text
 from stages.lib.ranks import median
 from stages.lib.replies.reading import Answer, BodyError
 from stages.lib.replies.usage import tokens
-from stages.lib.rows import UNPROTECT, DataError, read_rows, write_json, writing_rows
+from stages.lib.rows import UNPROTECT, DataError, parse_row, read_rows, write_json, writing_rows
 from stages.lib.rows.distilled import Distilled, Failure
 from stages.lib.rows.question import Question
 from stages.lib.store.answer_file import AnswerFile, open_answers
@@ -93,11 +95,11 @@ def main(
         try:
             teacher.read_aliases(store, run)
             calls.draw_again(parse_kinds(kinds), store, run)
-            if calls.new_draws or not write_stored(calls, store, result, tally, params, distilled_path, failures_path):
+            writer = Writer(calls, store, params, distilled_path, failures_path)
+            if calls.new_draws or not writer.write_stored(result, tally):
                 result, tally = AskResult(), Tally(price)
                 ask(calls, teacher, run, store, result)
-                lacking = None if run.offline else calls.changed()
-                write_outcomes(calls, store, result, tally, params, distilled_path, failures_path, lacking)
+                writer.write(result, tally, None if run.offline else calls.changed())
             counts = write_logprobs(calls, store, params.distill, logprobs_path) if logprobs_path else {}
         finally:  # a run that was stopped states its cost, too
             write_run_facts(result, tally, run)
@@ -117,25 +119,35 @@ class PlannedCalls:
 
     def __init__(self, questions_path: Path, params: Distill, identity: str) -> None:
         self._path = questions_path
-        self._params = params
-        self._identity = identity
         self._prompt = slotted_prompt_text("distill.prompt", params.prompt, "question")
+        samples, asked = range(params.samples_per_question), asked_logprobs(params)
+        self._of_samples = [chat_request(identity, params.teacher, [], sample) | asked for sample in samples]
         self.kinds: set[str] = set()  # the kinds of failures that are drawn again
         self.new_draws: set[str] = set()  # the keys of these draws
         self._numbers: dict[str, int] = {}  # the numbers of these draws, by the key of draw 0
 
     def __iter__(self) -> Iterator[tuple[Question, int, dict[str, Any]]]:
         """Question, sample number, request. DataError where the file is invalid or empty."""
-        question, asked = None, asked_logprobs(self._params)
-        samples = range(self._params.samples_per_question)
-        of_samples = [chat_request(self._identity, self._params.teacher, [], sample) | asked for sample in samples]
+        question = None
         for question in read_rows(self._path, Question, REBUILD):
-            # not str.format: a question may hold braces
-            messages = question.messages(self._prompt.replace("{question}", question.question))
-            for sample, request in enumerate(of_samples):
-                yield question, sample, request | {"messages": messages}
+            yield from self._of(question)
         if question is None:
             raise DataError(f"{self._path}: there is nothing in it. {REBUILD}")
+
+    def _of(self, question: Question) -> Iterator[tuple[Question, int, dict[str, Any]]]:
+        # not str.format: a question may hold braces
+        messages = question.messages(self._prompt.replace("{question}", question.question))
+        for sample, request in enumerate(self._of_samples):
+            yield question, sample, request | {"messages": messages}
+
+    def last_request(self) -> dict[str, Any] | None:
+        """The request of the last call, without those before it; None where the last line is no question."""
+        line = last_line(self._path, REBUILD)
+        try:
+            *_, (_, _, request) = self._of(parse_row(line, Question, str(self._path), REBUILD))
+        except DataError:  # iterating names the line
+            return None
+        return request
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """The requests alone, each of its first draw or of its new one."""
@@ -270,56 +282,53 @@ class NotStored(Exception):
     """The store lacks an answer."""
 
 
-def write_stored(
-    calls: PlannedCalls,
-    store: AnswerStore,
-    result: AskResult,
-    tally: Tally,
-    params: Params,
-    distilled_path: Path,
-    failures_path: Path,
-) -> bool:
-    """Write the rows where the store has every answer, with one reading of the questions; False where it has not."""
-    try:
-        write_outcomes(calls, store, result, tally, params, distilled_path, failures_path, NotStored())
-    except NotStored:
-        return False
-    finally:
-        result.counts = RunCounts(total=tally.rows, from_store=tally.rows)
-    return True
+@dataclass(frozen=True)
+class Writer:
+    """Writes one row for each call, in the order of the questions: an answer, or why there is none."""
 
+    calls: PlannedCalls
+    store: AnswerStore
+    params: Params
+    distilled: Path
+    failures: Path
 
-def write_outcomes(
-    calls: PlannedCalls,
-    store: AnswerStore,
-    result: AskResult,
-    tally: Tally,
-    params: Params,
-    distilled_path: Path,
-    failures_path: Path,
-    lacking: Exception | None,
-) -> None:
-    """One row for each call, in the order of the questions: an answer, or why there is none.
+    def write_stored(self, result: AskResult, tally: Tally) -> bool:
+        """Write the rows where the store has every answer, with one reading of the questions; False where it lacks one.
 
-    ``lacking`` is raised at a call that was neither received nor tried; None: its row says that it was not asked.
-    """
-    refusal: TeacherError | None = None
-    with writing_rows(failures_path, params.run.shard_rows) as failures:
+        A run that was killed lacks the last ones, so the last call is looked up first.
+        """
+        last = self.calls.last_request()
+        if last and request_key(last) not in self.store:
+            return False
         try:
-            with writing_rows(distilled_path, params.run.shard_rows) as distilled:
-                for question, sample, request in calls:
-                    row, usage = outcome(question, sample, request, store, result)
-                    key = "" if isinstance(row, Distilled) else request_key(request)
-                    received = not key or key in store
-                    if lacking and not (received or key in result.failed):
-                        raise lacking
-                    tally.add(row, usage, received)
-                    (distilled if isinstance(row, Distilled) else failures).add(row)
-                check_failures(tally, params.distill)
-        except TeacherError as error:  # the failures are written, so that the user can read them
-            refusal = error
-    if refusal:
-        raise refusal
+            self.write(result, tally, NotStored())
+        except NotStored:
+            return False
+        except TeacherError:  # too many failed
+            result.counts = RunCounts(total=tally.rows, from_store=tally.rows)
+            raise
+        result.counts = RunCounts(total=tally.rows, from_store=tally.rows)
+        return True
+
+    def write(self, result: AskResult, tally: Tally, lacking: Exception | None) -> None:
+        """Write the rows. ``lacking`` is raised at a call that was neither received nor tried; None: a row says so."""
+        refusal: TeacherError | None = None
+        with writing_rows(self.failures, self.params.run.shard_rows) as failures:
+            try:
+                with writing_rows(self.distilled, self.params.run.shard_rows) as distilled:
+                    for question, sample, request in self.calls:
+                        row, usage = outcome(question, sample, request, self.store, result)
+                        key = "" if isinstance(row, Distilled) else request_key(request)
+                        received = not key or key in self.store
+                        if lacking and not (received or key in result.failed):
+                            raise lacking
+                        tally.add(row, usage, received)
+                        (distilled if isinstance(row, Distilled) else failures).add(row)
+                    check_failures(tally, self.params.distill)
+            except TeacherError as error:  # the failures are written, so that the user can read them
+                refusal = error
+        if refusal:
+            raise refusal
 
 
 def outcome(

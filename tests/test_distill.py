@@ -524,6 +524,18 @@ def test_bad_questions_are_named_by_file_and_line_before_any_call(
     assert runner.requested() == []
 
 
+def test_a_file_that_breaks_off_behind_stored_answers_leaves_the_facts_of_the_last_run(runner: DistillRunner) -> None:
+    runner.ask(question(0), question(1))
+    runner.run()
+    facts = runner.folder / "metrics" / "runs" / "distill.json"
+    before = facts.read_bytes()
+    assert json.loads(before)["bought"] == 2
+    questions = runner.folder / "questions.jsonl"
+    questions.write_bytes(questions.read_bytes() + b'{"id": "q2", "ques')
+    assert runner.refused("again").startswith(f"{questions}:3: ")
+    assert facts.read_bytes() == before
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(runner: DistillRunner) -> None:
     runner.ask(question(0))
     (runner.folder / "file").write_text("in the way")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.files.database import TemporaryDatabase
+from stages.lib.database import TemporaryDatabase
 from stages.lib.hygiene.benchmarks import read_questions
 from stages.lib.hygiene.contamination import BenchmarkIndex, benchmark_hits, index_questions, ngrams
 from stages.lib.hygiene.duplicates import normalised
@@ -260,3 +260,5 @@ def test_a_full_disk_is_one_line() -> None:
     database.change("PRAGMA max_page_count = 2", ())
     with pytest.raises(DataError, match=r"^temporary database: database or disk is full\. Free space in the folder"):
         database.change("INSERT INTO seen VALUES (?)", ["long" * 10_000])
+    with pytest.raises(DataError, match=r"^temporary database: database or disk is full\. "):
+        next(database.rows("SELECT * FROM seen", ()), None)

@@ -16,7 +16,7 @@ from click.testing import Result
 from stages import filter
 from stages.lib.files import DataError, temporary_name
 from stages.lib.files.repeats import IN_MEMORY, Repeats
-from stages.lib.files.shards import SAME_SIZE, Form, part_rows, parts_of, writing_parts
+from stages.lib.files.shards import SAME_SIZE, Form, last_line, part_rows, parts_of, writing_parts
 from stages.lib.rows import read_rows, write_rows, writing_rows
 from stages.lib.rows.question import Question
 from stages.lib.training.dataset import ShareGpt
@@ -400,3 +400,13 @@ def test_dvc_sees_one_output_whether_it_is_a_file_or_a_folder(tmp_path: Path) ->
     shutil.rmtree(path)
     dvc("checkout", "-q")
     assert [row.id for row in read(path)] == [str(number) for number in range(25)], "restored from the cache"
+
+
+@pytest.mark.parametrize("rows", [[b"a"], [b"a", b"b" * 200_000], [b"a" * 200_000, b"b"], [b"a", b"b", b"c", b"d"]])
+def test_the_last_line_is_found_from_the_end(tmp_path: Path, rows: list[bytes]) -> None:
+    with writing_parts(tmp_path / "x.jsonl", 3) as parts:
+        for row in rows:
+            parts.add(row + b"\n")
+    assert last_line(tmp_path / "x.jsonl", "") == rows[-1]
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    assert last_line(tmp_path / "empty.jsonl", "") == b""

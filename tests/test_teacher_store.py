@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from stages.lib.files import DataError
 from stages.lib.store.answer_store import AnswerStore, StoreError, default_path, open_store, request_key
 from stages.lib.store.index import Index
 
@@ -703,6 +704,22 @@ def test_more_answers_than_memory_has_room_for_are_found_on_the_disk(monkeypatch
     assert index.offsets(hashlib.sha256(b"absent").digest()) == []
     assert len(index) == 5002
     assert index.neighbours() == [(7, 2**60 + 5), (2**60 + 5, 2**61)]
+
+
+def test_a_full_disk_under_the_index_is_one_line_and_keeps_what_was_received(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.lib.store.index.IN_MEMORY", 4)
+    monkeypatch.setattr("stages.lib.store.index.RECENT", 2)
+    monkeypatch.setattr("stages.lib.store.index.TABLE", "PRAGMA max_page_count = 1")  # no table, as on a full disk
+    path = tmp_path / "answers.jsonl"
+    with pytest.raises(DataError, match=r"^temporary database: .* Free space"), open_store(path) as store:
+        for number in range(50):
+            asyncio.run(put(store, number))
+    assert 4 < len(path.read_bytes().splitlines()) < 50
+    monkeypatch.undo()
+    with open_store(path) as store:
+        assert len(store) == len(path.read_bytes().splitlines()), "whole lines, and each is found"
 
 
 @pytest.mark.heavy

@@ -31,6 +31,7 @@ from stages.lib.files import DataError, is_device, named_errors, sync, temporary
 
 SAME_SIZE = 200  # parts, after which parts are twice as long
 PART = re.compile(r"part-\d{5}-of-(\d{5})(\..+)?")
+FIRST_LOOK = 2**16  # bytes from the end of a file, in which its last line is looked for
 PARTS = "parts"  # the folder in the temporary one
 
 
@@ -79,6 +80,18 @@ def numbered_lines(path: Path, advice: str) -> Iterator[tuple[str, bytes]]:
                     yield f"{file}:{number}", line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             first = first or number
             check_part(files, part, number, first, advice)
+
+
+def last_line(path: Path, advice: str) -> bytes:
+    """The last line of a JSONL data file, found from its end. DataError as of ``parts_of``."""
+    with parts_of(path, advice)[-1].open("rb") as file:
+        size, length = file.seek(0, os.SEEK_END), FIRST_LOOK
+        while True:
+            file.seek(max(0, size - length))
+            *before, line = file.read().removesuffix(b"\n").rsplit(b"\n", 1)
+            if before or length >= size:
+                return line
+            length *= 4
 
 
 @contextmanager

@@ -9,7 +9,7 @@ A text is known by 16 bytes of its SHA-256.
 
 import hashlib
 
-from stages.lib.files.database import TemporaryDatabase
+from stages.lib.database import TemporaryDatabase
 
 
 class Seen:

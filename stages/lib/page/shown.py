@@ -56,6 +56,8 @@ class Shown(Generic[R]):
         wanted = iter(lines)
         line = next(wanted, None)
         for number, (where, text) in enumerate(numbered_lines(self.path, self.advice)):
+            if line is None:
+                return
             if number == line:
                 yield parse_row(text, self.model, where, self.advice)
                 line = next(wanted, None)

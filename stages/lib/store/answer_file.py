@@ -152,7 +152,7 @@ class _Part:
 
 
 class AnswerFile:
-    """Received bodies by key. The bodies stay on the disk; memory holds 16 bytes for each (index.py)."""
+    """Received bodies by key. The bodies stay on the disk; index.py says what memory holds."""
 
     def __init__(self, path: Path, descriptor: int, flags: int = os.O_RDONLY, reads_afresh: bool = False) -> None:
         self._path = path

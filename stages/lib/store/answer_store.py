@@ -256,8 +256,8 @@ class AnswerStore(AnswerFile):
                     raise StoreError(f"{self._journal.path}: the file was replaced while it was in use.")
                 self._journal.repair()
                 errors = self._journal.append(lines)
-                self.refresh()
-            self._journal.sync()
+            self._journal.sync()  # before the index, which may fail (a full disk under its database)
+            self.refresh()
         return errors
 
     def _not_written(self, error: OSError) -> StoreError:

@@ -1,4 +1,4 @@
-"""The position of each answer in the store: 16 bytes of memory for each of the first half million, then of the disk.
+"""The position of each answer in the store: 16 bytes of memory for each, or, above half a million, 20 of the disk.
 
 In:   keys (SHA-256) and the offsets of their records
 Out:  the offsets where a key's record may be. Only the first 8 bytes of a key are kept, so the caller reads the record
@@ -7,21 +7,22 @@ Out:  the offsets where a key's record may be. Only the first 8 bytes of a key a
     index.add(bytes.fromhex("9f86d081…"), 4096)
     index.offsets(bytes.fromhex("9f86d081…"))     # [4096]
 
-The latest ones take 160 bytes each until they are merged into the others, which copies all of them in memory.
+The latest ones, up to 65,536, take 160 bytes each until they are merged into the others. Above half a million answers
+all others are in a temporary database with a cache of 16 MB.
 """
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.lib.files.database import TemporaryDatabase
+    from stages.lib.database import TemporaryDatabase
 
 IN_MEMORY = 2**19  # records
 RECENT = 2**14  # records in the dict before they are merged, or an eighth of those in memory
 TABLE = "CREATE TABLE records (prefix INTEGER, offset INTEGER, PRIMARY KEY (prefix, offset)) WITHOUT ROWID"
+INSERT = "INSERT INTO records VALUES (?, ?)"
 
 
 class Index:
@@ -76,21 +77,17 @@ class Index:
 
     def _merge_recent(self) -> None:
         if self._database is None and len(self) > IN_MEMORY:
-            from stages.lib.files.database import TemporaryDatabase  # loads SQLite, which most stores do not need
+            from stages.lib.database import TemporaryDatabase  # loads SQLite, which most stores do not need
 
-            self._database = TemporaryDatabase(TABLE)
-            self._insert(zip(self._prefixes, self._offsets, strict=True))
-            self._prefixes, self._offsets = array("q"), array("q")
+            database = TemporaryDatabase(TABLE)
+            database.change_many(INSERT, zip(self._prefixes, self._offsets, strict=True))
+            self._database, self._prefixes, self._offsets = database, array("q"), array("q")
         if self._database:
-            self._insert(sorted(self._recent.items()))
+            self._database.change_many(INSERT, sorted(self._recent.items()))
         else:
             self._merge_into_arrays()
         self._merged += len(self._recent)
         self._recent = {}
-
-    def _insert(self, records: Iterable[tuple[int, int]]) -> None:
-        assert self._database
-        self._database.change_many("INSERT INTO records VALUES (?, ?)", records)
 
     def _merge_into_arrays(self) -> None:
         import numpy as np  # 0.1 s, which a small store need not wait for

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.lib.files.database import TemporaryDatabase
+from stages.lib.database import TemporaryDatabase
 from stages.lib.params import NearDuplicateParams
 from stages.lib.wording.scripts import MARKS, UNSPACED
 
