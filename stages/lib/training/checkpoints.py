@@ -26,8 +26,8 @@ from stages.lib.command import project_root
 from stages.lib.runtime.versions import versions
 from stages.lib.training import LIBRARIES, Job, TrainingError
 from stages.lib.training.dataset import Conversations, shape_of
+from stages.lib.training.folder_lock import held_by_another, take
 from stages.lib.training.launching import deepspeed_file
-from stages.lib.training.rows_folder import held_by_another, take
 
 log = logging.getLogger("distillery.train")
 

@@ -6,16 +6,15 @@ It is on the project's disk, for /tmp may be memory. It is removed at the end, a
 when the arm is next trained on that host: the lock, which the kernel releases, tells.
 """
 
-import fcntl
 import os
 import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
-from stages.lib.command import LocksError, project_root
+from stages.lib.command import project_root
+from stages.lib.training.folder_lock import held_by_another, take
 
 
 @contextmanager
@@ -36,22 +35,3 @@ def rows_folder(name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # trainings of the arm are in it, or another node removed it
                 arm.rmdir()
-
-
-def take(lock: TextIO) -> bool:
-    """Whether we got the lock. The kernel releases it when the process ends, for whatever reason."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise LocksError(Path(lock.name), error) from error
-    return True
-
-
-def held_by_another(folder: Path) -> bool:
-    """Whether a process holds the lock of a folder."""
-    if not (folder / "lock").is_file():
-        return False
-    with (folder / "lock").open("w") as lock:
-        return not take(lock)
