@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,9 @@ from stages.lib.rows import DataError
 from stages.lib.tokens import Tokens
 from stages.lib.tokens.table import TOKENS, read_tokens, writing_tokens
 from stages.lib.trainers.trl.batches import RowOrder, batches_of, labelled, packed_rows
+from stages.lib.training.checkpoints import held_folder
 from stages.lib.training.dataset import Conversation, ShareGpt, shape_of, storing
+from stages.lib.training.folder_lock import held_by_another
 from stages.lib.training.json_list import BLOCK, elements
 from stages.lib.training.rows_folder import rows_folder
 from stages.train import main as train
@@ -255,15 +259,15 @@ def test_the_rows_of_a_killed_process_are_removed_and_those_of_another_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    code = "import time; from stages.lib.training.rows_folder import rows_folder\n"
-    code += "with rows_folder('filtered') as folder:\n    (folder / 'begun').touch(); time.sleep(600)"
+    code = "import os, time; from stages.lib.training.rows_folder import rows_folder\n"
+    code += "with rows_folder('filtered') as folder:\n    (folder / f'begun-{os.getpid()}').touch(); time.sleep(600)"
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
     try:
         deadline = time.monotonic() + 60
-        while len(found := list((tmp_path / ".cache" / "training" / "filtered").glob("rows-*/begun"))) < 2:
+        while len(found := list((tmp_path / ".cache" / "training" / "filtered").glob("rows-*/begun-*"))) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        folders = {path.parent.name.rpartition("-")[2]: path.parent for path in found}
+        folders = {path.name.rpartition("-")[2]: path.parent for path in found}
         killed, living = processes
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
@@ -275,6 +279,48 @@ def test_the_rows_of_a_killed_process_are_removed_and_those_of_another_are_not(
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_the_rows_of_other_hosts_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their locks look free here, also where one host's name begins with another's."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    arm = tmp_path / ".cache" / "training" / "filtered"
+    names = [f"rows-{platform.node()}-1-77", f"rows-{platform.node()}-77", "rows-other-77", "0123456789abcdef"]
+    longer, own, other, checkpoints = [arm / name for name in names]
+    for folder in (longer, own, other, checkpoints):
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+    with rows_folder("filtered"):
+        assert [path.exists() for path in (longer, own, other, checkpoints)] == [True, False, True, True]
+    with caplog.at_level("INFO"), held_folder("filtered", "fedcba9876543210", resume=True, leaves="checkpoint-*"):
+        pass
+    assert sorted(arm.iterdir()) == sorted([longer, other])
+    assert [record.getMessage().rpartition("(")[2] for record in caplog.records] == [f"{checkpoints})"]
+
+
+def test_each_user_of_an_arms_rows_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with one host's name and one PID, as two containers may have."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with rows_folder("filtered") as one, rows_folder("filtered") as other:
+        assert one != other
+        assert [*one.iterdir(), *other.iterdir()] == [one / "lock", other / "lock"]
+        assert held_by_another(one)
+        assert held_by_another(other)
+    assert not (tmp_path / ".cache" / "training" / "filtered").exists()
+
+
+def test_the_folders_of_processes_that_start_together_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is seen with a lock that is still free."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+    def use(_: int) -> bool:
+        with rows_folder("filtered") as folder:
+            return (folder / "lock").is_file()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(400)))
 
 
 def test_a_training_leaves_none_of_its_rows(

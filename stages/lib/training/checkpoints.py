@@ -28,6 +28,7 @@ from stages.lib.training import LIBRARIES, Job, TrainingError
 from stages.lib.training.dataset import Conversations, shape_of
 from stages.lib.training.folder_lock import held_by_another, take
 from stages.lib.training.launching import deepspeed_file
+from stages.lib.training.rows_folder import PREFIX
 
 log = logging.getLogger("distillery.train")
 
@@ -137,8 +138,11 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _remove_abandoned(arm: Path) -> None:
-    """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked."""
+    """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked.
+
+    Folders of rows stay: a process of their own host removes them.
+    """
     for lock in arm.glob("*/lock"):
-        if not held_by_another(lock.parent):
+        if not lock.parent.name.startswith(PREFIX) and not held_by_another(lock.parent):
             log.info("train: removed what another training of this arm left (%s)", lock.parent)
             shutil.rmtree(lock.parent, ignore_errors=True)  # another node may be removing its own

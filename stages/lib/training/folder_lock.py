@@ -24,7 +24,8 @@ def take(lock: TextIO) -> bool:
 
 def held_by_another(folder: Path) -> bool:
     """Whether a process holds the lock of a folder."""
-    if not (folder / "lock").is_file():
+    try:
+        with (folder / "lock").open("r+") as lock:
+            return not take(lock)
+    except FileNotFoundError:
         return False
-    with (folder / "lock").open("w") as lock:
-        return not take(lock)
