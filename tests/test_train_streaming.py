@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,7 @@ def test_two_datasets_that_differ_in_one_letter_have_other_hashes(tmp_path: Path
         ('[{"conversations": [{"from": "user"', "sample 0: not a JSON list of samples (its list does not end|"),
         ('{"conversations": []}', "sample 0: not a JSON list of samples (it is not a list)"),
         ("[1]", "sample 0: Input should be"),
+        ("[" * 200_000, "sample 0: not a JSON list of samples (lists or objects nested too deeply)"),
     ],
 )
 def test_a_broken_dataset_is_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -151,6 +153,23 @@ def test_a_broken_dataset_is_one_line(tmp_path: Path, text: str, said: str) -> N
         [*ShareGpt(folder)]
     assert str(found.value).startswith(f"{folder / 'broken.json'}: {said.partition('(its')[0]}")
     assert str(found.value).endswith("Run 'dvc repro convert@broken' to rebuild it.")
+
+
+@pytest.mark.parametrize("place", ["system", "user", "assistant"])
+def test_half_a_character_in_a_dataset_is_one_line(tmp_path: Path, place: str) -> None:
+    """As an escape it is valid JSON, but no text."""
+    folder = write_sharegpt(tmp_path / "broken", [*sums(1), replace(sums(1)[0], **{place: "so \ud83d"})])
+    assert r"so \ud83d" in (folder / "broken.json").read_text()
+    with pytest.raises(DataError) as found:
+        assert ShareGpt(folder).shape
+    said = r"sample 1: '\ud83d' is half a character, not valid in UTF-8. Fix or remove it."
+    assert str(found.value) == f"{folder / 'broken.json'}: {said}"
+
+
+def test_a_whole_character_of_two_escapes_is_read(tmp_path: Path) -> None:
+    folder = write_sharegpt(tmp_path / "whole", [replace(sums(1)[0], user="so 😀")])
+    assert r"so \ud83d\ude00" in (folder / "whole.json").read_text()
+    assert ShareGpt(folder).shape.first.user == "so 😀"
 
 
 def table(path: Path, rows: list[Tokens]) -> Path:
