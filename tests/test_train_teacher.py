@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,19 @@ def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(
         )
     assert found[0] == found[1]
     assert len(set(found)) == 4
+
+
+def test_the_hash_of_a_training_takes_no_memory_for_its_probabilities(
+    tmp_path: Path, with_teacher: Params, tiny_student: Path
+) -> None:
+    scores, params = tmp_path / "scores", load_params(with_teacher(0.5))
+    arm, markers = params.arms["filtered"], params.convert.markers
+    job = Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, tmp_path / "model", scores=scores)
+    scores.write_bytes(b"1")
+    digest(job, ROWS)  # what it imports is there now
+    scores.write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    digest(job, ROWS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000

@@ -92,9 +92,13 @@ def digest(job: Job, rows: Conversations) -> str:
         "versions": versions(LIBRARIES),
     }
     if job.arm.alpha:
-        scores = hashlib.sha256(job.scores.read_bytes()).hexdigest() if job.scores.is_file() else None
-        shaping["teacher"] = [job.arm.alpha, scores]
+        shaping["teacher"] = [job.arm.alpha, _sha256(job.scores) if job.scores.is_file() else None]
     return short_hash(shaping)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(student: Path) -> list[tuple[str, int, int]]:
