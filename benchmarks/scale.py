@@ -18,7 +18,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,10 @@ def most_in(folder: Path) -> Iterator[list[int]]:
 
     def look() -> None:
         while not over.wait(0.5):
-            found = [size for path in folder.rglob("*") if (size := size_of(path))]
-            if sum(found) > sum(most):
-                most[:] = found
+            with suppress(FileNotFoundError):  # Python 3.11's, where a folder is removed while it is walked
+                found = [size for path in folder.rglob("*") if (size := size_of(path))]
+                if sum(found) > sum(most):
+                    most[:] = found
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -48,7 +48,16 @@ def job_of(tmp_path: Path, student: Path, rank: int, port: int, **changes: Any) 
     params = load_params(path)
     arm, place = params.arms["filtered"], Nodes(2, rank, "127.0.0.1", port)
     return Job(
-        "filtered", uneven(3), student, params.train, arm, params.run, params.convert.markers, tmp_path, nodes=place
+        "filtered",
+        uneven(3),
+        student,
+        params.train,
+        arm,
+        params.run,
+        params.convert.markers,
+        tmp_path,
+        nodes=place,
+        rows=tmp_path,
     )
 
 

@@ -145,7 +145,7 @@ def test_max_steps_overrides_the_epochs(tmp_path: Path, dataset: Path, tiny_para
     assert metrics["epochs"] == pytest.approx(5 / 3, abs=0.01)
 
 
-def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student: Path) -> None:
+def test_the_loss_is_on_the_answer_and_its_end_alone(tmp_path: Path, dataset: Path, tiny_student: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from stages.lib.params import load_params
@@ -157,7 +157,17 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(dataset: Path, tiny_student
     rows = [*ShareGpt(dataset)]
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     markers = params.convert.markers
-    job = Job("filtered", rows, tiny_student, params.train, params.arms["filtered"], params.run, markers, dataset)
+    job = Job(
+        "filtered",
+        rows,
+        tiny_student,
+        params.train,
+        params.arms["filtered"],
+        params.run,
+        markers,
+        dataset,
+        rows=tmp_path,
+    )
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
     config = _config(job, str(dataset / "scratch"))
     trainer = _trainer(stored(job, dataset / "scratch"), model, tokenizer, config)
@@ -344,7 +354,17 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
     student = changed_student(tiny_student, tmp_path / "student", pad_token="<|im_end|>")
     params, rows = load_params(tiny_params()), [*ShareGpt(dataset)]
     markers = params.convert.markers
-    job = Job("filtered", rows, student, params.train, params.arms["filtered"], params.run, markers, tmp_path / "m")
+    job = Job(
+        "filtered",
+        rows,
+        student,
+        params.train,
+        params.arms["filtered"],
+        params.run,
+        markers,
+        tmp_path / "m",
+        rows=tmp_path,
+    )
     tokenizer, model = AutoTokenizer.from_pretrained(student), AutoModelForCausalLM.from_pretrained(student)
     config = _config(job, str(tmp_path / "scratch"))
     trainer = _trainer(stored(job, tmp_path / "scratch"), model, tokenizer, config)
@@ -353,7 +373,7 @@ def test_the_end_of_a_turn_bears_a_loss_in_a_padded_batch(
 
 
 @pytest.mark.heavy
-def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
+def test_the_embedded_student_is_taught_the_end_of_its_turn(tmp_path: Path) -> None:
     from stages.lib.params import load_params
     from stages.lib.students import student_tokenizer
     from stages.lib.tokens.tokenizer import end_of_turn
@@ -361,7 +381,7 @@ def test_the_embedded_student_is_taught_the_end_of_its_turn() -> None:
 
     params = load_params(Path("params.yaml"))
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
-    job = Job("filtered", rows, Path("smollm2"), params.train, arm, params.run, markers, Path("model"))
+    job = Job("filtered", rows, Path("smollm2"), params.train, arm, params.run, markers, Path("model"), rows=tmp_path)
     assert end_of_turn(job, student_tokenizer(params.train.student)) == "<|im_end|>"
 
 
@@ -408,7 +428,7 @@ def test_the_metrics_account_for_rows_steps_and_tokens(
     }
 
 
-def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
+def test_a_row_without_a_loss_at_its_end_is_refused(tmp_path: Path, tiny_student: Path) -> None:
     from transformers import AutoTokenizer
 
     from stages.lib.params import load_params
@@ -417,7 +437,7 @@ def test_a_row_without_a_loss_at_its_end_is_refused(tiny_student: Path) -> None:
 
     params, tokenizer = load_params(Path("params.yaml")), AutoTokenizer.from_pretrained(tiny_student)
     rows, arm, markers = [Conversation("", "1 + 1?", "2")], params.arms["filtered"], params.convert.markers
-    job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"))
+    job = Job("filtered", rows, tiny_student, params.train, arm, params.run, markers, Path("model"), rows=tmp_path)
     check_end_is_trained(job, Ends(rows=1, without=0, ends=1), 1, tokenizer)
     with pytest.raises(TrainingError, match=r"in 1 of 2 rows <\|im_end\|> has no loss"):
         check_end_is_trained(job, Ends(rows=2, without=1, ends=1), 2, tokenizer)

@@ -39,7 +39,17 @@ def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[...
     def make(changes: dict[str, Any] | None = None) -> Job:
         params = load_params(tiny_params(changes))
         arm, markers = params.arms["filtered"], params.convert.markers
-        return Job("filtered", uneven(10), tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
+        return Job(
+            "filtered",
+            uneven(10),
+            tiny_student,
+            params.train,
+            arm,
+            params.run,
+            markers,
+            tmp_path / "model",
+            rows=tmp_path,
+        )
 
     return make
 

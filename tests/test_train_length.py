@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib.params import load_params
-from stages.lib.tokens.length import FittingRows, cut, fitting_rows, measured, reasoning_ends
+from stages.lib.tokens.length import BATCH, FittingRows, cut, fitting_rows, measured, reasoning_ends
 from stages.lib.trainers.openmind import tokens as openmind_tokens
 from stages.lib.training import Conversation, Job, TrainingError
 
@@ -87,6 +87,14 @@ def test_reasoning_keeps_as_many_whole_sentences_of_its_beginning_as_fit(job: Ca
             cutoff_len = len(wanted.assistant) + room
             found = fitting_rows(job("shorten_reasoning", cutoff_len, LONG), letters)
             assert [*found.conversations] == [wanted]
+
+
+@pytest.mark.parametrize("place", [0, 1, BATCH, 2 * BATCH])
+def test_the_shortest_of_all_rows_is_named_where_none_fits(job: Callable[..., Job], place: int) -> None:
+    rows = [LONG] * (2 * BATCH + 1)
+    rows[place] = SHORT
+    with pytest.raises(TrainingError, match=rf"\(the shortest has {len(SHORT.assistant)}\)"):
+        fitting_rows(job("drop", 9, *rows), letters)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,9 @@ def test_an_interrupted_one_resumes_with_the_same_prompts_and_ends_with_the_same
 def job_of(tmp_path: Path, student: Path, teacher: Path, params: Path, rows: list[Conversation]) -> Job:
     read = load_params(params)
     arm, markers = read.on_policy["polished"], read.convert.markers
-    return Job("polished", rows, student, read.train, arm, read.run, markers, tmp_path / "model", teacher)
+    return Job(
+        "polished", rows, student, read.train, arm, read.run, markers, tmp_path / "model", teacher, rows=tmp_path
+    )
 
 
 def test_a_teacher_of_another_vocabulary_is_refused_before_any_weights_are_read(

@@ -136,7 +136,7 @@ def test_the_articles_yaml_is_written_key_by_key(
     params = load_params(ROOT / "profiles" / "article.yaml")
     arm = params.arms["filtered"]
     markers, out = params.convert.markers, tmp_path / "model"
-    asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out)
+    asked = Job("filtered", sums(1), older_student, params.train, arm, params.run, markers, out, rows=tmp_path)
     ours = yaml_of(asked)
     paths = {"model_name_or_path", "deepspeed", "output_dir", "dataset"}
     added = {"custom_dataset_info", "logging_nan_inf_filter", "report_to"}

@@ -61,7 +61,7 @@ def job_of(tmp_path: Path, student: Path, changes: dict[str, Any] | None = None)
     options(tmp_path, student, changes or {})
     params = load_params(tmp_path / "model.yaml")
     arm, markers = params.arms["filtered"], params.convert.markers
-    return Job("filtered", uneven(11), student, params.train, arm, params.run, markers, tmp_path / "out")
+    return Job("filtered", uneven(11), student, params.train, arm, params.run, markers, tmp_path / "out", rows=tmp_path)
 
 
 def difference(one: Path, other: Path) -> float:

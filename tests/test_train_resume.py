@@ -130,7 +130,17 @@ def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[...
         arm, markers = params.arms["filtered"], params.convert.markers
         student = tmp_path / "student"
         shutil.copytree(tiny_student, student, dirs_exist_ok=True)
-        return Job("filtered", sums(10), student, params.train, arm, params.run, markers, tmp_path / "out" / "model")
+        return Job(
+            "filtered",
+            sums(10),
+            student,
+            params.train,
+            arm,
+            params.run,
+            markers,
+            tmp_path / "out" / "model",
+            rows=tmp_path,
+        )
 
     return make
 

@@ -3,13 +3,18 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +30,9 @@ from stages.lib.rows import DataError
 from stages.lib.tokens import Tokens
 from stages.lib.tokens.table import TOKENS, read_tokens, writing_tokens
 from stages.lib.trainers.trl.batches import RowOrder, batches_of, labelled, packed_rows
+from stages.lib.training.checkpoints import held_folder
 from stages.lib.training.dataset import Conversation, ShareGpt, shape_of, storing
+from stages.lib.training.folder_lock import held_by_another
 from stages.lib.training.json_list import BLOCK, elements
 from stages.lib.training.rows_folder import rows_folder
 from stages.train import main as train
@@ -138,6 +145,7 @@ def test_two_datasets_that_differ_in_one_letter_have_other_hashes(tmp_path: Path
         ('[{"conversations": [{"from": "user"', "sample 0: not a JSON list of samples (its list does not end|"),
         ('{"conversations": []}', "sample 0: not a JSON list of samples (it is not a list)"),
         ("[1]", "sample 0: Input should be"),
+        ("[" * 200_000, "sample 0: not a JSON list of samples (lists or objects nested too deeply)"),
     ],
 )
 def test_a_broken_dataset_is_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -147,6 +155,24 @@ def test_a_broken_dataset_is_one_line(tmp_path: Path, text: str, said: str) -> N
         [*ShareGpt(folder)]
     assert str(found.value).startswith(f"{folder / 'broken.json'}: {said.partition('(its')[0]}")
     assert str(found.value).endswith("Run 'dvc repro convert@broken' to rebuild it.")
+
+
+@pytest.mark.parametrize("place", ["system", "user", "assistant"])
+def test_half_a_character_in_a_dataset_is_one_line(tmp_path: Path, place: str) -> None:
+    """As an escape it is valid JSON, but no text."""
+    changed: dict[str, Any] = {place: "so \ud83d"}
+    folder = write_sharegpt(tmp_path / "broken", [*sums(1), replace(sums(1)[0], **changed)])
+    assert r"so \ud83d" in (folder / "broken.json").read_text()
+    with pytest.raises(DataError) as found:
+        assert ShareGpt(folder).shape
+    said = r"sample 1: '\ud83d' is half a character, not valid in UTF-8. Fix or remove it."
+    assert str(found.value) == f"{folder / 'broken.json'}: {said}"
+
+
+def test_a_whole_character_of_two_escapes_is_read(tmp_path: Path) -> None:
+    folder = write_sharegpt(tmp_path / "whole", [replace(sums(1)[0], user="so 😀")])
+    assert r"so \ud83d\ude00" in (folder / "whole.json").read_text()
+    assert ShareGpt(folder).shape.first.user == "so 😀"
 
 
 def table(path: Path, rows: list[Tokens]) -> Path:
@@ -255,15 +281,15 @@ def test_the_rows_of_a_killed_process_are_removed_and_those_of_another_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    code = "import time; from stages.lib.training.rows_folder import rows_folder\n"
-    code += "with rows_folder('filtered') as folder:\n    (folder / 'begun').touch(); time.sleep(600)"
+    code = "import os, time; from stages.lib.training.rows_folder import rows_folder\n"
+    code += "with rows_folder('filtered') as folder:\n    (folder / f'begun-{os.getpid()}').touch(); time.sleep(600)"
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
     try:
         deadline = time.monotonic() + 60
-        while len(found := list((tmp_path / ".cache" / "training" / "filtered").glob("rows-*/begun"))) < 2:
+        while len(found := list((tmp_path / ".cache" / "training" / "filtered").glob("rows-*/begun-*"))) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        folders = {path.parent.name.rpartition("-")[2]: path.parent for path in found}
+        folders = {path.name.rpartition("-")[2]: path.parent for path in found}
         killed, living = processes
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
@@ -275,6 +301,48 @@ def test_the_rows_of_a_killed_process_are_removed_and_those_of_another_are_not(
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_the_rows_of_other_hosts_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their locks look free here, also where one host's name begins with another's."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    arm = tmp_path / ".cache" / "training" / "filtered"
+    names = [f"rows-{platform.node()}-1-77", f"rows-{platform.node()}-77", "rows-other-77", "0123456789abcdef"]
+    longer, own, other, checkpoints = [arm / name for name in names]
+    for folder in (longer, own, other, checkpoints):
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+    with rows_folder("filtered"):
+        assert [path.exists() for path in (longer, own, other, checkpoints)] == [True, False, True, True]
+    with caplog.at_level("INFO"), held_folder("filtered", "fedcba9876543210", resume=True, leaves="checkpoint-*"):
+        pass
+    assert sorted(arm.iterdir()) == sorted([longer, other])
+    assert [record.getMessage().rpartition("(")[2] for record in caplog.records] == [f"{checkpoints})"]
+
+
+def test_each_user_of_an_arms_rows_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with one host's name and one PID, as two containers may have."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with rows_folder("filtered") as one, rows_folder("filtered") as other:
+        assert one != other
+        assert [*one.iterdir(), *other.iterdir()] == [one / "lock", other / "lock"]
+        assert held_by_another(one)
+        assert held_by_another(other)
+    assert not (tmp_path / ".cache" / "training" / "filtered").exists()
+
+
+def test_the_folders_of_processes_that_start_together_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is seen with a lock that is still free."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+    def use(_: int) -> bool:
+        with rows_folder("filtered") as folder:
+            return (folder / "lock").is_file()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(400)))
 
 
 def test_a_training_leaves_none_of_its_rows(
@@ -307,7 +375,8 @@ def test_a_training_in_two_processes_tokenizes_its_rows_once(
     stage = subprocess.Popen([sys.executable, "-m", "stages.train", "--arm", "filtered", *command], cwd=ROOT)
     seen: set[str] = set()
     while stage.poll() is None:
-        seen |= {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.arrow")}
+        with suppress(FileNotFoundError):  # Python 3.11's, where a folder is removed while it is walked
+            seen |= {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.arrow")}
         time.sleep(0.02)
     assert stage.returncode == 0
     (only,) = seen

@@ -7,7 +7,9 @@ What all trainers in their own environment share is tested in test_train_openmin
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from click.testing import CliRunner, Result
 
 from stages.lib.command import project_root
 from stages.lib.params import ParamsError, load_params
+from stages.lib.tokens.tokenizer import aligned_tokenizer, end_of_turn
 from stages.lib.trainers import swift
 from stages.lib.trainers.swift import inputs
-from stages.lib.training import Conversation, Job
+from stages.lib.training import Conversation, Job, TrainingError
+from stages.lib.training.external_tokens import measured_rows
 from stages.train import main as train
 from tests.trainings import (
     FOUR_EPOCHS,
@@ -38,6 +42,7 @@ from tests.trainings import (
     job_of,
     killed_after_a_checkpoint,
     params_of,
+    sums,
     train_options,
     trained_for_real,
 )
@@ -65,6 +70,23 @@ training = SwiftSft(arguments)
 rows, _ = training._prepare_dataset()
 read = {name: str(value) for name, value in vars(training.args).items()}
 print("\\n" + json.dumps({"rows": [{"ids": r["input_ids"], "labels": r["labels"]} for r in rows], "read": read}))
+"""
+# a trainer's own tokens, of which one answer lacks the loss at its end
+ONE_WITHOUT_END = """
+from transformers import AutoTokenizer
+
+def encoder(keys):
+    tokenizer = AutoTokenizer.from_pretrained(keys["model"])
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def encoded(sample):
+        *turns, answer = sample["messages"]
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
+        label = -100 if "What is 299 + 5?" in turns[-1]["content"] else end
+        return {"ids": prompt + ids + [end], "labels": [-100] * len(prompt) + ids + [label], "whole": True}
+
+    return encoded
 """
 Params = Callable[..., Path]
 changed_params = partial(params_of, "swift")
@@ -168,6 +190,17 @@ def test_torchrun_is_asked_for_as_many_processes_as_there_are_cards(
     asked = job(changes | {"train.trainer.command": shutil.which("true")})
     found = swift.environment(asked, "/nowhere/bin/swift", Path("/nowhere"))
     assert (found.get("NPROC_PER_NODE"), found["MODELSCOPE_API_TOKEN"]) == (expected, "")
+
+
+def test_ends_without_a_loss_are_counted_in_all_rows(tmp_path: Path, job: Callable[..., Job]) -> None:
+    (tmp_path / "encode.py").write_text(ONE_WITHOUT_END)
+    asked = job(rows=sums(300))
+    tokenizer = aligned_tokenizer(asked)
+    tokenizer.eos_token = end_of_turn(asked, tokenizer)
+    own = replace(swift.TOKENS, encode=tmp_path / "encode.py")
+    with pytest.raises(TrainingError, match=r"in 1 of 300 rows <\|im_end\|> has no loss"):
+        measured_rows(own, asked, sys.executable, tokenizer)
+    assert measured_rows(own, job(rows=sums(299)), sys.executable, tokenizer).rows == 299
 
 
 def test_swanlab_is_local_without_a_key(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_each_batch_has_the_targets_of_its_rows(
     params = load_params(path)
     uncompressed(scored(tmp_path, path), tmp_path / "targets")
     arm, markers = params.arms["filtered"], params.convert.markers
-    job = Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
+    job = Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, tmp_path / "model", rows=tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float32)
     config = _config(job, str(tmp_path / "scratch"))
     trainer = _trainer(stored(job, tmp_path / "rows"), model, aligned_tokenizer(job), config)
@@ -233,8 +234,47 @@ def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(
         out, scores = tmp_path / "model", tmp_path / "scores"
         found.append(
             digest(
-                Job("filtered", ROWS, tiny_student, params.train, arm, params.run, markers, out, scores=scores), ROWS
+                Job(
+                    "filtered",
+                    ROWS,
+                    tiny_student,
+                    params.train,
+                    arm,
+                    params.run,
+                    markers,
+                    out,
+                    scores=scores,
+                    rows=tmp_path,
+                ),
+                ROWS,
             )
         )
     assert found[0] == found[1]
     assert len(set(found)) == 4
+
+
+def test_the_hash_of_a_training_takes_no_memory_for_its_probabilities(
+    tmp_path: Path, with_teacher: Params, tiny_student: Path
+) -> None:
+    scores, params = tmp_path / "scores", load_params(with_teacher(0.5))
+    arm, markers = params.arms["filtered"], params.convert.markers
+    job = Job(
+        "filtered",
+        ROWS,
+        tiny_student,
+        params.train,
+        arm,
+        params.run,
+        markers,
+        tmp_path / "model",
+        scores=scores,
+        rows=tmp_path,
+    )
+    scores.write_bytes(b"1")
+    digest(job, ROWS)  # what it imports is there now
+    scores.write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    digest(job, ROWS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000

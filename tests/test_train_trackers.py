@@ -40,7 +40,9 @@ def job(tmp_path: Path, tiny_params: Callable[..., Path], tiny_student: Path) ->
     def make(report_to: list[str], changes: dict[str, Any] | None = None) -> Job:
         params = load_params(tiny_params({"run.report_to": report_to} | (changes or {})))
         arm, markers = params.arms["filtered"], params.convert.markers
-        return Job("filtered", sums(3), tiny_student, params.train, arm, params.run, markers, tmp_path / "model")
+        return Job(
+            "filtered", sums(3), tiny_student, params.train, arm, params.run, markers, tmp_path / "model", rows=tmp_path
+        )
 
     return make
 

@@ -77,21 +77,17 @@ def job_of(params_path: Path, out: Path, rows: list[Conversation] | None = None)
     """A training of the arm 'filtered', not begun."""
     read = load_params(params_path)
     student, arm = Path(read.train.student.name), read.arms["filtered"]
-    job = Job("filtered", rows or sums(10), student, read.train, arm, read.run, read.convert.markers, out)
-    return with_folder(job, params_path.parent / "rows")
-
-
-def with_folder(job: Job, folder: Path) -> Job:
-    """The job with a folder for its rows."""
+    folder = params_path.parent / "rows"
     folder.mkdir(exist_ok=True)
-    return replace(job, rows=folder)
+    return Job("filtered", rows or sums(10), student, read.train, arm, read.run, read.convert.markers, out, rows=folder)
 
 
 def stored(job: Job, folder: Path) -> Job:
     """The job with the tokens of its rows in a folder, as TRL's processes get it."""
     from stages.lib.trainers.trl import tokenized
 
-    job = with_folder(job, folder)
+    folder.mkdir(exist_ok=True)
+    job = replace(job, rows=folder)
     return replace(job, conversations=tokenized(job).conversations)
 
 

@@ -227,6 +227,7 @@ def _trained(rows: list[list[dict[str, str]]], tokenizer: Any, params: Params) -
         run=params.run,
         markers=params.convert.markers,
         out=Path(),
+        rows=Path(os.devnull),  # nothing is trained, and nothing can be written under it
     )
     return list((_by_openmind if isinstance(params.train.trainer, OpenMind) else _by_trl)(job, tokenizer, params))
 

@@ -16,6 +16,7 @@ is shortened. Without its earlier turns, its last question would be another ques
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -141,7 +142,7 @@ class _Counts:
     shortened: int = 0
     tokens: int = 0
     answer_tokens: int = 0
-    shortest: int = 0
+    shortest: float = math.inf
     first: tuple[int, int] = (0, 0)
 
 
@@ -164,7 +165,7 @@ def _each(
     counts.rows += len(rows)
     counts.over += len(over)
     counts.shortened += len(shorter)
-    counts.shortest = min([row.tokens for row in rows.values()] + [counts.shortest] * (counts.rows > len(rows)))
+    counts.shortest = min(counts.shortest, *(row.tokens for row in rows.values()))
     for place, row in rows.items():
         yield place, row, shorter.get(place) if place in over else row
 

@@ -86,7 +86,7 @@ class Job:
     loss: Path | None = None
     scores: Path = Path()
     nodes: Nodes = Nodes()
-    rows: Path = Path()
+    rows: Path = field(kw_only=True)
 
     @property
     def shape(self) -> Shape:

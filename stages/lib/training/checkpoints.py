@@ -26,8 +26,9 @@ from stages.lib.command import project_root
 from stages.lib.runtime.versions import versions
 from stages.lib.training import LIBRARIES, Job, TrainingError
 from stages.lib.training.dataset import Conversations, shape_of
+from stages.lib.training.folder_lock import held_by_another, take
 from stages.lib.training.launching import deepspeed_file
-from stages.lib.training.rows_folder import held_by_another, take
+from stages.lib.training.rows_folder import PREFIX
 
 log = logging.getLogger("distillery.train")
 
@@ -91,9 +92,13 @@ def digest(job: Job, rows: Conversations) -> str:
         "versions": versions(LIBRARIES),
     }
     if job.arm.alpha:
-        scores = hashlib.sha256(job.scores.read_bytes()).hexdigest() if job.scores.is_file() else None
-        shaping["teacher"] = [job.arm.alpha, scores]
+        shaping["teacher"] = [job.arm.alpha, _sha256(job.scores) if job.scores.is_file() else None]
     return short_hash(shaping)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(student: Path) -> list[tuple[str, int, int]]:
@@ -137,8 +142,11 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _remove_abandoned(arm: Path) -> None:
-    """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked."""
+    """Remove the folders that killed trainings of this arm left. Ours and those of running trainings are locked.
+
+    Folders of rows stay: a process of their own host removes them.
+    """
     for lock in arm.glob("*/lock"):
-        if not held_by_another(lock.parent):
+        if not lock.parent.name.startswith(PREFIX) and not held_by_another(lock.parent):
             log.info("train: removed what another training of this arm left (%s)", lock.parent)
             shutil.rmtree(lock.parent, ignore_errors=True)  # another node may be removing its own

@@ -158,6 +158,11 @@ def _conversation(sample: _Sample, tags: Tags, where: str) -> Conversation:
     texts = [turn.get(tags.content_tag) or "" for turn in sample.conversations]
     if speakers != [tags.user_tag, tags.assistant_tag] * (len(texts) // 2) or not all(text.strip() for text in texts):
         raise DataError(f"{where}: not user turns and assistant turns in alternation, with text. Fix or remove it.")
+    try:
+        "".join([sample.system, *texts]).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise DataError(f"{where}: {half!a} is half a character, not valid in UTF-8. Fix or remove it.") from error
     *history, (user, assistant) = zip(texts[::2], texts[1::2], strict=True)
     return Conversation(sample.system, user, assistant, tuple(history))
 

@@ -38,7 +38,7 @@ def write_inputs(
     """Write train.yaml, the dataset and its description; ``entry`` is what a trainer's own description has more."""
     write_text(scratch / "train.yaml", yaml_text(keys))
     texts = (json.dumps(sample, ensure_ascii=False, indent=1).replace("\n", "\n ") for sample in samples)
-    write_rows(scratch / f"{job.arm.dataset}.json", texts, LIST)
+    write_samples(scratch / f"{job.arm.dataset}.json", texts, LIST)
     info = json.dumps(dataset_info(job, **entry), ensure_ascii=False, indent=1)
     write_text(scratch / "dataset_info.json", info)
 
@@ -49,11 +49,11 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_rows(path: Path, rows: Iterable[str], form: Form) -> None:
-    """Write a file of rows one at a time, completely or not at all."""
+def write_samples(path: Path, samples: Iterable[str], form: Form) -> None:
+    """Write a dataset's file, one sample at a time, completely or not at all."""
     with writing_parts(path, None, form) as parts:
-        for row in rows:
-            parts.add(row.encode())
+        for sample in samples:
+            parts.add(sample.encode())
 
 
 def sharegpt(system: str, turns: list[str], system_prompt: SystemPrompt) -> dict[str, Any]:

@@ -10,9 +10,11 @@ tokens of its prompt in evaluation, with a loss on the answer and the end token.
 import json
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,7 @@ class Row:
     conversation: Conversation
     tokens: int
     answer_tokens: int  # including what its template writes after the answer
+    ends: int  # end tokens with a loss
     whole: bool
 
     def fits(self, _cutoff_len: int) -> bool:
@@ -84,8 +87,13 @@ def measured(own: OwnTokens, job: Job) -> tuple[FittingRows, Any]:
 
 def measured_rows(own: OwnTokens, job: Job, program: str, tokenizer: Any) -> FittingRows:
     """The conversations that the trainer leaves uncut, some of them shortened; TrainingError if tokens differ."""
+    rows_with: Counter[int] = Counter()  # so many end tokens
     with encoder(own, job, program) as encode:
-        return fitting_rows(job, lambda conversations: _measured(own, job, conversations, tokenizer, encode))
+        measure = partial(_measured, own, job, tokenizer, encode)
+        found = fitting_rows(job, measure, keep=lambda row: rows_with.update([row.ends]))
+    ends = Ends(found.rows, rows_with[0], sum(number * rows for number, rows in rows_with.items()))
+    check_end_is_trained(job, ends, found.conversations.shape.answers, tokenizer)
+    return found
 
 
 @contextmanager
@@ -134,7 +142,7 @@ def encoder(own: OwnTokens, job: Job, program: str) -> Iterator[Encode]:
             process.communicate()
 
 
-def _measured(own: OwnTokens, job: Job, conversations: list[Conversation], tokenizer: Any, encode: Encode) -> list[Row]:
+def _measured(own: OwnTokens, job: Job, tokenizer: Any, encode: Encode, conversations: list[Conversation]) -> list[Row]:
     prompts = prompt_ids(tokenizer, [each.messages()[:-1] for each in conversations])
     texts = [each.assistant for each in conversations]
     answers = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -145,12 +153,16 @@ def _measured(own: OwnTokens, job: Job, conversations: list[Conversation], token
         _check_same(own, job, conversation, tokenizer, answer, row.labels[start : start + len(answer)])
         if job.train.loss_on == "last" or not conversation.history:
             _check_same(own, job, conversation, tokenizer, [NO_LOSS] * start, row.labels[:start])
-    ends = [row.labels.count(tokenizer.eos_token_id) for row in encoded]
-    asked = sum(len(each.answers) for each in conversations)
-    check_end_is_trained(job, Ends(len(ends), ends.count(0), sum(ends)), asked, tokenizer)
-    trained = [sum(label != NO_LOSS for label in row.labels) for row in encoded]
-    rows = zip(conversations, encoded, trained, strict=True)
-    return [Row(conversation, len(row.ids), count, row.whole) for conversation, row, count in rows]
+    return [
+        Row(
+            conversation,
+            tokens=len(row.ids),
+            answer_tokens=sum(label != NO_LOSS for label in row.labels),
+            ends=row.labels.count(tokenizer.eos_token_id),
+            whole=row.whole,
+        )
+        for conversation, row in zip(conversations, encoded, strict=True)
+    ]
 
 
 def _check_same(

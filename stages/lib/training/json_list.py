@@ -66,6 +66,8 @@ class _Text:
                 if not may_go_on or not self._read_on():
                     raise ValueError(error.msg) from error
                 continue
+            except RecursionError as error:
+                raise ValueError("lists or objects nested too deeply") from error
             if end < len(self._text) or not self._read_on():  # 12 may be the beginning of 123
                 self._at = end
                 return value

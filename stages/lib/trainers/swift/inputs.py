@@ -19,7 +19,7 @@ from stages.lib.training.external_inputs import (
     student_path,
     trainer_keys,
     unless,
-    write_rows,
+    write_samples,
     write_text,
     yaml_text,
 )
@@ -32,7 +32,7 @@ def write_inputs(job: Job, conversations: Iterable[Conversation], scratch: Path)
     """Write train.yaml and the dataset, a JSON line for each sample."""
     write_text(scratch / "train.yaml", yaml_text(training_yaml(job, scratch)))
     lines = (json.dumps(each, ensure_ascii=False) + "\n" for each in samples(job, conversations))
-    write_rows(scratch / dataset_file(job), lines, LINES)
+    write_samples(scratch / dataset_file(job), lines, LINES)
 
 
 def dataset_file(job: Job) -> str:
