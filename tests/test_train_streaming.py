@@ -19,6 +19,7 @@ import pytest
 import torch
 from click.testing import Result
 
+from stages.lib.json_list import BLOCK, elements
 from stages.lib.logprobs.answers import SCHEMA, answer_hash
 from stages.lib.logprobs.index import AT_ONCE, HashIndex
 from stages.lib.logprobs.lookup import LogprobsOf
@@ -27,7 +28,6 @@ from stages.lib.tokens import Tokens
 from stages.lib.tokens.table import TOKENS, read_tokens, writing_tokens
 from stages.lib.trainers.trl.batches import RowOrder, batches_of, labelled, packed_rows
 from stages.lib.training.dataset import Conversation, ShareGpt, shape_of, storing
-from stages.lib.training.json_list import BLOCK, elements
 from stages.lib.training.rows_folder import rows_folder
 from stages.train import main as train
 from tests.trainings import sums, write_sharegpt
@@ -270,8 +270,7 @@ def test_the_rows_of_a_killed_process_are_removed_and_those_of_another_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    code = "import time; from stages.lib.training.json_list import BLOCK, elements
-from stages.lib.training.rows_folder import rows_folder\n"
+    code = "import time; from stages.lib.training.rows_folder import rows_folder\n"
     code += "with rows_folder('filtered') as folder:\n    (folder / 'begun').touch(); time.sleep(600)"
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
     try:
