@@ -18,11 +18,12 @@ Alone:  python -m stages.score --arm filtered --dataset DIR/filtered --logprobs 
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, get_args
 
 import click
@@ -173,7 +174,7 @@ def by_teacher(plan: Plan, score: FromTeacher, params: Params, cache_path: Path)
     with open_cache(cache_path, shaping(score, params)) as cache:
         if not all(cache.has(*row) for row in plan):
             with scorer_of(score, teacher, params) as (scorer, at_once):
-                read_missing(plan, scorer, at_once, cache)
+                read_missing(plan, plan.tokens, scorer, at_once, cache)
         for ids, places in plan:
             if scored := cache.get(ids, places):
                 yield ScoredRow(ids, scored)
@@ -204,28 +205,44 @@ def scorer_of(score: FromTeacher, teacher: Path, params: Params) -> Iterator[tup
         yield scorer.score, run.concurrency
 
 
-def read_missing(plan: Plan, score: Score, at_once: int, cache: ScoreCache) -> None:
-    """Score the rows that the cache lacks; each is kept as soon as it is there, and few wait."""
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(at_once))
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        bar = stack.enter_context(tqdm(total=plan.tokens, desc="score", unit="token", disable=not sys.stderr.isatty()))
-        waiting: dict[Future[Scored], Planned] = {}
+def read_missing(rows: Iterable[Planned], tokens: int, score: Score, at_once: int, cache: ScoreCache) -> None:
+    """Score the rows that the cache lacks; each is kept as soon as it is there, those in flight at an error too."""
+    waiting: dict[Future[Scored], Planned] = {}
+    done: SimpleQueue[Future[Scored]] = SimpleQueue()
+    errors: list[BaseException] = []
+    bar = tqdm(total=tokens, desc="score", unit="token", disable=not sys.stderr.isatty())
 
-        def keep_some(most: int) -> None:
-            while len(waiting) > most:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    ids, places = waiting.pop(future)
-                    cache.put(ids, places, future.result())
-                    bar.update(len(ids))
-
-        for row in plan:
-            if row in waiting.values() or cache.has(*row):
-                bar.update(len(row[0]))
+    def keep_done(most: int) -> None:
+        """Keep all that is there; before the first error, wait until ``most`` are left."""
+        while not done.empty() or (len(waiting) > most and not errors):
+            future = done.get()
+            ids, places = waiting.pop(future)
+            if future.cancelled():
                 continue
-            keep_some(2 * at_once - 1)
-            waiting[pool.submit(score, *row)] = row
-        keep_some(0)
+            if error := future.exception():
+                errors.append(error)
+            else:
+                cache.put(ids, places, future.result())
+                bar.update(len(ids))
+
+    with bar, ThreadPoolExecutor(at_once) as pool:
+        try:
+            for row in rows:
+                keep_done(2 * at_once - 1)
+                if errors:
+                    break
+                if row in waiting.values() or cache.has(*row):
+                    bar.update(len(row[0]))
+                    continue
+                future = pool.submit(score, *row)
+                waiting[future] = row
+                future.add_done_callback(done.put)
+            keep_done(0)
+        finally:
+            pool.shutdown(cancel_futures=True)  # those in flight are paid for, so they finish
+            keep_done(len(waiting))
+    if errors:
+        raise errors[0]
 
 
 def width_of(params: Params) -> int:

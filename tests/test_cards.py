@@ -186,6 +186,9 @@ def test_of_a_dataset_only_the_first_conversation_is_read(tmp_path: Path) -> Non
         assert len(shown) < 5000
     path.write_text(json.dumps([first]) + "no JSON")
     assert first_conversation(path) == shown
+    path.write_text(json.dumps([first])[:-9], encoding="utf-8")
+    with pytest.raises(CardError, match=r"filtered\.json: not a JSON list of conversations"):
+        first_conversation(path)
     path.write_text("[\n    \n]")
     with pytest.raises(CardError, match="no conversations, so there is nothing"):
         first_conversation(path)

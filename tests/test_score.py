@@ -1,7 +1,9 @@
 """The teacher's probabilities: from a loaded teacher, from a server, and from the answers themselves."""
 
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+from stages.lib.logprobs import Scored
+from stages.lib.logprobs.cache import open_cache
 from stages.lib.logprobs.scores import Targets, hash_of, uncompressed
+from stages.lib.teacher.failures import TeacherError
+from stages.score import Planned, read_missing
 from stages.score import main as score
 from tests.trainings import sums, write_sharegpt
 
@@ -100,6 +106,52 @@ def test_what_was_read_is_not_read_again(
     runs(score, *arguments(tmp_path, params))
     assert (tmp_path / "s.parquet").read_bytes() == before
     assert (tmp_path / "data" / "store" / "scores.sqlite").is_file()
+
+
+def some_scores(ids: list[int], places: list[int]) -> Scored:
+    return Scored(np.array(places, "<i4"), np.array([ids[:1]], "<i4"), np.array([[-0.5]], "<f4"))
+
+
+def test_a_row_is_kept_while_the_teacher_has_others_to_read(tmp_path: Path) -> None:
+    """So a kill loses what is in flight alone: also between rows that an earlier run kept."""
+    with open_cache(tmp_path / "scores.sqlite", {}) as cache:
+        cache.put([2, 2], [1], some_scores([2, 2], [1]))
+
+        def rows() -> Iterator[Planned]:
+            yield [1, 1], [1]
+            deadline = time.monotonic() + 10
+            while not cache.has([1, 1], [1]):
+                assert time.monotonic() < deadline, "the first row is not kept"
+                yield [2, 2], [1]
+
+        read_missing(rows(), 0, some_scores, 4, cache)
+
+
+def test_at_an_error_all_that_was_asked_is_kept(tmp_path: Path) -> None:
+    """One row is there, one fails, one is in flight; those after it are not asked."""
+    asked, failed = [], threading.Event()
+    both = threading.Barrier(2)
+
+    def scores(ids: list[int], places: list[int]) -> Scored:
+        asked.append(ids[0])
+        if ids[0] == 1:
+            both.wait(10)
+            failed.set()
+            raise TeacherError("it is not there.")
+        if ids[0] == 2:
+            both.wait(10)
+            failed.wait(10)
+            time.sleep(0.3)  # the error is noticed while this row is in flight
+        return some_scores(ids, places)
+
+    with open_cache(tmp_path / "scores.sqlite", {}) as cache:
+        with pytest.raises(TeacherError, match="it is not there"):
+            read_missing((([each, 5], [1]) for each in range(50)), 100, scores, 2, cache)
+        kept = [each for each in range(50) if cache.has([each, 5], [1])]
+        assert 1 not in kept
+        assert {0, 2} <= set(kept)
+        assert {1, *kept} == set(asked)
+        assert len(asked) < 10
 
 
 def test_a_teacher_with_other_tokens_is_refused_before_it_is_loaded(

@@ -1,5 +1,6 @@
 """The rows of a training and of the teacher's scores are read from the disk one at a time."""
 
+import hashlib
 import io
 import json
 import os
@@ -23,8 +24,9 @@ import pytest
 import torch
 from click.testing import Result
 
+from stages.lib.json_list import BLOCK, elements
 from stages.lib.logprobs.answers import SCHEMA, answer_hash
-from stages.lib.logprobs.index import HashIndex
+from stages.lib.logprobs.index import AT_ONCE, HashIndex
 from stages.lib.logprobs.lookup import LogprobsOf
 from stages.lib.rows import DataError
 from stages.lib.tokens import Tokens
@@ -33,7 +35,6 @@ from stages.lib.trainers.trl.batches import RowOrder, batches_of, labelled, pack
 from stages.lib.training.checkpoints import held_folder
 from stages.lib.training.dataset import Conversation, ShareGpt, shape_of, storing
 from stages.lib.training.folder_lock import held_by_another
-from stages.lib.training.json_list import BLOCK, elements
 from stages.lib.training.rows_folder import rows_folder
 from stages.train import main as train
 from tests.trainings import sums, write_sharegpt
@@ -247,13 +248,27 @@ def test_the_order_of_one_process_is_the_trainers_own() -> None:
         assert [*order] == [*sampler]
 
 
-def test_rows_are_found_by_their_hash_the_last_one_first() -> None:
-    hashes = ["0" * 15 + "a" + "1" * 48, "f" * 64, "0" * 15 + "a" + "2" * 48, "f" * 64]
+def test_of_rows_with_one_hash_the_last_is_found() -> None:
+    alike = ["0" * 15 + "a" + "1" * 48, "0" * 15 + "a" + "2" * 48]  # in their first 64 bits
+    others = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(AT_ONCE)]
+    hashes = ["f" * 64, *alike, "f" * 64, *others, alike[0], *others[:7]]
+    last = {each: row for row, each in enumerate(hashes)}
     index = HashIndex(hashes)
-    assert [*index.rows("f" * 64)] == [3, 1]
-    assert [*index.rows(hashes[0])] == [2, 0], "the first 64 bits are the same"
-    assert [*index.rows("1" * 64)] == []
-    assert [*HashIndex([]).rows("1" * 64)] == []
+    assert {each: index.row(each) for each in hashes} == last
+    assert index.row("1" * 64) is None
+    assert HashIndex([]).row("1" * 64) is None
+
+
+def test_the_memory_for_the_hashes_of_rows_does_not_grow_with_them() -> None:
+    """By Python's own count, which lacks SQLite's pages: they have a limit."""
+    peaks = []
+    for count in (2 * AT_ONCE, 10 * AT_ONCE):
+        tracemalloc.start()
+        index = HashIndex(hashlib.sha256(b"%d" % number).hexdigest() for number in range(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert index.row(hashlib.sha256(b"7").hexdigest()) == 7
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_answers_are_looked_up_in_any_order(tmp_path: Path) -> None:

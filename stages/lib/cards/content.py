@@ -12,12 +12,12 @@ from stages.lib.cards.origin import Origin, origin_of
 from stages.lib.cards.run import ProjectRun
 from stages.lib.comparison.results import Arm, Comparison, Difference, Warned
 from stages.lib.files.shards import parts_of
+from stages.lib.json_list import elements
 from stages.lib.params import FromTeacher, Train
 from stages.lib.params.filter import judge_of
 from stages.lib.params.prompts import prompt_text
 
 EXAMPLE_CHARACTERS = 4000
-BLOCK = 2**16  # characters
 SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -283,17 +283,14 @@ def _differences(comparison: Comparison, name: str) -> list[Paired]:
 
 def first_conversation(path: Path) -> str:
     """The first conversation of a ShareGPT dataset, whose files are lists: no more is read than that takes."""
-    first, *_ = parts_of(path, "Run 'dvc repro convert' to build it.")
-    text, decoder = "", json.JSONDecoder()
-    with first.open(encoding="utf-8") as file:
-        while block := file.read(BLOCK):
-            text += block
-            try:
-                conversation, _ = decoder.raw_decode(text.lstrip("[ \n"))
-                break
-            except json.JSONDecodeError:  # it ends in a later block
-                continue
-        else:
-            raise CardError(f"{path}: no conversations, so there is nothing to describe.")
+    advice = "Run 'dvc repro convert' to build it."
+    first, *_ = parts_of(path, advice)
+    try:
+        with first.open("rb") as file:
+            conversation = next(elements(file), None)
+    except ValueError as error:
+        raise CardError(f"{first}: not a JSON list of conversations ({error!s:.100}). {advice}") from error
+    if conversation is None:
+        raise CardError(f"{path}: no conversations, so there is nothing to describe.")
     text = json.dumps(conversation, indent=2, ensure_ascii=False)
     return text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS]} …"

@@ -2,7 +2,7 @@
 
 answers.py      those that came with the answers: data/logprobs.parquet
 lookup.py       one of them at a time
-index.py        the rows of a file by a hash
+index.py        the last row of a file that has a hash
 alignment.py    the same on the student's tokens, where both texts have the same tokens
 local.py        those of a teacher that this process loads
 served.py       those of a teacher behind /v1/completions

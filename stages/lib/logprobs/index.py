@@ -1,31 +1,31 @@
-"""Which rows of a file have a hash: 12 bytes of memory for each row.
+"""The last row of a file that has a hash: on the disk, so that memory does not grow with the rows.
 
-index = HashIndex(hashes)              # in hexadecimal digits, of at least 64 bits
-for row in index.rows(wanted): …       # the last one first; other hashes may have the same 64 bits, so compare
+    index = HashIndex(hashes)      # in hexadecimal digits
+    index.row("9f86d081…")         # 4096, from 0; None where no row has it
+
+The store's index (lib/store/index.py) keeps all records of a key and is slow where keys are often repeated, as those of
+rows may be.
 """
 
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import islice
 
-import numpy as np
+from stages.lib.files.database import TemporaryDatabase
 
-DIGITS = 16  # of 64 bits
+AT_ONCE = 2**15  # hashes that are sorted in memory, for the disk is written in their order
+TABLE = "CREATE TABLE hashes (hash BLOB PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID"
 
 
 class HashIndex:
-    """The rows by the first 64 bits of their hashes."""
+    """Rows by hash, in a database of which SQLite keeps some MB in memory. DataError where the disk is full."""
 
     def __init__(self, hashes: Iterable[str]) -> None:
-        found = np.frombuffer(array("Q", (_bits(each) for each in hashes)), np.uint64)
-        order = np.argsort(found, kind="stable")
-        self._rows, self._hashes = order.astype(np.uint32), found[order]
+        self._database = TemporaryDatabase(TABLE)
+        rows = ((bytes.fromhex(each), row) for row, each in enumerate(hashes))
+        while found := sorted(islice(rows, AT_ONCE)):
+            self._database.change_many("INSERT OR REPLACE INTO hashes VALUES (?, ?)", found)
 
-    def rows(self, wanted: str) -> Iterator[int]:
-        """The numbers of the rows that may have this hash, from 0; the last one first."""
-        bits = np.uint64(_bits(wanted))
-        begin, end = (int(np.searchsorted(self._hashes, bits, side)) for side in ("left", "right"))
-        yield from self._rows[begin:end][::-1].tolist()
-
-
-def _bits(text: str) -> int:
-    return int(text[:DIGITS], 16)
+    def row(self, wanted: str) -> int | None:
+        """The number of the last row with this hash."""
+        rows = self._database.rows("SELECT row FROM hashes WHERE hash = ?", [bytes.fromhex(wanted)])
+        return next((row for (row,) in rows), None)

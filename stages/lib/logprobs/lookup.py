@@ -44,20 +44,20 @@ class LogprobsOf:
 
     def of(self, answer: str) -> list[TokenLogprobs] | None:
         """The tokens of an answer; None where the file has none. Of several, the last one's."""
-        for row in self._index.rows(answer):
-            found = self._row(row)
-            if found["answer"] == answer:
-                tops = zip(found["top_tokens"], found["top_logprobs"], strict=True)
-                pairs = [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in tops]
-                own = zip(found["tokens"], found["logprobs"], pairs, strict=True)
-                return [TokenLogprobs(*each) for each in own]
-        return None
+        row = self._index.row(answer)
+        if row is None:
+            return None
+        found = self._row(row)
+        tops = zip(found["top_tokens"], found["top_logprobs"], strict=True)
+        pairs = [list(zip(tokens, logprobs, strict=True)) for tokens, logprobs in tops]
+        own = zip(found["tokens"], found["logprobs"], pairs, strict=True)
+        return [TokenLogprobs(*each) for each in own]
 
     def _row(self, row: int) -> dict[str, Any]:
         group = int(np.searchsorted(self._ends, row, "right"))
         if self._read is None or self._read[0] != group:
             with self._named_errors():
-                self._read = group, self._file.read_row_group(group, SCHEMA.names[2:])
+                self._read = group, self._file.read_row_group(group, SCHEMA.names[3:])
         table = self._read[1]
         found: dict[str, Any] = table.slice(row - int(self._ends[group]) + len(table), 1).to_pylist()[0]
         return found

@@ -148,15 +148,14 @@ class Targets:
 
     def of(self, ids: Iterable[int]) -> Scored:
         """The probabilities of a row; no places where it has none."""
-        wanted = hash_of(ids)
-        for row in self._index.rows(wanted):
-            number = int(np.searchsorted(self._ends, row, "right"))
-            batch = self._file.get_batch(number)
-            place = row - int(self._ends[number]) + len(batch)
-            if batch.column("tokens_hash")[place].as_py() == wanted:
-                names = schema(self.width).names[3:]
-                positions, top_ids, top_logprobs = (batch.column(name)[place].values for name in names)
-                flat = [each.flatten().to_numpy().reshape(-1, self.width) for each in (top_ids, top_logprobs)]
-                return Scored(positions.to_numpy(), *flat)
-        empty = np.empty((0, self.width))
-        return Scored(np.empty(0, np.int32), empty.astype(np.int32), empty.astype(np.float32))
+        row = self._index.row(hash_of(ids))
+        if row is None:
+            empty = np.empty((0, self.width))
+            return Scored(np.empty(0, np.int32), empty.astype(np.int32), empty.astype(np.float32))
+        number = int(np.searchsorted(self._ends, row, "right"))
+        batch = self._file.get_batch(number)
+        place = row - int(self._ends[number]) + len(batch)
+        names = schema(self.width).names[3:]
+        positions, top_ids, top_logprobs = (batch.column(name)[place].values for name in names)
+        flat = [each.flatten().to_numpy().reshape(-1, self.width) for each in (top_ids, top_logprobs)]
+        return Scored(positions.to_numpy(), *flat)

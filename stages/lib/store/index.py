@@ -7,8 +7,8 @@ Out:  the offsets where a key's record may be. Only the first 8 bytes of a key a
     index.add(bytes.fromhex("9f86d081…"), 4096)
     index.offsets(bytes.fromhex("9f86d081…"))     # [4096]
 
-The latest ones, up to 65,536, take 160 bytes each until they are merged into the others. Above half a million answers
-all others are in a temporary database with a cache of 16 MB.
+The latest ones, up to an eighth, take 160 bytes each until they are merged into the others. Above half a million
+answers all but the latest 32,768 are in a temporary database with a cache of 16 MB.
 """
 
 from array import array
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stages.lib.database import TemporaryDatabase
 
 IN_MEMORY = 2**19  # records
-RECENT = 2**14  # records in the dict before they are merged, or an eighth of those in memory
+RECENT = 2**14  # records in the dict before they are merged, or an eighth of those in memory, or twice as many
 TABLE = "CREATE TABLE records (prefix INTEGER, offset INTEGER, PRIMARY KEY (prefix, offset)) WITHOUT ROWID"
 INSERT = "INSERT INTO records VALUES (?, ?)"
 
@@ -42,7 +42,8 @@ class Index:
     def add(self, key: bytes, offset: int) -> None:
         """Add a record."""
         prefix = _prefix(key)
-        if prefix in self._recent or len(self._recent) >= max(RECENT, min(self._merged, IN_MEMORY) // 8):
+        most = 2 * RECENT if self._database else max(RECENT, self._merged // 8)
+        if prefix in self._recent or len(self._recent) >= most:
             self._merge_recent()
         self._recent[prefix] = offset
 

@@ -21,9 +21,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from stages.lib.files import named_errors
 from stages.lib.files.shards import check_part, parts_of
+from stages.lib.json_list import elements
 from stages.lib.params import Tags
 from stages.lib.rows import DataError, read_json
-from stages.lib.training.json_list import elements
 
 
 @dataclass(frozen=True)
