@@ -10,7 +10,7 @@ rows may be.
 from collections.abc import Iterable
 from itertools import islice
 
-from stages.lib.files.database import TemporaryDatabase
+from stages.lib.database import TemporaryDatabase
 
 AT_ONCE = 2**15  # hashes that are sorted in memory, for the disk is written in their order
 TABLE = "CREATE TABLE hashes (hash BLOB PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID"
