@@ -175,7 +175,9 @@ def test_a_process_that_meets_a_loss_that_is_no_number_says_so_to_the_stage(tmp_
     tensors = load_file(student / "model.safetensors")
     tensors["model.norm.weight"][-1] = float("nan")
     save_file(tensors, student / "model.safetensors", metadata={"format": "pt"})
-    work = trl.Work(job_of(tmp_path, student), tmp_path / "scratch", None, os.getpid())
+    job = job_of(tmp_path, student)
+    rows = trl.tokenized(job).conversations
+    work = trl.Work(replace(job, conversations=rows), tmp_path / "scratch", None, os.getpid())
     work.scratch.mkdir()
     (work.scratch / "work.json").write_bytes(TypeAdapter(trl.Work).dump_json(work))
     with pytest.raises(SystemExit):
