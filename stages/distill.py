@@ -48,7 +48,7 @@ from stages.lib.teacher.asking import AskResult, Respondent, ask_missing, chat_r
 from stages.lib.teacher.batches.journal import in_open_batches
 from stages.lib.teacher.draws import answer_that_counts, last_draw, with_draw
 from stages.lib.teacher.failures import CallFailed, TeacherError
-from stages.lib.teacher.pricing import cost, money
+from stages.lib.teacher.pricing import money, tokens_cost
 from stages.lib.teacher.progress import RunCounts
 from stages.lib.teacher.spending import max_cost
 
@@ -215,14 +215,14 @@ class Tally:
 
     def add(self, row: Distilled | Failure, usage: dict[str, Any], received: bool) -> None:
         """Count a row and the tokens of its answer; ``received``: the store has an answer, usable or not."""
-        self.full_cost += cost(usage, self._price) if self._price else 0.0
+        counted = tokens(usage)
+        self.full_cost += tokens_cost(counted, self._price) if self._price else 0.0
         if isinstance(row, Failure):
             self.failed[row.reason] += 1
             self.not_received += not received and row.reason != NOT_ASKED
             self.errors.update([row.error] if row.error else [])
         else:
             self.distilled += 1
-            counted = tokens(usage)
             self._prompt_tokens += counted.prompt
             self._completion_tokens[counted.completion] += 1
 

@@ -46,11 +46,11 @@ from stages.lib.store.answer_store import default_path
 from stages.lib.students import student_folder
 from stages.lib.teacher.backends.openai_compatible import endpoint_at
 from stages.lib.tokens import NO_LOSS
-from stages.lib.tokens.length import fitting_rows, measured
-from stages.lib.tokens.table import TOKENS, read_tokens, writing_tokens
+from stages.lib.tokens.length import FittingRows
+from stages.lib.tokens.table import TOKENS, read_tokens, tokenized
 from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.training import Conversation, Job
-from stages.lib.training.dataset import ShareGpt, Stored
+from stages.lib.training.dataset import ShareGpt
 from stages.lib.training.identity import student_identity
 from stages.lib.training.rows_folder import rows_folder
 from stages.lib.vocabulary import check_same_vocabulary, vocabulary_hash
@@ -87,14 +87,14 @@ def main(
         with rows_folder(arm_name) as folder:
             job = job_of(arm_name, ShareGpt(dataset_path), params, folder)
             tokenizer = aligned_tokenizer(job)
-            plan = planned(job, tokenizer)
+            plan = Plan(tokenized(job, tokenizer), job.rows / TOKENS)
             if isinstance(params.score, FromTeacher):
                 rows = by_teacher(plan, params.score, params, cache_path or default_path().with_name("scores.sqlite"))
             else:
                 rows = from_answers(plan, params, tokenizer, logprobs_path)
             origin = origin_of(params.score, vocabulary_hash(tokenizer))
             write_scores(scores_path, map(tally.counted, rows), width_of(params), origin)
-            tally.trained = plan.answer_tokens
+            tally.trained = plan.fitting.answer_tokens
     else:
         write_scores(scores_path, [], 1, None)
     metrics = tally.metrics(params)
@@ -112,32 +112,23 @@ def job_of(name: str, dataset: ShareGpt, params: Params, folder: Path) -> Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows that the training will have, on the disk; how many tokens they have, and how many with a loss."""
+    """The rows that the training will have; ``tokens`` is the file with their tokens."""
 
-    conversations: Stored
-    path: Path
-    tokens: int
-    answer_tokens: int
+    fitting: FittingRows
+    tokens: Path
 
     def __iter__(self) -> Iterator[Planned]:
-        for batch in read_tokens(self.path):
+        for batch in read_tokens(self.tokens):
             for ids, labels in zip(*(batch.column(name) for name in ("input_ids", "labels")), strict=True):
                 has_loss = labels.values.to_numpy() != NO_LOSS
                 yield ids.values.to_pylist(), np.flatnonzero(has_loss).tolist()
-
-
-def planned(job: Job, tokenizer: Any) -> Plan:
-    """The rows that the training will have, with their tokens."""
-    with writing_tokens(job.rows / TOKENS) as table:
-        found = fitting_rows(job, lambda rows: measured(job, rows, tokenizer), lambda row: table.add(row.read))
-    return Plan(found.conversations, job.rows / TOKENS, found.tokens, found.answer_tokens)
 
 
 def from_answers(plan: Plan, params: Params, tokenizer: Any, path: Path) -> Iterator[ScoredRow]:
     """The rows with the probabilities that came with their answers."""
     alignment = Alignment(tokenizer, width_of(params))
     with LogprobsOf(path) as known:
-        for conversation, (ids, places) in zip(plan.conversations, plan, strict=True):
+        for conversation, (ids, places) in zip(plan.fitting.conversations, plan, strict=True):
             yield ScoredRow(ids, aligned(conversation, ids, last_answer(places), params, known, alignment))
 
 
@@ -174,7 +165,7 @@ def by_teacher(plan: Plan, score: FromTeacher, params: Params, cache_path: Path)
     with open_cache(cache_path, shaping(score, params)) as cache:
         if not all(cache.has(*row) for row in plan):
             with scorer_of(score, teacher, params) as (scorer, at_once):
-                read_missing(plan, plan.tokens, scorer, at_once, cache)
+                read_missing(plan, plan.fitting.tokens, scorer, at_once, cache)
         for ids, places in plan:
             if scored := cache.get(ids, places):
                 yield ScoredRow(ids, scored)

@@ -6,10 +6,14 @@ import pytest
 
 from stages.lib.params import Price
 from stages.lib.replies.usage import Tokens, tokens
-from stages.lib.teacher.pricing import cost, money, tokens_cost
+from stages.lib.teacher.pricing import money, tokens_cost
 
 PRICE = Price(input=4.0, cached_input=1.0, output=16.0)
 M = 1_000_000
+
+
+def cost(usage: dict[str, Any], price: Price) -> float:
+    return tokens_cost(tokens(usage), price)
 
 
 @pytest.mark.parametrize(

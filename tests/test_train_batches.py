@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from stages.lib.params import ParamsError, load_params
+from stages.lib.params import ParamsError
 from stages.lib.tokens.tokenizer import aligned_tokenizer
 from stages.lib.trainers.trl import _config, _trainer
 from stages.lib.trainers.trl.batches import CountingCollator, labelled, leaks, padded_with_fillers, row_order
 from stages.lib.training import Conversation, Job
 from stages.train import main as train
-from tests.trainings import stored, write_sharegpt
+from tests.trainings import job_of, stored, write_sharegpt
 
 Params = Callable[..., Path]
 
@@ -33,23 +33,11 @@ def uneven(count: int) -> list[Conversation]:
 
 
 @pytest.fixture
-def job(tmp_path: Path, tiny_params: Params, tiny_student: Path) -> Callable[..., Job]:
+def job(tmp_path: Path, tiny_params: Params) -> Callable[..., Job]:
     """``job({"train.trainer.packing": True})``: a training of ten uneven rows, not begun."""
 
     def make(changes: dict[str, Any] | None = None) -> Job:
-        params = load_params(tiny_params(changes))
-        arm, markers = params.arms["filtered"], params.convert.markers
-        return Job(
-            "filtered",
-            uneven(10),
-            tiny_student,
-            params.train,
-            arm,
-            params.run,
-            markers,
-            tmp_path / "model",
-            rows=tmp_path,
-        )
+        return job_of(tiny_params(changes), tmp_path / "model", uneven(10))
 
     return make
 

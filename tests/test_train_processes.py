@@ -27,7 +27,7 @@ from stages.lib.training.launching import launch
 from stages.lib.training.meeting import Group
 from stages.train import main as train
 from tests.test_train_batches import uneven
-from tests.trainings import found_of, kill_all, write_sharegpt
+from tests.trainings import found_of, kill_all, stored, write_sharegpt
 from tests.workspace import ROOT, write_changed_params
 
 Params = Callable[..., Path]
@@ -175,9 +175,8 @@ def test_a_process_that_meets_a_loss_that_is_no_number_says_so_to_the_stage(tmp_
     tensors = load_file(student / "model.safetensors")
     tensors["model.norm.weight"][-1] = float("nan")
     save_file(tensors, student / "model.safetensors", metadata={"format": "pt"})
-    job = job_of(tmp_path, student)
-    rows = trl.tokenized(job).conversations
-    work = trl.Work(replace(job, conversations=rows), tmp_path / "scratch", None, os.getpid())
+    job = stored(job_of(tmp_path, student), tmp_path / "rows")
+    work = trl.Work(job, tmp_path / "scratch", None, os.getpid())
     work.scratch.mkdir()
     (work.scratch / "work.json").write_bytes(TypeAdapter(trl.Work).dump_json(work))
     with pytest.raises(SystemExit):

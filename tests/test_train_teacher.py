@@ -4,6 +4,7 @@ import csv
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from stages.lib.training.checkpoints import digest
 from stages.score import main as score
 from stages.train import main as train
 from tests.test_train_batches import uneven
-from tests.trainings import stored, write_sharegpt
+from tests.trainings import job_of, stored, write_sharegpt
 
 Params = Callable[..., Path]
 Runs = Callable[..., Result]
@@ -222,54 +223,18 @@ def test_probabilities_of_another_teacher_or_vocabulary_are_refused(
         check_origin(scores, "filtered", params.score, "another")
 
 
-def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(
-    tmp_path: Path, with_teacher: Params, tiny_student: Path
-) -> None:
-    found = []
-    (tmp_path / "scores").write_bytes(b"1")
+def test_a_checkpoint_is_only_that_of_the_same_alpha_and_probabilities(tmp_path: Path, with_teacher: Params) -> None:
+    found, scores = [], tmp_path / "scores"
     for alpha, content in ((0.0, b"1"), (0.0, b"2"), (0.5, b"2"), (0.5, b"1"), (0.6, b"1")):
-        (tmp_path / "scores").write_bytes(content)
-        params = load_params(with_teacher(alpha))
-        arm, markers = params.arms["filtered"], params.convert.markers
-        out, scores = tmp_path / "model", tmp_path / "scores"
-        found.append(
-            digest(
-                Job(
-                    "filtered",
-                    ROWS,
-                    tiny_student,
-                    params.train,
-                    arm,
-                    params.run,
-                    markers,
-                    out,
-                    scores=scores,
-                    rows=tmp_path,
-                ),
-                ROWS,
-            )
-        )
+        scores.write_bytes(content)
+        found.append(digest(replace(job_of(with_teacher(alpha), tmp_path / "model", ROWS), scores=scores), ROWS))
     assert found[0] == found[1]
     assert len(set(found)) == 4
 
 
-def test_the_hash_of_a_training_takes_no_memory_for_its_probabilities(
-    tmp_path: Path, with_teacher: Params, tiny_student: Path
-) -> None:
-    scores, params = tmp_path / "scores", load_params(with_teacher(0.5))
-    arm, markers = params.arms["filtered"], params.convert.markers
-    job = Job(
-        "filtered",
-        ROWS,
-        tiny_student,
-        params.train,
-        arm,
-        params.run,
-        markers,
-        tmp_path / "model",
-        scores=scores,
-        rows=tmp_path,
-    )
+def test_the_hash_of_a_training_takes_no_memory_for_its_probabilities(tmp_path: Path, with_teacher: Params) -> None:
+    scores = tmp_path / "scores"
+    job = replace(job_of(with_teacher(0.5), tmp_path / "model", ROWS), scores=scores)
     scores.write_bytes(b"1")
     digest(job, ROWS)  # what it imports is there now
     scores.write_bytes(bytes(50_000_000))

@@ -84,11 +84,12 @@ def job_of(params_path: Path, out: Path, rows: list[Conversation] | None = None)
 
 def stored(job: Job, folder: Path) -> Job:
     """The job with the tokens of its rows in a folder, as TRL's processes get it."""
-    from stages.lib.trainers.trl import tokenized
+    from stages.lib.tokens.table import tokenized
+    from stages.lib.tokens.tokenizer import aligned_tokenizer
 
     folder.mkdir(exist_ok=True)
     job = replace(job, rows=folder)
-    return replace(job, conversations=tokenized(job).conversations)
+    return replace(job, conversations=tokenized(job, aligned_tokenizer(job)).conversations)
 
 
 def trained_for_real(

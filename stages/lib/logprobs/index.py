@@ -10,6 +10,9 @@ rows may be.
 from collections.abc import Iterable
 from itertools import islice
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stages.lib.database import TemporaryDatabase
 
 AT_ONCE = 2**15  # hashes that are sorted in memory, for the disk is written in their order
@@ -29,3 +32,9 @@ class HashIndex:
         """The number of the last row with this hash."""
         rows = self._database.rows("SELECT row FROM hashes WHERE hash = ?", [bytes.fromhex(wanted)])
         return next((row for (row,) in rows), None)
+
+
+def place_of(row: int, ends: NDArray[np.int64]) -> tuple[int, int]:
+    """The batch of a row and its place there, of batches after which there are ``ends`` rows."""
+    number = int(np.searchsorted(ends, row, "right"))
+    return number, row - int(ends[number - 1] if number else 0)

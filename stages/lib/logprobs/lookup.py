@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.logprobs.answers import SCHEMA, TokenLogprobs
-from stages.lib.logprobs.index import HashIndex
+from stages.lib.logprobs.index import HashIndex, place_of
 from stages.lib.rows import DataError
 
 BATCH = 1024  # hashes that are read at once
@@ -54,12 +54,11 @@ class LogprobsOf:
         return [TokenLogprobs(*each) for each in own]
 
     def _row(self, row: int) -> dict[str, Any]:
-        group = int(np.searchsorted(self._ends, row, "right"))
+        group, place = place_of(row, self._ends)
         if self._read is None or self._read[0] != group:
             with self._named_errors():
                 self._read = group, self._file.read_row_group(group, SCHEMA.names[3:])
-        table = self._read[1]
-        found: dict[str, Any] = table.slice(row - int(self._ends[group]) + len(table), 1).to_pylist()[0]
+        found: dict[str, Any] = self._read[1].slice(place, 1).to_pylist()[0]
         return found
 
     @contextmanager

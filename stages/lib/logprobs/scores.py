@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.logprobs import Scored
-from stages.lib.logprobs.index import HashIndex
+from stages.lib.logprobs.index import HashIndex, place_of
 from stages.lib.params import FromTeacher, Score
 from stages.lib.rows import DataError, writing
 
@@ -152,9 +152,8 @@ class Targets:
         if row is None:
             empty = np.empty((0, self.width))
             return Scored(np.empty(0, np.int32), empty.astype(np.int32), empty.astype(np.float32))
-        number = int(np.searchsorted(self._ends, row, "right"))
+        number, place = place_of(row, self._ends)
         batch = self._file.get_batch(number)
-        place = row - int(self._ends[number]) + len(batch)
         names = schema(self.width).names[3:]
         positions, top_ids, top_logprobs = (batch.column(name)[place].values for name in names)
         flat = [each.flatten().to_numpy().reshape(-1, self.width) for each in (top_ids, top_logprobs)]

@@ -93,12 +93,16 @@ class Plan:
     """
 
     calls: int
-    missing: int
     stored: int
     stored_cost: float
     highest_cost: float | None
     prompt_bytes: int  # of the missing calls
     keys: Index = field(default_factory=Index)  # of the missing calls
+
+    @property
+    def missing(self) -> int:
+        """How many distinct calls the run would make."""
+        return len(self.keys)
 
     def lacks(self, key: str) -> bool:
         """Whether the answer to a key was missing."""
@@ -191,7 +195,7 @@ def price_of(respondent: Respondent, run: Run) -> Price | None:
 
 def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Plan:
     """Iterate over all requests once, before any call; with a price, also sum up the cost of the stored answers."""
-    plan = Plan(calls=0, missing=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0)
+    plan = Plan(calls=0, stored=0, stored_cost=0.0, highest_cost=None, prompt_bytes=0)
     for request in requests():
         plan.calls += 1
         key = request_key(request)
@@ -205,7 +209,6 @@ def make_plan(requests: Requests, store: AnswerFile, price: Price | None) -> Pla
                 plan.stored += 1
                 plan.stored_cost += paid
                 plan.highest_cost = max(plan.highest_cost or 0.0, paid)
-    plan.missing = len(plan.keys)
     return plan
 
 

@@ -1,20 +1,13 @@
 """Compute what an answer costs: its tokens (replies/usage.py) times the model's price per million tokens."""
 
-from typing import Any
-
 from stages.lib.params import Price
-from stages.lib.replies.usage import Tokens, tokens
+from stages.lib.replies.usage import Tokens
 
 
 def tokens_cost(counts: Tokens, price: Price) -> float:
     """The cost of these tokens, in the currency of the price table."""
     fresh = counts.prompt - counts.cached
     return (fresh * price.input + counts.cached * price.cached_input + counts.completion * price.output) / 1_000_000
-
-
-def cost(usage: dict[str, Any], price: Price) -> float:
-    """What the answer with this ``usage`` costs, in the currency of the price table."""
-    return tokens_cost(tokens(usage), price)
 
 
 def money(amount: float, currency: str) -> str:

@@ -7,18 +7,22 @@ with writing_tokens(folder / TOKENS) as table:
     table.add(tokens)
 datasets.Dataset.from_file(str(folder / TOKENS))       any row at once, through a memory map
 for batch in read_tokens(folder / TOKENS): …           all rows in order, a record batch at a time
+tokenized(job, tokenizer)                              the rows of a job that fit, with their tokens in its folder
 """
 
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from stages.lib.files import named_errors
 from stages.lib.tokens import Tokens
+from stages.lib.tokens.length import FittingRows, fitting_rows, measured
+from stages.lib.training import Job
 
 TOKENS = "tokens.arrow"
 ROWS_A_BATCH = 1000
@@ -61,6 +65,12 @@ def writing_tokens(path: Path) -> Iterator[TokensTable]:
         table = TokensTable(writer)
         yield table
         table.flush()
+
+
+def tokenized(job: Job, tokenizer: Any) -> FittingRows:
+    """The rows of a job that fit into its ``cutoff_len``; their tokens are in ``job.rows``."""
+    with writing_tokens(job.rows / TOKENS) as table:
+        return fitting_rows(job, lambda rows: measured(job, rows, tokenizer), lambda row: table.add(row.read))
 
 
 def read_tokens(path: Path) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,7 @@ from stages.lib.params import Arm, Markers, OnPolicyArm, Run, Train
 from stages.lib.rows import Row, read_rows
 from stages.lib.runtime.versions import versions
 from stages.lib.training.dataset import Conversation as Conversation
-from stages.lib.training.dataset import Conversations, Shape, ShareGpt, shape_of
+from stages.lib.training.dataset import Conversations, Shape, shape_of
 
 LIBRARIES = ("torch", "torch-npu", "transformers", "trl", "accelerate", "peft", "deepspeed")
 
@@ -91,7 +91,7 @@ class Job:
     @property
     def shape(self) -> Shape:
         """What is known of all its conversations."""
-        return self.conversations.shape if isinstance(self.conversations, ShareGpt) else shape_of(self.conversations)
+        return shape_of(self.conversations)
 
     @property
     def base_name(self) -> str:

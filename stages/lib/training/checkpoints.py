@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.command import project_root
+from stages.lib.runtime.digests import files_hash
 from stages.lib.runtime.versions import versions
 from stages.lib.training import LIBRARIES, Job, TrainingError
 from stages.lib.training.dataset import Conversations, shape_of
@@ -92,13 +93,8 @@ def digest(job: Job, rows: Conversations) -> str:
         "versions": versions(LIBRARIES),
     }
     if job.arm.alpha:
-        shaping["teacher"] = [job.arm.alpha, _sha256(job.scores) if job.scores.is_file() else None]
+        shaping["teacher"] = [job.arm.alpha, files_hash(job.scores) if job.scores.is_file() else None]
     return short_hash(shaping)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(student: Path) -> list[tuple[str, int, int]]:

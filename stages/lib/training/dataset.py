@@ -112,7 +112,7 @@ class ShareGpt:
     @cached_property
     def shape(self) -> Shape:
         """What is known of them; reads them all once."""
-        return shape_of(self)
+        return _counted(self)
 
     def __iter__(self) -> Iterator[Conversation]:
         advice = f"Run 'dvc repro convert@{self.folder.name}' to rebuild it."
@@ -208,10 +208,12 @@ def storing(path: Path) -> Iterator[Storing]:
 Conversations = list[Conversation] | ShareGpt | Stored
 
 
-def shape_of(conversations: Iterable[Conversation]) -> Shape:
-    """The shape of conversations; reads them, unless they are stored with it."""
-    if isinstance(conversations, Stored):
-        return conversations.shape
+def shape_of(conversations: Conversations) -> Shape:
+    """The shape of conversations; counts them, unless they know it."""
+    return _counted(conversations) if isinstance(conversations, list) else conversations.shape
+
+
+def _counted(conversations: Iterable[Conversation]) -> Shape:
     tally = Tally()
     for each in conversations:
         tally.add(each)

@@ -45,6 +45,10 @@ TOKEN = re.compile(
     rf"\d+(?:[.,]\d+)*|[{UNSPACED}]|(?:[^\W\d_{UNSPACED}]|[{MARKS}])+"  # a number, a character, a word
     r"|[^\s\w.,;:!?'\"…‘’“”、。《》「」]"  # a symbol
 )
+_FULL = (
+    "collect: near_duplicates: '%s' is like more than %d questions before it, though no near-duplicate of them. Of "
+    "such questions not all pairs are compared, so a near-duplicate among them may stay."
+)
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,6 @@ class NearDuplicates:
             first = int(similarities.argmax())
             best = max(best, Near(batch[first][0], float(similarities[first])), key=lambda near: near.similarity)
         return best if best.similarity >= self._threshold else None
-
-
-_FULL = (
-    "collect: near_duplicates: '%s' is like more than %d questions before it, though no near-duplicate of them. Of "
-    "such questions not all pairs are compared, so a near-duplicate among them may stay."
-)
 
 
 def _minhash(params: NearDuplicateParams) -> Any:

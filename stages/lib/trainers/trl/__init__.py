@@ -4,7 +4,7 @@ On a CPU with one process, this process trains. On cards, with ``run.processes``
 processes of worker.py train. This process writes the job for them, waits, and reads the result of the first one. On
 several nodes (training/meeting.py) each starts ``run.processes`` of them, and the first one of all is on node 0.
 
-    .cache/training/ARM/rows-HOST-PID/tokens.arrow    the tokens of all rows, tokenized once, which all processes read
+    .cache/training/ARM/rows-HOST-RANDOM/tokens.arrow    all tokens, tokenized once, which all processes read
     .cache/training/ARM/DIGEST/work.json    the job for the processes, which write result.json or error.txt beside it
     .cache/training/ARM.log                 all their output; its lines are on stderr too
 """
@@ -28,8 +28,8 @@ from stages.lib.logprobs.scores import Targets, uncompressed
 from stages.lib.rows import writing
 from stages.lib.runtime.devices import check_bf16, check_device, split, visible_cards
 from stages.lib.runtime.versions import versions
-from stages.lib.tokens.length import FittingRows, fitting_rows, measured
-from stages.lib.tokens.table import TOKENS, writing_tokens
+from stages.lib.tokens.length import FittingRows
+from stages.lib.tokens.table import TOKENS, tokenized
 from stages.lib.tokens.tokenizer import aligned_tokenizer, check_end_is_trained, end_of_turn
 from stages.lib.trainers.trl.batches import (
     CountingCollator,
@@ -140,14 +140,7 @@ def _dataset(job: Job) -> FittingRows:
     check_weights_there(job.student)
     check_shares(job)
     check_installed(job)
-    return tokenized(job)
-
-
-def tokenized(job: Job) -> FittingRows:
-    """The rows that fit; their tokens are in ``job.rows``."""
-    tokenizer = aligned_tokenizer(job)
-    with writing_tokens(job.rows / TOKENS) as table:
-        return fitting_rows(job, lambda rows: measured(job, rows, tokenizer), lambda row: table.add(row.read))
+    return tokenized(job, aligned_tokenizer(job))
 
 
 def check_shares(job: Job) -> None:
