@@ -18,7 +18,7 @@ import pytest
 from stages.lib.command import Interrupted
 from stages.lib.params import Run, ServedTeacher, load_params
 from stages.lib.replies.reading import read_body
-from stages.lib.store.answer_store import AnswerStore, open_store, request_key
+from stages.lib.store.answer_store import GROUP_S, AnswerStore, open_store, request_key
 from stages.lib.teacher.asking import AskResult, Respondent, _Asking, ask_missing, chat_request, make_plan
 from stages.lib.teacher.backends import Endpoint
 from stages.lib.teacher.batches.journal import Batch, Item, Journal, OpenBatches
@@ -83,20 +83,21 @@ def elsewhere(path: Path, script: str, *arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
-def test_an_answer_that_is_not_written_yet_keeps_its_claim(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("after_s", [0.1 * GROUP_S, 3 * GROUP_S], ids=["waits for its group", "its group waits"])
+def test_an_answer_that_is_not_written_yet_keeps_its_claim(tmp_path: Path, run: Run, after_s: float) -> None:
     path = tmp_path / "answers.jsonl"
     (request,) = asked = requests(1)
     key = request_key(request)
 
     async def cancelled(store: AnswerStore) -> None:
         one = asking(store, run, asked)
-        assert one._claim(key)
+        assert store.claim(key)
         one._spending.begin(key, request)
         one._names_servers = False
         await one._unwritten.acquire()
         with store._writing:  # as while the group before is being written
             keeping = asyncio.create_task(one._keep(key, request, BODY, read_body(BODY), Endpoint(ADDRESS, "API_KEY")))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(after_s)
             keeping.cancel()
             await asyncio.wait([keeping])
             assert path.read_bytes() == b""
@@ -107,7 +108,7 @@ def test_an_answer_that_is_not_written_yet_keeps_its_claim(tmp_path: Path, run: 
     assert elsewhere(path, "print(sys.argv[2] in store)", key) == "True"
 
 
-def test_an_answer_whose_batch_ends_during_the_claim_is_not_bought_again(tmp_path: Path, run: Run) -> None:
+def test_an_answer_whose_batch_ends_during_the_claim_is_not_bought_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     (request,) = asked = requests(1)
     key = request_key(request)
@@ -126,9 +127,7 @@ def test_an_answer_whose_batch_ends_during_the_claim_is_not_bought_again(tmp_pat
 
     with open_store(path) as store:
         add_batch(store, asked)
-        one = asking(store, run, asked)
-        one._in_batches = EndsNow(store)
-        assert not one._claim(key)
+        assert not store.claim(key, EndsNow(store).__contains__)
         assert key in store
 
 

@@ -20,7 +20,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
+GROUP_S = 0.05  # answers that come within it share one lock, one write and one fsync
 
 
 def default_path() -> Path:
@@ -120,13 +121,13 @@ class AnswerStore(AnswerFile):
         return [key.hex() for key in arrived]
 
     async def put(self, key: str, request: dict[str, Any], body: bytes, server: str | None = None) -> None:
-        """Append one answer and return when it is on the disk. Simultaneous answers share one fsync.
+        """Append one answer and return when it is on the disk. Answers that come within GROUP_S share one fsync.
 
         ``server``: which of several servers of the request's endpoint gave it.
 
         Raises StoreError where it cannot be written (a full disk). The answer is written even if the caller is
         cancelled, at the latest when the store is closed: until then, keep its claim. A process that ends without
-        closing the store (kill -9, a second Ctrl-C) loses what came while the group before was being written.
+        closing the store (kill -9, a second Ctrl-C) loses what came within GROUP_S, or while a group was being written.
         """
         served_by = {"served_by": server} if server else {}
         record = {"key": key, "request": request, **served_by, "body": body.decode("utf-8", errors="replace")}
@@ -135,7 +136,7 @@ class AnswerStore(AnswerFile):
             self._waiting.append(record)
             self._own.add(bytes.fromhex(key))
             if self._group is None or self._group.done():
-                self._group = asyncio.create_task(asyncio.to_thread(self._write_group))
+                self._group = asyncio.create_task(self._write_soon())
             group = self._group
         try:
             error = (await asyncio.shield(group))[place]
@@ -148,27 +149,29 @@ class AnswerStore(AnswerFile):
         """Keep a received body without an answer in a file next to the store; its key stays unanswered."""
         keep_unread(unread_path(self._journal.path), key, request, reason, body)
 
-    def claim(self, key: str) -> bool:
+    def claim(self, key: str, is_elsewhere: Callable[[str], bool] | None = None) -> bool:
         """Whether this process may ask for a key now. True: until ``release``, no other caller may.
 
-        False has two reasons: the answer is in the store (``key in store``), or the key is claimed, by another process
-        or by this one. In the second case, try again later. A claim ends with its process.
+        False has three reasons: the answer is in the store (``key in store``), the key is claimed, by another process
+        or by this one, or it ``is_elsewhere``: in what puts its answer into the store before it lets go of it. In the
+        second and third case, try again later. A claim ends with its process.
         """
         digest = bytes.fromhex(key)
         self._hosts.check_heartbeat()
         if self.mode == "leases":
             self.refresh()  # cheaper than a lease of what another host has answered
-        if key in self:
-            return False
+            if key in self:
+                return False
         with self._claiming:
             if not (self._hosts.settled and self._claims.take(digest)):
                 return False
             self._held.add(digest)
-        self.refresh()  # the previous owner may have stored the answer and released the key just now
-        if key in self:
-            self.release(key)
-            return False
-        return True
+        if not (is_elsewhere and is_elsewhere(key)):
+            self.refresh()  # who had the key before may have stored the answer and let go of it just now
+            if key not in self:
+                return True
+        self.release(key)
+        return False
 
     def release(self, key: str) -> None:
         """Release a claim: after ``put`` has returned, or when there will be no answer."""
@@ -227,6 +230,11 @@ class AnswerStore(AnswerFile):
     def _own_journal(self) -> Journal:
         """The file of this host, which no other host writes to."""
         return Journal(hosts_folder(self._path) / f"{self._hosts.presence.host}{OF_A_HOST}")
+
+    async def _write_soon(self) -> list[OSError | None]:
+        """Wait for what shares the next group, and write it in a thread."""
+        await asyncio.sleep(GROUP_S)
+        return await asyncio.to_thread(self._write_group)
 
     def _write_group(self) -> list[OSError | None]:
         """Write the waiting records with one fsync; return for each the error, or None."""

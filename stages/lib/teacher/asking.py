@@ -320,24 +320,13 @@ class _Asking:
         if self._stopping.is_set():
             raise Stopped
         if self._run.budget is None:
-            if not self._claim(key):
+            if not self._store.claim(key, self._in_batches.__contains__):
                 return False
             self._spending.begin(key, request)
         elif not await self._reserve(key, request):
             return False
         await self._queue.put((key, request))
         return True
-
-    def _claim(self, key: str) -> bool:
-        """Whether this process may ask for a key now: no other asks for it, and it is in no open batch."""
-        if not self._store.claim(key):
-            return False
-        if key not in self._in_batches:
-            self._store.refresh()  # the batch may have ended since the claim looked for the answer
-            if key not in self._store:
-                return True
-        self._store.release(key)
-        return False
 
     async def _reserve(self, key: str, request: dict[str, Any]) -> bool:
         """Claim a request when the budget has room for it; stop the run where it never will."""
@@ -346,7 +335,7 @@ class _Asking:
                 if key in self._store:
                     return False
                 if self._spending.has_room(request, elsewhere):
-                    if not self._claim(key):
+                    if not self._store.claim(key, self._in_batches.__contains__):
                         return False
                     self._spending.begin(key, request)
                     self._budget.state()
