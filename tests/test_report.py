@@ -827,21 +827,27 @@ def test_twenty_times_the_rows_take_the_memory_of_those_that_are_shown(tmp_path:
     assert many < 1.2 * few
 
 
-def test_rows_of_several_siblings_are_each_in_one_place_with_a_question_before_them() -> None:
+def test_a_page_of_max_mb_has_the_rows_of_the_first_ranks_and_its_siblings_the_others_each_after_its_question() -> None:
     draw = random.Random(0)
     texts = [draw.randbytes(300_000).hex() for _ in range(24)]  # no packing shortens them below a half
     rows = [evaluated(index, index % 8 == 0, "heldout", response=text) for index, text in enumerate(texts)]
-    found = [Entry({"id": row.id}, {"kind": "student", "text": row.response}, bool(row.correct)) for row in rows]
+    found = [
+        Entry({"id": row.id}, {"kind": "student", "text": row.response}, 3 - index // 8)
+        for index, row in enumerate(rows)
+    ]
     whole = pack(iter(found), 20)
     assert (len(whole.siblings), whole.inside, whole.total) == (0, 24, 24)
-    packed = pack(iter(found), 4)
-    assert (packed.inside, packed.total) == (3, 24)
+    packed = pack(iter(found), 2)
+    assert (packed.inside, packed.total) == (4, 24)
     groups = [packed.chunks, *packed.siblings]
     assert len(groups) == 1 + len(packed.siblings) > 3
     assert groups[1:] == list(packed.siblings), "they are read as often as asked"
-    assert all(sum(map(len, group)) <= 4_000_000 for group in groups)
+    assert all(sum(map(len, group)) <= 2_000_000 for group in groups)
     lines = [
         line for group in groups for chunk in group for line in json.loads(gzip.decompress(base64.b64decode(chunk)))
+    ]
+    assert [line["id"] for line in lines if "id" in line] == [
+        rows[index].id for index in [*range(16, 24), *range(8, 16), *range(8)]
     ]
     questions: dict[int, str] = {}
     answers = {}

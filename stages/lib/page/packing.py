@@ -2,7 +2,7 @@
 
     packed = pack(entries(…), max_mb=20)
     packed.chunks     in the page itself
-    packed.siblings   those of rows-1.js, rows-2.js, …: what a page of max_mb has no room for
+    packed.siblings   those of rows-1.js, rows-2.js, …: what a page of max_mb has no room for, by the rows' rank
 
 A chunk is a list of formulas ({"f": 5, "tree": ["math", …]}), of questions ({"q": 7, "id": …, "question": …}) and of
 rows ({"q": 7, "kind": …}): a formula before the first text that holds it, a question before the first row of it.
@@ -17,15 +17,23 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from typing import NamedTuple
 
 from stages.lib.page.formulas import Tree
 from stages.lib.page.rows import Entry, Packed
 
-CHUNK = 2_000_000  # characters of JSON in a chunk: a browser opens one in some 20 ms
+CHUNK = 2_000_000  # characters of JSON in a chunk, at most: a browser opens one in some 20 ms
 MB = 1_000_000
 
 Numbers = dict[bytes, int]  # of the questions and formulas that an earlier chunk holds, by the hash of their JSON
+
+
+class Chunk(NamedTuple):
+    """Packed rows, and how many."""
+
+    text: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -58,20 +66,19 @@ class Siblings:
 
 
 def pack(found: Iterable[Entry], max_mb: float, charts: int = 0) -> PackedRows:
-    """All rows in the page, or, where that is more than ``max_mb``, those that stay, and the others in siblings.
+    """All rows in the page, or as many as ``max_mb`` has room for, by their rank, and the others in siblings.
 
     ``charts``: bytes that the page spends on charts as long as it has no siblings. Each row is taken once, and is in
     memory only until it is packed.
     """
-    rows = _Kept(found)
-    if (chunks := _within(_chunks(rows.taken, {}), max_mb * MB - charts)) is not None:
-        return PackedRows(chunks, Siblings(), rows.total, rows.total)
-    for _ in rows.taken:  # those behind the last chunk that had room
-        pass
-    numbers: Numbers = {}
-    inside = list(_chunks(rows.again(stay=True), numbers))
-    outside = _chunks(rows.again(stay=False), numbers)
-    return PackedRows(inside, Siblings(_siblings(outside, max_mb)), rows.inside, rows.total)
+    rows, size = _Kept(found), min(CHUNK, max_mb * MB / 4)
+    inside, rest = _first(_chunks(rows.taken, size), max_mb * MB - charts)
+    if next(rest, None):
+        for _ in rows.taken:  # those behind the first chunk that had no room
+            pass
+        inside, rest = _first(_chunks(rows.by_rank(), size), max_mb * MB)
+    siblings = Siblings(_siblings((chunk.text for chunk in rest), max_mb))
+    return PackedRows([chunk.text for chunk in inside], siblings, sum(chunk.rows for chunk in inside), rows.total)
 
 
 class _Kept:
@@ -79,7 +86,8 @@ class _Kept:
 
     def __init__(self, found: Iterable[Entry]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self.inside = self.total = 0
+        self.total = 0
+        self._ranks: set[int] = set()
         self.taken = self._taken(found)
 
     def _taken(self, found: Iterable[Entry]) -> Iterator[Entry]:
@@ -87,28 +95,30 @@ class _Kept:
             for entry in found:
                 file.write(pickle.dumps(entry))
                 self.total += 1
-                self.inside += entry.stays
+                self._ranks.add(entry.rank)
                 yield entry
 
-    def again(self, stay: bool) -> Iterator[Entry]:
-        """Those that stay in the page, or the others."""
-        self._file.seek(0)
-        with gzip.open(self._file) as file:
-            for _ in range(self.total):
-                entry: Entry = pickle.load(file)
-                if entry.stays == stay:
-                    yield entry
+    def by_rank(self) -> Iterator[Entry]:
+        """Those of the lowest rank first."""
+        for rank in sorted(self._ranks):
+            self._file.seek(0)
+            with gzip.open(self._file) as file:
+                for _ in range(self.total):
+                    entry: Entry = pickle.load(file)
+                    if entry.rank == rank:
+                        yield entry
 
 
-def _within(chunks: Iterable[str], most: float) -> list[str] | None:
-    """All chunks, or None as soon as they have more than so many characters."""
-    found, size = [], 0
+def _first(chunks: Iterator[Chunk], most: float) -> tuple[list[Chunk], Iterator[Chunk]]:
+    """The first chunks, as many as have at most so many characters together, and the others."""
+    found: list[Chunk] = []
+    size = 0
     for chunk in chunks:
-        size += len(chunk)
+        size += len(chunk.text)
         if size > most:
-            return None
+            return found, chain([chunk], chunks)
         found.append(chunk)
-    return found
+    return found, chunks
 
 
 def _siblings(chunks: Iterable[str], max_mb: float) -> Iterator[list[str]]:
@@ -123,19 +133,21 @@ def _siblings(chunks: Iterable[str], max_mb: float) -> Iterator[list[str]]:
         yield group
 
 
-def _chunks(rows: Iterable[Entry], numbers: Numbers) -> Iterator[str]:
-    """Packed chunks; ``numbers`` has the questions and formulas that an earlier chunk holds."""
+def _chunks(rows: Iterable[Entry], most: float) -> Iterator[Chunk]:
+    """Packed chunks of so many characters of JSON; a question and a formula are in the first one that needs it."""
+    numbers: Numbers = {}
     lines: list[str] = []
-    size = 0
+    size = count = 0
     for entry in rows:
         for line in _lines(entry, numbers):
             lines.append(line)
             size += len(line)
-        if size > CHUNK:
-            yield _packed(lines)
-            lines, size = [], 0
+        count += 1
+        if size > most:
+            yield Chunk(_packed(lines), count)
+            lines, size, count = [], 0, 0
     if lines:
-        yield _packed(lines)
+        yield Chunk(_packed(lines), count)
 
 
 def _lines(entry: Entry, numbers: Numbers) -> Iterator[str]:

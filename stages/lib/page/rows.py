@@ -1,7 +1,7 @@
 """The rows that a reader of the page searches: every answer of the teacher and of the students, and what was dropped.
 
     entries(Sources(kept=[…], rejected=[…], students={"base": [Evaluated(…), …]}, …))
-    → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, stays=False), …]
+    → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, rank=2), …]
 
 A row is a dict of what the page's script reads (assets/data.js); a key without a value is absent. Positions in a text
 count UTF-16 units, as the script does. A question and a row name the formulas in their texts:
@@ -34,17 +34,18 @@ Texts = dict[str, str]
 Read = tuple[Texts, Judged | None, Texts | None]  # a row's texts, what was judged, the texts of a question not read yet
 TEXTS = ("text", "thought", "second_text")  # of a row, in which formulas are drawn
 TEXTS_OF_QUESTION = ("question", "earlier")
+COMPARED, DROPPED, OTHERS = range(3)  # ranks: what the arms or the verdicts differ in, and samples; what was dropped
 
 _language = lru_cache(maxsize=1024)(language_of)  # several rows ask one question, one after the other
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row with its question; ``stays`` in the page however large it grows."""
+    """One row with its question; where the page has no room for all, those of a lower ``rank`` come first."""
 
     question: Packed
     row: Packed
-    stays: bool
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def entries(sources: Sources) -> Iterator[Entry]:
     for (entry, _), (span, of_row, of_new) in zip(drafts, found, strict=True):
         of_question = of_question if of_new is None else of_new
         row = entry.row | _present({"span": span, "formulas": of_row or None})
-        yield Entry(entry.question | _present({"formulas": of_question or None}), row, entry.stays)
+        yield Entry(entry.question | _present({"formulas": of_question or None}), row, entry.rank)
 
 
 def _to_read(drafts: Iterable[tuple[Entry, Judged | None]]) -> Iterator[Read]:
@@ -90,8 +91,8 @@ def _drafts(sources: Sources) -> Iterator[tuple[Entry, Judged | None]]:
         yield _teacher(answer, disagreed.get(answer.key)), _judged(answer, answer.rule_verdict, language or "en")
     for stage, dropped in _dropped(sources):
         yield _of_question(dropped, stage), None
-    for arm, row, stays in _students(sources):
-        yield _student(arm, row, stays), _judged(row, row.verdict, row.language or "en")
+    for arm, row, is_compared in _students(sources):
+        yield _student(arm, row, is_compared), _judged(row, row.verdict, row.language or "en")
     for preference in sources.preferences:
         yield _preference(preference), None
 
@@ -130,7 +131,8 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "text": row.response,
         "sha": text_sha256(row),
     }
-    return Entry(_asked(row), _present(known), isinstance(row, Rejected) or bool(flags))
+    rank = COMPARED if flags else DROPPED if isinstance(row, Rejected) else OTHERS
+    return Entry(_asked(row), _present(known), rank)
 
 
 def _completion_tokens(row: Distilled) -> int | None:
@@ -159,7 +161,7 @@ def _of_question(row: Question, stage: str) -> Entry:
     else:
         rate = row.pass_rate
         known |= {"reason": "too_easy", "detail": f"{rate.solved}/{rate.samples}" if rate else None}
-    return Entry(_asked(row), _present(known), True)
+    return Entry(_asked(row), _present(known), DROPPED)
 
 
 def _students(sources: Sources) -> Iterator[tuple[str, Evaluated, bool]]:
@@ -174,7 +176,7 @@ def _students(sources: Sources) -> Iterator[tuple[str, Evaluated, bool]]:
             yield arm, row, discordant or key in sources.drawn.get(arm, ())
 
 
-def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
+def _student(arm: str, row: Evaluated, is_compared: bool) -> Entry:
     flags = [name for name in FLAGS if getattr(row, name)]
     if row.verdict is not None and row.lm_eval is not None and row.lm_eval != (row.verdict == "right"):
         flags.append("marks_differ")
@@ -197,7 +199,8 @@ def _student(arm: str, row: Evaluated, stays: bool) -> Entry:
         "text": row.response,
         "thought_end": _units(row.response, [start])[0] or None,
     }
-    return Entry(_asked(row), _present(known), stays or any(name not in ("no_end_marker", "unread") for name in flags))
+    is_compared = is_compared or any(name not in ("no_end_marker", "unread") for name in flags)
+    return Entry(_asked(row), _present(known), COMPARED if is_compared else OTHERS)
 
 
 def _mark(row: Evaluated) -> str | None:
