@@ -31,7 +31,6 @@ from stages.lib.files import DataError, is_device, named_errors, sync, temporary
 
 SAME_SIZE = 200  # parts, after which parts are twice as long
 PART = re.compile(r"part-\d{5}-of-(\d{5})(\..+)?")
-WRITE_BUFFER = 2**17  # bytes: a row of 6 KB written alone costs twice the CPU
 FIRST_LOOK = 2**16  # bytes from the end of a file, in which its last line is looked for
 PARTS = "parts"  # the folder in the temporary one
 
@@ -147,7 +146,7 @@ def writing_parts(path: Path, shard_rows: int | None, form: Form = LINES) -> Ite
     shutil.rmtree(folder, ignore_errors=True)  # of a process with this number that was killed
     try:
         (folder / PARTS).mkdir(parents=True)
-        parts = Parts(lambda number: (folder / PARTS / str(number)).open("wb", WRITE_BUFFER), shard_rows, form)
+        parts = Parts(lambda number: (folder / PARTS / str(number)).open("wb"), shard_rows, form)
         with named_errors(path), closing(parts):
             yield parts
             parts.end()
