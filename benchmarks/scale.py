@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale --rows 10000,100000,1000000      # up to convert: 25 minutes of two cores
     python -m benchmarks.scale --rows 10000,100000 --last collect --near     # with near_duplicates
+    python -m benchmarks.scale --rows 100000,10000000 --first distill --last distill    # an hour, 20 GB
     python -m benchmarks.scale --rows 100000,1000000 --first score --last train
 
 collect → difficulty → distill → filter → convert, each in a separate process, on generated sums. The answers are in a
@@ -36,6 +37,7 @@ DIFFERENT = 1000  # sums that score and train read
 STUDENT = "import sys; from pathlib import Path; from benchmarks.training import made_student; "
 STUDENT += "made_student(Path(sys.argv[1]))"
 FILL = "import sys; from pathlib import Path; from benchmarks.scale import fill_store; fill_store(Path(sys.argv[1]))"
+FIRST = ["collect", "distill", "score", "train"]  # what a run can begin with: their input is written here
 HEADS = ["stage", "rows", "seconds", "µs a row", "CPU s", "peak MB", "MB written", "files"]
 OUTS = {
     "collect": {"questions": "collected.jsonl", "heldout": "heldout.jsonl", "left-out": "left_out.jsonl"},
@@ -76,7 +78,7 @@ class Measured:
 @click.command(help=(__doc__ or "").split("\n\n", maxsplit=1)[0])
 @click.option("--rows", default="10000,100000,1000000", show_default=True, help="How many, separated by commas.")
 @click.option("--shard-rows", default=100_000, show_default=True, help="Rows of a part.")
-@click.option("--first", default="collect", show_default=True, type=click.Choice(["collect", "score", "train"]))
+@click.option("--first", default="collect", show_default=True, type=click.Choice(FIRST), help="The first stage.")
 @click.option("--last", default="convert", show_default=True, type=click.Choice(list(OUTS)), help="The last stage.")
 @click.option("--near", is_flag=True, help="Search near-duplicates in collect: the sums are of few templates.")
 def main(rows: str, shard_rows: int, first: str, last: str, near: bool) -> None:
@@ -108,6 +110,8 @@ def chain(count: int, shard_rows: int, stages: list[str], near: bool) -> dict[st
         write_params(folder / "params.yaml", count, shard_rows, stage, near)
         if "dataset" in INS.get(stage, {}) and not (folder / "sums").exists():
             write_sums(folder / "sums", count, shard_rows)
+        if stage == stages[0] == "distill":
+            write_questions(folder / "questions.jsonl", count, shard_rows)
         if stage == "distill":  # a process's peak includes that of the one that starts it, so this one stays small
             measured([sys.executable, "-c", FILL, str(folder)], folder / "fill.log")
         with most_in(folder / ".cache" / "training") as most:
@@ -164,6 +168,25 @@ def size_of(path: Path) -> int:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
         return 0
+
+
+def write_questions(path: Path, count: int, shard_rows: int) -> None:
+    """Sums, all different, as difficulty writes its questions."""
+    from stages.lib.rows import write_rows
+    from stages.lib.rows.question import Question
+
+    pairs = (divmod(number, 10_000) for number in range(count))
+    sums = (
+        Question(
+            id=f"sum-{one}-{other}",
+            question=f"What is {one} + {other}?",
+            answer=str(one + other),
+            solution=f"{one} + {other} = {one + other}",
+            source="sums",
+        )
+        for one, other in pairs
+    )
+    write_rows(path, sums, shard_rows)
 
 
 def write_sums(folder: Path, count: int, shard_rows: int) -> None:
