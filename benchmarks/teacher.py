@@ -4,7 +4,8 @@
     python -m benchmarks.teacher --requests 60 --small 20 # a quick check that it runs
 
 Every row is a separate process, and the mock teacher (mock_teacher.py) is another. Ours is the whole stage, ``python -m
-stages.distill``, with store and rows; the others (ways.py) ask, and write the answers to a file.
+stages.distill``, with store and rows; the others (ways.py) ask, and write the answers to a file. Where the CPU of one
+process decides, ours is also started twice: both use one store, and each has half of the calls at once.
 
 asking        from the first request to the last answer, by the mock teacher's clock
 of ideal      the shortest time possible for these latencies and this many workers, as a share of the asking time
@@ -14,6 +15,7 @@ CPU           user and system time per answer, of the whole process; then withou
 
 import heapq
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -31,9 +33,10 @@ from benchmarks.mock_teacher import answers_per_s, latencies, mock_teacher
 SEED = 2  # its slowest answers come early: after a late one, the workers would be idle for a long time
 PROMPT = "father"
 THREADS = 30  # the article's
-OURS = "ours"
+OURS, TWICE = "ours", "twice"
 WAYS = {
     OURS: "ours (the whole stage)",
+    TWICE: "ours, two processes with one store",
     "article": "the article's: a new client a call",
     "threads": "threads, one client",
     "async": "AsyncOpenAI",
@@ -60,7 +63,7 @@ LOADS = [
     Load("200 ms", 0.2, 0.0, 30),
     # more questions: every way ends with a wait for the slowest answers, which should be a small part of the run
     Load("median 1 s, sigma 0.7", 1.0, 0.7, 256, times=1.5),
-    Load("200 ms", 0.2, 0.0, 1000),
+    Load("200 ms", 0.2, 0.0, 1000, times=6),
 ]
 
 
@@ -108,14 +111,26 @@ class BenchmarkRun:
         """The command of a way; ours has its params file written."""
         paths = ["--questions", str(self.folder / "questions.jsonl")]
         if way == OURS:
-            write_params(self.folder / "params.yaml", base_url, concurrency)
-            outs = {"distilled": "out.jsonl", "failures": "failures.jsonl", "metrics": "metrics.json"}
-            files = outs | {"store": "store.jsonl", "params": "params.yaml"}
-            paths += [word for key, name in files.items() for word in (f"--{key}", str(self.folder / name))]
-            return [sys.executable, "-m", "stages.distill", *paths]
+            return self.distill(paths, base_url, concurrency)
+        if way == TWICE:
+            both = [self.distill(paths, base_url, max(1, concurrency // 2), end) for end in ("", ".2")]
+            return ["bash", "-c", f"{shlex.join(both[0])} & first=$!; {shlex.join(both[1])} && wait $first"]
         paths += ["--out", str(self.folder / "out.jsonl"), "--base-url", base_url]
         options = ["--concurrency", str(concurrency), "--prompt", PROMPT]
         return [sys.executable, "-m", "benchmarks.ways", way, *paths, *options]
+
+    def distill(self, paths: list[str], base_url: str, concurrency: int, end: str = "") -> list[str]:
+        """The command of the stage, with its params file; ``end``: of the names of what it writes."""
+        write_params(self.folder / f"params.yaml{end}", base_url, concurrency)
+        outs = {
+            "distilled": "out.jsonl",
+            "failures": "failures.jsonl",
+            "metrics": "metrics.json",
+            "params": "params.yaml",
+        }
+        files = {key: f"{name}{end}" for key, name in outs.items()} | {"store": "store.jsonl"}
+        paths = paths + [word for key, name in files.items() for word in (f"--{key}", str(self.folder / name))]
+        return [sys.executable, "-m", "stages.distill", *paths]
 
     def measure_startup(self) -> None:
         """Measure each way's CPU time for one question: the lower of two runs, because the first reads the disk."""
@@ -137,7 +152,12 @@ def main(requests: int, small: int) -> None:
     with tempfile.TemporaryDirectory(prefix="distillery-bench-") as folder:
         run = BenchmarkRun(Path(folder))
         run.measure_startup()
-        rows = [run.row(load, way, question_count(load, way, requests, small)) for load in LOADS for way in WAYS]
+        rows = [
+            run.row(load, way, question_count(load, way, requests, small))
+            for load in LOADS
+            for way in WAYS
+            if way != TWICE or load is LOADS[-1]
+        ]
     print(table(HEADS, [cells(row, rows, run) for row in rows]))
     print()
     starts = ", ".join(f"{way} {seconds * 1000:.0f} ms" for way, seconds in run.startup_cpu_s.items())

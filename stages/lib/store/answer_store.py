@@ -42,7 +42,7 @@ __all__ = ["AnswerStore", "StoreError", "default_path", "open_store", "request_k
 log = logging.getLogger("distillery.store")
 
 STORE = Path("data/store/answers.jsonl")
-GROUP_S = 0.01  # answers that come within it share one lock, one write and one fsync
+GROUP_S = 0.02  # answers that come within it share one lock, one write and one fsync
 
 
 def default_path() -> Path:
