@@ -1,11 +1,12 @@
 """Compare our way of asking a teacher with other ways: time, CPU and memory, one table in one run.
 
-    python -m benchmarks.teacher                          # about six minutes on an idle machine
+    python -m benchmarks.teacher                          # about eight minutes on an idle machine
     python -m benchmarks.teacher --requests 60 --small 20 # a quick check that it runs
 
 Every row is a separate process, and the mock teacher (mock_teacher.py) is another. Ours is the whole stage, ``python -m
 stages.distill``, with store and rows; the others (ways.py) ask, and write the answers to a file. Where the CPU of one
-process decides, ours is also started twice: both use one store, and each has half of the calls at once.
+process decides, ours is also started twice: both use one store, each has half of the calls at once, and the peak memory
+is that of one of them.
 
 asking        from the first request to the last answer, by the mock teacher's clock
 of ideal      the shortest time possible for these latencies and this many workers, as a share of the asking time
@@ -113,8 +114,9 @@ class BenchmarkRun:
         if way == OURS:
             return self.distill(paths, base_url, concurrency)
         if way == TWICE:
-            both = [self.distill(paths, base_url, max(1, concurrency // 2), end) for end in ("", ".2")]
-            return ["bash", "-c", f"{shlex.join(both[0])} & first=$!; {shlex.join(both[1])} && wait $first"]
+            half = max(1, concurrency // 2)
+            one, other = (shlex.join(self.distill(paths, base_url, half, end)) for end in ("", ".2"))
+            return ["bash", "-c", f"{one} & first=$!; {other}; code=$?; wait $first && exit $code"]
         paths += ["--out", str(self.folder / "out.jsonl"), "--base-url", base_url]
         options = ["--concurrency", str(concurrency), "--prompt", PROMPT]
         return [sys.executable, "-m", "benchmarks.ways", way, *paths, *options]

@@ -31,7 +31,7 @@ from stages.lib.page import language, scripts
 from stages.lib.page.charts import MOST_POINTS, Scale, interval_chart, loss_chart
 from stages.lib.page.metrics import LossPoint
 from stages.lib.page.packing import pack
-from stages.lib.page.rows import Entry
+from stages.lib.page.rows import Entry, Rank, Sources, entries
 from stages.lib.page.shown import draw_lines
 from stages.lib.page.verdicts import verdicts
 from stages.lib.page.words import said, words
@@ -39,6 +39,7 @@ from stages.lib.rows import read_rows, write_json, write_rows
 from stages.lib.rows.distilled import Distilled
 from stages.lib.rows.evaluated import Evaluated
 from stages.lib.rows.filtered import Filtered, Rejected
+from stages.lib.rows.preference import Preference
 from stages.lib.rows.question import PassRate, Question
 from stages.report import main
 
@@ -832,7 +833,7 @@ def test_a_page_of_max_mb_has_the_rows_of_the_first_ranks_and_its_siblings_the_o
     texts = [draw.randbytes(300_000).hex() for _ in range(24)]  # no packing shortens them below a half
     rows = [evaluated(index, index % 8 == 0, "heldout", response=text) for index, text in enumerate(texts)]
     found = [
-        Entry({"id": row.id}, {"kind": "student", "text": row.response}, 3 - index // 8)
+        Entry({"id": row.id}, {"kind": "student", "text": row.response}, Rank(2 - index // 8))
         for index, row in enumerate(rows)
     ]
     whole = pack(iter(found), 20)
@@ -849,6 +850,9 @@ def test_a_page_of_max_mb_has_the_rows_of_the_first_ranks_and_its_siblings_the_o
     assert [line["id"] for line in lines if "id" in line] == [
         rows[index].id for index in [*range(16, 24), *range(8, 16), *range(8)]
     ]
+    between = pack(iter(found), whole_mb := sum(map(len, whole.chunks)) / 1e6 + 0.1, charts=500_000)
+    assert (between.inside, len(between.siblings), between.leave_room) == (24, 0, False), whole_mb
+    assert pack(iter(found), whole_mb + 0.5, charts=500_000).leave_room
     questions: dict[int, str] = {}
     answers = {}
     for line in lines:
@@ -858,6 +862,27 @@ def test_a_page_of_max_mb_has_the_rows_of_the_first_ranks_and_its_siblings_the_o
             questions[line["q"]] = line["id"]
     assert len(questions) == 24
     assert answers == {row.id: row.response for row in rows}
+
+
+def test_the_page_has_first_what_the_arms_differ_in_then_what_was_dropped(run: Path) -> None:
+    rejected = list(read_rows(run / "data/rejected.jsonl", Rejected, ""))
+    kept = list(read_rows(run / "data/filtered.jsonl", Filtered, ""))
+    both = {"filtered": [evaluated(0, True, "gsm8k"), evaluated(1, True, "gsm8k")]}
+    students = both | {"base": [evaluated(0, True, "gsm8k"), evaluated(1, False, "gsm8k")]}
+    asked = {"id": "p", "question": "q", "first": "filtered", "second": "base"}
+    said = {"first_answer": "a", "second_answer": "b", "verdict": "first", "verdict_swapped": "first"}
+    preference = Preference.model_validate(asked | said | {"outcome": "first"})
+    found = entries(Sources(kept[:1], rejected[:1], [], [], [], [], [preference], students))
+    ranks = [(entry.row["kind"], entry.row.get("arm") or "", entry.rank.name) for entry in found]
+    assert sorted(ranks) == [
+        ("kept", "", "OTHER"),
+        ("preference", "filtered", "OTHER"),
+        ("rejected", "", "DROPPED"),
+        ("student", "base", "COMPARED"),
+        ("student", "base", "OTHER"),
+        ("student", "filtered", "COMPARED"),
+        ("student", "filtered", "OTHER"),
+    ]
 
 
 def packed_rows(html: str) -> list[dict[str, Any]]:

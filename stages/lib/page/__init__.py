@@ -206,8 +206,7 @@ def render(page: Page) -> str:
         "with_formulas": with_formulas,
     }
     early, main = scripts.early(), scripts.main()
-    # a page whose rows lie beside it has no room for more
-    charts = scripts.charts() if page.trainings and not page.rows.siblings else ""
+    charts = scripts.charts() if page.trainings and page.rows.leave_room else ""
     comparison = page.comparison
     score_chart, score_rows = _score_rows(comparison)
     pair_chart, pair_rows = _pair_rows(comparison)

@@ -21,9 +21,10 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from stages.lib.page.formulas import Tree
-from stages.lib.page.rows import Entry, Packed
+from stages.lib.page.rows import Entry, Packed, Rank
 
-CHUNK = 2_000_000  # characters of JSON in a chunk, at most: a browser opens one in some 20 ms
+CHUNK = 2_000_000  # characters of JSON in a chunk, about: a browser opens one in some 20 ms
+SMALLEST = 10_000  # of a page whose max_mb is small: a chunk is at most a quarter of it
 MB = 1_000_000
 
 Numbers = dict[bytes, int]  # of the questions and formulas that an earlier chunk holds, by the hash of their JSON
@@ -38,12 +39,16 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedRows:
-    """The chunks in the page and those of each sibling; ``inside`` of the ``total`` rows are in the page."""
+    """The chunks in the page and those of each sibling; ``inside`` of the ``total`` rows are in the page.
+
+    ``leave_room``: all are in the page, and it has room for the charts as well.
+    """
 
     chunks: list[str]
     siblings: "Siblings"
     inside: int
     total: int
+    leave_room: bool
 
 
 class Siblings:
@@ -68,17 +73,19 @@ class Siblings:
 def pack(found: Iterable[Entry], max_mb: float, charts: int = 0) -> PackedRows:
     """All rows in the page, or as many as ``max_mb`` has room for, by their rank, and the others in siblings.
 
-    ``charts``: bytes that the page spends on charts as long as it has no siblings. Each row is taken once, and is in
-    memory only until it is packed.
+    ``charts``: bytes that the page spends on charts where the rows leave room for them. Each row is taken once, and is
+    in memory only until it is packed.
     """
-    rows, size = _Kept(found), min(CHUNK, max_mb * MB / 4)
+    rows, size = _Kept(found), max(SMALLEST, min(CHUNK, max_mb * MB / 4))
     inside, rest = _first(_chunks(rows.taken, size), max_mb * MB - charts)
-    if next(rest, None):
+    leave_room = next(rest, None) is None
+    if not leave_room:
         for _ in rows.taken:  # those behind the first chunk that had no room
             pass
         inside, rest = _first(_chunks(rows.by_rank(), size), max_mb * MB)
     siblings = Siblings(_siblings((chunk.text for chunk in rest), max_mb))
-    return PackedRows([chunk.text for chunk in inside], siblings, sum(chunk.rows for chunk in inside), rows.total)
+    number = sum(chunk.rows for chunk in inside)
+    return PackedRows([chunk.text for chunk in inside], siblings, number, rows.total, leave_room)
 
 
 class _Kept:
@@ -87,7 +94,6 @@ class _Kept:
     def __init__(self, found: Iterable[Entry]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self.total = 0
-        self._ranks: set[int] = set()
         self.taken = self._taken(found)
 
     def _taken(self, found: Iterable[Entry]) -> Iterator[Entry]:
@@ -95,12 +101,11 @@ class _Kept:
             for entry in found:
                 file.write(pickle.dumps(entry))
                 self.total += 1
-                self._ranks.add(entry.rank)
                 yield entry
 
     def by_rank(self) -> Iterator[Entry]:
-        """Those of the lowest rank first."""
-        for rank in sorted(self._ranks):
+        """Those of the first rank first."""
+        for rank in Rank:
             self._file.seek(0)
             with gzip.open(self._file) as file:
                 for _ in range(self.total):

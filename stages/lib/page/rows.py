@@ -1,7 +1,7 @@
 """The rows that a reader of the page searches: every answer of the teacher and of the students, and what was dropped.
 
     entries(Sources(kept=[…], rejected=[…], students={"base": [Evaluated(…), …]}, …))
-    → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, rank=2), …]
+    → [Entry(question={…}, row={"kind": "student", "arm": "base", "mark": "right", "text": "…", …}, rank=Rank.OTHER), …]
 
 A row is a dict of what the page's script reads (assets/data.js); a key without a value is absent. Positions in a text
 count UTF-16 units, as the script does. A question and a row name the formulas in their texts:
@@ -11,6 +11,7 @@ count UTF-16 units, as the script does. A question and a row name the formulas i
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from itertools import chain, tee
 from typing import Any
@@ -34,18 +35,25 @@ Texts = dict[str, str]
 Read = tuple[Texts, Judged | None, Texts | None]  # a row's texts, what was judged, the texts of a question not read yet
 TEXTS = ("text", "thought", "second_text")  # of a row, in which formulas are drawn
 TEXTS_OF_QUESTION = ("question", "earlier")
-COMPARED, DROPPED, OTHERS = range(3)  # ranks: what the arms or the verdicts differ in, and samples; what was dropped
 
 _language = lru_cache(maxsize=1024)(language_of)  # several rows ask one question, one after the other
 
 
+class Rank(Enum):
+    """Where the page has no room for all rows: what it has first, next and last."""
+
+    COMPARED = 0  # what the arms or the verdicts differ in, and the samples
+    DROPPED = 1  # rejected answers, and questions that a stage dropped
+    OTHER = 2
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One row with its question; where the page has no room for all, those of a lower ``rank`` come first."""
+    """One row with its question."""
 
     question: Packed
     row: Packed
-    rank: int
+    rank: Rank
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _teacher(row: Filtered, disagreement: str | None) -> Entry:
         "text": row.response,
         "sha": text_sha256(row),
     }
-    rank = COMPARED if flags else DROPPED if isinstance(row, Rejected) else OTHERS
+    rank = Rank.COMPARED if flags else Rank.DROPPED if isinstance(row, Rejected) else Rank.OTHER
     return Entry(_asked(row), _present(known), rank)
 
 
@@ -161,7 +169,7 @@ def _of_question(row: Question, stage: str) -> Entry:
     else:
         rate = row.pass_rate
         known |= {"reason": "too_easy", "detail": f"{rate.solved}/{rate.samples}" if rate else None}
-    return Entry(_asked(row), _present(known), DROPPED)
+    return Entry(_asked(row), _present(known), Rank.DROPPED)
 
 
 def _students(sources: Sources) -> Iterator[tuple[str, Evaluated, bool]]:
@@ -200,7 +208,7 @@ def _student(arm: str, row: Evaluated, is_compared: bool) -> Entry:
         "thought_end": _units(row.response, [start])[0] or None,
     }
     is_compared = is_compared or any(name not in ("no_end_marker", "unread") for name in flags)
-    return Entry(_asked(row), _present(known), COMPARED if is_compared else OTHERS)
+    return Entry(_asked(row), _present(known), Rank.COMPARED if is_compared else Rank.OTHER)
 
 
 def _mark(row: Evaluated) -> str | None:
@@ -223,7 +231,7 @@ def _preference(row: Preference) -> Entry:
         "text": row.first_answer,
         "second_text": row.second_answer,
     }
-    return Entry({"id": row.id, "question": row.question}, _present(known), False)
+    return Entry({"id": row.id, "question": row.question}, _present(known), Rank.OTHER)
 
 
 def _asked(row: Question | Evaluated) -> Packed:
