@@ -220,7 +220,7 @@ test-ray: setup ray-env ## the tests that compute and ask on a Ray cluster of tw
 	python -m pytest -m ray tests/test_ray.py
 lint: setup ## ruff and mypy --strict
 	ruff check . && ruff format --check . && mypy
-bench: setup ## each piece against other ways of doing its work (18 minutes of a quiet machine)
+bench: setup ## each piece against other ways of doing its work (20 minutes of a quiet machine)
 	python -m benchmarks.teacher && python -m benchmarks.servers && python -m benchmarks.rerun && python -m benchmarks.answers && python -m benchmarks.filter && python -m benchmarks.workers
 	python -m benchmarks.training && python -m benchmarks.evaluation && python -m benchmarks.near_duplicates
 bench-ray: setup ray-env ## run.engine's kinds on this machine: start-up, where Ray pays, 1, 2 and 4 workers (10 minutes)
